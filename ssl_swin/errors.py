@@ -1,0 +1,9 @@
+"""The one exception for mistakes that the person at the keyboard can mend (L0)."""
+
+
+class UserError(ValueError):
+    """Bad input, with a message that says what was wrong, the value, and the way out.
+
+    The command line prints the message alone and exits with status 2; library callers can catch
+    it as the `ValueError` it is. Anything else that is raised is a bug and keeps its traceback.
+    """
