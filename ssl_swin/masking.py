@@ -1,0 +1,102 @@
+"""Random masks of whole units, with an exact count (L0).
+
+Reference: SimMIM (arXiv:2111.09886), random masking with a large masked unit.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_swin.errors import UserError
+
+
+def mask_grid(img_size_px: tuple[int, int], unit_px: int) -> tuple[int, int]:
+    """Counts the mask units (rows, columns) that tile an image.
+
+    Raises:
+        UserError: If the unit does not divide both sides.
+    """
+    height_px, width_px = img_size_px
+    if unit_px < 1 or height_px % unit_px or width_px % unit_px:
+        common = math.gcd(height_px, width_px)
+        fitting = [d for d in range(4, common + 1) if common % d == 0]
+        raise UserError(
+            f"a mask unit of {unit_px} px does not tile an image of {height_px}x{width_px} px; "
+            f"units that do: {', '.join(map(str, fitting)) or 'none'} px"
+        )
+    return height_px // unit_px, width_px // unit_px
+
+
+def num_masked_units(num_units: int, ratio: float) -> int:
+    """Gives the exact number of masked units, `ceil(num_units * ratio)`.
+
+    The product is taken in floating point like the original's, so 100 units at 0.55 give 56. At
+    192 px, units of 32 px and ratio 0.6 mask 22 of 36, a true ratio of 0.611.
+
+    Raises:
+        UserError: If the ratio is outside (0, 1), or leaves no unit visible.
+    """
+    if not 0.0 < ratio < 1.0:
+        raise UserError(f"mask ratio must lie strictly between 0 and 1, got {ratio}")
+    count = math.ceil(num_units * ratio)
+    if count == num_units:
+        raise UserError(
+            f"mask ratio {ratio} hides all {num_units} units; at most "
+            f"{(num_units - 1) / num_units:.4g} leaves one visible"
+        )
+    return count
+
+
+def random_mask(
+    grid: tuple[int, int],
+    ratio: float,
+    generator: np.random.Generator,
+    *,
+    batch_size: int,
+    shared: bool = False,
+) -> Tensor:
+    """Draws masks of whole units, an exact count per image, uniform over all choices.
+
+    Args:
+        grid: Mask units per side (rows, columns); need not be square.
+        ratio: Fraction of units to mask, in (0, 1); the count is rounded up.
+        generator: Source of all randomness; the same state gives the same masks.
+        batch_size: Number of images B.
+        shared: Draw one mask and use it for the whole batch.
+
+    Returns:
+        Bool tensor (B, rows, columns) on the CPU, True = masked.
+
+    Raises:
+        UserError: If the ratio is out of range (see `num_masked_units`).
+    """
+    rows, columns = grid
+    count = num_masked_units(rows * columns, ratio)
+    draws = generator.random((1 if shared else batch_size, rows * columns))
+    mask = np.zeros(draws.shape, dtype=bool)
+    np.put_along_axis(mask, np.argsort(draws, axis=1, kind="stable")[:, :count], True, axis=1)
+    return torch.from_numpy(mask).view(-1, rows, columns).expand(batch_size, -1, -1)
+
+
+def expand_mask(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Repeats each unit of a mask to a finer grid (nearest neighbour).
+
+    Args:
+        mask: (B, rows, columns), any dtype.
+        grid: Target (rows, columns), whole multiples of the mask's.
+
+    Returns:
+        (B, *grid), same dtype.
+
+    Raises:
+        UserError: If a mask unit would cover a fraction of a cell.
+    """
+    rows, columns = mask.shape[-2:]
+    if grid[0] % rows or grid[1] % columns:
+        raise UserError(
+            f"a mask of {rows}x{columns} units does not fit a grid of {grid[0]}x{grid[1]}: "
+            "each side of the grid must be a multiple of the mask's"
+        )
+    return mask.repeat_interleave(grid[0] // rows, -2).repeat_interleave(grid[1] // columns, -1)

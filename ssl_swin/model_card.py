@@ -1,0 +1,84 @@
+"""The README.md that travels with handed-off weights (L1)."""
+
+from dataclasses import dataclass
+
+from ssl_swin import __version__
+from ssl_swin.encoders import SwinEncoder
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a card says about where weights come from."""
+
+    run_name: str
+    data: str  # name of the data set
+    data_fingerprint: str
+    num_images: int
+    steps: int
+    epochs: int
+    objective: str  # one phrase
+    losses: str  # one phrase with the last losses, may be empty
+
+
+def backbone_card(encoder: SwinEncoder, training: Training) -> str:
+    """Writes the card of a pretrained backbone, Markdown."""
+    height_px, width_px = encoder.img_size_px
+    arguments = encoder.model_args
+    return f"""---
+library_name: timm
+tags: [image-feature-extraction, timm, swin, simmim]
+---
+# {training.run_name}
+
+A Swin Transformer V{encoder.version} pretrained without labels.
+
+```python
+import timm
+
+model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True, num_classes=0)
+```
+
+| | |
+|---|---|
+| objective | {training.objective} |
+| data | {training.data}, {training.num_images:,} images (fingerprint {training.data_fingerprint}) |
+| length | {training.epochs} epochs, {training.steps:,} optimiser steps |
+| last losses | {training.losses or "not measured"} |
+| input | {encoder.in_chans} channels, {height_px}x{width_px} px, normalised as in config.json |
+| architecture | width {arguments["embed_dim"]}, depths {arguments["depths"]}, \
+window {arguments["window_size"]}, patch {encoder.patch_size_px} px |
+| made with | ssl_swin {__version__} |
+
+The weights have not seen a label. Masked-image features are meant to be fine-tuned; frozen, they
+are weaker than those of contrastive methods on natural photographs.
+"""
+
+
+def classifier_card(encoder: SwinEncoder, training: Training, classes: tuple[str, ...]) -> str:
+    """Writes the card of a fine-tuned classifier, Markdown."""
+    height_px, width_px = encoder.img_size_px
+    return f"""---
+library_name: timm
+tags: [image-classification, timm, swin]
+---
+# {training.run_name}
+
+A Swin Transformer V{encoder.version} classifier of {len(classes)} classes.
+
+```python
+import timm
+
+model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
+```
+
+| | |
+|---|---|
+| objective | {training.objective} |
+| data | {training.data}, {training.num_images:,} images (fingerprint {training.data_fingerprint}) |
+| length | {training.epochs} epochs, {training.steps:,} optimiser steps |
+| accuracy | {training.losses or "not measured"} |
+| input | {encoder.in_chans} channels, {height_px}x{width_px} px, normalised as in config.json |
+| made with | ssl_swin {__version__} |
+
+Classes: {", ".join(classes)}
+"""

@@ -1,0 +1,150 @@
+"""SimMIM: predict the raw pixels of masked units from an encoder that sees mask tokens (L1).
+
+Reference: SimMIM (arXiv:2111.09886); the normalised target is that of Swin Transformer V2's SimMIM
+recipe. Equal to the original implementation to rounding, see tests/test_golden.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_swin.encoders import SwinEncoder
+from ssl_swin.errors import UserError
+from ssl_swin.masking import expand_mask
+
+
+class SimMIMOutput(NamedTuple):
+    """What one forward pass gives."""
+
+    loss: Tensor  # scalar: mean absolute error over masked pixels and channels
+    prediction: Tensor  # (B, C, H, W), in the space of the target
+    features: Tensor  # (B, num_features, H/stride, W/stride), the encoder's last map
+
+
+class SimMIM(nn.Module):
+    """Mask token, encoder, and a one-layer head that paints pixels.
+
+    The mask token lives here and not in the encoder, so that fine-tuning has no unused parameter.
+    """
+
+    def __init__(
+        self, encoder: SwinEncoder, *, normalize_target_window_px: int | None = None
+    ) -> None:
+        """Wraps an encoder.
+
+        Args:
+            encoder: The encoder to pretrain; gives strides, widths and channels.
+            normalize_target_window_px: Odd side of the window over which the target is normalised
+                locally (Swin V2 recipe: 47); None predicts the normalised image itself (SimMIM).
+
+        Raises:
+            UserError: If the window is even or below 3.
+        """
+        super().__init__()
+        window_px = normalize_target_window_px
+        if window_px is not None and (window_px < 3 or window_px % 2 == 0):
+            raise UserError(f"the target's window must be odd and at least 3 px, got {window_px}")
+        self.encoder = encoder
+        self.normalize_target_window_px = window_px
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(encoder.num_features, encoder.stride**2 * encoder.in_chans, kernel_size=1),
+            nn.PixelShuffle(encoder.stride),
+        )
+
+    def forward(self, images: Tensor, mask: Tensor) -> SimMIMOutput:
+        """Reconstructs masked images.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            mask: Bool (B, rows, columns), True = masked, on any grid that the patch grid is a
+                multiple of.
+
+        Raises:
+            UserError: If the mask does not fit the patch grid.
+        """
+        tokens = self.encoder.embed(images)
+        hidden = expand_mask(mask, (tokens.shape[1], tokens.shape[2]))
+        tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
+        features = self.encoder.encode(tokens)
+        prediction = self.decoder(features)
+        return SimMIMOutput(
+            masked_l1(prediction, self.target(images), hidden), prediction, features
+        )
+
+    def target(self, images: Tensor) -> Tensor:
+        """Gives what is to be predicted for normalised images (B, C, H, W), in float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            if self.normalize_target_window_px is None:
+                return images.float()
+            return normalize_locally(images.float(), self.normalize_target_window_px)
+
+    def mean_guess_loss(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Loss of painting the mean of the target, zero, everywhere: what learning must beat."""
+        target = self.target(images)
+        return masked_l1(torch.zeros_like(target), target, mask)
+
+
+def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute error over the masked pixels and channels of the whole batch, in float32.
+
+    Args:
+        prediction: (B, C, H, W).
+        target: (B, C, H, W).
+        mask: Bool (B, rows, columns), True = masked; expanded to pixels.
+
+    Returns:
+        Scalar `sum(|target - prediction| * mask) / (sum(mask) + 1e-5) / C`.
+    """
+    height_px, width_px = target.shape[-2:]
+    weights = expand_mask(mask, (height_px, width_px)).unsqueeze(1).float()
+    error = (target.float() - prediction.float()).abs()
+    return (error * weights).sum() / (weights.sum() + 1e-5) / target.shape[1]
+
+
+def normalize_locally(images: Tensor, window_px: int) -> Tensor:
+    """Standardises each pixel by the mean and deviation of the window around it, per channel.
+
+    Differs from the reference: the image's own mean is subtracted first. That changes nothing in
+    exact arithmetic, and keeps `E[x^2] - E[x]^2` from cancelling in float32 on flat areas.
+
+    Args:
+        images: float32 or float64 (B, C, H, W).
+        window_px: Odd side of the window.
+
+    Returns:
+        Same shape and dtype.
+    """
+    centred = images - images.mean(dim=(-2, -1), keepdim=True)
+    mean, deviation = local_statistics(centred, window_px)
+    return (centred - mean) / deviation
+
+
+def local_statistics(images: Tensor, window_px: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the window around each pixel, per channel.
+
+    Windows at the border use only the pixels inside the image; the variance is unbiased, and 1e-6
+    is added to it.
+
+    Args:
+        images: float (B, C, H, W).
+        window_px: Odd side of the window.
+
+    Returns:
+        Mean and deviation, each of the images' shape.
+    """
+    padding = window_px // 2
+    inside = torch.ones_like(images[:1, :1])
+    count = F.avg_pool2d(inside, window_px, stride=1, padding=padding) * window_px**2
+    mean = _window_mean(images, window_px)
+    variance = (_window_mean(images.square(), window_px) - mean.square()) * (count / (count - 1))
+    return mean, (variance.clamp(min=0) + 1e-6).sqrt()
+
+
+def _window_mean(images: Tensor, window_px: int) -> Tensor:
+    return F.avg_pool2d(
+        images, window_px, stride=1, padding=window_px // 2, count_include_pad=False
+    )
