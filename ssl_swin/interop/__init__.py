@@ -1,0 +1,1 @@
+"""Weights in and out: one module per foreign checkpoint format."""

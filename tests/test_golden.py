@@ -1,0 +1,134 @@
+"""The numbers of the original implementation, see tests/golden/README.md for where they come from.
+
+The small models are part of the project. The large ones, checkpoint files as the original's
+training script writes them, are read from `../shared/golden`, or the folder that SSL_SWIN_GOLDEN
+names.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_swin.interop.official import (
+    load_simmim,
+    simmim_from_state_dict,
+    to_official_simmim_name,
+)
+from ssl_swin.simmim import SimMIM, SimMIMOutput
+
+TINY = Path(__file__).parent / "golden"
+LARGE = Path(__file__).parents[2] / "shared" / "golden"
+
+HALF_PRECISION = 2.0**-11  # relative rounding of the large models' stored reconstruction
+
+
+class Golden(NamedTuple):
+    model: SimMIM
+    arrays: dict[str, np.ndarray]  # images, mask_units, features, reconstruction, loss
+    grad_norms: dict[str, float]  # by the original's names
+
+
+class Case(NamedTuple):
+    load: Callable[[], Golden]
+    loss_rtol: float
+    reconstruction_rtol: float
+
+
+class Run(NamedTuple):
+    case: Case
+    golden: Golden
+    output: SimMIMOutput
+
+
+def load_tiny(name: str, normalize_target_window_px: int | None) -> Golden:
+    arrays = dict(np.load(TINY / f"{name}.npz"))
+    state = {
+        key.removeprefix("param/"): torch.from_numpy(value)
+        for key, value in arrays.items()
+        if key.startswith("param/")
+    }
+    grad_norms = {
+        key.removeprefix("grad_norm/"): float(value)
+        for key, value in arrays.items()
+        if key.startswith("grad_norm/")
+    }
+    model = simmim_from_state_dict(
+        state,
+        img_size_px=64,
+        window_size=4,
+        normalize_target_window_px=normalize_target_window_px,
+    )
+    return Golden(model, arrays, grad_norms)
+
+
+def load_large(name: str, normalize_target_window_px: int | None) -> Golden:
+    folder = Path(os.environ.get("SSL_SWIN_GOLDEN", LARGE))
+    if not folder.is_dir():
+        pytest.skip(f"{'../shared/golden' if folder == LARGE else folder} is not here")
+    model = load_simmim(
+        folder / f"{name}.pth",
+        img_size_px=192,
+        normalize_target_window_px=normalize_target_window_px,
+    )
+    grad_norms = json.loads((folder / f"{name}.json").read_text())["grad_norms"]
+    return Golden(model, dict(np.load(folder / f"{name}.npz")), grad_norms)
+
+
+# V2's target is computed from the centred image here, and from the image as it is by the original.
+CASES = {
+    "tiny_v1": Case(lambda: load_tiny("swin_v1", None), 1e-6, 0.0),
+    "tiny_v2": Case(lambda: load_tiny("swin_v2", 15), 1e-4, 0.0),
+    "large_v1": Case(lambda: load_large("swin_v1_w6", None), 1e-6, HALF_PRECISION),
+    "large_v2": Case(lambda: load_large("swin_v2_w12", 47), 1e-4, HALF_PRECISION),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def run(request: pytest.FixtureRequest) -> Run:
+    """Loads a model and runs it forward and backward, once for all tests."""
+    case = CASES[request.param]
+    golden = case.load()
+    images = torch.from_numpy(golden.arrays["images"]).float()
+    mask = torch.from_numpy(golden.arrays["mask_units"]).bool()
+    output = golden.model(images, mask)
+    output.loss.backward()
+    return Run(case, golden, output)
+
+
+def assert_near(actual: Tensor, expected: np.ndarray, *, rtol: float, atol: float) -> None:
+    expected = torch.from_numpy(expected).float()
+    torch.testing.assert_close(actual.detach(), expected, rtol=rtol, atol=atol)
+
+
+def test_golden__loss(run: Run):
+    expected = pytest.approx(float(run.golden.arrays["loss"]), rel=run.case.loss_rtol, abs=0)
+    assert run.output.loss.item() == expected
+
+
+def test_golden__features(run: Run):
+    assert_near(run.output.features, run.golden.arrays["features"], rtol=0, atol=1e-5)
+
+
+def test_golden__reconstruction(run: Run):
+    assert_near(
+        run.output.prediction,
+        run.golden.arrays["reconstruction"],
+        rtol=run.case.reconstruction_rtol,
+        atol=1e-5,
+    )
+
+
+def test_golden__every_gradient_norm_by_the_original_name(run: Run):
+    norms = {
+        to_official_simmim_name(name): parameter.grad.double().norm().item()
+        for name, parameter in run.golden.model.named_parameters()
+    }
+    assert norms.keys() == run.golden.grad_norms.keys()
+    assert norms == pytest.approx(run.golden.grad_norms, rel=1e-4, abs=0)
