@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import ssl_swin
+from ssl_swin.cli import main
+from ssl_swin.data.index import load_index
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six images in two folders, and one file that is none."""
+    folder = tmp_path / "my photos"
+    for number in range(6):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    (folder / "b" / "broken.jpg").write_text("no image")
+    return folder
+
+
+def test_pack__says_what_it_did_and_what_comes_next(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "the shards"
+    options = ["--shard-samples", "2", "--val-ratio", "0.15", "--workers", "0", "--seed", "0"]
+    assert main(["pack", str(photos), str(out), *options]) == 0
+    num_val = load_index(out).num_samples("val")
+    num_train = load_index(out).num_samples("train")
+    assert num_train + num_val == 6
+    assert capsys.readouterr().out.splitlines() == [
+        f"train: {num_train} images in 3 shards",
+        f"val: {num_val} images in 1 shard, held out of train",
+        "classes: 2",
+        f"left out: 1 unreadable image, listed in {out}/skipped.txt",
+        f"next: python pretrain.py data=shards 'data.root={out}'",
+    ]
+
+
+def test_pack__defaults(photos: Path, tmp_path: Path) -> None:
+    (photos / "b" / "broken.jpg").unlink()
+    assert main(["pack", str(photos), str(tmp_path / "out")]) == 0
+    index = load_index(tmp_path / "out")
+    assert {split: index.num_samples(split) for split in index.splits} == {"train": 5, "val": 1}
+    assert index.classes == ("a", "b")
+
+
+def test_pack__no_labels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["pack", str(photos), str(out), "--no-labels", "--val-ratio", "0"]) == 0
+    assert "classes: none" in capsys.readouterr().out.splitlines()
+    assert list(load_index(out).splits) == ["train"]
+
+
+def test_main__mistake_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pack", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == f"ssl-swin: {tmp_path}/absent does not exist. Give a folder of images\n"
+
+
+def test_main__interrupted(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssl_swin.data.pack.write_index", interrupt)
+    assert main(["pack", str(photos), str(tmp_path / "out"), "--workers", "0"]) == 130
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["pack", "only-one"], ["pack", "--x"]])
+def test_main__wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ssl-swin")
+
+
+def test_main__version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--version"])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == f"ssl-swin {ssl_swin.__version__}\n"
+
+
+def test_command__prints_one_line_for_a_mistake(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("ssl-swin")
+    command = [str(script), "pack", str(tmp_path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"ssl-swin: no images in {tmp_path} (looked for .jpg")
+
+
+def test_help__imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from ssl_swin.cli import main\n"
+        "try:\n    main(['pack', '--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'torch', 'tqdm')))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode
+        == 0
+    )
