@@ -1,0 +1,57 @@
+"""What a loader hands to a training step (L0)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+UNLABELLED = -1
+
+
+class MaskedSample(NamedTuple):
+    """One image for masked image modelling."""
+
+    pixels: Tensor  # uint8 (C, H, W)
+    mask: Tensor  # bool (rows, columns), True = masked
+    label: int  # class, or UNLABELLED
+
+
+class LabeledSample(NamedTuple):
+    """One image for classification."""
+
+    pixels: Tensor  # uint8 (C, H, W)
+    label: int
+
+
+class PretrainBatch(NamedTuple):
+    """A batch for masked image modelling."""
+
+    pixels: Tensor  # uint8 (B, C, H, W)
+    mask: Tensor  # bool (B, rows, columns), True = masked
+    labels: Tensor  # int64 (B,), UNLABELLED where there is none
+
+
+class LabeledBatch(NamedTuple):
+    """A batch for classification."""
+
+    pixels: Tensor  # uint8 (B, C, H, W)
+    labels: Tensor  # int64 (B,)
+
+
+def collate_masked(samples: Sequence[MaskedSample], shared_mask: bool = False) -> PretrainBatch:
+    """Stacks samples; with `shared_mask` the first one's mask serves the whole batch."""
+    masks = [samples[0].mask if shared_mask else sample.mask for sample in samples]
+    return PretrainBatch(
+        torch.stack([sample.pixels for sample in samples]),
+        torch.stack(masks),
+        torch.tensor([sample.label for sample in samples]),
+    )
+
+
+def collate_labeled(samples: Sequence[LabeledSample]) -> LabeledBatch:
+    """Stacks samples."""
+    return LabeledBatch(
+        torch.stack([sample.pixels for sample in samples]),
+        torch.tensor([sample.label for sample in samples]),
+    )

@@ -1,0 +1,38 @@
+"""Randomness of one sample as a function of what the sample is (L0).
+
+Crops, flips and masks are drawn from a generator keyed by (seed, epoch, sample name). They do not
+depend on workers, ranks, batch size, or on what was drawn before.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def keyed_generator(*key: int | str) -> np.random.Generator:
+    """Gives the random stream that belongs to a key; equal keys give equal streams."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+@contextmanager
+def seeded_globals(generator: np.random.Generator) -> Iterator[None]:
+    """Seeds the global generators for code that draws from them, and restores them afterwards.
+
+    timm's and torchvision's augmentations draw from `random`, `numpy.random` and torch at once.
+    """
+    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(generator.integers(2**32))
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(pytorch)

@@ -1,0 +1,71 @@
+"""From a packed image to a training sample: decode, view, mask (L1).
+
+Every draw for a sample comes from a generator keyed by (seed, epoch, sample name).
+"""
+
+from ssl_swin.data.batch import UNLABELLED, LabeledSample, MaskedSample
+from ssl_swin.data.decode import decode_image
+from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.rng import keyed_generator
+from ssl_swin.data.transforms import View
+from ssl_swin.masking import random_mask
+
+
+class MaskedSamples:
+    """Makes samples for masked image modelling."""
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        in_chans: int,
+        mask_units: tuple[int, int],
+        mask_ratio: float,
+        seed: int,
+    ) -> None:
+        """Sets the maker up.
+
+        Args:
+            view: Geometry of the sample.
+            in_chans: 1 or 3.
+            mask_units: Mask units (rows, columns).
+            mask_ratio: Fraction of units to mask, in (0, 1).
+            seed: Of all draws.
+        """
+        self.view = view
+        self.in_chans = in_chans
+        self.mask_units = mask_units
+        self.mask_ratio = mask_ratio
+        self.seed = seed
+
+    def __call__(self, record: ImageRecord, epoch: int) -> MaskedSample:
+        """Decodes, crops and masks one image."""
+        pixels = decode_image(record.data, self.in_chans, record.name)
+        view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
+        masks = random_mask(
+            self.mask_units,
+            self.mask_ratio,
+            keyed_generator(self.seed, epoch, record.name, "mask"),
+            batch_size=1,
+        )
+        return MaskedSample(view, masks[0], _label(record))
+
+
+class LabeledSamples:
+    """Makes samples for classification."""
+
+    def __init__(self, view: View, *, in_chans: int, seed: int) -> None:
+        """Sets the maker up; see `MaskedSamples`."""
+        self.view = view
+        self.in_chans = in_chans
+        self.seed = seed
+
+    def __call__(self, record: ImageRecord, epoch: int) -> LabeledSample:
+        """Decodes and augments one image."""
+        pixels = decode_image(record.data, self.in_chans, record.name)
+        view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
+        return LabeledSample(view, _label(record))
+
+
+def _label(record: ImageRecord) -> int:
+    return UNLABELLED if record.label is None else record.label
