@@ -1,0 +1,107 @@
+"""The pretraining job (L3)."""
+
+from functools import partial
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from ssl_swin.backbone import save_backbone
+from ssl_swin.data.batch import collate_masked
+from ssl_swin.data.loading import Reader
+from ssl_swin.data.samples import MaskedSamples
+from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.encoders import SwinEncoder
+from ssl_swin.launch.setup import Run, fit, make_trainer, open_data, open_run, say
+from ssl_swin.launch.summary import finish, training_facts
+from ssl_swin.masking import mask_grid, num_masked_units
+from ssl_swin.model_card import backbone_card
+from ssl_swin.simmim import SimMIM
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.pretrain import PretrainModule
+
+
+def run(cfg: DictConfig) -> None:
+    """Pretrains, draws, and leaves a backbone."""
+    run = open_run(cfg)
+    encoder: SwinEncoder = instantiate(cfg.model)
+    model: SimMIM = instantiate(cfg.objective.model)(encoder)
+    units = mask_grid(encoder.img_size_px, cfg.objective.mask_unit_px)
+    masked = num_masked_units(units[0] * units[1], cfg.objective.mask_ratio)
+    say(
+        f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
+        f"{masked} of {units[0] * units[1]} units of {cfg.objective.mask_unit_px} px masked"
+    )
+    readers = open_data(cfg)
+    data = _data_module(cfg, readers, encoder, units)
+    module = PretrainModule(
+        model,
+        optimizer=instantiate(cfg.optim),
+        schedule=instantiate(cfg.schedule),
+        mean=list(cfg.data.mean),
+        std=list(cfg.data.std),
+    )
+    trainer = make_trainer(run)
+    run.folder.start(run.config, {"data": readers["train"].describe()})
+    fit(run, trainer, module, data)
+    _hand_off(run, trainer, encoder, readers["train"])
+    _conclude(run, trainer)
+
+
+def _data_module(
+    cfg: DictConfig, readers: dict[str, Reader], encoder: SwinEncoder, units: tuple[int, int]
+) -> ImageDataModule:
+    masked_samples = partial(
+        MaskedSamples,
+        in_chans=cfg.data.in_chans,
+        mask_units=units,
+        mask_ratio=cfg.objective.mask_ratio,
+        seed=cfg.seed,
+    )
+    return ImageDataModule(
+        readers,
+        train_samples=masked_samples(instantiate(cfg.augment)(encoder.img_size_px)),
+        eval_samples=masked_samples(CentreCropView(encoder.img_size_px)),
+        collate=partial(collate_masked, shared_mask=cfg.objective.shared_mask),
+        batch_size=cfg.batch_size,
+        num_workers=cfg.num_workers,
+        seed=cfg.seed,
+    )
+
+
+def _hand_off(run: Run, trainer: Trainer, encoder: SwinEncoder, reader: Reader) -> None:
+    if not trainer.is_global_zero:
+        return
+    objective = run.cfg.objective
+    phrase = f"SimMIM, mask ratio {objective.mask_ratio}, units of {objective.mask_unit_px} px"
+    if objective.model.normalize_target_window_px:
+        phrase += f", target normalised over {objective.model.normalize_target_window_px} px"
+    card = backbone_card(encoder, training_facts(run, trainer, reader, phrase))
+    data = run.cfg.data
+    save_backbone(run.folder.backbone, encoder, mean=list(data.mean), std=list(data.std), card=card)
+
+
+def _conclude(run: Run, trainer: Trainer) -> None:
+    path = run.folder.path
+    options = _data_options(run.config)
+    finish(
+        run,
+        trainer,
+        results=[
+            ("pictures", f"{path}/reconstructions/"),
+            ("backbone", f"{path}/backbone/"),
+            ("", f'timm.create_model("local-dir:{path}/backbone", pretrained=True, num_classes=0)'),
+        ],
+        next_commands=[
+            f"python linear_probe.py backbone={path} {options}",
+            f"python finetune.py backbone={path} {options}",
+        ],
+    )
+
+
+def _data_options(config: dict[str, Any]) -> str:
+    from hydra.core.hydra_config import HydraConfig
+
+    choice = HydraConfig.get().runtime.choices["data"]
+    return f"data={choice}" + ("" if choice == "demo" else f" data.root={config['data']['root']}")

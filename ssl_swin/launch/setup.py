@@ -1,0 +1,183 @@
+"""The parts of a run, built from its configuration (L3)."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from hydra.utils import instantiate
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_swin.backbone import check_same_architecture, load_backbone
+from ssl_swin.data.loading import Reader
+from ssl_swin.data.readers import open_readers
+from ssl_swin.encoders import SwinEncoder
+from ssl_swin.errors import UserError
+from ssl_swin.runs import RunFolder
+from ssl_swin.training.checkpoint_io import AtomicCheckpointIO
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.metrics_csv import MetricsCsv
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its configuration, its folder, and where it starts from."""
+
+    cfg: DictConfig
+    config: dict[str, Any]  # resolved, plain
+    folder: RunFolder
+    checkpoint: Path | None
+    started: float
+
+    @property
+    def name(self) -> str:
+        """Last part of the run's folder."""
+        return self.folder.path.name
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Prints on the first process only."""
+    print(text, flush=True)
+
+
+def is_first_process() -> bool:
+    """False in the other processes of a distributed run."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def open_run(cfg: DictConfig) -> Run:
+    """Checks the configuration and the run's folder; nothing is written yet.
+
+    Raises:
+        UserError: If the folder holds another run.
+    """
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    plain: dict[str, Any] = {str(key): value for key, value in config.items()}
+    seed_everything(cfg.seed, verbose=False)
+    folder = RunFolder(cfg.run_dir)
+    resume = plain.get("resume", "never" if folder.config.exists() else "auto")
+    if resume == "never" and not is_first_process():
+        resume = "auto"  # the first process has just created the folder
+    checkpoint = folder.checkpoint_to_resume(resume, plain)
+    return Run(cfg, plain, folder, checkpoint, time.time())
+
+
+def open_data(cfg: DictConfig) -> dict[str, Reader]:
+    """Opens the splits of `cfg.data`, making the set first if it is one that can be made."""
+    data = cfg.data
+    if data.prepare is not None:
+        root = Path(data.root)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root.parent / f".{root.name}.lock"):
+            instantiate(data.prepare)
+    readers = open_readers(
+        data.root,
+        data.reader,
+        how_to_make=data.how_to_make or "",
+        val_ratio=data.get("val_ratio", 0.0),
+    )
+    for reader in readers.values():
+        say(f"data: {reader.describe()}")
+    return readers
+
+
+def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tuple[str, ...]:
+    """Gives the class names of labelled data.
+
+    Raises:
+        UserError: If there are none, or a split is missing.
+    """
+    missing = [split for split in needed if split not in readers]
+    if missing:
+        raise UserError(
+            f"the data has no {' and no '.join(missing)} split, only {', '.join(readers)}; "
+            "pack it with --val-ratio, or from a folder that holds train/ and val/"
+        )
+    classes = readers["train"].classes
+    if len(classes) < 2:
+        raise UserError(
+            f"classification needs two classes or more, the data names {len(classes)}: "
+            "pack a folder with one sub-folder per class, or put classes.txt beside the shards"
+        )
+    return classes
+
+
+def build_encoder(
+    cfg: DictConfig, *, drop_path_rate: float = 0.0, grad_checkpointing: bool = False
+) -> SwinEncoder:
+    """Loads `cfg.backbone`, or with none builds `cfg.model` with random weights.
+
+    Raises:
+        UserError: If backbone and model contradict each other, or neither says what to build.
+    """
+    has_model = cfg.model.get("_target_") is not None
+    options: dict[str, Any] = {
+        "drop_path_rate": drop_path_rate,
+        "grad_checkpointing": grad_checkpointing,
+    }
+    if cfg.backbone == "none":
+        if not has_model:
+            raise UserError(
+                "backbone=none starts from random weights: name a model, as model=swin_t"
+            )
+        encoder: SwinEncoder = instantiate(cfg.model, **options)
+        return encoder
+    backbone = load_backbone(cfg.backbone, **options)
+    if has_model:
+        check_same_architecture(backbone.encoder, instantiate(cfg.model))
+    _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
+    return backbone.encoder
+
+
+def _warn_of_other_normalisation(
+    data: DictConfig, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    if (tuple(data.mean), tuple(data.std)) != (mean, std):
+        say(
+            f"note: the backbone was trained with mean {mean} and std {std}, the data is "
+            f"normalised with {tuple(data.mean)} and {tuple(data.std)}; set data.mean and data.std to match"
+        )
+
+
+def make_loggers(run: Run) -> list[Logger]:
+    """The run's metrics.csv, and the logger that the configuration asks for."""
+    loggers: list[Logger] = [MetricsCsv(run.folder.metrics)]
+    logger = run.cfg.logger
+    if logger.get("_target_") is not None:
+        identity = {"id": run.folder.identity()} if "id" in logger else {}
+        loggers.append(instantiate(logger, **identity))
+    return loggers
+
+
+def make_trainer(run: Run) -> Trainer:
+    """Lightning's trainer with the run's callbacks, loggers and checkpoint format."""
+    trainer: Trainer = instantiate(
+        run.cfg.trainer,
+        callbacks=[instantiate(callback) for callback in run.cfg.callbacks.values()],
+        logger=make_loggers(run),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run.folder.path),
+    )
+    return trainer
+
+
+def fit(run: Run, trainer: Trainer, module: LightningModule, data: ImageDataModule) -> None:
+    """Trains from the start or from the run's checkpoint."""
+    if run.checkpoint is not None:
+        say(f"continuing from {run.checkpoint}")
+    trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+
+
+def close_loggers(loggers: list[Logger]) -> None:
+    """Ends what a logger keeps open, so that the next job of a sweep starts its own."""
+    for logger in loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:
+            finish()

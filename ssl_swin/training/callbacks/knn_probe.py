@@ -1,0 +1,93 @@
+"""Is pretraining working? Nearest neighbours on frozen features, while the model learns (L2)."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from ssl_swin.errors import UserError
+from ssl_swin.features import Features, extract_features
+from ssl_swin.probes import accuracy, knn_predict
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.pretrain import PretrainModule
+
+
+class KnnProbe(Callback):
+    """Logs `probe/knn_top1/stage{k}` in percent, where training and validation images have labels.
+
+    The labels judge the features and never train them.
+    """
+
+    def __init__(
+        self, *, every_n_epochs: int, num_train_images: int, k: int, temperature: float
+    ) -> None:
+        """Sets the callback up.
+
+        Args:
+            every_n_epochs: Epochs between probes; the untrained model is probed first.
+            num_train_images: Size of the bank of neighbours.
+            k: Neighbours that vote.
+            temperature: Of the votes' weights.
+        """
+        self.every_n_epochs = every_n_epochs
+        self.num_train_images = num_train_images
+        self.k = k
+        self.temperature = temperature
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probes the untrained model."""
+        if trainer.global_step == 0:
+            self._probe(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probes when it is time."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._probe(trainer, pl_module)
+
+    def _probe(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, PretrainModule)
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        num_classes = len(data.readers["train"].classes)
+        if num_classes < 2 or "val" not in data.readers:
+            return
+        try:
+            bank = self._features(module, data, "train", self.num_train_images)
+            queries = self._features(module, data, "val", None)
+        except UserError:  # no sample has a label
+            return
+        for stage, train in bank.items():
+            scores = knn_predict(
+                train,
+                queries[stage].features,
+                k=self.k,
+                temperature=self.temperature,
+                num_classes=num_classes,
+            )
+            top1 = accuracy(scores, queries[stage].labels)
+            for logger in trainer.loggers:
+                logger.log_metrics({f"probe/knn_top1/stage{stage}": top1}, trainer.global_step)
+
+    def _features(
+        self, module: PretrainModule, data: ImageDataModule, split: str, num_images: int | None
+    ) -> dict[int, Features]:
+        encoder = module.model.encoder
+        num_batches = None if num_images is None else -(-num_images // data.batch_size)
+        with module.trainer.precision_plugin.forward_context():
+            return extract_features(
+                encoder,
+                _batches(module, data, split, num_batches),
+                stages=range(1, len(encoder.stage_dims) + 1),
+                pooling="mean",
+                device=module.device,
+            )
+
+
+def _batches(
+    module: PretrainModule, data: ImageDataModule, split: str, num_batches: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in islice(data.plain_loader(split), num_batches):
+        yield module.normalized(batch.pixels.to(module.device)), batch.labels.to(module.device)

@@ -1,0 +1,75 @@
+"""Pictures of the same held-out images while the model learns (L2)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from ssl_swin.files import atomic_path
+from ssl_swin.training.pretrain import PretrainModule
+from ssl_swin.visualize import predicted_images, reconstruction_grid
+
+
+class Reconstructions(Callback):
+    """Draws input, masked input, prediction and error at step 0, every N steps, and at the end."""
+
+    def __init__(self, folder: str | Path, *, every_n_steps: int, num_images: int) -> None:
+        """Sets the callback up.
+
+        Args:
+            folder: Where `step_*.png` go.
+            every_n_steps: Optimiser steps between pictures.
+            num_images: Rows of a picture.
+        """
+        self.folder = Path(folder)
+        self.every_n_steps = every_n_steps
+        self.num_images = num_images
+        self._batch: Any = None
+        self._last_step = -1
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the images; draws the untrained model's idea of them."""
+        self._batch = trainer.datamodule.held_out_batch(self.num_images)  # type: ignore[attr-defined]
+        self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draws when it is time."""
+        if trainer.global_step % self.every_n_steps == 0:
+            self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the final model's idea."""
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+        step = trainer.global_step
+        if step == self._last_step:
+            return
+        self._last_step = step
+        assert isinstance(module, PretrainModule)
+        picture = self._picture(module)
+        path = self.folder / f"step_{step:07d}.png"
+        with atomic_path(path) as temporary:
+            picture.save(temporary, format="png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(key="recon/grid", images=[picture], step=step)
+
+    def _picture(self, module: PretrainModule) -> Any:
+        batch = type(self._batch)(*(tensor.to(module.device) for tensor in self._batch))
+        training = module.training
+        module.eval()
+        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
+            output = module(batch)
+        module.train(training)
+        images = module.normalized(batch.pixels)
+        window_px = module.model.normalize_target_window_px
+        predicted = predicted_images(output.prediction, images, window_px)
+        return reconstruction_grid(images, batch.mask, predicted, module.mean, module.std)

@@ -1,0 +1,83 @@
+"""What every training module shares: its optimiser, its clipping, its normalisation (L2)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from ssl_swin.errors import UserError
+from ssl_swin.pixels import normalize
+from ssl_swin.training.metrics_csv import MetricsCsv
+from ssl_swin.training.optim import Schedule, run_length
+
+MakeOptimizer = Callable[..., OptimizerLRScheduler]  # of (model, *, schedule, length)
+
+
+class TrainingModule(LightningModule):
+    """Owns a model, and everything about its training but the loss."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: MakeOptimizer,
+        schedule: Schedule,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """Puts the pieces together.
+
+        Args:
+            model: What to train.
+            optimizer: Gives optimiser and scheduler.
+            schedule: Of the learning rate.
+            mean: Per channel, of pixel values in [0, 1].
+            std: Per channel, of pixel values in [0, 1].
+        """
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.mean = mean
+        self.std = std
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Turns raw pixels (B, C, H, W) into model input, on their device."""
+        return normalize(pixels, self.mean, self.std)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimiser and schedule for the length of this run."""
+        num_batches = self.trainer.datamodule.num_train_batches()  # type: ignore[attr-defined]
+        length = run_length(self.trainer, num_batches)
+        return self.optimizer(self.model, schedule=self.schedule, length=length)
+
+    def on_train_start(self) -> None:
+        """Drops metrics from beyond the step that a continued run starts at."""
+        for logger in self.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.forget_after(self.global_step)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the global L2 norm, and stops the run before a non-finite update.
+
+        Raises:
+            UserError: If the norm is not finite. No checkpoint of such a step is written.
+        """
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+        if not torch.isfinite(norm):
+            raise UserError(
+                f"the gradient norm became {norm.item()} at step {self.global_step} (rank "
+                f"{self.global_rank}); checkpoints are from before it. Lower optim.base_lr, "
+                "lengthen the warm-up, or use trainer.precision=bf16-mixed or 32-true"
+            )
+        self.log("optim/grad_norm", norm)
+        self.log("optim/lr", max(group["lr"] for group in optimizer.param_groups))

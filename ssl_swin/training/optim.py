@@ -1,0 +1,126 @@
+"""From a recipe to AdamW with a learning rate per step (L2)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ssl_swin.classifier import Classifier
+from ssl_swin.param_groups import layer_decay_groups, weight_decay_groups
+from ssl_swin.schedules import BoundSchedule, RunLength, scale_lr
+from ssl_swin.simmim import SimMIM
+
+
+class Schedule(Protocol):
+    """A recipe's schedule before the length of the run is known."""
+
+    def bind(self, length: RunLength) -> BoundSchedule:
+        """Gives the rate as a function of (step, scaled base rate)."""
+
+
+class StepSchedule(LRScheduler):
+    """Sets every group's rate from a pure function of the step and the group's base rate.
+
+    As in the original, which updates the rate after each step with that step's own number, step i
+    runs at the schedule's value for i - 1, and steps 0 and 1 share the first.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: BoundSchedule) -> None:
+        self.schedule = schedule
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Rates of the groups for the step to come."""
+        step = max(0, self.last_epoch - 1)
+        return [self.schedule(step, float(base_lr)) for base_lr in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers only: the schedule itself comes from the configuration."""
+        state = super().state_dict()
+        return {name: value for name, value in state.items() if name != "schedule"}
+
+
+def pretrain_optimizer(
+    model: SimMIM,
+    *,
+    schedule: Schedule,
+    length: RunLength,
+    base_lr: float,
+    weight_decay: float,
+    betas: Sequence[float],
+    eps: float,
+    weight_decay_policy: str,
+) -> OptimizerLRScheduler:
+    """AdamW for pretraining.
+
+    Args:
+        model: What to train.
+        schedule: Of the learning rate.
+        length: Of the run.
+        base_lr: Peak learning rate per 512 images.
+        weight_decay: Of decayed parameters.
+        betas: Of AdamW.
+        eps: Of AdamW.
+        weight_decay_policy: "official" or "intended", see `param_groups.is_decayed`.
+    """
+    lr = scale_lr(base_lr, length.global_batch_size)
+    groups = weight_decay_groups(
+        model, lr=lr, weight_decay=weight_decay, policy=weight_decay_policy
+    )
+    return _with_schedule(groups, betas, eps, schedule.bind(length))
+
+
+def finetune_optimizer(
+    model: Classifier,
+    *,
+    schedule: Schedule,
+    length: RunLength,
+    base_lr: float,
+    weight_decay: float,
+    betas: Sequence[float],
+    eps: float,
+    layer_decay: float,
+) -> OptimizerLRScheduler:
+    """AdamW with layer-wise learning-rate decay for fine-tuning; see `pretrain_optimizer`."""
+    groups = layer_decay_groups(
+        model,
+        depths=model.encoder.depths,
+        lr=scale_lr(base_lr, length.global_batch_size),
+        layer_decay=layer_decay,
+        weight_decay=weight_decay,
+    )
+    return _with_schedule(groups, betas, eps, schedule.bind(length))
+
+
+def run_length(trainer: Trainer, num_batches: int) -> RunLength:
+    """Measures a run before it starts.
+
+    Lightning's own `estimated_stepping_batches` would build the loaders here and then drop the
+    position that a resumed loader was given.
+
+    Args:
+        trainer: Gives devices, accumulation, limits and epochs.
+        num_batches: Training batches of one epoch on one device, unlimited.
+    """
+    limit = trainer.limit_train_batches
+    limited = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    accumulated = trainer.accumulate_grad_batches
+    return RunLength(
+        steps_per_epoch=math.ceil(limited / accumulated),
+        num_epochs=trainer.max_epochs or 0,
+        global_batch_size=trainer.datamodule.batch_size * trainer.world_size * accumulated,  # type: ignore[attr-defined]
+    )
+
+
+def _with_schedule(
+    groups: list[dict[str, Any]], betas: Sequence[float], eps: float, schedule: BoundSchedule
+) -> OptimizerLRScheduler:
+    first, second = betas
+    optimizer = AdamW(groups, betas=(first, second), eps=eps)
+    scheduler = StepSchedule(optimizer, schedule)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

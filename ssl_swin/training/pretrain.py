@@ -1,0 +1,34 @@
+"""Masked image modelling as a Lightning module (L2)."""
+
+from torch import Tensor
+
+from ssl_swin.data.batch import PretrainBatch
+from ssl_swin.simmim import SimMIM, SimMIMOutput
+from ssl_swin.training.module import TrainingModule
+
+
+class PretrainModule(TrainingModule):
+    """Trains a SimMIM model on batches of raw pixels and masks."""
+
+    model: SimMIM
+
+    def forward(self, batch: PretrainBatch) -> SimMIMOutput:
+        """Normalises on the device and reconstructs."""
+        output: SimMIMOutput = self.model(self.normalized(batch.pixels), batch.mask)
+        return output
+
+    def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
+        """One batch; Lightning accumulates, steps and clips."""
+        output = self.forward(batch)
+        self.log("train/loss", output.loss, prog_bar=True, batch_size=len(batch.pixels))
+        return output.loss
+
+    def validation_step(self, batch: PretrainBatch, batch_idx: int) -> None:
+        """Loss on held-out images, always under the same masks.
+
+        `val/loss_vs_mean` is the share of the error of always painting the set's mean colour.
+        """
+        output = self.forward(batch)
+        guess = self.model.mean_guess_loss(self.normalized(batch.pixels), batch.mask)
+        losses = {"val/loss": output.loss, "val/loss_vs_mean": output.loss / guess}
+        self.log_dict(losses, prog_bar=True, sync_dist=True, batch_size=len(batch.pixels))
