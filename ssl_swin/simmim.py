@@ -4,6 +4,7 @@ Reference: SimMIM (arXiv:2111.09886); the normalised target is that of Swin Tran
 recipe. Equal to the original implementation to rounding, see tests/test_golden.py.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -108,8 +109,9 @@ def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def normalize_locally(images: Tensor, window_px: int) -> Tensor:
     """Standardises each pixel by the mean and deviation of the window around it, per channel.
 
-    Differs from the reference: the image's own mean is subtracted first. That changes nothing in
-    exact arithmetic, and keeps `E[x^2] - E[x]^2` from cancelling in float32 on flat areas.
+    Differs from the reference: the image's own mean is subtracted first, and the statistics are
+    computed in double precision. Neither changes anything in exact arithmetic; in float32,
+    `E[x^2] - E[x]^2` cancels on flat areas, such as the background of a product photograph.
 
     Args:
         images: float32 or float64 (B, C, H, W).
@@ -120,7 +122,7 @@ def normalize_locally(images: Tensor, window_px: int) -> Tensor:
     """
     centred = images - images.mean(dim=(-2, -1), keepdim=True)
     mean, deviation = local_statistics(centred, window_px)
-    return (centred - mean) / deviation
+    return ((centred - mean) / deviation).to(images.dtype)
 
 
 def local_statistics(images: Tensor, window_px: int) -> tuple[Tensor, Tensor]:
@@ -134,17 +136,31 @@ def local_statistics(images: Tensor, window_px: int) -> tuple[Tensor, Tensor]:
         window_px: Odd side of the window.
 
     Returns:
-        Mean and deviation, each of the images' shape.
+        Mean and deviation in float64 (float32 on Apple's MPS, which has no other), each of the
+        images' shape.
     """
-    padding = window_px // 2
-    inside = torch.ones_like(images[:1, :1])
-    count = F.avg_pool2d(inside, window_px, stride=1, padding=padding) * window_px**2
+    images = images.float() if images.device.type == "mps" else images.double()
     mean = _window_mean(images, window_px)
-    variance = (_window_mean(images.square(), window_px) - mean.square()) * (count / (count - 1))
-    return mean, (variance.clamp(min=0) + 1e-6).sqrt()
+    variance = _window_mean(images.square(), window_px) - mean.square()
+    count = _window_count(images, window_px)
+    return mean, ((variance * count / (count - 1)).clamp(min=0) + 1e-6).sqrt()
 
 
 def _window_mean(images: Tensor, window_px: int) -> Tensor:
-    return F.avg_pool2d(
-        images, window_px, stride=1, padding=window_px // 2, count_include_pad=False
-    )
+    """Mean over the pixels of the window inside the image: down its columns, then along rows."""
+    half = window_px // 2
+    pool = partial(F.avg_pool2d, stride=1, count_include_pad=False)
+    columns = pool(images, (window_px, 1), padding=(half, 0))
+    return pool(columns, (1, window_px), padding=(0, half))
+
+
+def _window_count(images: Tensor, window_px: int) -> Tensor:
+    """Number of pixels of the window that lie inside the image, (H, W)."""
+    height, width = (_reach(side, window_px, images) for side in images.shape[-2:])
+    return height[:, None] * width
+
+
+def _reach(side_px: int, window_px: int, like: Tensor) -> Tensor:
+    at, half = torch.arange(side_px, device=like.device), window_px // 2
+    reach = (at + half).clamp(max=side_px - 1) - (at - half).clamp(min=0) + 1
+    return reach.to(like.dtype)

@@ -36,7 +36,7 @@ def predicted_images(
     if normalize_target_window_px is None:
         return prediction.float()
     mean, deviation = local_statistics(images.float(), normalize_target_window_px)
-    return prediction.float() * deviation + mean
+    return (prediction.float() * deviation + mean).float()
 
 
 def reconstruction_grid(
