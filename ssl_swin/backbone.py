@@ -158,8 +158,10 @@ def _write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], card:
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        _ = config["architecture"], config["model_args"], config["pretrained_cfg"]["mean"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        arguments, preprocessing = config["model_args"], config["pretrained_cfg"]
+        _ = config["architecture"], arguments["img_size"], arguments["patch_size"]
+        _ = preprocessing["mean"], preprocessing["std"]
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
     return config
 
@@ -193,4 +195,6 @@ def _load_weights(encoder: SwinEncoder, path: Path) -> None:
     try:
         encoder.model.load_state_dict(encoder_state)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit the {CONFIG} beside it: {error}") from error
+        raise UserError(
+            f"{path} does not fit the {CONFIG} beside it: {str(error)[:400]}"
+        ) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl_swin.errors import UserError
 
 Size = tuple[int, int]
+Window = int | Size  # tokens; (height, width) where a non-square map is smaller than the window
 
 # The timm architecture that each version is a variation of; the hand-off writes this name.
 TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
@@ -92,7 +93,7 @@ def swin(
     patch_size_px: int = 4,
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
-    pretrained_window_sizes: Sequence[int] | None = None,
+    pretrained_window_sizes: Sequence[Window] | None = None,
     grad_checkpointing: bool = False,
 ) -> SwinEncoder:
     """Builds a Swin Transformer encoder with random weights.
@@ -120,6 +121,11 @@ def swin(
         raise UserError(f"Swin version must be 1 or 2, got {version}")
     size = _as_size(img_size_px)
     _check_stages(embed_dim, depths, num_heads)
+    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
+        raise UserError(
+            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
+            f"got {in_chans} and {drop_path_rate}"
+        )
     check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
     model_args: dict[str, Any] = {
         "img_size": size,
@@ -132,7 +138,12 @@ def swin(
     }
     if version == 2:
         own = stage_window_sizes(size, patch_size_px, window_size, num_stages=len(depths))
-        model_args["pretrained_window_sizes"] = tuple(pretrained_window_sizes or own)
+        trained = pretrained_window_sizes or own
+        model_args["pretrained_window_sizes"] = tuple(
+            window if isinstance(window, int) else _as_size(window) for window in trained
+        )
+    elif pretrained_window_sizes is not None:
+        raise UserError("pretrained_window_sizes belong to Swin V2; V1 has a table per window")
     model_class = SwinTransformer if version == 1 else SwinTransformerV2
     model = model_class(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
     if grad_checkpointing:
@@ -180,10 +191,11 @@ def check_sizes(size: Size, patch_size_px: int, window_size: int, *, num_stages:
 
 def stage_window_sizes(
     size: Size, patch_size_px: int, window_size: int, *, num_stages: int
-) -> tuple[int, ...]:
-    """Gives the window that each stage really uses: never larger than its map."""
-    shorter = min(size) // patch_size_px
-    return tuple(min(window_size, shorter >> stage) for stage in range(num_stages))
+) -> tuple[Window, ...]:
+    """Gives the window that each stage really uses: on no side larger than its map."""
+    grid = [side_px // patch_size_px for side_px in size]
+    windows = [[min(window_size, side >> stage) for side in grid] for stage in range(num_stages)]
+    return tuple(high if high == wide else (high, wide) for high, wide in windows)
 
 
 def _fits(side_px: int, patch_size_px: int, window_size: int, num_stages: int) -> bool:
@@ -209,5 +221,6 @@ def _nearest_fitting(
 def _as_size(img_size_px: int | Sequence[int]) -> Size:
     if isinstance(img_size_px, int):
         return img_size_px, img_size_px
-    height_px, width_px = img_size_px
-    return height_px, width_px
+    if len(img_size_px) != 2:
+        raise UserError(f"img_size_px must be a side or (height, width), got {list(img_size_px)}")
+    return img_size_px[0], img_size_px[1]

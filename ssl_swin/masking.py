@@ -42,9 +42,9 @@ def num_masked_units(num_units: int, ratio: float) -> int:
         raise UserError(f"mask ratio must lie strictly between 0 and 1, got {ratio}")
     count = math.ceil(num_units * ratio)
     if count == num_units:
+        largest = math.floor(10_000 * (num_units - 1) / num_units) / 10_000
         raise UserError(
-            f"mask ratio {ratio} hides all {num_units} units; at most "
-            f"{(num_units - 1) / num_units:.4g} leaves one visible"
+            f"mask ratio {ratio} hides all {num_units} units; at most {largest} leaves one visible"
         )
     return count
 

@@ -56,6 +56,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.backbone = self.path / "backbone"
+        self.results = self.path / "results.json"
         self._identity = self.path / "run_id"
 
     def checkpoint_to_resume(self, resume: str, config: Mapping[str, Any]) -> Path | None:
@@ -72,10 +73,9 @@ class RunFolder:
         Raises:
             UserError: If the folder holds a run that must not be touched, or the path is wrong.
         """
-        if resume not in ("auto", "never"):
-            return _existing_checkpoint(Path(resume))
-        if not self.config.exists():
-            return None
+        explicit = None if resume in ("auto", "never") else _existing_checkpoint(Path(resume))
+        if not self._has_results():
+            return explicit
         if resume == "never":
             raise UserError(
                 f"{self.path} already holds a run and resume=never: choose another name="
@@ -87,7 +87,14 @@ class RunFolder:
                 + "\n".join(f"  {key}: was {old!r}, now {new!r}" for key, old, new in different)
                 + "\nchoose another name=, or set these back to continue that run"
             )
+        if explicit is not None:
+            return explicit
         return self.last_checkpoint if self.last_checkpoint.exists() else None
+
+    def _has_results(self) -> bool:
+        """An attempt that failed before its first checkpoint left nothing to protect."""
+        results = (*self.checkpoints.glob("*.ckpt"), self.backbone, self.results)
+        return self.config.exists() and any(path.exists() for path in results)
 
     def identity(self) -> str:
         """Gives this run's own short id, the same whenever the run is continued."""

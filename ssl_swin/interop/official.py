@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_swin.encoders import stage_window_sizes, swin
+from ssl_swin.encoders import Window, stage_window_sizes, swin
 from ssl_swin.errors import UserError
 from ssl_swin.interop.official_architecture import (
     Architecture,
@@ -162,7 +162,7 @@ def _check_kind(state: Mapping[str, Tensor]) -> None:
 
 def _settle_window(
     architecture: Architecture,
-    trained: tuple[int, ...] | None,
+    trained: tuple[Window, ...] | None,
     img_size_px: int,
     window_size: int | None,
 ) -> int:
@@ -171,7 +171,7 @@ def _settle_window(
             "nothing in this Swin V2 checkpoint tells its attention window: "
             "give the window_size that it was pretrained with"
         )
-    window = max(trained or ()) if window_size is None else window_size
+    window = _largest(trained or ()) if window_size is None else window_size
     sides_px = (img_size_px, img_size_px)
     num_stages = len(architecture.depths)
     leads_to = stage_window_sizes(
@@ -214,5 +214,9 @@ def _enumerate(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _join(numbers: Sequence[int]) -> str:
+def _largest(windows: Sequence[Window]) -> int:
+    return max(window if isinstance(window, int) else max(window) for window in windows)
+
+
+def _join(numbers: Sequence[object]) -> str:
     return ", ".join(map(str, numbers))

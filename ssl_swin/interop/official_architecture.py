@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ssl_swin.encoders import stage_window_sizes
+from ssl_swin.encoders import Window, stage_window_sizes
 from ssl_swin.errors import UserError
 
 
@@ -44,7 +44,7 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 def trained_windows(
     state: Mapping[str, Tensor], architecture: Architecture, config: Mapping[str, Any] | None
-) -> tuple[int, ...] | None:
+) -> tuple[Window, ...] | None:
     """Finds the attention window of each stage, in tokens.
 
     Swin V1 always tells it by its position bias tables. The weights of V2 do not depend on it; it
@@ -88,7 +88,7 @@ def _window_of_tables(state: Mapping[str, Tensor], stage: int) -> int | None:
 
 def _windows_of_config(
     config: Mapping[str, Any] | None, architecture: Architecture
-) -> tuple[int, ...] | None:
+) -> tuple[Window, ...] | None:
     match config:
         case {
             "MODEL": {"SWINV2": {"WINDOW_SIZE": int(window_size)}},

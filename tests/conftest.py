@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from ssl_swin.encoders import SwinEncoder, swin
+
+TINY: dict[str, Any] = {
+    "img_size_px": 64,
+    "window_size": 4,
+    "embed_dim": 8,
+    "depths": (2, 1, 2, 1),
+    "num_heads": (1, 2, 2, 4),
+}
+
+
+@pytest.fixture
+def tiny_encoder() -> Callable[..., SwinEncoder]:
+    """Builds a Swin of 64 px and stride 32 in eval mode; arguments of `swin` may be changed.
+
+    Every weight is disturbed: V2 starts with blocks that are the identity, so that a test on fresh
+    weights would see neither attention nor windows.
+    """
+
+    def build(*, version: int = 1, seed: int = 0, **changes: Any) -> SwinEncoder:
+        torch.manual_seed(seed)
+        encoder = swin(version=version, **(TINY | changes))
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return encoder.eval()
+
+    return build

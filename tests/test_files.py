@@ -1,0 +1,103 @@
+import os
+import stat
+
+import pytest
+
+from ssl_swin.errors import UserError
+from ssl_swin.files import atomic_path, make_folder, write_atomically
+
+
+@pytest.fixture
+def results(tmp_path):
+    path = tmp_path / "results.txt"
+    path.write_text("old")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "stored"), [("naïve\n", b"na\xc3\xafve\n"), (b"\x00\xff", b"\x00\xff"), ("", b"")]
+)
+def test_write_atomically__text_is_utf8_and_bytes_are_bytes(results, content, stored):
+    write_atomically(results, content)
+    assert results.read_bytes() == stored
+    assert os.listdir(results.parent) == ["results.txt"]
+
+
+def test_write_atomically__creates_the_folder(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "new.txt", "new")
+    assert (tmp_path / "a" / "b" / "new.txt").read_text() == "new"
+
+
+def test_write_atomically__gives_the_permissions_of_an_ordinary_file(tmp_path):
+    (tmp_path / "ordinary").touch()
+    write_atomically(tmp_path / "ours", "")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "ours")]
+    assert modes[0] == modes[1]
+
+
+def test_atomic_path__the_old_content_stays_until_the_end(results):
+    with atomic_path(results) as temporary:
+        temporary.write_text("new")
+        assert results.read_text() == "old"
+        assert temporary.parent == results.parent  # a rename across file systems is not atomic
+    assert results.read_text() == "new"
+    assert not temporary.exists()
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
+def test_atomic_path__an_interruption_leaves_everything_as_it_was(results, interruption):
+    with pytest.raises(interruption), atomic_path(results) as temporary:
+        temporary.write_text("half of the new")
+        raise interruption
+    assert results.read_text() == "old"
+    assert os.listdir(results.parent) == ["results.txt"]
+
+
+def test_atomic_path__a_failed_rename_leaves_no_temporary_file(tmp_path):
+    (tmp_path / "folder" / "occupied").mkdir(parents=True)
+    with pytest.raises(OSError), atomic_path(tmp_path / "folder") as temporary:
+        temporary.write_text("new")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_atomic_path__is_on_the_disk_before_it_gets_its_name(results, monkeypatch):
+    events = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, name=name, do=original: (events.append(name), do(*a))
+        )
+    write_atomically(results, "new")
+    assert events == ["fsync", "replace", "fsync"]  # the file, and at last the folder
+
+
+def test_make_folder__creates_parents_and_accepts_what_is_there(tmp_path):
+    folder = make_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert make_folder(str(folder)) == folder
+
+
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+def test_make_folder__a_file_is_in_the_way(results, below):
+    with pytest.raises(UserError, match=r"cannot create the folder .*results\.txt"):
+        make_folder(results / below)
+
+
+def test_write_atomically__the_folder_is_a_file(results):
+    with pytest.raises(UserError, match="cannot create the folder"):
+        write_atomically(results / "new.txt", "new")
+    assert results.read_text() == "old"
+
+
+def test_write_atomically__the_name_is_too_long(tmp_path):
+    with pytest.raises(UserError, match=f"cannot write .*{'x' * 300}"):
+        write_atomically(tmp_path / ("x" * 300), "new")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_make_folder__no_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="no permission to write to the folder"):
+        make_folder(tmp_path)
+    with pytest.raises(UserError, match="cannot create the folder"):
+        make_folder(tmp_path / "new")
