@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -46,9 +45,9 @@ class SourceReader:
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement
     ) -> EpochLoader:
-        """Every image once, in order, dealt out over the ranks."""
+        """Every image once, always in the same order, dealt out over the ranks."""
         epoch = shared_epoch()
-        batches = OrderedBatches(self.num_samples, placement)
+        batches = FixedBatches(self.num_samples, placement)
         dataset = SourceDataset(self.source, make_sample, epoch)
         return make_loader(
             dataset, epoch, placement, collate, num_batches=len(batches), sampler=batches
@@ -104,11 +103,16 @@ class ShuffledBatches(Sampler[list[int]]):
             yield order[start : start + size].tolist()
 
 
-class OrderedBatches(Sampler[list[int]]):
-    """Every `world_size`-th sample from this rank's first, in batches; the last may be smaller."""
+class FixedBatches(Sampler[list[int]]):
+    """Every `world_size`-th sample from this rank's first, in batches; the last may be smaller.
+
+    The order is one permutation for good: folders come class by class, and who stops early should
+    have seen images of all.
+    """
 
     def __init__(self, num_samples: int, placement: Placement) -> None:
-        self.indices = np.arange(placement.rank, num_samples, placement.world_size)
+        order = keyed_generator("evaluation order").permutation(num_samples)
+        self.indices = order[placement.rank :: placement.world_size]
         self.batch_size = placement.batch_size
 
     def __len__(self) -> int:

@@ -46,7 +46,7 @@ class Reader(Protocol):
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement
     ) -> "EpochLoader":
-        """Every image once, in order, dealt out over the ranks."""
+        """Every image once, always in the same order, dealt out over the ranks."""
 
 
 class EpochLoader:
@@ -68,6 +68,18 @@ class EpochLoader:
     def __iter__(self) -> Iterator[Any]:
         self.epoch_cell.fill_(self.current_epoch())
         yield from self.loader
+
+    @property
+    def _iterator(self) -> Any:
+        """What holds the worker processes, under the name by which Lightning ends them after a run.
+
+        Left to the garbage collector, every worker would be waited for in vain for five seconds.
+        """
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        self.loader._iterator = iterator
 
 
 def shared_epoch() -> Tensor:

@@ -23,13 +23,14 @@ def keyed_generator(*key: int | str) -> np.random.Generator:
 def seeded_globals(generator: np.random.Generator) -> Iterator[None]:
     """Seeds the global generators for code that draws from them, and restores them afterwards.
 
-    timm's and torchvision's augmentations draw from `random`, `numpy.random` and torch at once.
+    timm's and torchvision's augmentations draw from `random`, `numpy.random` and torch at once. Of
+    torch's generators this is the CPU's alone: `torch.manual_seed` would reset the GPU's for good.
     """
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = int(generator.integers(2**32))
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -36,7 +36,8 @@ class StreamReader:
     """Loaders over one split of a folder of shards."""
 
     def __init__(self, index: ShardIndex, split: str) -> None:
-        self.shards = index.paths(split)
+        # An empty shard would be read over and over for the sake of an image.
+        self.shards = [index.root / s.name for s in index.splits[split] if s.num_samples > 0]
         self.split = split
         self.classes = index.classes
         self.num_samples = index.num_samples(split)

@@ -5,11 +5,12 @@ Normalisation comes later, on the device.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
@@ -103,8 +104,11 @@ class CentreCropView:
     def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
         """uint8 (C, H, W) to uint8 (C, height, width); draws nothing."""
         height_px, width_px = pixels.shape[-2:]
-        cover = max(self.size_px[0] / height_px, self.size_px[1] / width_px) / self.crop_ratio
-        resized_px = [max(1, int(height_px * cover)), max(1, int(width_px * cover))]
+        least_height_px, least_width_px = (int(side / self.crop_ratio) for side in self.size_px)
+        if least_height_px * width_px >= least_width_px * height_px:
+            resized_px = [least_height_px, least_height_px * width_px // height_px]
+        else:
+            resized_px = [least_width_px * height_px // width_px, least_width_px]
         resized = TF.resize(pixels, resized_px, InterpolationMode.BICUBIC, antialias=True)
         crop: Tensor = TF.center_crop(resized, list(self.size_px))
         return crop.contiguous()
@@ -148,8 +152,26 @@ class AugmentedView:
             interpolation="bicubic",
             mean=tuple(mean),
         )
+        for operation in _operations(self.transform):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
 
     def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
         """uint8 (C, H, W) to uint8 (C, height, width)."""
         with seeded_globals(generator):
             return torch.as_tensor(np.asarray(self.transform(TF.to_pil_image(pixels))))
+
+
+def _operations(transform: Any) -> Iterator[Any]:
+    """Finds the image operations inside timm's transform."""
+    for step in transform.transforms:
+        yield from getattr(step, "ops", ())  # RandAugment, AugMix
+        for pair in getattr(step, "policy", ()):  # AutoAugment
+            yield from pair
+
+
+def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """Keeps the upper bits. None is black: the recipe's strength draws it, Pillow 13 refuses it."""
+    if bits == 0:
+        return Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, bits)

@@ -46,7 +46,6 @@ def run(cfg: DictConfig) -> None:
     )
     data = _data_module(cfg, readers, encoder.img_size_px)
     trainer = make_trainer(run)
-    run.folder.start(run.config, {"data": readers["train"].describe()})
     fit(run, trainer, module, data)
     _test_best(trainer, module, data)
     _hand_off(run, trainer, model, readers["train"], classes)

@@ -24,6 +24,7 @@ from ssl_swin.launch.setup import (
     open_data,
     open_run,
     say,
+    start_folder,
 )
 from ssl_swin.launch.summary import closing_lines, record_end
 from ssl_swin.pixels import normalize
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> None:
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
     stages = list(cfg.stages or range(1, len(encoder.stage_dims) + 1))
-    run.folder.start(run.config, {"data": readers["train"].describe()})
+    start_folder(run, readers)
     features = {
         split: extract_features(
             encoder,
@@ -90,7 +91,7 @@ def _probe(cfg: DictConfig, features: dict[str, Features], num_classes: int) -> 
 def _conclude(run: Run, results: dict[int, Results]) -> None:
     best = max(results, key=lambda stage: results[stage]["val/linear_top1"])
     write_atomically(
-        run.folder.path / "results.json",
+        run.folder.results,
         json.dumps({"best_stage": best, "top1_percent_by_stage": results}, indent=2) + "\n",
     )
     loggers = make_loggers(run)
@@ -107,4 +108,4 @@ def _conclude(run: Run, results: dict[int, Results]) -> None:
     for stage, by_metric in results.items():
         mark = "  <- best on val" if stage == best else ""
         say(f"  stage {stage:<8}" + "".join(f"{by_metric[name]:18.2f}" for name in names) + mark)
-    say("\n".join(closing_lines(run, [("results", f"{run.folder.path}/results.json")])))
+    say("\n".join(closing_lines(run, [("results", str(run.folder.results))])))

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
@@ -43,7 +44,6 @@ def run(cfg: DictConfig) -> None:
         std=list(cfg.data.std),
     )
     trainer = make_trainer(run)
-    run.folder.start(run.config, {"data": readers["train"].describe()})
     fit(run, trainer, module, data)
     _hand_off(run, trainer, encoder, readers["train"])
     _conclude(run, trainer)
@@ -101,7 +101,5 @@ def _conclude(run: Run, trainer: Trainer) -> None:
 
 
 def _data_options(config: dict[str, Any]) -> str:
-    from hydra.core.hydra_config import HydraConfig
-
     choice = HydraConfig.get().runtime.choices["data"]
     return f"data={choice}" + ("" if choice == "demo" else f" data.root={config['data']['root']}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 WANDB_HOST = "api.wandb.ai"
 
@@ -18,6 +18,8 @@ def register_resolvers() -> None:
         auto_device,
         auto_precision,
         backbone_name,
+        choice,
+        one_folder,
         run_dir,
         sweep_name,
         total_stride,
@@ -50,6 +52,20 @@ def backbone_name(path: str) -> str:
         return "random"
     folder = Path(path)
     return folder.parent.name if folder.name == "backbone" else folder.name
+
+
+def choice(group: str, *, _root_: DictConfig) -> str:
+    """Names the option chosen of a config group.
+
+    Hydra keeps the choices inside the configuration while it plans a sweep, and aside in a job.
+    """
+    hydra = _root_.get("hydra") or HydraConfig.get()
+    return str(hydra.runtime.choices[group])
+
+
+def one_folder(name: str) -> str:
+    """Makes one folder's name of a text that may contain paths."""
+    return name.replace("/", "_")
 
 
 def run_dir(job: str, name: str) -> str:

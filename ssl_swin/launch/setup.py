@@ -1,5 +1,6 @@
 """The parts of a run, built from its configuration (L3)."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 from hydra.utils import instantiate
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -18,10 +19,15 @@ from ssl_swin.data.loading import Reader
 from ssl_swin.data.readers import open_readers
 from ssl_swin.encoders import SwinEncoder
 from ssl_swin.errors import UserError
+from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.runs import RunFolder
 from ssl_swin.training.checkpoint_io import AtomicCheckpointIO
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
+from ssl_swin.training.module import TrainingModule
+
+# Trainer settings that may be words; all others are numbers or flags.
+TRAINER_WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,29 @@ def open_run(cfg: DictConfig) -> Run:
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     plain: dict[str, Any] = {str(key): value for key, value in config.items()}
+    _check_numbers(plain)
+    quiet_libraries()
     seed_everything(cfg.seed, verbose=False)
     folder = RunFolder(cfg.run_dir)
-    resume = plain.get("resume", "never" if folder.config.exists() else "auto")
+    resume = plain.get("resume", "auto")
     if resume == "never" and not is_first_process():
         resume = "auto"  # the first process has just created the folder
     checkpoint = folder.checkpoint_to_resume(resume, plain)
     return Run(cfg, plain, folder, checkpoint, time.time())
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """Refuses words where Lightning would stumble over them much later."""
+    trainer = config.get("trainer", {})
+    numbers = {f"trainer.{key}": trainer[key] for key in trainer.keys() - TRAINER_WORDS}
+    numbers |= {key: config[key] for key in ("seed", "batch_size", "num_workers")}
+    for key, value in numbers.items():
+        if isinstance(value, str):
+            raise UserError(f"{key} must be a number, got {value!r}")
+    for key in ("batch_size", "num_workers"):
+        lowest = 1 if key == "batch_size" else 0
+        if config[key] < lowest:
+            raise UserError(f"{key} must be at least {lowest}, got {config[key]}")
 
 
 def open_data(cfg: DictConfig) -> dict[str, Reader]:
@@ -141,16 +163,18 @@ def _warn_of_other_normalisation(
 ) -> None:
     if (tuple(data.mean), tuple(data.std)) != (mean, std):
         say(
-            f"note: the backbone was trained with mean {mean} and std {std}, the data is "
-            f"normalised with {tuple(data.mean)} and {tuple(data.std)}; set data.mean and data.std to match"
+            f"note: the backbone was trained with mean {mean} and std {std}, the data has "
+            f"{tuple(data.mean)} and {tuple(data.std)}; set data.mean and data.std to match"
         )
 
 
 def make_loggers(run: Run) -> list[Logger]:
     """The run's metrics.csv, and the logger that the configuration asks for."""
-    loggers: list[Logger] = [MetricsCsv(run.folder.metrics)]
+    loggers: list[Logger] = [MetricsCsv(run.folder.metrics, resume=run.checkpoint is not None)]
     logger = run.cfg.logger
     if logger.get("_target_") is not None:
+        if logger.get("offline"):
+            os.environ.setdefault("WANDB_SILENT", "true")
         identity = {"id": run.folder.identity()} if "id" in logger else {}
         loggers.append(instantiate(logger, **identity))
     return loggers
@@ -168,11 +192,22 @@ def make_trainer(run: Run) -> Trainer:
     return trainer
 
 
-def fit(run: Run, trainer: Trainer, module: LightningModule, data: ImageDataModule) -> None:
-    """Trains from the start or from the run's checkpoint."""
+def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
+    """Creates the run's folder and trains, from the start or from the run's checkpoint."""
+    module.optimizer_for(
+        trainer, data
+    )  # what is wrong with a recipe shows before a file is written
+    start_folder(run, data.readers)
     if run.checkpoint is not None:
         say(f"continuing from {run.checkpoint}")
     trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+
+
+@rank_zero_only
+def start_folder(run: Run, readers: Mapping[str, Reader]) -> None:
+    """Creates the run's folder and records what runs on which data."""
+    fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
+    run.folder.start(run.config, {"data": fingerprints})
 
 
 def close_loggers(loggers: list[Logger]) -> None:

@@ -61,6 +61,8 @@ def closing_lines(run: Run, results: Sequence[tuple[str, str]]) -> list[str]:
     """Writes the report; lists where it and the other results are."""
     report = write_report(run.folder.path)
     everything = [("report", str(report)), ("metrics", str(run.folder.metrics)), *results]
+    if run.config["logger"].get("offline"):
+        everything.append(("upload", f"wandb sync {run.folder.path}/wandb/offline-run-*"))
     return [f"  {what:<10} {where}" for what, where in everything]
 
 

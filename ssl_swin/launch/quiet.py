@@ -1,0 +1,21 @@
+"""Keeps libraries from talking over the run's own few lines (L3)."""
+
+import logging
+import os
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Silences notices that ask nothing of the user; warnings about the run itself stay.
+
+    W&B prints its run's address when it is online; offline, the closing summary says how to upload.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_QUIET", "true")
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own use of torch
+        r".*does not have many workers which may be a bottleneck.*",  # num_workers is a setting
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",  # so it is when a run continues
+    ):
+        warnings.filterwarnings("ignore", message=message)
