@@ -23,11 +23,16 @@ class MetricsCsv(Logger):
     those steps are about to be done again.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Continues the file at `path` if there is one."""
+    def __init__(self, path: str | Path, *, resume: bool) -> None:
+        """Sets the logger up.
+
+        Args:
+            path: The file.
+            resume: Continue it if it exists, instead of writing it anew.
+        """
         super().__init__()
         self.path = Path(path)
-        self.rows: dict[int, dict[str, float]] = _read(self.path)
+        self.rows: dict[int, dict[str, float]] = _read(self.path) if resume else {}
         self._write_again_at = 0.0
 
     @property

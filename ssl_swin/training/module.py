@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
+from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.optim import Schedule, run_length
 
@@ -50,8 +51,12 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser and schedule for the length of this run."""
-        num_batches = self.trainer.datamodule.num_train_batches()  # type: ignore[attr-defined]
-        length = run_length(self.trainer, num_batches)
+        return self.optimizer_for(self.trainer, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def optimizer_for(self, trainer: Trainer, data: ImageDataModule) -> OptimizerLRScheduler:
+        """Optimiser and schedule for a run of this trainer over this data."""
+        num_batches = data.num_train_batches()
+        length = run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
         return self.optimizer(self.model, schedule=self.schedule, length=length)
 
     def on_train_start(self) -> None:

@@ -97,7 +97,7 @@ def finetune_optimizer(
     return _with_schedule(groups, betas, eps, schedule.bind(length))
 
 
-def run_length(trainer: Trainer, num_batches: int) -> RunLength:
+def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLength:
     """Measures a run before it starts.
 
     Lightning's own `estimated_stepping_batches` would build the loaders here and then drop the
@@ -106,6 +106,7 @@ def run_length(trainer: Trainer, num_batches: int) -> RunLength:
     Args:
         trainer: Gives devices, accumulation, limits and epochs.
         num_batches: Training batches of one epoch on one device, unlimited.
+        batch_size: Images per device.
     """
     limit = trainer.limit_train_batches
     limited = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
@@ -113,7 +114,7 @@ def run_length(trainer: Trainer, num_batches: int) -> RunLength:
     return RunLength(
         steps_per_epoch=math.ceil(limited / accumulated),
         num_epochs=trainer.max_epochs or 0,
-        global_batch_size=trainer.datamodule.batch_size * trainer.world_size * accumulated,  # type: ignore[attr-defined]
+        global_batch_size=batch_size * trainer.world_size * accumulated,
     )
 
 

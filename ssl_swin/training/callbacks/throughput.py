@@ -7,21 +7,33 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Logs `perf/samples_per_s` over all devices and `perf/data_wait_frac`, now and then."""
+    """Logs `perf/samples_per_s` over all devices and `perf/data_wait_frac`, between logged steps.
+
+    Time between epochs and in validation does not count.
+    """
 
     def __init__(self) -> None:
         self._batch_ended = 0.0
-        self._reset(0.0)
+        self._step = 0
+        self._start_window()
 
-    def _reset(self, now: float) -> None:
-        self._window_started = now
+    def _start_window(self) -> None:
+        self._elapsed_s = 0.0
         self._waited_s = 0.0
         self._num_batches = 0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts a window, so that validation time does not count."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock, also where a run resumes inside an epoch."""
         self._batch_ended = time.perf_counter()
-        self._reset(self._batch_ended)
+        self._step = trainer.global_step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves out the time since the last epoch."""
+        self._batch_ended = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves out the time of a validation inside an epoch."""
+        self._batch_ended = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -32,13 +44,21 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the window when it is time, and starts the next."""
-        self._batch_ended = now = time.perf_counter()
+        """Logs the window at the steps that Lightning logs, and starts the next."""
+        now = time.perf_counter()
+        self._elapsed_s += now - self._batch_ended
+        self._batch_ended = now
         self._num_batches += 1
-        if self._num_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if not self._is_logged(trainer):
             return
-        elapsed_s = now - self._window_started
         num_samples = self._num_batches * len(batch[0]) * trainer.world_size
-        pl_module.log("perf/samples_per_s", num_samples / elapsed_s)
-        pl_module.log("perf/data_wait_frac", self._waited_s / elapsed_s)
-        self._reset(now)
+        pl_module.log("perf/samples_per_s", num_samples / self._elapsed_s)
+        pl_module.log("perf/data_wait_frac", self._waited_s / self._elapsed_s)
+        self._start_window()
+
+    def _is_logged(self, trainer: Trainer) -> bool:
+        """Says whether this batch made an optimiser step, and one that is logged."""
+        every_n_steps: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        made_step = trainer.global_step != self._step
+        self._step = trainer.global_step
+        return made_step and every_n_steps > 0 and self._step % every_n_steps == 0
