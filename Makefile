@@ -1,0 +1,32 @@
+# Five verbs. Each makes .venv first if need be; PYTHON=python3.12 chooses the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check format clean
+
+demo: .venv/installed  ## pretrain a small Swin on images that the project draws itself
+	$(BIN)/python pretrain.py
+
+test: .venv/installed  ## the default tests, under three minutes
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed  ## what takes longer: whole jobs, sweeps, two processes
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## everything that was made here, but for runs/ and data/
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv: a few minutes the first time, mostly for torch"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
