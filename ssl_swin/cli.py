@@ -53,7 +53,9 @@ def _add_pack(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("folder", type=Path, help="images, in sub-folders or not")
     parser.add_argument("out", type=Path, help="folder for the shards; created if need be")
-    parser.add_argument("--shard-samples", type=int, default=1000, help="images per shard")
+    parser.add_argument(
+        "--shard-samples", type=int, help="images per shard (1000, or fewer for a small set)"
+    )
     parser.add_argument(
         "--val-ratio",
         type=float,

@@ -16,6 +16,8 @@ from ssl_swin.data.sources import Source, common_classes
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 
+MOST_SHARD_SAMPLES = 1000
+FEWEST_SHARDS = 16  # so that a small set can be dealt out to several processes
 SKIPPED_NAME = "skipped.txt"
 
 
@@ -32,7 +34,7 @@ def pack(
     sources: Mapping[str, Source],
     out: str | Path,
     *,
-    shard_samples: int = 1000,
+    shard_samples: int | None = None,
     val_ratio: float = 0.0,
     seed: int = 0,
     num_workers: int = 2,
@@ -47,7 +49,8 @@ def pack(
     Args:
         sources: By split.
         out: Folder for the shards, created if need be.
-        shard_samples: Images per shard, before unreadable ones are left out.
+        shard_samples: Images per shard, before unreadable ones are left out. The default is 1000,
+            or fewer where that would make fewer than 16 shards to deal out to processes.
         val_ratio: Fraction of the train split to hold out as "val", rounded up to whole images, in
             [0, 1). Without effect if there is a "val" split.
         seed: Of the order and of the choice of held-out images.
@@ -79,8 +82,10 @@ def pack(
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped)
 
 
-def _check_options(shard_samples: int, val_ratio: float, seed: int, num_workers: int) -> None:
-    if shard_samples < 1:
+def _check_options(
+    shard_samples: int | None, val_ratio: float, seed: int, num_workers: int
+) -> None:
+    if shard_samples is not None and shard_samples < 1:
         raise UserError(f"images per shard must be at least 1, got {shard_samples}")
     if not 0 <= val_ratio < 1:
         raise UserError(f"the ratio to hold out must be in [0, 1), got {val_ratio}")
@@ -98,7 +103,7 @@ def _check_vacant(folder: Path) -> None:
 
 
 def _plan(
-    sources: Mapping[str, Source], shard_samples: int, val_ratio: float, seed: int
+    sources: Mapping[str, Source], shard_samples: int | None, val_ratio: float, seed: int
 ) -> list[ShardJob]:
     """Decides for every image its split, shard and place."""
     orders = {split: (split, _permutation(len(source), seed)) for split, source in sources.items()}
@@ -113,10 +118,15 @@ def _plan(
         orders["train"] = ("train", order[num_held_out:])
         orders["val"] = ("train", order[:num_held_out])
     return [
-        ShardJob(split, source, number, first, order[first : first + shard_samples])
+        ShardJob(split, source, number, first, order[first : first + length])
         for split, (source, order) in orders.items()
-        for number, first in enumerate(range(0, len(order), shard_samples))
+        for length in [shard_samples or _default_shard_samples(len(order))]
+        for number, first in enumerate(range(0, len(order), length))
     ]
+
+
+def _default_shard_samples(num_images: int) -> int:
+    return max(1, min(MOST_SHARD_SAMPLES, math.ceil(num_images / FEWEST_SHARDS)))
 
 
 def _permutation(length: int, seed: int) -> NDArray[np.int64]:
@@ -126,7 +136,7 @@ def _permutation(length: int, seed: int) -> NDArray[np.int64]:
 def _write_plan(
     folder: Path,
     sources: Mapping[str, Source],
-    shard_samples: int,
+    shard_samples: int | None,
     val_ratio: float,
     seed: int,
 ) -> None:

@@ -30,7 +30,7 @@ def prepare_demo(root: str, *, num_train: int, num_val: int, size_px: int, seed:
             "train": DemoSource(num_train, size_px, seed),
             "val": DemoSource(num_val, size_px, seed + VAL_SEED_OFFSET),
         }
-        pack(sources, folder, shard_samples=500, seed=seed)
+        pack(sources, folder, seed=seed)
     index = load_index(folder)
     found = {split: index.num_samples(split) for split in index.splits}
     if found != {"train": num_train, "val": num_val}:

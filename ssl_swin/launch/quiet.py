@@ -10,7 +10,8 @@ def quiet_libraries() -> None:
 
     W&B prints its run's address when it is online; offline, the closing summary says how to upload.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_QUIET", "true")
     for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own use of torch

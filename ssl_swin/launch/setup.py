@@ -194,6 +194,7 @@ def make_trainer(run: Run) -> Trainer:
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
     """Creates the run's folder and trains, from the start or from the run's checkpoint."""
+    data.trainer = trainer
     module.optimizer_for(
         trainer, data
     )  # what is wrong with a recipe shows before a file is written

@@ -1,0 +1,194 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import ks_2samp
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as TF
+
+from ssl_swin.data.rng import keyed_generator
+from ssl_swin.data.transforms import AugmentedView, CentreCropView, RandomCropView
+
+NOISE = np.random.default_rng(0).integers(0, 256, (11, 15, 3), dtype=np.uint8)
+PHOTO = Image.fromarray(NOISE).resize((150, 110), Image.Resampling.BICUBIC)
+PIXELS = TF.pil_to_tensor(PHOTO)
+WHOLE = {"crop_scale": (1.0, 1.0), "crop_aspect": (1.0, 1.0)}
+SIMMIM = {"crop_scale": (0.67, 1.0), "crop_aspect": (3 / 4, 4 / 3)}
+
+
+def largest_difference(one: Tensor, other: Tensor) -> int:
+    assert one.shape == other.shape
+    return int((one.int() - other.int()).abs().max())
+
+
+# RandomCropView
+
+
+def boxes(height_px: int, width_px: int, **ranges: tuple[float, float]) -> np.ndarray:
+    view = RandomCropView((8, 8), flip_probability=0.0, **ranges)
+    return np.array([view.random_box(height_px, width_px, keyed_generator(i)) for i in range(2000)])
+
+
+def torchvision_boxes(height_px: int, width_px: int, **ranges: tuple[float, float]) -> np.ndarray:
+    torch.manual_seed(0)
+    image = torch.empty(1, height_px, width_px)
+    scale, ratio = list(ranges["crop_scale"]), list(ranges["crop_aspect"])
+    draw = v2.RandomResizedCrop(8, scale=scale, ratio=ratio).make_params
+    drawn = (draw([image]) for _ in range(2000))
+    return np.array([[box[k] for k in ("top", "left", "height", "width")] for box in drawn])
+
+
+@pytest.mark.parametrize("size", [(300, 400), (400, 400), (340, 300)])
+@pytest.mark.parametrize("crop_scale", [(0.67, 1.0), (0.08, 0.5)])
+def test_random_box__distributed_as_torchvisions(size, crop_scale):
+    ranges = {"crop_scale": crop_scale, "crop_aspect": (3 / 4, 4 / 3)}
+    ours, theirs = boxes(*size, **ranges), torchvision_boxes(*size, **ranges)
+    for column in range(4):
+        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
+    areas = ours[:, 2] * ours[:, 3] / (size[0] * size[1])
+    aspects = ours[:, 3] / ours[:, 2]
+    assert crop_scale[0] * 0.99 <= areas.min() < areas.max() <= crop_scale[1] * 1.01
+    assert 0.745 <= aspects.min() < 0.95 and 1.05 < aspects.max() <= 1.343
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, 0] + ours[:, 2] <= size[0]).all() and (ours[:, 1] + ours[:, 3] <= size[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10))],
+)
+def test_random_box__largest_central_one_where_none_fits(size, box):
+    ranges = {"crop_scale": (0.9, 1.0), "crop_aspect": (3 / 4, 4 / 3)}
+    assert (boxes(*size, **ranges) == box).all()
+    assert (torchvision_boxes(*size, **ranges) == box).all()
+
+
+@pytest.mark.parametrize("size_px", [(32, 32), (48, 24), (150, 200)])
+def test_random_crop_view__resizes_its_box_as_pil_does(size_px, monkeypatch):
+    view = RandomCropView(size_px, flip_probability=0.0, **SIMMIM)
+    monkeypatch.setattr(view, "random_box", lambda *args: (7, 11, 90, 101))
+    crop = PHOTO.crop((11, 7, 11 + 101, 7 + 90))
+    expected = crop.resize(size_px[::-1], Image.Resampling.BILINEAR)
+    pixels = view(PIXELS, keyed_generator(0))
+    assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert largest_difference(pixels, TF.pil_to_tensor(expected)) <= 1
+
+
+def test_random_crop_view__flips_with_its_probability():
+    never, always, half = (
+        RandomCropView((16, 24), flip_probability=probability, **SIMMIM)
+        for probability in (0.0, 1.0, 0.5)
+    )
+    num_flipped = 0
+    for i in range(200):
+        plain = never(PIXELS, keyed_generator(i))
+        flipped = always(PIXELS, keyed_generator(i))
+        assert flipped.equal(plain.flip(-1)) and not flipped.equal(plain)
+        drawn = half(PIXELS, keyed_generator(i))
+        assert drawn.equal(plain) or drawn.equal(flipped)
+        num_flipped += drawn.equal(flipped)
+    assert 72 <= num_flipped <= 128  # four standard deviations
+
+
+def test_random_crop_view__whole_image_at_its_size_is_itself():
+    view = RandomCropView((110, 110), flip_probability=0.0, **WHOLE)
+    assert view(PIXELS[:, :, :110], keyed_generator(0)).equal(PIXELS[:, :, :110])
+
+
+# CentreCropView
+
+
+@pytest.mark.parametrize(("size_px", "shorter_px"), [(224, 256), (192, 219), (96, 109)])
+@pytest.mark.parametrize("image_px", [(110, 150), (150, 110), (100, 100), (300, 123)])
+def test_centre_crop_view__is_the_official_recipe(size_px, shorter_px, image_px):
+    assert shorter_px == int(256 / 224 * size_px)
+    photo = PHOTO.resize(image_px[::-1], Image.Resampling.BICUBIC)
+    resized = TF.resize(photo, [shorter_px], InterpolationMode.BICUBIC)
+    expected = TF.pil_to_tensor(TF.center_crop(resized, [size_px, size_px]))
+    pixels = CentreCropView((size_px, size_px))(TF.pil_to_tensor(photo), keyed_generator(0))
+    difference = (pixels.int() - expected.int()).abs()  # torch and PIL round between two passes
+    assert difference.max() <= 2 and difference.float().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("size_px", "crop_ratio", "rows", "columns"),
+    [
+        ((110, 150), 1.0, slice(None), slice(None)),
+        ((55, 75), 0.5, slice(28, 83), slice(38, 113)),  # half of an odd margin rounds to even
+        ((110, 80), 1.0, slice(None), slice(35, 115)),
+        ((55, 150), 1.0, slice(28, 83), slice(None)),
+    ],
+)
+def test_centre_crop_view__only_crops_where_the_size_fits(size_px, crop_ratio, rows, columns):
+    view = CentreCropView(size_px, crop_ratio=crop_ratio)
+    assert view(PIXELS, keyed_generator(0)).equal(PIXELS[:, rows, columns])
+
+
+@pytest.mark.parametrize("crop_ratio", [1.0, 224 / 256])
+def test_centre_crop_view__never_pads(crop_ratio):
+    view = CentreCropView((64, 64), crop_ratio=crop_ratio)
+    for height_px in range(1, 240):  # at 49 px, 49 * (64 / 49) is below 64
+        for width_px in (height_px, height_px + 9):
+            white = torch.full((1, height_px, width_px), 255, dtype=torch.uint8)
+            assert view(white, keyed_generator(0)).min() == 255
+
+
+# AugmentedView
+
+
+def augmented_view(auto_augment: str | None, **options) -> AugmentedView:
+    recipe = {"mean": (0.485, 0.456, 0.406), "flip_probability": 0.5, **SIMMIM, **options}
+    return AugmentedView((32, 48), auto_augment=auto_augment, **recipe)
+
+
+@pytest.mark.parametrize("auto_augment", ["rand-m9-mstd0.5-inc1", None])
+def test_augmented_view__follows_its_generator_alone(auto_augment):
+    view = augmented_view(auto_augment)
+
+    def views(global_seed: int) -> list[Tensor]:
+        random.seed(global_seed)
+        np.random.seed(global_seed)
+        torch.manual_seed(global_seed)
+        return [view(PIXELS, keyed_generator(i)) for i in range(8)]
+
+    first = views(global_seed=1)
+    assert all(one.equal(other) for one, other in zip(first, views(global_seed=2), strict=True))
+    assert len({tuple(pixels.flatten().tolist()) for pixels in first}) == 8
+    assert {(pixels.dtype, pixels.shape) for pixels in first} == {(torch.uint8, (3, 32, 48))}
+
+
+def test_augmented_view__without_augmentation_crops_and_resizes():
+    view = augmented_view(None, flip_probability=0.0, crop_scale=(1, 1), crop_aspect=(15 / 11,) * 2)
+    expected = PHOTO.resize((48, 32), Image.Resampling.BICUBIC)
+    assert view(PIXELS, keyed_generator(0)).equal(TF.pil_to_tensor(expected))
+
+
+def test_augmented_view__augmentation_changes_the_pixels():
+    plain, augmented = augmented_view(None), augmented_view("rand-m9-mstd0.5-inc1")
+    num_changed = sum(
+        not plain(PIXELS, keyed_generator(i)).equal(augmented(PIXELS, keyed_generator(i)))
+        for i in range(40)
+    )
+    assert num_changed >= 20
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+@pytest.mark.parametrize("auto_augment", ["rand-m10-inc1", "original-mstd3"])
+def test_augmented_view__full_strength_fails_on_no_image(auto_augment, in_chans):
+    view = augmented_view(auto_augment, mean=(0.5,) * in_chans)
+    views = [view(PIXELS[:in_chans], keyed_generator(i)) for i in range(120)]
+    assert {pixels.shape for pixels in views} == {(in_chans, 32, 48)}
+
+
+def test_augmented_view__posterising_to_no_bits_is_black():
+    view = augmented_view("rand-m10-inc1", flip_probability=0.0, **WHOLE)
+    (randaugment,) = (step for step in view.transform.transforms if hasattr(step, "ops"))
+    randaugment.ops = [op for op in randaugment.ops if op.name == "PosterizeIncreasing"]
+    (operation,) = randaugment.ops
+    operation.prob = 1.0
+    assert view(PIXELS, keyed_generator(0)).max() == 0
+    operation.magnitude = 9  # leaves one bit
+    assert view(PIXELS, keyed_generator(0)).unique().tolist() == [0, 128]

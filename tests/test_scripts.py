@@ -1,0 +1,258 @@
+"""The three scripts end to end, as a user starts them."""
+
+import csv
+import io
+import json
+import struct
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from ssl_swin.backbone import load_backbone
+from ssl_swin.cli import main as ssl_swin_command
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    "model.embed_dim=8",
+    "model.depths=[1,1,1]",
+    "model.num_heads=[1,1,2]",
+    "data.prepare.num_train=40",
+    "data.prepare.num_val=20",
+    "batch_size=8",
+    "num_workers=0",
+    "trainer.enable_progress_bar=false",
+    "trainer.log_every_n_steps=1",
+)
+DATA = ("data.prepare.num_train=40", "data.prepare.num_val=20")
+BRIEF = (*TINY, "trainer.max_epochs=2", "callbacks.reconstructions.every_n_steps=5")
+
+
+def start(script: str, *overrides: str, cwd: Path) -> str:
+    """Runs a script; gives what it printed."""
+    command = [sys.executable, str(ROOT / f"{script}.py"), *overrides]
+    environment = {"PATH": "", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}  # no key, no account
+    result = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo has been pretrained for ten steps."""
+    folder = tmp_path_factory.mktemp("workplace")
+    printed = start("pretrain", *BRIEF, cwd=folder)
+    (folder / "printed").write_text(printed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(workplace: Path) -> Path:
+    return workplace / "runs/pretrain/swin_nano_demo"
+
+
+def test_pretrain__leaves_what_the_run_folder_promises(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "provenance.json",
+        "metrics.csv",
+        "checkpoints",
+        "reconstructions",
+        "backbone",
+        "report.html",
+        "wandb",
+    }
+    pictures = sorted(path.name for path in (run / "reconstructions").iterdir())
+    assert pictures == ["step_0000000.png", "step_0000005.png", "step_0000010.png"]
+    assert json.loads((run / "provenance.json").read_text())["status"] == "finished"
+
+
+def test_pretrain__logs_every_step_once(run: Path) -> None:
+    losses = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
+    assert len(losses) == 10
+    assert all(np.isfinite(losses))
+
+
+def test_pretrain__says_what_to_type_next(workplace: Path) -> None:
+    printed = (workplace / "printed").read_text()
+    assert "python linear_probe.py backbone=runs/pretrain/swin_nano_demo data=demo" in printed
+    assert "python finetune.py backbone=runs/pretrain/swin_nano_demo data=demo" in printed
+
+
+def test_pretrain__backbone_in_timm_equals_ours(run: Path) -> None:
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    theirs = timm.create_model(f"local-dir:{run}/backbone", pretrained=True, num_classes=0).eval()
+    ours = load_backbone(run).encoder.eval()
+    with torch.no_grad():
+        assert torch.equal(theirs.forward_features(images).permute(0, 3, 1, 2), ours(images))
+    card = (run / "backbone/README.md").read_text()
+    assert "40 images" in card
+    assert "10 optimiser steps" in card
+
+
+def test_linear_probe__reports_every_stage(workplace: Path, run: Path) -> None:
+    printed = start("linear_probe", f"backbone={run}", "num_workers=0", *DATA, cwd=workplace)
+    results = json.loads(
+        (workplace / "runs/linear_probe/swin_nano_demo_demo/results.json").read_text()
+    )
+    stages = results["top1_percent_by_stage"]
+    assert sorted(stages) == ["1", "2", "3"]
+    assert sorted(stages["1"]) == ["val/knn_top1", "val/linear_top1"]
+    assert "<- best on val" in printed
+
+
+def test_finetune__leaves_a_classifier_that_timm_loads(workplace: Path, run: Path) -> None:
+    options = ("trainer.max_epochs=1", "batch_size=8", "num_workers=0", *DATA)
+    printed = start("finetune", f"backbone={run}/backbone", *options, cwd=workplace)
+    folder = workplace / "runs/finetune/swin_nano_demo_demo"
+    assert "val/top1" in printed
+    assert (folder / "checkpoints/best.ckpt").is_file()
+    model = timm.create_model(f"local-dir:{folder}/classifier", pretrained=True)
+    assert model(torch.zeros(1, 3, 96, 96)).shape == (1, 10)
+
+
+def wandb_records(path: Path) -> Iterator[object]:
+    """Reads an offline run's file: a header, then records cut to fit blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, block, header = path.read_bytes(), 32768, 7
+    at, parts = header, b""
+    while at < len(data):
+        left = block - at % block
+        if left < header:
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + header])
+        parts += data[at + header : at + header + length]
+        at += header + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            yield record
+            parts = b""
+
+
+def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
+    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    records = list(wandb_records(file))
+    history = [r.history for r in records if r.WhichOneof("record_type") == "history"]
+    rows = [{"/".join(i.nested_key) or i.key: i.value_json for i in h.item} for h in history]
+    logged = [float(row["train/loss"]) for row in rows if "train/loss" in row]
+    written = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
+    assert logged == pytest.approx(written, rel=1e-5)
+    assert any(key.startswith("recon/grid") for row in rows for key in row)
+    names = [r.run for r in records if r.WhichOneof("record_type") == "run"]
+    assert (names[0].project, names[0].display_name) == ("ssl_swin", "swin_nano_demo")
+    assert names[0].run_id == (run / "run_id").read_text()
+
+
+@pytest.mark.slow
+def test_pretrain__resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """Killed in the second of two epochs and continued by the same command: the same weights."""
+    options = (*BRIEF, "logger=csv")
+    start("pretrain", *options, "name=whole", cwd=tmp_path)
+    stop_after_first_epoch(tmp_path, options)
+    printed = start("pretrain", *options, "name=stopped", cwd=tmp_path)
+    assert "continuing from" in printed
+    whole, stopped = (
+        torch.load(tmp_path / f"runs/pretrain/{name}/checkpoints/last.ckpt", weights_only=True)
+        for name in ("whole", "stopped")
+    )
+    assert whole["global_step"] == stopped["global_step"] == 10
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, stopped["state_dict"][name]), name
+    losses = [
+        [row["train/loss"] for row in metrics(tmp_path / "runs/pretrain" / name)]
+        for name in ("whole", "stopped")
+    ]
+    assert losses[0] == losses[1]
+
+
+def stop_after_first_epoch(cwd: Path, options: tuple[str, ...]) -> None:
+    """Kills a run as soon as its first checkpoint is there."""
+    command = [sys.executable, str(ROOT / "pretrain.py"), *options, "name=stopped"]
+    checkpoint = cwd / "runs/pretrain/stopped/checkpoints/last.ckpt"
+    script = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL)
+    while not checkpoint.exists():
+        assert script.poll() is None
+    script.kill()
+    script.wait()
+
+
+@pytest.mark.slow
+def test_pretrain__one_command_again_says_it_is_done(workplace: Path) -> None:
+    printed = start("pretrain", *BRIEF, cwd=workplace)
+    assert "finished swin_nano_demo: 10 steps" in printed
+
+
+@pytest.mark.slow
+def test_multirun__one_folder_and_one_wandb_run_each(workplace: Path) -> None:
+    sweep = ("objective.mask_ratio=0.5,0.7", "trainer.max_epochs=1", "name=ratios")
+    options = [o for o in BRIEF if "max_epochs" not in o]
+    start("pretrain", "--multirun", *options, *sweep, cwd=workplace)
+    runs = list((workplace / "runs/pretrain/ratios_sweep").glob("*objective.mask_ratio=*"))
+    assert len(runs) == 2
+    files = [next(run.glob("wandb/offline-run-*/run-*.wandb")) for run in runs]
+    heads = [
+        next(r.run for r in wandb_records(file) if r.WhichOneof("record_type") == "run")
+        for file in files
+    ]
+    assert len({head.run_id for head in heads}) == 2
+    assert {head.run_group for head in heads} == {"ratios_sweep"}
+
+
+@pytest.mark.slow
+def test_pretrain__swin_b_on_synset_tars_makes_a_step(tmp_path: Path) -> None:
+    """The real layout of ImageNet-22k in miniature: per-synset tars, packed, one optimiser step."""
+    source = tmp_path / "winter21"
+    source.mkdir()
+    generator = np.random.default_rng(0)
+    for synset in ("n01440764", "n02119789"):
+        with tarfile.open(source / f"{synset}.tar", "w") as tar:
+            for number in range(4):
+                picture = io.BytesIO()
+                pixels = generator.integers(0, 255, (64, 80, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(picture, "jpeg")
+                member = tarfile.TarInfo(f"{synset}_{number}.JPEG")
+                member.size = picture.tell()
+                picture.seek(0)
+                tar.addfile(member, picture)
+    assert ssl_swin_command(["pack", str(source), f"{tmp_path}/in22k", "--val-ratio", "0.2"]) == 0
+    options = (
+        "model=swin_b",
+        "data=imagenet22k",
+        f"data.root={tmp_path}/in22k",
+        "batch_size=2",
+        "num_workers=0",
+        "trainer.max_steps=1",
+        "callbacks.reconstructions.num_images=1",
+        "logger=csv",
+    )
+    printed = start("pretrain", *options, cwd=tmp_path)
+    assert "22 of 36 units of 32 px masked" in printed
+    assert "finished swin_b_imagenet22k: 1 steps" in printed
+    assert load_backbone(tmp_path / "runs/pretrain/swin_b_imagenet22k").encoder.embed_dim == 128
+
+
+@pytest.mark.slow
+def test_pretrain__two_processes(tmp_path: Path) -> None:
+    """DDP over gloo: equal batches on both, one run folder, one row per step."""
+    options = (*BRIEF, "trainer.accelerator=cpu", "trainer.devices=2", "logger=csv")
+    start("pretrain", *options, "batch_size=4", cwd=tmp_path)
+    run = tmp_path / "runs/pretrain/swin_nano_demo"
+    assert [row["step"] for row in metrics(run) if row["train/loss"]] == [str(i) for i in range(10)]

@@ -1,0 +1,140 @@
+import multiprocessing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.optim import SGD
+
+from ssl_swin.data.folder import SourceReader
+from ssl_swin.data.records import ImageRecord
+from ssl_swin.errors import UserError
+from ssl_swin.training.datamodule import ImageDataModule
+
+
+class Numbers:
+    """Image i is the byte first + i."""
+
+    classes = ("a", "b")
+    fingerprint = "numbers"
+
+    def __init__(self, first: int, length: int) -> None:
+        self.first = first
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        return ImageRecord(bytes([self.first + index]), "png", index % 2, str(index))
+
+
+def data_module(batch_size: int = 4, num_workers: int = 0, **lengths: int) -> ImageDataModule:
+    """Splits of the given lengths: numbers from 0 in train, 100 in val and 200 in test."""
+    first = {"train": 0, "val": 100, "test": 200}
+    return ImageDataModule(
+        {split: SourceReader(Numbers(first[split], n)) for split, n in lengths.items()},
+        train_samples=lambda record, epoch: (record.data[0], epoch),
+        eval_samples=lambda record, epoch: record.data[0],
+        collate=torch.tensor,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        seed=0,
+    )
+
+
+def numbers(loader: Any) -> list[int]:
+    return [int(number) for batch in loader for number in batch.flatten()]
+
+
+def test_data_module__splits_get_their_samples():
+    data = data_module(train=10, val=6, test=3)
+    batches = list(data.train_dataloader())
+    assert [batch.shape for batch in batches] == [(4, 2), (4, 2)]
+    assert data.num_train_batches() == 2
+    assert {int(number) for batch in batches for number in batch[:, 0]} <= set(range(10))
+    assert sorted(numbers(data.val_dataloader())) == list(range(100, 106))
+    assert sorted(numbers(data.test_dataloader())) == [200, 201, 202]
+    assert sorted(numbers(data.plain_loader("train"))) == list(range(10))
+
+
+def test_data_module__splits_that_are_not_there():
+    data = data_module(train=10)
+    assert data.val_dataloader() == data.test_dataloader() == []
+
+
+def test_data_module__devices_share_train_and_val():
+    train, val = [], []
+    for rank in range(3):
+        data = data_module(batch_size=2, train=13, val=7)
+        trainer: Any = SimpleNamespace(global_rank=rank, world_size=3, current_epoch=4)
+        data.trainer = trainer
+        batches = list(data.train_dataloader())
+        assert len(batches) == data.num_train_batches() == 2
+        assert {int(epoch) for batch in batches for epoch in batch[:, 1]} == {4}
+        train += [int(number) for batch in batches for number in batch[:, 0]]
+        val += numbers(data.val_dataloader())
+        assert sorted(numbers(data.plain_loader("val"))) == list(range(100, 107))
+    assert len(set(train)) == len(train) == 12
+    assert sorted(val) == list(range(100, 107))
+
+
+@pytest.mark.parametrize(("lengths", "held_out"), [({"val": 5}, 100), ({}, 0)])
+@pytest.mark.parametrize(("asked", "given"), [(3, 3), (50, 5)])
+def test_held_out_batch__first_images_of_val_or_train(lengths, held_out, asked, given):
+    data = data_module(train=5, **lengths)
+    batch = data.held_out_batch(asked)
+    assert len(set(batch.tolist())) == given
+    assert set(batch.tolist()) <= set(range(held_out, held_out + 5))
+    assert batch.equal(data.held_out_batch(asked))
+
+
+def test_train_dataloader__fewer_images_than_a_batch():
+    data = data_module(batch_size=4, train=7)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2, current_epoch=0)  # type: ignore
+    with pytest.raises(UserError, match=r"7 training images do not fill one batch of 4 on 2 dev"):
+        data.train_dataloader()
+
+
+class Recorder(LightningModule):
+    """Writes down (epoch, numbers) of the training batches it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        assert (batch[:, 1] == self.current_epoch).all()
+        self.seen.append((self.current_epoch, batch[:, 0].tolist()))
+        return self.weight.square()
+
+    def configure_optimizers(self) -> SGD:
+        return SGD(self.parameters(), lr=0.1)
+
+
+def fit(max_epochs: int, num_workers: int, folder: Any, resume_from: str | None = None) -> Recorder:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        logger=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = Recorder()
+    data = data_module(num_workers=num_workers, train=13)
+    trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+    return module
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_train_dataloader__resumes_in_the_epoch_of_the_checkpoint(tmp_path, num_workers):
+    uninterrupted = fit(3, num_workers, tmp_path / "a").seen
+    assert [epoch for epoch, _ in uninterrupted] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    first = fit(1, num_workers, tmp_path / "b").seen
+    (checkpoint,) = (tmp_path / "b").rglob("*.ckpt")
+    rest = fit(3, num_workers, tmp_path / "c", str(checkpoint)).seen
+    assert first + rest == uninterrupted
+    assert not multiprocessing.active_children()  # workers end with their run
