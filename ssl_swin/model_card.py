@@ -22,7 +22,6 @@ class Training:
 
 def backbone_card(encoder: SwinEncoder, training: Training) -> str:
     """Writes the card of a pretrained backbone, Markdown."""
-    height_px, width_px = encoder.img_size_px
     arguments = encoder.model_args
     return f"""---
 library_name: timm
@@ -38,16 +37,9 @@ import timm
 model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True, num_classes=0)
 ```
 
-| | |
-|---|---|
-| objective | {training.objective} |
-| data | {training.data}, {training.num_images:,} images (fingerprint {training.data_fingerprint}) |
-| length | {training.epochs} epochs, {training.steps:,} optimiser steps |
-| last losses | {training.losses or "not measured"} |
-| input | {encoder.in_chans} channels, {height_px}x{width_px} px, normalised as in config.json |
+{_facts(encoder, training)}
 | architecture | width {arguments["embed_dim"]}, depths {arguments["depths"]}, \
 window {arguments["window_size"]}, patch {encoder.patch_size_px} px |
-| made with | ssl_swin {__version__} |
 
 The weights have not seen a label. Masked-image features are meant to be fine-tuned; frozen, they
 are weaker than those of contrastive methods on natural photographs.
@@ -56,7 +48,6 @@ are weaker than those of contrastive methods on natural photographs.
 
 def classifier_card(encoder: SwinEncoder, training: Training, classes: tuple[str, ...]) -> str:
     """Writes the card of a fine-tuned classifier, Markdown."""
-    height_px, width_px = encoder.img_size_px
     return f"""---
 library_name: timm
 tags: [image-classification, timm, swin]
@@ -71,14 +62,19 @@ import timm
 model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 ```
 
-| | |
+{_facts(encoder, training)}
+
+Classes: {", ".join(classes)}
+"""
+
+
+def _facts(encoder: SwinEncoder, training: Training) -> str:
+    height_px, width_px = encoder.img_size_px
+    return f"""| | |
 |---|---|
 | objective | {training.objective} |
 | data | {training.data}, {training.num_images:,} images (fingerprint {training.data_fingerprint}) |
 | length | {training.epochs} epochs, {training.steps:,} optimiser steps |
-| accuracy | {training.losses or "not measured"} |
+| last measured | {training.losses or "nothing"} |
 | input | {encoder.in_chans} channels, {height_px}x{width_px} px, normalised as in config.json |
-| made with | ssl_swin {__version__} |
-
-Classes: {", ".join(classes)}
-"""
+| made with | ssl_swin {__version__} |"""

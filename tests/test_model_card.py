@@ -52,7 +52,7 @@ def test_backbone_card__states_the_facts(tiny_encoder, version):
         "objective": "SimMIM, 60 % masked",
         "data": "clothing, 1,234,567 images (fingerprint f00dcafe)",
         "length": "100 epochs, 62,500 optimiser steps",
-        "last losses": "train 0.41, val 0.43",
+        "last measured": "train 0.41, val 0.43",
         "input": "5 channels, 64x128 px, normalised as in config.json",
         "architecture": "width 8, depths (2, 1, 2, 1), window 4, patch 4 px",
         "made with": f"ssl_swin {__version__}",
@@ -64,15 +64,15 @@ def test_classifier_card__states_the_facts(tiny_encoder):
     assert front_matter(card)["tags"][0] == "image-classification"
     assert "classifier of 3 classes" in card
     assert "Classes: hat, dress, shoes\n" in card
-    assert table(card)["accuracy"] == "train 0.41, val 0.43"
+    assert table(card)["last measured"] == "train 0.41, val 0.43"
     assert table(card)["input"].startswith("3 channels, 64x64 px")
 
 
 def test_cards__say_when_nothing_was_measured(tiny_encoder):
     unmeasured = Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses="")
-    assert table(backbone_card(tiny_encoder(), unmeasured))["last losses"] == "not measured"
+    assert table(backbone_card(tiny_encoder(), unmeasured))["last measured"] == "nothing"
     card = classifier_card(tiny_encoder(), unmeasured, CLASSES)
-    assert table(card)["accuracy"] == "not measured"
+    assert table(card)["last measured"] == "nothing"
 
 
 def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):

@@ -80,8 +80,9 @@ def _data_module(
 def _test_best(trainer: Trainer, module: FinetuneModule, data: ImageDataModule) -> None:
     """Puts the best weights back, and measures them on the test split where there is one."""
     best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-    state = trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"]
-    module.load_state_dict(state)
+    if best:
+        state = trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"]
+        module.load_state_dict(state)
     if "test" in data.readers:
         trainer.test(module, datamodule=data, verbose=False)
     else:

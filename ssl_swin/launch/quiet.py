@@ -6,10 +6,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silences notices that ask nothing of the user; warnings about the run itself stay.
-
-    W&B prints its run's address when it is online; offline, the closing summary says how to upload.
-    """
+    """Silences notices that ask nothing of the user; warnings about the run itself stay."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_QUIET", "true")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_swin.errors import UserError
-from ssl_swin.launch.resolvers import register_resolvers
+from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.suggestions import explain_composition_error
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -31,6 +31,8 @@ def run_script(main: Callable[[], None], config_folder: Path) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to here instead of printing them
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no telemetry
+    if wandb_offline():
+        os.environ.setdefault("WANDB_SILENT", "true")  # the closing summary says how to upload
     register_resolvers()
     with _plain_messages(config_folder, main.__name__):
         main()

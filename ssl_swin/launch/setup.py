@@ -1,6 +1,5 @@
 """The parts of a run, built from its configuration (L3)."""
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ssl_swin.data.loading import Reader
 from ssl_swin.data.readers import open_readers
 from ssl_swin.encoders import SwinEncoder
 from ssl_swin.errors import UserError
+from ssl_swin.files import make_folder
 from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.runs import RunFolder
 from ssl_swin.training.checkpoint_io import AtomicCheckpointIO
@@ -96,8 +96,7 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
     data = cfg.data
     if data.prepare is not None:
         root = Path(data.root)
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"):
+        with FileLock(make_folder(root.parent) / f".{root.name}.lock"):
             instantiate(data.prepare)
     readers = open_readers(
         data.root,
@@ -173,19 +172,17 @@ def make_loggers(run: Run) -> list[Logger]:
     loggers: list[Logger] = [MetricsCsv(run.folder.metrics, resume=run.checkpoint is not None)]
     logger = run.cfg.logger
     if logger.get("_target_") is not None:
-        if logger.get("offline"):
-            os.environ.setdefault("WANDB_SILENT", "true")
         identity = {"id": run.folder.identity()} if "id" in logger else {}
         loggers.append(instantiate(logger, **identity))
     return loggers
 
 
 def make_trainer(run: Run) -> Trainer:
-    """Lightning's trainer with the run's callbacks, loggers and checkpoint format."""
+    """Lightning's trainer with the run's callbacks and checkpoints; `fit` adds the loggers."""
     trainer: Trainer = instantiate(
         run.cfg.trainer,
         callbacks=[instantiate(callback) for callback in run.cfg.callbacks.values()],
-        logger=make_loggers(run),
+        logger=False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run.folder.path),
     )
@@ -195,10 +192,9 @@ def make_trainer(run: Run) -> Trainer:
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
     """Creates the run's folder and trains, from the start or from the run's checkpoint."""
     data.trainer = trainer
-    module.optimizer_for(
-        trainer, data
-    )  # what is wrong with a recipe shows before a file is written
+    module.optimizer_for(trainer, data)  # a faulty recipe shows before a file is written
     start_folder(run, data.readers)
+    trainer.loggers = make_loggers(run)
     if run.checkpoint is not None:
         say(f"continuing from {run.checkpoint}")
     trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)

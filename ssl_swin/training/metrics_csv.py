@@ -71,17 +71,19 @@ class MetricsCsv(Logger):
         """Writes the file anew, atomically, if it is time: at most 1 % of a run goes into this."""
         started = time.monotonic()
         if started >= self._write_again_at:
-            self._write()
+            self.flush()
             self._write_again_at = started + max(5.0, 100 * (time.monotonic() - started))
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def flush(self) -> None:
+        """Writes the file anew, now; done with every checkpoint, so that it never lags behind."""
         if self.rows:
             write_atomically(self.path, _to_csv(self.rows))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes the file at the end of a run, whatever its status."""
-        self._write()
+        self.flush()
 
 
 def _to_csv(rows: dict[int, dict[str, float]]) -> str:

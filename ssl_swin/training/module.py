@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -61,9 +62,16 @@ class TrainingModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Drops metrics from beyond the step that a continued run starts at."""
-        for logger in self.loggers:
-            if isinstance(logger, MetricsCsv):
-                logger.forget_after(self.global_step)
+        for logger in self._metrics_files():
+            logger.forget_after(self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Brings metrics.csv up to the step that a continued run would start at."""
+        for logger in self._metrics_files():
+            logger.flush()
+
+    def _metrics_files(self) -> list[MetricsCsv]:
+        return [logger for logger in self.loggers if isinstance(logger, MetricsCsv)]
 
     def configure_gradient_clipping(
         self,

@@ -58,6 +58,11 @@ def test_train_loader__ranks_and_workers_share_the_shards_out(train_loader, num_
         assert not set(one) & set(two)
 
 
+def test_train_loader__workers_read_other_shards(train_loader):
+    for epoch in range(3):  # one worker may read eight images for its ten places
+        assert len(set(levels_of(train_loader(num_workers=2, epoch=epoch)))) >= 20
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_train_loader__order_follows_seed_and_epoch(train_loader, num_workers):
     orders = [
@@ -104,14 +109,17 @@ def test_train_loader__fewer_shards_than_ranks(train_loader):
         train_loader(world_size=6)
 
 
-def test_train_loader__shards_without_samples_do_not_count(shards, tmp_path, identify):
+def test_train_loader__one_shard_and_an_empty_one(shards, tmp_path, identify):
     (tmp_path / "train-0.tar").write_bytes((shards / "train-000000.tar").read_bytes())
     tarfile.open(tmp_path / "train-1.tar", "w").close()
     reader = StreamReader(build_index(tmp_path, progress=False), "train")
     with pytest.raises(UserError, match="1 shards cannot be dealt out to 2 processes"):
         reader.train_loader(identify, list, Placement(2, 0, 0, 2), seed=0)
-    loader = reader.train_loader(identify, list, Placement(2, 2, 0, 1), seed=0)
-    assert len(list(loader)) == 2
+    loader = reader.train_loader(identify, list, Placement(5, 2, 0, 1), seed=0)
+    first = levels_of(loader)
+    loader.current_epoch = lambda: 1
+    second = levels_of(loader)
+    assert (first != second, sorted(first)) == (True, sorted(second))
 
 
 def test_train_loader__shuffles_inside_the_buffer_only(train_loader, monkeypatch):

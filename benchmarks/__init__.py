@@ -1,0 +1,1 @@
+"""Programs that make the numbers in docs/RESULTS.md."""
