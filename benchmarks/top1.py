@@ -14,6 +14,8 @@ def last_value(run: Path, metric: str) -> float:
     """Reads the last logged value of a metric, a fraction, in percent."""
     with (run / "metrics.csv").open(newline="") as file:
         values = [row[metric] for row in csv.DictReader(file) if row.get(metric)]
+    if not values:
+        raise SystemExit(f"{run} has not logged {metric}: is it finished?")
     return 100 * float(values[-1])
 
 

@@ -12,6 +12,10 @@ from ssl_swin.errors import UserError
 Pooling = Literal["mean", "max"]
 
 
+class NoLabelsError(UserError):
+    """There is nothing to judge features by."""
+
+
 class StagedEncoder(Protocol):
     """The part of an encoder that feature extraction uses."""
 
@@ -70,7 +74,8 @@ def extract_features(
         Features by stage number, samples in the order of `batches`.
 
     Raises:
-        UserError: If no stage is asked for, a stage does not exist, or no sample has a label.
+        UserError: If no stage is asked for, or a stage does not exist.
+        NoLabelsError: If no sample has a label.
     """
     if not stages:
         raise UserError("no stage to take features from: name at least one, counted from 1")
@@ -86,7 +91,7 @@ def extract_features(
                 vectors.append(pool_map(_map_of(stage, maps).float(), pooling).cpu())
             kept_labels.append(labels[labelled].long().cpu())
     if not kept_labels:
-        raise UserError("no labelled sample to take features of: every label is missing (below 0)")
+        raise NoLabelsError("no labelled sample to take features of: every label is missing")
     # Joined outside inference mode, so that the result may take part in training.
     all_labels = torch.cat(kept_labels)
     return {stage: Features(torch.cat(vectors), all_labels) for stage, vectors in pooled.items()}

@@ -102,16 +102,37 @@ class RunFolder:
             write_atomically(self._identity, uuid.uuid4().hex[:10])
         return self._identity.read_text()
 
-    def start(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def start(
+        self, config: Mapping[str, Any], facts: Mapping[str, Any], *, resumed: bool = False
+    ) -> None:
         """Creates the folder and writes down what is about to run.
 
         Args:
             config: The resolved configuration.
             facts: What else to record, such as the fingerprint of the data.
+            resumed: Continues a run, so that its earlier time counts too.
         """
         make_folder(self.path)
         write_atomically(self.config, yaml.safe_dump(dict(config), sort_keys=False))
-        write_atomically(self.provenance, json.dumps(_provenance(facts), indent=2) + "\n")
+        record = _provenance({**facts, "earlier_s": self._recorded_s() if resumed else 0.0})
+        write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
+
+    def finish(self, seconds: float) -> float:
+        """Records that the run ended after this many seconds; gives all its recorded seconds.
+
+        The time of a session that was killed is not known and does not count.
+        """
+        record: dict[str, Any] = json.loads(self.provenance.read_text())
+        total_s = round(float(record["earlier_s"]) + seconds, 1)
+        record |= {"status": "finished", "duration_s": total_s}
+        write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
+        return total_s
+
+    def _recorded_s(self) -> float:
+        if not self.provenance.exists():
+            return 0.0
+        record = json.loads(self.provenance.read_text())
+        return float(record.get("duration_s", record.get("earlier_s", 0.0)))
 
 
 def _existing_checkpoint(path: Path) -> Path:

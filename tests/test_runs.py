@@ -170,3 +170,14 @@ def test_start__writes_where_the_run_comes_from(new_run, monkeypatch):
     assert len(provenance["gpus"]) == torch.cuda.device_count()
     assert provenance["cpu_threads"] == torch.get_num_threads()
     assert provenance["data"] == {"train": "f00d"}
+
+
+def test_finish__adds_up_the_time_of_a_continued_run(new_run):
+    new_run.start(CONFIG, {})
+    assert new_run.finish(10.0) == 10.0
+    new_run.start(CONFIG, {}, resumed=True)
+    assert new_run.finish(2.5) == 12.5
+    record = json.loads(new_run.provenance.read_text())
+    assert (record["status"], record["duration_s"]) == ("finished", 12.5)
+    new_run.start(CONFIG, {})
+    assert new_run.finish(1.0) == 1.0

@@ -29,7 +29,10 @@ class SourceReader:
 
     def describe(self) -> str:
         """Says in one line what is read."""
-        return f"{self.num_samples} image files, one by one (pack them to read faster)"
+        return (
+            f"{self.num_samples} image files, one by one (packing them reads faster; "
+            "a run resumed inside an epoch repeats some of its images)"
+        )
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int

@@ -1,6 +1,7 @@
 """The probing job (L3)."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import torch
@@ -26,7 +27,7 @@ from ssl_swin.launch.setup import (
     say,
     start_folder,
 )
-from ssl_swin.launch.summary import closing_lines, record_end
+from ssl_swin.launch.summary import closing_lines
 from ssl_swin.pixels import normalize
 from ssl_swin.probes import accuracy, fit_linear_probe, knn_predict
 
@@ -102,7 +103,7 @@ def _conclude(run: Run, results: dict[int, Results]) -> None:
     for logger in loggers:
         logger.finalize("success")
     close_loggers(loggers)
-    record_end(run)
+    run.folder.finish(time.time() - run.started)
     names = sorted(results[best])
     say("\ntop-1 in percent" + "".join(f"{name:>18}" for name in names))
     for stage, by_metric in results.items():

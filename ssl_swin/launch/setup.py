@@ -204,7 +204,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
 def start_folder(run: Run, readers: Mapping[str, Reader]) -> None:
     """Creates the run's folder and records what runs on which data."""
     fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
-    run.folder.start(run.config, {"data": fingerprints})
+    run.folder.start(run.config, {"data": fingerprints}, resumed=run.checkpoint is not None)
 
 
 def close_loggers(loggers: list[Logger]) -> None:

@@ -1,14 +1,11 @@
 """What a run says at its end (L3)."""
 
-import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from lightning.pytorch import Trainer
 
 from ssl_swin.data.loading import Reader
-from ssl_swin.files import write_atomically
 from ssl_swin.launch.setup import Run, close_loggers, say
 from ssl_swin.model_card import Training
 from ssl_swin.report import write_report
@@ -46,7 +43,7 @@ def finish(
     close_loggers(trainer.loggers)
     if not trainer.is_global_zero:
         return
-    seconds = record_end(run)
+    seconds = run.folder.finish(time.time() - run.started)
     lines = [
         f"\nfinished {run.name}: {trainer.global_step:,} steps, "
         f"{_minutes(seconds)}; {', '.join(_last_metrics(trainer))}",
@@ -64,15 +61,6 @@ def closing_lines(run: Run, results: Sequence[tuple[str, str]]) -> list[str]:
     if run.config["logger"].get("offline"):
         everything.append(("upload", f"wandb sync {run.folder.path}/wandb/offline-run-*"))
     return [f"  {what:<10} {where}" for what, where in everything]
-
-
-def record_end(run: Run) -> float:
-    """Adds the run's end to its provenance; gives its duration in seconds."""
-    seconds = time.time() - run.started
-    provenance: dict[str, Any] = json.loads(run.folder.provenance.read_text())
-    provenance |= {"status": "finished", "duration_s": round(seconds, 1)}
-    write_atomically(run.folder.provenance, json.dumps(provenance, indent=2) + "\n")
-    return seconds
 
 
 def _last_metrics(trainer: Trainer) -> list[str]:

@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_swin.classifier import Classifier
+from ssl_swin.errors import UserError
 from ssl_swin.param_groups import layer_decay_groups, weight_decay_groups
 from ssl_swin.schedules import BoundSchedule, RunLength, scale_lr
 from ssl_swin.simmim import SimMIM
@@ -107,13 +108,21 @@ def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLen
         trainer: Gives devices, accumulation, limits and epochs.
         num_batches: Training batches of one epoch on one device, unlimited.
         batch_size: Images per device.
+
+    Raises:
+        UserError: If the number of epochs, which schedules are as long as, is not set.
     """
+    if not trainer.max_epochs or trainer.max_epochs < 1:
+        raise UserError(
+            f"trainer.max_epochs must be at least 1, got {trainer.max_epochs}: schedules are as "
+            "long as that; trainer.max_steps may end a run earlier"
+        )
     limit = trainer.limit_train_batches
     limited = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
     accumulated = trainer.accumulate_grad_batches
     return RunLength(
         steps_per_epoch=math.ceil(limited / accumulated),
-        num_epochs=trainer.max_epochs or 0,
+        num_epochs=trainer.max_epochs,
         global_batch_size=batch_size * trainer.world_size * accumulated,
     )
 

@@ -120,6 +120,6 @@ def test_save__takes_one_percent_of_a_run_at_most(path, monkeypatch, write_s, pa
         clock.now_s += wait_s
         logger.save()
     assert clock.writes == pytest.approx([1000.0, 1000.0 + pause_s + 0.01])
-    logger.finalize("success")
+    logger.flush()  # with a checkpoint
     logger.finalize("success")
     assert len(clock.writes) == 4

@@ -7,8 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from ssl_swin.errors import UserError
-from ssl_swin.features import Features, extract_features
+from ssl_swin.features import Features, NoLabelsError, extract_features
 from ssl_swin.probes import accuracy, knn_predict
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.pretrain import PretrainModule
@@ -57,7 +56,7 @@ class KnnProbe(Callback):
         try:
             bank = self._features(module, data, "train", self.num_train_images)
             queries = self._features(module, data, "val", None)
-        except UserError:  # no sample has a label
+        except NoLabelsError:
             return
         for stage, train in bank.items():
             scores = knn_predict(
