@@ -21,6 +21,8 @@ from ssl_swin.data.rng import keyed_generator
 class SourceReader:
     """Loaders over a source with random access, such as a folder of photographs."""
 
+    caveat = "a run resumed inside an epoch repeats some of its images; packed, they read faster"
+
     def __init__(self, source: Source) -> None:
         self.source = source
         self.classes = source.classes
@@ -29,10 +31,7 @@ class SourceReader:
 
     def describe(self) -> str:
         """Says in one line what is read."""
-        return (
-            f"{self.num_samples} image files, one by one (packing them reads faster; "
-            "a run resumed inside an epoch repeats some of its images)"
-        )
+        return f"{self.num_samples} image files, one by one"
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int

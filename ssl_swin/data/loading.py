@@ -34,9 +34,10 @@ class Reader(Protocol):
     classes: tuple[str, ...]
     num_samples: int
     fingerprint: str  # changes when the images do
+    caveat: str  # what training on this reader cannot promise
 
     def describe(self) -> str:
-        """Says in one line what is read, and what this way of reading cannot promise."""
+        """Says in one line what is read."""
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int

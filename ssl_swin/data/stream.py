@@ -35,23 +35,20 @@ SHUFFLE_BUFFER = 2000  # samples, still encoded, per worker
 class StreamReader:
     """Loaders over one split of a folder of shards."""
 
+    caveat = (
+        "an epoch may repeat or miss a few images, and a run resumed inside an epoch reshuffles it"
+    )
+
     def __init__(self, index: ShardIndex, split: str) -> None:
         # An empty shard would be read over and over for the sake of an image.
         self.shards = [index.root / s.name for s in index.splits[split] if s.num_samples > 0]
-        self.split = split
         self.classes = index.classes
         self.num_samples = index.num_samples(split)
         self.fingerprint = index.fingerprint
 
     def describe(self) -> str:
-        """Says in one line what is read, and what this way of reading cannot promise."""
-        what = f"{self.num_samples} {self.split} images streamed from {len(self.shards)} shards"
-        if self.split != "train":
-            return what
-        return (
-            f"{what} (an epoch may repeat or miss a few images; "
-            "a run resumed inside an epoch reshuffles it)"
-        )
+        """Says in one line what is read."""
+        return f"{self.num_samples} images streamed from {len(self.shards)} shards"
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int

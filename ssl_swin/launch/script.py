@@ -53,6 +53,8 @@ def _plain_messages(config_folder: Path, config_name: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _exit("interrupted; the same command continues from the last checkpoint", INTERRUPTED)
+    except PermissionError as error:
+        _exit(f"no permission: {error.filename}", USER_ERROR)
     except (HydraException, OmegaConfBaseException, UserError) as error:
         message = _explain(error, config_folder, config_name)
         if message is None:

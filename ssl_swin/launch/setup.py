@@ -104,8 +104,9 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
         how_to_make=data.how_to_make or "",
         val_ratio=data.get("val_ratio", 0.0),
     )
-    for reader in readers.values():
-        say(f"data: {reader.describe()}")
+    for split, reader in readers.items():
+        say(f"{split}: {reader.describe()}")
+    say(f"note: {readers['train'].caveat}")
     return readers
 
 
