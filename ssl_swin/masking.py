@@ -12,19 +12,25 @@ from torch import Tensor
 from ssl_swin.errors import UserError
 
 
-def mask_grid(img_size_px: tuple[int, int], unit_px: int) -> tuple[int, int]:
+def mask_grid(img_size_px: tuple[int, int], unit_px: int, *, patch_size_px: int) -> tuple[int, int]:
     """Counts the mask units (rows, columns) that tile an image.
 
+    Args:
+        img_size_px: (height, width).
+        unit_px: Side of a mask unit.
+        patch_size_px: Side of a patch, of which a unit holds a whole number.
+
     Raises:
-        UserError: If the unit does not divide both sides.
+        UserError: If the unit does not divide both sides, or cuts patches.
     """
     height_px, width_px = img_size_px
-    if unit_px < 1 or height_px % unit_px or width_px % unit_px:
-        common = math.gcd(height_px, width_px)
-        fitting = [d for d in range(4, common + 1) if common % d == 0]
+    common = math.gcd(height_px, width_px)
+    fitting = [d for d in range(patch_size_px, common + 1, patch_size_px) if common % d == 0]
+    if unit_px not in fitting:
         raise UserError(
-            f"a mask unit of {unit_px} px does not tile an image of {height_px}x{width_px} px; "
-            f"units that do: {', '.join(map(str, fitting)) or 'none'} px"
+            f"a mask unit of {unit_px} px does not tile an image of {height_px}x{width_px} px in "
+            f"patches of {patch_size_px} px; units that do: "
+            f"{', '.join(map(str, fitting)) or 'none'} px"
         )
     return height_px // unit_px, width_px // unit_px
 

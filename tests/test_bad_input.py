@@ -89,6 +89,7 @@ def pretrain(
         ("model.img_size_px=100", ["100 px", "sides that do: ", "96"]),
         ("model.window_size=5", ["windows of 5 tokens", "sides that do: "]),
         ("objective.mask_unit_px=20", ["20 px does not tile", "16", "32"]),
+        ("objective.mask_unit_px=6", ["6 px does not tile", "patches of 4 px", "12, 16"]),
         ("model.num_heads=[1,1,3]", ["stage 3 is 32 wide", "3 heads"]),
         ("data.reader=magic", ["data.reader must be one of", "'magic'"]),
         ("batch_size=64", ["do not fill one batch of 64"]),

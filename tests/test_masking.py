@@ -18,26 +18,27 @@ def draw(seed: int, grid: tuple[int, int] = (6, 6), ratio: float = 0.6, **option
     [((192, 192), 32, (6, 6)), ((224, 160), 32, (7, 5)), ((64, 64), 64, (1, 1))],
 )
 def test_mask_grid__counts_rows_and_columns(size, unit, grid):
-    assert mask_grid(size, unit) == grid
+    assert mask_grid(size, unit, patch_size_px=4) == grid
 
 
 @pytest.mark.parametrize(
     ("size", "unit", "fitting"),
     [
-        ((192, 192), 30, "4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 192"),
+        ((192, 192), 30, "4, 8, 12, 16, 24, 32, 48, 64, 96, 192"),
         ((64, 96), 64, "4, 8, 16, 32"),
         ((96, 64), 64, "4, 8, 16, 32"),
-        ((192, 192), 384, "4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 192"),
+        ((192, 192), 384, "4, 8, 12, 16, 24, 32, 48, 64, 96, 192"),
         ((24, 16), 0, "4, 8"),
         ((7, 5), 4, "none"),
     ],
 )
 def test_mask_grid__names_the_units_that_tile(size, unit, fitting):
     message = (
-        f"unit of {unit} px does not tile an image of {size[0]}x{size[1]} px; .*: {fitting} px$"
+        f"unit of {unit} px does not tile an image of {size[0]}x{size[1]} px "
+        f"in patches of 4 px; .*: {fitting} px$"
     )
     with pytest.raises(UserError, match=message):
-        mask_grid(size, unit)
+        mask_grid(size, unit, patch_size_px=4)
 
 
 @pytest.mark.parametrize(

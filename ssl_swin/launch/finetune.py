@@ -27,7 +27,7 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.finetune import FinetuneModule
 
 
-def run(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> None:
     """Fine-tunes, keeps the best epoch by validation top-1, and leaves a classifier."""
     run = open_run(cfg)
     encoder = build_encoder(

@@ -34,7 +34,7 @@ from ssl_swin.probes import accuracy, fit_linear_probe, knn_predict
 Results = dict[str, float]  # metric name -> top-1 in percent
 
 
-def run(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> None:
     """Probes frozen features of each stage, and says which is best on the validation split."""
     run = open_run(cfg)
     encoder = build_encoder(cfg).to(cfg.device)

@@ -23,12 +23,14 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.pretrain import PretrainModule
 
 
-def run(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> None:
     """Pretrains, draws, and leaves a backbone."""
     run = open_run(cfg)
     encoder: SwinEncoder = instantiate(cfg.model)
     model: SimMIM = instantiate(cfg.objective.model)(encoder)
-    units = mask_grid(encoder.img_size_px, cfg.objective.mask_unit_px)
+    units = mask_grid(
+        encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
+    )
     masked = num_masked_units(units[0] * units[1], cfg.objective.mask_ratio)
     say(
         f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "

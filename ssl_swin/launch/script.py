@@ -44,7 +44,7 @@ def run_job(job: str, cfg: DictConfig) -> None:
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
     with _plain_messages(Path("conf"), job):
-        importlib.import_module(f"ssl_swin.launch.{job}").run(cfg)
+        importlib.import_module(f"ssl_swin.launch.{job}").main(cfg)
 
 
 @contextmanager

@@ -173,7 +173,9 @@ def make_loggers(run: Run) -> list[Logger]:
     loggers: list[Logger] = [MetricsCsv(run.folder.metrics, resume=run.checkpoint is not None)]
     logger = run.cfg.logger
     if logger.get("_target_") is not None:
-        identity = {"id": run.folder.identity()} if "id" in logger else {}
+        # One process decides on the run's id; the others log nothing.
+        known = "id" in logger and is_first_process()
+        identity = {"id": run.folder.identity()} if known else {}
         loggers.append(instantiate(logger, **identity))
     return loggers
 
