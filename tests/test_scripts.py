@@ -38,12 +38,16 @@ BRIEF = (*TINY, "trainer.max_epochs=2", "callbacks.reconstructions.every_n_steps
 def start(script: str, *overrides: str, cwd: Path) -> str:
     """Runs a script; gives what it printed."""
     command = [sys.executable, str(ROOT / f"{script}.py"), *overrides]
-    environment = {"PATH": "", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}  # no key, no account
     result = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+        command, cwd=cwd, env=environment(cwd), capture_output=True, text=True, timeout=500
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
+
+
+def environment(home: Path) -> dict[str, str]:
+    """No account, no key; one thread, since sums depend on how many share them."""
+    return {"PATH": "", "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
@@ -187,7 +191,7 @@ def stop_after_first_epoch(cwd: Path, options: tuple[str, ...]) -> None:
     """Kills a run as soon as its first checkpoint is there."""
     command = [sys.executable, str(ROOT / "pretrain.py"), *options, "name=stopped"]
     checkpoint = cwd / "runs/pretrain/stopped/checkpoints/last.ckpt"
-    script = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL)
+    script = subprocess.Popen(command, cwd=cwd, env=environment(cwd), stdout=subprocess.DEVNULL)
     while not checkpoint.exists():
         assert script.poll() is None
     script.kill()
