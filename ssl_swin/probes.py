@@ -159,18 +159,6 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100 * (scores.argmax(dim=1) == labels.to(scores.device)).double().mean().item()
 
 
-def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts classes (N,) by (true, predicted) into a (num_classes, num_classes) int64 matrix.
-
-    Raises:
-        UserError: If a prediction or a label is not one of the classes.
-    """
-    _check_labels(predictions, num_classes)
-    _check_labels(labels, num_classes)
-    cells = labels.cpu() * num_classes + predictions.cpu()
-    return cells.bincount(minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 def _optimizer(
     name: str, probe: LinearProbe, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:

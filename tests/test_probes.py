@@ -10,7 +10,6 @@ from ssl_swin.features import Features
 from ssl_swin.probes import (
     LinearProbe,
     accuracy,
-    confusion_matrix,
     fit_linear_probe,
     knn_predict,
 )
@@ -237,17 +236,3 @@ def test_knn_predict__errors(changes, message):
 def test_accuracy__by_hand():
     scores = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     assert accuracy(scores, torch.tensor([1, 0, 0, 0])) == 75.0
-
-
-def test_confusion_matrix__by_hand():
-    predictions = torch.tensor([0, 1, 1, 2, 1])
-    labels = torch.tensor([0, 0, 0, 2, 1])
-    matrix = confusion_matrix(predictions, labels, 4)
-    assert matrix.dtype == torch.int64
-    assert matrix.tolist() == [[1, 2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize(("prediction", "label"), [(3, 0), (0, 3), (-1, 0), (0, -1)])
-def test_confusion_matrix__rejects_what_is_not_a_class(prediction, label):
-    with pytest.raises(UserError, match="is not a class: num_classes is 3"):
-        confusion_matrix(torch.tensor([prediction]), torch.tensor([label]), 3)

@@ -13,7 +13,11 @@ from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+)
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
@@ -43,12 +47,12 @@ def run_job(job: str, cfg: DictConfig) -> None:
 
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
-    with _plain_messages(Path("conf"), job):
+    with _plain_messages(None, job):
         importlib.import_module(f"ssl_swin.launch.{job}").main(cfg)
 
 
 @contextmanager
-def _plain_messages(config_folder: Path, config_name: str) -> Iterator[None]:
+def _plain_messages(config_folder: Path | None, config_name: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -67,13 +71,15 @@ def _exit(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _explain(error: Exception, config_folder: Path, config_name: str) -> str | None:
+def _explain(error: Exception, config_folder: Path | None, config_name: str) -> str | None:
     """Words a user's mistake; None means that it is a bug."""
     if isinstance(error, UserError):
         return _without_worker_traceback(str(error))
     if isinstance(error, InstantiationException):
         return _explain_instantiation(error)
-    return explain_composition_error(error, config_folder, config_name)
+    if config_folder is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return None  # the job asked for a key that no configuration has
+    return explain_composition_error(error, config_folder or Path(), config_name)
 
 
 def _explain_instantiation(error: InstantiationException) -> str | None:

@@ -20,14 +20,17 @@ from ssl_swin.encoders import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.quiet import quiet_libraries
-from ssl_swin.runs import RunFolder
+from ssl_swin.runs import RunFolder, flatten
 from ssl_swin.training.checkpoint_io import AtomicCheckpointIO
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
 
-# Trainer settings that may be words; all others are numbers or flags.
-TRAINER_WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
+# Sections whose settings are numbers, flags or lists, and the settings there that may be words.
+NUMERIC = {"seed", "batch_size", "num_workers", "drop_path_rate", "model", "objective", "optim"}
+NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn"}
+WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
+WORDS |= {"weight_decay_policy", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,9 @@ def open_run(cfg: DictConfig) -> Run:
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
     """Refuses words where Lightning would stumble over them much later."""
-    trainer = config.get("trainer", {})
-    numbers = {f"trainer.{key}": trainer[key] for key in trainer.keys() - TRAINER_WORDS}
-    numbers |= {key: config[key] for key in ("seed", "batch_size", "num_workers")}
-    for key, value in numbers.items():
-        if isinstance(value, str):
+    for key, value in flatten(config).items():
+        section, _, _ = key.partition(".")
+        if section in NUMERIC and key.rpartition(".")[2] not in WORDS and isinstance(value, str):
             raise UserError(f"{key} must be a number, got {value!r}")
     for key in ("batch_size", "num_workers"):
         lowest = 1 if key == "batch_size" else 0
