@@ -28,7 +28,7 @@ ALLOWED = {0: set(), 1: set(), 2: {"lightning"}, 3: {"lightning", "hydra", "omeg
 def layer_of(module: str) -> int:
     if module in L0:
         return 0
-    if module.startswith(("ssl_swin.launch", "ssl_swin.cli")):
+    if module.startswith(("ssl_swin.launch", "ssl_swin.cli", "ssl_swin.commands")):
         return 3
     return 2 if module.startswith("ssl_swin.training") else 1
 
