@@ -11,12 +11,34 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def keyed_generator(*key: int | str) -> np.random.Generator:
     """Gives the random stream that belongs to a key; equal keys give equal streams."""
+    return np.random.Generator(_bits(*key))
+
+
+def keyed_permutation(length: int, *key: int | str) -> NDArray[np.int64]:
+    """Gives the permutation of [0, length) that belongs to a key.
+
+    It sorts raw words of the Philox counter, whose stream numpy guarantees for good; that of
+    `Generator.permutation` may change with numpy's version (NEP 19).
+    """
+    return np.argsort(_bits(*key).random_raw(length), kind="stable")
+
+
+def _bits(*key: int | str) -> np.random.Philox:
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return np.random.Philox(key=int.from_bytes(digest, "little"))
+
+
+def seed_globals(generator: np.random.Generator) -> None:
+    """Seeds Python's, numpy's and all of torch's global generators, those of devices too."""
+    seed = int(generator.integers(2**32))
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @contextmanager
