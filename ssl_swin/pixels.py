@@ -1,7 +1,8 @@
 """Between raw pixels and what the model sees (L0).
 
-`pixels` are uint8 (B, C, H, W) and stay so up to the device; `images` are float, normalised per
-channel by the mean and standard deviation of values in [0, 1].
+`pixels` are uint8, uint16 or float32 (B, C, H, W) and stay so up to the device; `images` are float,
+normalised per channel by the mean and standard deviation of *values*: integers over their full
+scale, in [0, 1], and floats as they are.
 """
 
 from collections.abc import Sequence
@@ -9,24 +10,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ssl_swin.errors import UserError
+
+_FULL_SCALE = {torch.uint8: 255, torch.uint16: 65535}
+
 
 def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turns raw pixels into model input: `(pixels / 255 - mean) / std`.
+    """Turns raw pixels into model input: `(value - mean) / std`.
 
     Args:
-        pixels: uint8 (..., C, H, W).
-        mean: Per channel, of values in [0, 1].
-        std: Per channel, of values in [0, 1].
+        pixels: uint8 (value: level / 255), uint16 (level / 65535) or float32 (as it is),
+            (..., C, H, W).
+        mean: Of values, per channel.
+        std: Of values, per channel.
 
     Returns:
         float32, same shape and device.
+
+    Raises:
+        UserError: If there is not one mean and one deviation per channel.
     """
     scale, shift = _channels(std, pixels), _channels(mean, pixels)
-    return (pixels.float().div_(255) - shift) / scale
+    values = pixels.float()
+    if pixels.dtype in _FULL_SCALE:
+        values = values.div_(_FULL_SCALE[pixels.dtype])
+    return (values - shift) / scale
 
 
 def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Inverts `normalize`, rounding to the nearest level and clipping to [0, 255].
+    """Inverts `normalize` to 8 bits, for display: values in [0, 1] fill them, others are clipped.
 
     Args:
         images: float (..., C, H, W).
@@ -34,11 +46,17 @@ def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
         std: As given to `normalize`.
 
     Returns:
-        uint8, same shape and device.
+        uint8, rounded to the nearest level, same shape and device.
     """
     values = images.float() * _channels(std, images) + _channels(mean, images)
     return (values * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    channels = like.shape[-3]
+    if len(values) != channels:
+        raise UserError(
+            f"data.mean and data.std need one value per channel: got {len(values)}, and the images "
+            f"have {channels} (data.channels)"
+        )
     return torch.tensor(values, dtype=torch.float32, device=like.device).view(-1, 1, 1)

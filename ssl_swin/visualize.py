@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 from ssl_swin.pixels import denormalize
 from ssl_swin.simmim import local_statistics
@@ -15,6 +16,7 @@ COLUMNS = ("input", "masked", "prediction", "error")
 HIDDEN_GREY = 118  # level of masked pixels in the second column
 GAP_PX = 2
 HEADER_PX = 16
+STRETCH_PERCENTILES = (2, 98)
 # Error colours from none to the largest: black, red, yellow, white.
 _HEAT = np.array([[0, 0, 0], [180, 20, 30], [255, 190, 40], [255, 255, 255]], dtype=np.float64)
 _HEAT_FULL = 0.5  # mean absolute error over channels, of values in [0, 1], that is drawn white
@@ -39,8 +41,35 @@ def predicted_images(
     return (prediction.float() * deviation + mean).float()
 
 
+def shown_bands(bands: Sequence[int] | None, channels: int) -> list[int]:
+    """Chooses the bands that are drawn as red, green and blue, or the one that is drawn grey.
+
+    Args:
+        bands: From 0; None takes the first three, or the first where there are fewer.
+        channels: How many there are.
+
+    Raises:
+        UserError: If `bands` are not one or three, or one is out of range.
+    """
+    if bands is None:
+        return [0, 1, 2] if channels >= 3 else [0]
+    if len(bands) not in (1, 3) or not all(0 <= band < channels for band in bands):
+        raise UserError(
+            f"bands to draw must be one or three from 0 to {channels - 1}, got {list(bands)} "
+            "(callbacks.reconstructions.bands)"
+        )
+    return list(bands)
+
+
 def reconstruction_grid(
-    images: Tensor, mask: Tensor, predicted: Tensor, mean: Sequence[float], std: Sequence[float]
+    images: Tensor,
+    mask: Tensor,
+    predicted: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    bands: Sequence[int] | None = None,
+    stretch: bool = False,
 ) -> Image.Image:
     """Draws one row per image: input, masked input, prediction pasted into it, error.
 
@@ -50,23 +79,39 @@ def reconstruction_grid(
         predicted: (B, C, H, W), in the space of `images`.
         mean: Normalisation of `images`.
         std: Normalisation of `images`.
+        bands: As in `shown_bands`; the error is of all.
+        stretch: Whether each band's black and white are the 2nd and 98th percentile of its true
+            values, in all columns, instead of 0 and 1.
 
     Returns:
-        RGB picture. One channel is drawn grey; of other than three, the first three are shown.
+        RGB picture.
+
+    Raises:
+        UserError: As in `shown_bands`.
     """
+    bands = shown_bands(bands, images.shape[1])
+    if stretch:
+        mean, std = _stretched(images)
     true, painted = denormalize(images, mean, std), denormalize(predicted, mean, std)
     hidden = expand_mask(mask, (images.shape[-2], images.shape[-1])).unsqueeze(1)
     masked = torch.where(hidden, torch.full_like(true, HIDDEN_GREY), true)
     pasted = torch.where(hidden, painted, true)
     error = (pasted.float() - true.float()).abs().mean(dim=1) / 255
-    columns = [_to_rgb(true), _to_rgb(masked), _to_rgb(pasted), _heat(error)]
-    return _lay_out(columns)
+    tiles = [_to_rgb(pixels[:, bands]) for pixels in (true, masked, pasted)]
+    return _lay_out([*tiles, _heat(error)])
+
+
+def _stretched(images: Tensor) -> tuple[list[float], list[float]]:
+    """The mean and deviation with which black becomes 0, and white 1."""
+    bands = images.float().transpose(0, 1).flatten(1).cpu().numpy()
+    black, white = np.percentile(bands, STRETCH_PERCENTILES, axis=1).astype(float)
+    contrast = np.where(white > black, white - black, 1.0)
+    return (-black / contrast).tolist(), (1 / contrast).tolist()
 
 
 def _to_rgb(pixels: Tensor) -> np.ndarray:
-    """uint8 (B, C, H, W) to (B, H, W, 3)."""
-    shown = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
-    return shown.permute(0, 2, 3, 1).cpu().numpy()
+    """uint8 (B, 1 or 3, H, W) to (B, H, W, 3)."""
+    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _heat(error: Tensor) -> np.ndarray:

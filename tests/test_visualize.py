@@ -4,10 +4,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 from ssl_swin.pixels import normalize
 from ssl_swin.simmim import normalize_locally
-from ssl_swin.visualize import predicted_images, reconstruction_grid
+from ssl_swin.visualize import predicted_images, reconstruction_grid, shown_bands
 
 HEIGHT, WIDTH = 32, 48
 GREY = (118, 118, 118)
@@ -103,6 +104,79 @@ def test_grid__error_colours_by_hand():
     assert np.abs(colours - expected).max() <= 1
 
 
+# Bands, and values beyond 8 bits
+
+
+@pytest.mark.parametrize(
+    ("bands", "channels", "shown"),
+    [
+        (None, 1, [0]),
+        (None, 2, [0]),
+        (None, 3, [0, 1, 2]),
+        (None, 5, [0, 1, 2]),
+        ([4, 2, 0], 5, [4, 2, 0]),
+        ([1], 2, [1]),
+        ([0, 0, 1], 2, [0, 0, 1]),
+    ],
+)
+def test_shown_bands(bands, channels, shown):
+    assert shown_bands(bands, channels) == shown
+
+
+@pytest.mark.parametrize("bands", [[0, 1, 5], [-1, 0, 1], [0, 1], [], [0, 1, 2, 3]])
+def test_shown_bands__refused(bands):
+    with pytest.raises(UserError, match=rf"one or three from 0 to 4, got \[{str(bands)[1:-1]}\]"):
+        shown_bands(bands, 5)
+
+
+def drawn(values: Tensor, painted: Tensor, **options: object) -> np.ndarray:
+    """The four columns (4, H, W, 3) of one image, wholly masked."""
+    height, width = values.shape[-2:]
+    mask, statistics = torch.ones(1, 1, 1).bool(), {"mean": 5 * [0.3], "std": 5 * [0.1]}
+    images = (normalize(pixels, **statistics) for pixels in (values, painted))
+    true, predicted = images
+    picture = np.asarray(reconstruction_grid(true, mask, predicted, **statistics, **options))
+    lefts = [column * (width + 2) for column in range(4)]
+    return np.stack([picture[16 : 16 + height, left : left + width] for left in lefts])
+
+
+def test_grid__bands_are_drawn_as_red_green_blue():
+    levels = torch.arange(5, dtype=torch.uint8).mul(50).view(1, 5, 1, 1).repeat(1, 1, 8, 8)
+    columns = drawn(levels, 250 - levels, bands=[4, 2, 0])
+    assert (columns[0] == [200, 100, 0]).all()
+    assert (columns[2] == [50, 150, 250]).all()
+    assert (drawn(levels, levels, bands=[3])[0] == [150, 150, 150]).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.2), (5000.0, -800.0)])
+def test_grid__stretched_from_the_2nd_to_the_98th_percentile_of_the_true_values(scale, shift):
+    ramp = torch.arange(101.0).view(1, 1, 1, 101)  # percentiles of themselves
+    true = (ramp * scale + shift).repeat(1, 5, 1, 1)
+    painted = true.clone()
+    painted[..., :3] = torch.tensor([50.0, 26.0, 1000.0]) * scale + shift
+    columns = drawn(true, painted, stretch=True).astype(int)
+    expected = np.clip((np.arange(101) - 2) / 96 * 255, 0, 255)
+    assert np.abs(columns[0, 0] - expected[:, None]).max() <= 1
+    assert np.abs(columns[2, 0, :3] - np.array([[127.5], [63.75], [255]])).max() <= 1
+    assert (columns[1] == 118).all()
+    assert columns[3, 0, 3:].max() == 0 and columns[3, 0, 2].min() == 255
+
+
+def test_grid__stretch_is_of_each_band():
+    generator = torch.Generator().manual_seed(0)
+    band = torch.rand(1, 1, 16, 16, generator=generator)
+    values = torch.cat([band * 10**power - power for power in range(5)], dim=1)
+    tile = drawn(values, values, stretch=True)[0].astype(int)
+    assert np.abs(tile - tile[..., :1]).max() <= 1
+    assert tile.min() == 0 and tile.max() == 255
+
+
+def test_grid__a_constant_band_has_nothing_to_stretch():
+    values = torch.full((1, 5, 4, 4), 7.0)
+    columns = drawn(values, values + 0.2 * 0.1, stretch=True)  # a fifth of a deviation
+    assert (columns[0] == 0).all() and (columns[2] == 51).all()
+
+
 def test_predicted_images__without_local_normalisation_is_the_prediction():
     prediction = torch.randn(2, 3, 16, 16).bfloat16()
     images = predicted_images(prediction, torch.randn(2, 3, 16, 16), None)
@@ -113,7 +187,7 @@ def test_predicted_images__without_local_normalisation_is_the_prediction():
 def test_predicted_images__inverts_the_local_normalisation(contrast):
     levels = 250 + contrast * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    images = normalize(levels, **statistics)
+    images = normalize(levels / 255, **statistics)
     perfect = normalize_locally(images, 47)
     found = predicted_images(perfect, images, 47)
     one_level = 1 / 255 / 0.225

@@ -12,31 +12,35 @@ UNLABELLED = -1
 class MaskedSample(NamedTuple):
     """One image for masked image modelling."""
 
-    pixels: Tensor  # uint8 (C, H, W)
+    pixels: Tensor  # uint8, uint16 or float32 (C, H, W)
     mask: Tensor  # bool (rows, columns), True = masked
     label: int  # class, or UNLABELLED
+    name: str  # of the image in its set
 
 
 class LabeledSample(NamedTuple):
     """One image for classification."""
 
-    pixels: Tensor  # uint8 (C, H, W)
+    pixels: Tensor  # uint8, uint16 or float32 (C, H, W)
     label: int
+    name: str  # of the image in its set
 
 
 class PretrainBatch(NamedTuple):
     """A batch for masked image modelling."""
 
-    pixels: Tensor  # uint8 (B, C, H, W)
+    pixels: Tensor  # uint8, uint16 or float32 (B, C, H, W)
     mask: Tensor  # bool (B, rows, columns), True = masked
     labels: Tensor  # int64 (B,), UNLABELLED where there is none
+    names: list[str]  # B
 
 
 class LabeledBatch(NamedTuple):
     """A batch for classification."""
 
-    pixels: Tensor  # uint8 (B, C, H, W)
+    pixels: Tensor  # uint8, uint16 or float32 (B, C, H, W)
     labels: Tensor  # int64 (B,)
+    names: list[str]  # B
 
 
 def collate_masked(samples: Sequence[MaskedSample], shared_mask: bool = False) -> PretrainBatch:
@@ -46,6 +50,7 @@ def collate_masked(samples: Sequence[MaskedSample], shared_mask: bool = False) -
         torch.stack([sample.pixels for sample in samples]),
         torch.stack(masks),
         torch.tensor([sample.label for sample in samples]),
+        [sample.name for sample in samples],
     )
 
 
@@ -54,4 +59,5 @@ def collate_labeled(samples: Sequence[LabeledSample]) -> LabeledBatch:
     return LabeledBatch(
         torch.stack([sample.pixels for sample in samples]),
         torch.tensor([sample.label for sample in samples]),
+        [sample.name for sample in samples],
     )

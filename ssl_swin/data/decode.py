@@ -1,63 +1,115 @@
 """From the bytes of an image file to raw pixels (L1)."""
 
-import io
 import re
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
+from ssl_swin.data.arrays import probe_tiff, read_array, read_tiff
+from ssl_swin.data.levels import DTYPES, Raster, Unsuitable, as_channels, as_dtype
+from ssl_swin.data.pictures import (
+    JPEG_MODES,
+    is_deep_png,
+    probe_picture,
+    read_deep_png,
+    read_jpeg,
+    read_picture,
+)
+from ssl_swin.data.records import extension_of_content
 from ssl_swin.errors import UserError
 
-_JPEG_START = b"\xff\xd8"
-_MODES = {1: (ImageReadMode.GRAY, "L"), 3: (ImageReadMode.RGB, "RGB")}
+
+class ImageInfo(NamedTuple):
+    """What an image file holds, before any conversion."""
+
+    height_px: int
+    width_px: int
+    channels: int  # colours and alpha
+    dtype: str  # uint8, uint16, float32, int16, ...
 
 
-def decode_image(data: bytes, in_chans: int, name: str) -> Tensor:
-    """Decodes an image file to gray or RGB.
+def decode_image(data: bytes, *, channels: int, dtype: str, name: str) -> Tensor:
+    """Decodes an image file to the channels and the type that are asked for.
 
-    JPEG goes through torchvision, which is bit-equal to PIL and faster; a colour JPEG's gray is the
-    luma that the file stores. Anything else goes through PIL; of 16 bits the upper eight are kept.
+    The content decides how a file is read, not its name:
+
+    - JPEG through torchvision, bit-equal to PIL; as gray, the luma that it stores.
+    - PNG, WebP, GIF (first frame), BMP, PPM and what else PIL opens: palettes and CMYK as RGB. 16
+      bits are kept of PNG and of gray PPM; of colour PPM, the upper 8.
+    - TIFF: 8 or more bits, integer or float, any number of channels, interleaved, planar or one
+      per page; palettes, CMYK, YCbCr and fewer bits as PIL reads them.
+    - .npy and .npz (one array, or one called "image" or "arr_0"): (H, W), (C, H, W) or (H, W, C),
+      where the axis as long as `channels` is C, and the first one if both are.
+
+    Channels: gray repeats to RGB, RGB becomes gray by its luma. Alpha is kept where it is asked for
+    (4 channels of RGBA, 2 of gray) and else dropped, not blended in.
+
+    Type: uint8 to uint16 is times 257, uint16 to uint8 its upper 8 bits; both as float32 fill
+    [0, 1]. Other integers and floats are decoded as float32 only, and keep their values.
 
     Args:
         data: Contents of the file.
-        in_chans: 1 for gray, 3 for RGB.
+        channels: How many to give.
+        dtype: uint8, uint16 or float32.
         name: For messages.
 
     Returns:
-        uint8 (C, H, W). JPEGs keep channels-last strides, with which resizing is twice as fast.
+        (C, H, W) of that type. Pictures have channels-last strides.
 
     Raises:
-        UserError: If the bytes are not a whole image, its values have no 8-bit meaning, or the
-            number of channels is neither 1 nor 3.
+        UserError: If the bytes are not a whole image, its channels or its type do not fit what is
+            asked for, a value is not finite, or the compression of a TIFF needs imagecodecs.
     """
-    if in_chans not in _MODES:
-        raise UserError(f"image files decode to 1 or 3 channels; data.in_chans is {in_chans}")
-    torch_mode, pil_mode = _MODES[in_chans]
+    if dtype not in DTYPES:
+        raise UserError(f"data.dtype must be one of {', '.join(DTYPES)}; it is {dtype}")
     try:
-        if data.startswith(_JPEG_START):
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            decoded: Tensor = decode_jpeg(encoded, mode=torch_mode)
-            return decoded
-        return _from_pil(Image.open(io.BytesIO(data)), pil_mode)
-    except Exception as error:  # PIL's plugins raise almost anything on a file that is damaged
-        raise UserError(
-            f"cannot decode the image {name}: {_reason(error)} (remove it, or pack the set anew)"
-        ) from error
+        levels = as_channels(_read(data, channels), channels)
+        return torch.from_numpy(as_dtype(levels, dtype))
+    except Exception as error:
+        raise UserError(_complaint(error, name)) from error
+
+
+def probe_image(data: bytes) -> ImageInfo:
+    """Tells what an image file holds, by its header where it has one; `decode_image` may convert.
+
+    Raises:
+        ValueError: With the reason, if the header is damaged or of no known kind.
+    """
+    kind = extension_of_content(data)
+    try:
+        if kind in ("npy", "npz"):
+            levels = read_array(data, channels=None).levels
+            shape, dtype = levels.shape, levels.dtype.name
+        else:
+            shape, dtype = (probe_tiff if kind == "tif" else probe_picture)(data)
+    except Exception as error:
+        raise ValueError(_reason(error)) from error
+    channels, height_px, width_px = shape
+    return ImageInfo(height_px, width_px, channels, dtype)
+
+
+def _read(data: bytes, channels: int) -> Raster:
+    kind = extension_of_content(data)
+    if kind == "jpg" and channels in JPEG_MODES:
+        return read_jpeg(data, channels)
+    if kind == "png" and is_deep_png(data):
+        return read_deep_png(data)
+    if kind == "tif":
+        return read_tiff(data, channels)
+    if kind in ("npy", "npz"):
+        return read_array(data, channels)
+    return read_picture(data)
+
+
+def _complaint(error: Exception, name: str) -> str:
+    """Decoders raise almost anything on a file that is damaged: all of it means the same."""
+    if isinstance(error, Unsuitable):
+        return f"the image {name} {error}"
+    return f"cannot decode the image {name}: {_reason(error)} (remove it, or pack the set anew)"
 
 
 def _reason(error: Exception) -> str:
     """The message without places in source code or memory."""
-    text = re.sub(r"decode_jpeg, \S+, | <_io\.BytesIO[^>]*>", "", str(error))
+    text = re.sub(r"decode_\w+, \S+, | <_io\.BytesIO[^>]*>", "", str(error))
     return text.partition("\n")[0] or type(error).__name__
-
-
-def _from_pil(image: Image.Image, mode: str) -> Tensor:
-    if image.mode in ("I", "F"):
-        raise ValueError("it holds 32-bit values of no known range; save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):  # PIL would clip to 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    array = np.array(image.convert(mode))
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)

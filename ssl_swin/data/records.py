@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "gif")
+IMAGE_EXTENSIONS = (
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "gif", "npy", "npz",
+)  # fmt: skip
 SPLIT_NAMES = {  # what people call a split, and what we call it
     "train": "train",
     "training": "train",
@@ -14,6 +17,21 @@ SPLIT_NAMES = {  # what people call a split, and what we call it
     "validation": "val",
     "test": "test",
 }
+_BEGINNINGS = {
+    "jpg": rb"\xff\xd8",
+    "png": rb"\x89PNG\r\n\x1a\n",
+    "webp": rb"RIFF....WEBP",
+    "tif": rb"II[*+]\0|MM\0[*+]",  # 43, "+", is BigTIFF
+    "npy": rb"\x93NUMPY",
+    "npz": rb"PK\x03\x04",
+    "bmp": rb"BM",
+    "gif": rb"GIF8[79]a",
+    "ppm": rb"P[1-6]\s",
+}
+_CONTENT = re.compile(
+    b"|".join(b"(?P<%b>%b)" % (kind.encode(), start) for kind, start in _BEGINNINGS.items()),
+    re.DOTALL,
+)
 
 
 class ImageRecord(NamedTuple):
@@ -46,6 +64,16 @@ class Source(Protocol):
 def extension_of(name: str) -> str:
     """Gives what follows the last dot of a file name, in lower case."""
     return os.path.splitext(name)[1][1:].lower()
+
+
+def extension_of_content(data: bytes) -> str:
+    """Tells the kind of an image file by its first bytes, whatever it is called.
+
+    Returns:
+        jpg, png, webp, tif, npy, npz, bmp, gif or ppm; "" for anything else.
+    """
+    found = _CONTENT.match(data)
+    return (found.lastgroup or "") if found else ""
 
 
 def fingerprint(names: Iterable[str], content: bytes = b"") -> str:

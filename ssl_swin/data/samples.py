@@ -18,7 +18,8 @@ class MaskedSamples:
         self,
         view: View,
         *,
-        in_chans: int,
+        channels: int,
+        dtype: str,
         mask_units: tuple[int, int],
         mask_ratio: float,
         seed: int,
@@ -27,20 +28,24 @@ class MaskedSamples:
 
         Args:
             view: Geometry of the sample.
-            in_chans: 1 or 3.
+            channels: Of an image.
+            dtype: Of its pixels: uint8, uint16 or float32; see `decode_image`.
             mask_units: Mask units (rows, columns).
             mask_ratio: Fraction of units to mask, in (0, 1).
             seed: Of all draws.
         """
         self.view = view
-        self.in_chans = in_chans
+        self.channels = channels
+        self.dtype = dtype
         self.mask_units = mask_units
         self.mask_ratio = mask_ratio
         self.seed = seed
 
     def __call__(self, record: ImageRecord, epoch: int) -> MaskedSample:
         """Decodes, crops and masks one image."""
-        pixels = decode_image(record.data, self.in_chans, record.name)
+        pixels = decode_image(
+            record.data, channels=self.channels, dtype=self.dtype, name=record.name
+        )
         view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
         masks = random_mask(
             self.mask_units,
@@ -48,23 +53,26 @@ class MaskedSamples:
             keyed_generator(self.seed, epoch, record.name, "mask"),
             batch_size=1,
         )
-        return MaskedSample(view, masks[0], _label(record))
+        return MaskedSample(view, masks[0], _label(record), record.name)
 
 
 class LabeledSamples:
     """Makes samples for classification."""
 
-    def __init__(self, view: View, *, in_chans: int, seed: int) -> None:
+    def __init__(self, view: View, *, channels: int, dtype: str, seed: int) -> None:
         """Sets the maker up; see `MaskedSamples`."""
         self.view = view
-        self.in_chans = in_chans
+        self.channels = channels
+        self.dtype = dtype
         self.seed = seed
 
     def __call__(self, record: ImageRecord, epoch: int) -> LabeledSample:
         """Decodes and augments one image."""
-        pixels = decode_image(record.data, self.in_chans, record.name)
+        pixels = decode_image(
+            record.data, channels=self.channels, dtype=self.dtype, name=record.name
+        )
         view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
-        return LabeledSample(view, _label(record))
+        return LabeledSample(view, _label(record), record.name)
 
 
 def _label(record: ImageRecord) -> int:

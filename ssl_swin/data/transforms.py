@@ -1,7 +1,7 @@
 """Views of an image: random crop, centre crop, and timm's augmentation (L1).
 
-A view maps decoded pixels, uint8 (C, H, W), and a generator to pixels of the model's input size.
-Normalisation comes later, on the device.
+A view maps decoded pixels, (C, H, W) of uint8, uint16 or float32, and a generator to pixels of the
+model's input size. Normalisation comes later, on the device.
 """
 
 import math
@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from ssl_swin.data.rng import seeded_globals
+from ssl_swin.errors import UserError
 
 Size = tuple[int, int]
 Range = tuple[float, float]
@@ -26,14 +27,14 @@ class View(Protocol):
     """Maps raw pixels to raw pixels of the model's input size."""
 
     def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """uint8 (C, H, W) to uint8 (C, height, width)."""
+        """(C, H, W) to (C, height, width) of the same type."""
         ...
 
 
 class RandomCropView:
     """Random resized crop and horizontal flip: the whole augmentation of SimMIM pretraining.
 
-    Like torchvision's RandomResizedCrop, bilinear and antialiased, drawn from the given generator.
+    Like torchvision's RandomResizedCrop, antialiased, drawn from the given generator.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RandomCropView:
         crop_scale: Range,
         crop_aspect: Range,
         flip_probability: float,
+        interpolation: str = "bilinear",
     ) -> None:
         """Sets the view up.
 
@@ -51,19 +53,21 @@ class RandomCropView:
             crop_scale: Smallest and largest area of the crop, as fractions of the image.
             crop_aspect: Smallest and largest width / height of the crop.
             flip_probability: Of a horizontal flip.
+            interpolation: bilinear or bicubic.
         """
         self.size_px = size_px
         self.crop_scale = crop_scale
         self.crop_aspect = crop_aspect
         self.flip_probability = flip_probability
+        self.interpolation = InterpolationMode(interpolation)
 
     def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """uint8 (C, H, W) to uint8 (C, height, width)."""
+        """(C, H, W) to (C, height, width) of the same type."""
         height_px, width_px = pixels.shape[-2:]
         box = self.random_box(height_px, width_px, generator)
-        crop = TF.resized_crop(pixels, *box, list(self.size_px), antialias=True)
+        resized = _resize(TF.crop(pixels, *box), self.size_px, self.interpolation)
         flipped = generator.random() < self.flip_probability
-        view: Tensor = TF.horizontal_flip(crop) if flipped else crop
+        view: Tensor = TF.horizontal_flip(resized) if flipped else resized
         return view.contiguous()
 
     def random_box(
@@ -102,14 +106,14 @@ class CentreCropView:
         self.crop_ratio = crop_ratio
 
     def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """uint8 (C, H, W) to uint8 (C, height, width); draws nothing."""
+        """(C, H, W) to (C, height, width) of the same type; draws nothing."""
         height_px, width_px = pixels.shape[-2:]
         least_height_px, least_width_px = (int(side / self.crop_ratio) for side in self.size_px)
         if least_height_px * width_px >= least_width_px * height_px:
-            resized_px = [least_height_px, least_height_px * width_px // height_px]
+            resized_px = least_height_px, least_height_px * width_px // height_px
         else:
-            resized_px = [least_width_px * height_px // width_px, least_width_px]
-        resized = TF.resize(pixels, resized_px, InterpolationMode.BICUBIC, antialias=True)
+            resized_px = least_width_px * height_px // width_px, least_width_px
+        resized = _resize(pixels, resized_px, InterpolationMode.BICUBIC)
         crop: Tensor = TF.center_crop(resized, list(self.size_px))
         return crop.contiguous()
 
@@ -118,6 +122,7 @@ class AugmentedView:
     """timm's training augmentation up to, and without, normalisation and random erasing.
 
     Random resized crop (bicubic), flip and RandAugment; erasing and mixing follow on the device.
+    RandAugment needs 8 bits of gray or RGB; without it, any pixels will do.
     """
 
     def __init__(
@@ -140,26 +145,61 @@ class AugmentedView:
             flip_probability: Of a horizontal flip.
             auto_augment: timm's notation, e.g. "rand-m9-mstd0.5-inc1", or None.
         """
-        self.transform = create_transform(
-            (3, *size_px),
-            is_training=True,
-            use_prefetcher=True,  # ends in uint8, leaving normalisation and erasing to the device
-            scale=(crop_scale[0], crop_scale[1]),
-            ratio=(crop_aspect[0], crop_aspect[1]),
-            hflip=flip_probability,
-            auto_augment=auto_augment,
-            color_jitter=0.0,
+        self.plain = RandomCropView(
+            size_px,
+            crop_scale=crop_scale,
+            crop_aspect=crop_aspect,
+            flip_probability=flip_probability,
             interpolation="bicubic",
-            mean=tuple(mean),
         )
-        for operation in _operations(self.transform):
-            if operation.name.startswith("Posterize"):
-                operation.aug_fn = _posterize
+        self.auto_augment = auto_augment
+        if auto_augment is not None:
+            self.transform = _timm_transform(self.plain, mean, auto_augment)
 
     def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """uint8 (C, H, W) to uint8 (C, height, width)."""
+        """(C, H, W) to (C, height, width) of the same type.
+
+        Raises:
+            UserError: If the pixels are none that `auto_augment` can change.
+        """
+        if self.auto_augment is None:
+            return self.plain(pixels, generator)
+        if pixels.dtype != torch.uint8 or len(pixels) not in (1, 3):
+            dtype = str(pixels.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{self.auto_augment} changes 1 or 3 channels of uint8, not {len(pixels)} of "
+                f"{dtype}: set augment.auto_augment=null"
+            )
         with seeded_globals(generator):
             return torch.as_tensor(np.asarray(self.transform(TF.to_pil_image(pixels))))
+
+
+def _resize(pixels: Tensor, size_px: Size, interpolation: InterpolationMode) -> Tensor:
+    """Resizes with antialiasing; 16 bits by way of float, since torch resizes 8 bits or floats."""
+    if pixels.dtype != torch.uint16:
+        resized: Tensor = TF.resize(pixels, list(size_px), interpolation, antialias=True)
+        return resized
+    levels = TF.resize(pixels.float(), list(size_px), interpolation, antialias=True)
+    return levels.round_().clamp_(0, 65535).to(torch.uint16)  # type: ignore[no-any-return]
+
+
+def _timm_transform(plain: RandomCropView, mean: Sequence[float], auto_augment: str) -> Any:
+    transform = create_transform(
+        (3, *plain.size_px),
+        is_training=True,
+        use_prefetcher=True,  # ends in uint8, leaving normalisation and erasing to the device
+        scale=(plain.crop_scale[0], plain.crop_scale[1]),
+        ratio=(plain.crop_aspect[0], plain.crop_aspect[1]),
+        hflip=plain.flip_probability,
+        auto_augment=auto_augment,
+        color_jitter=0.0,
+        interpolation="bicubic",
+        mean=tuple(mean),
+    )
+    for operation in _operations(transform):
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = _posterize
+    return transform
 
 
 def _operations(transform: Any) -> Iterator[Any]:

@@ -65,7 +65,9 @@ def main(cfg: DictConfig) -> None:
 def _data_module(
     cfg: DictConfig, readers: dict[str, Reader], size_px: tuple[int, int]
 ) -> ImageDataModule:
-    samples = partial(LabeledSamples, in_chans=cfg.data.in_chans, seed=cfg.seed)
+    samples = partial(
+        LabeledSamples, channels=cfg.data.channels, dtype=cfg.data.dtype, seed=cfg.seed
+    )
     return ImageDataModule(
         readers,
         train_samples=samples(instantiate(cfg.augment)(size_px)),

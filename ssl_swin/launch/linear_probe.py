@@ -63,7 +63,10 @@ def _batches(
     cfg: DictConfig, split: str, reader: Reader, encoder: SwinEncoder
 ) -> Iterator[tuple[Tensor, Tensor]]:
     samples = LabeledSamples(
-        CentreCropView(encoder.img_size_px), in_chans=cfg.data.in_chans, seed=cfg.seed
+        CentreCropView(encoder.img_size_px),
+        channels=cfg.data.channels,
+        dtype=cfg.data.dtype,
+        seed=cfg.seed,
     )
     placement = Placement(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
     loader = reader.eval_loader(samples, collate_labeled, placement)

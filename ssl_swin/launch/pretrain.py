@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
         f"{masked} of {units[0] * units[1]} units of {cfg.objective.mask_unit_px} px masked"
     )
     readers = open_data(cfg)
-    data = _data_module(cfg, readers, encoder, units)
+    data = pretrain_data(cfg, readers, encoder, units)
     module = PretrainModule(
         model,
         optimizer=instantiate(cfg.optim),
@@ -51,12 +51,14 @@ def main(cfg: DictConfig) -> None:
     _conclude(run, trainer)
 
 
-def _data_module(
+def pretrain_data(
     cfg: DictConfig, readers: dict[str, Reader], encoder: SwinEncoder, units: tuple[int, int]
 ) -> ImageDataModule:
+    """Loaders of masked images for an encoder, whose sizes alone matter."""
     masked_samples = partial(
         MaskedSamples,
-        in_chans=cfg.data.in_chans,
+        channels=cfg.data.channels,
+        dtype=cfg.data.dtype,
         mask_units=units,
         mask_ratio=cfg.objective.mask_ratio,
         seed=cfg.seed,

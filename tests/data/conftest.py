@@ -41,6 +41,10 @@ def identify():
     """A `make_sample` that gives (level, label, epoch)."""
 
     def identify(record: ImageRecord, epoch: int) -> tuple[int, int | None, int]:
-        return int(decode_image(record.data, 1, record.name)[0, 0, 0]), record.label, epoch
+        return (
+            int(decode_image(record.data, channels=1, dtype="uint8", name=record.name)[0, 0, 0]),
+            record.label,
+            epoch,
+        )
 
     return identify

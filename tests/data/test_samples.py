@@ -22,11 +22,13 @@ def masked_samples(seed: int = 0) -> MaskedSamples:
     view = RandomCropView(
         (32, 24), crop_scale=(0.3, 1), crop_aspect=(0.7, 1.4), flip_probability=0.5
     )
-    return MaskedSamples(view, in_chans=3, mask_units=(8, 6), mask_ratio=0.6, seed=seed)
+    return MaskedSamples(
+        view, channels=3, dtype="uint8", mask_units=(8, 6), mask_ratio=0.6, seed=seed
+    )
 
 
 def labeled_samples(seed: int = 0) -> LabeledSamples:
-    return LabeledSamples(masked_samples().view, in_chans=3, seed=seed)
+    return LabeledSamples(masked_samples().view, channels=3, dtype="uint8", seed=seed)
 
 
 def test_masked_samples__shapes_and_mask_count():
@@ -63,6 +65,23 @@ def test_samples__drawing_others_in_between_changes_nothing():
 def test_samples__label(make, label, expected):
     assert make()(record(label=label), 0).label == expected
     assert UNLABELLED == -1
+
+
+@pytest.mark.parametrize("make", [masked_samples, labeled_samples])
+def test_samples__name_is_the_records(make):
+    assert make()(record("n01/y.jpg"), 0).name == "n01/y.jpg"
+
+
+def test_samples__channels_and_type_as_asked_for():
+    file = io.BytesIO()
+    np.save(file, np.arange(5 * 40 * 50, dtype=np.uint16).reshape(5, 40, 50))
+    five_bands = ImageRecord(file.getvalue(), "npy", 1, "x.npy")
+    masked, labeled = masked_samples(), labeled_samples()
+    for make in (masked, labeled):
+        make.channels, make.dtype = 5, "uint16"
+    samples = masked(five_bands, 0), labeled(five_bands, 0)
+    assert {(s.pixels.dtype, s.pixels.shape) for s in samples} == {(torch.uint16, (5, 32, 24))}
+    assert samples[0].pixels.equal(samples[1].pixels)
 
 
 def test_labeled_samples__same_view_as_masked_ones():

@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.data.transforms import AugmentedView, CentreCropView, RandomCropView
+from ssl_swin.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (11, 15, 3), dtype=np.uint8)
 PHOTO = Image.fromarray(NOISE).resize((150, 110), Image.Resampling.BICUBIC)
@@ -138,6 +139,42 @@ def test_centre_crop_view__never_pads(crop_ratio):
             assert view(white, keyed_generator(0)).min() == 255
 
 
+# Other channels, other types
+
+
+def all_views() -> dict[str, RandomCropView | CentreCropView | AugmentedView]:
+    return {
+        "random": RandomCropView((32, 48), flip_probability=0.5, **SIMMIM),
+        "centre": CentreCropView((32, 48)),
+        "augmented": augmented_view(None, mean=5 * (0.5,)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["random", "centre", "augmented"])
+@pytest.mark.parametrize(("dtype", "scale"), [("uint8", 1), ("uint16", 257), ("float32", 1)])
+def test_views__every_band_of_every_type_as_8_bit_colours(kind, dtype, scale):
+    """A band is changed like a colour; 16 bits and floats are 8 bits but for rounding."""
+    view = all_views()[kind]
+    bands = [0, 1, 2, 1, 0]
+    pixels = (PIXELS[bands].int() * scale).to(getattr(torch, dtype))
+    for i in range(8):
+        changed = view(pixels, keyed_generator(i))
+        assert changed.dtype == pixels.dtype and changed.is_contiguous()
+        expected = view(PIXELS, keyed_generator(i))[bands].double() * scale
+        if dtype == "float32":  # bicubic may overshoot; 8 bits are clipped
+            changed = changed.clamp(0, 255)
+        assert (changed.double() - expected).abs().max() <= 2 * scale  # 8 bits round twice
+
+
+def test_views__16_bits_keep_their_precision_and_their_range():
+    levels = torch.tensor([0, 65535]).repeat_interleave(40).to(torch.uint16)
+    edges = levels.view(1, 1, 80).repeat(5, 60, 1)
+    for view in all_views().values():
+        changed = view(edges, keyed_generator(3)).int()
+        assert changed.min() == 0 and changed.max() == 65535  # no overshoot wraps round
+        assert (changed % 257).any()  # finer than 8 bits
+
+
 # AugmentedView
 
 
@@ -165,7 +202,21 @@ def test_augmented_view__follows_its_generator_alone(auto_augment):
 def test_augmented_view__without_augmentation_crops_and_resizes():
     view = augmented_view(None, flip_probability=0.0, crop_scale=(1, 1), crop_aspect=(15 / 11,) * 2)
     expected = PHOTO.resize((48, 32), Image.Resampling.BICUBIC)
-    assert view(PIXELS, keyed_generator(0)).equal(TF.pil_to_tensor(expected))
+    assert largest_difference(view(PIXELS, keyed_generator(0)), TF.pil_to_tensor(expected)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "found"),
+    [
+        (PIXELS.to(torch.uint16), "3 of uint16"),
+        (PIXELS.float(), "3 of float32"),
+        (PIXELS[[0, 1, 2, 0, 1]], "5 of uint8"),
+    ],
+)
+def test_augmented_view__refuses_what_it_cannot_change(pixels, found):
+    view = augmented_view("rand-m9-mstd0.5-inc1")
+    with pytest.raises(UserError, match=rf"not {found}: set augment\.auto_augment=null"):
+        view(pixels, keyed_generator(0))
 
 
 def test_augmented_view__augmentation_changes_the_pixels():
@@ -177,12 +228,12 @@ def test_augmented_view__augmentation_changes_the_pixels():
     assert num_changed >= 20
 
 
-@pytest.mark.parametrize("in_chans", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("auto_augment", ["rand-m10-inc1", "original-mstd3"])
-def test_augmented_view__full_strength_fails_on_no_image(auto_augment, in_chans):
-    view = augmented_view(auto_augment, mean=(0.5,) * in_chans)
-    views = [view(PIXELS[:in_chans], keyed_generator(i)) for i in range(120)]
-    assert {pixels.shape for pixels in views} == {(in_chans, 32, 48)}
+def test_augmented_view__full_strength_fails_on_no_image(auto_augment, channels):
+    view = augmented_view(auto_augment, mean=(0.5,) * channels)
+    views = [view(PIXELS[:channels], keyed_generator(i)) for i in range(120)]
+    assert {pixels.shape for pixels in views} == {(channels, 32, 48)}
 
 
 def test_augmented_view__posterising_to_no_bits_is_black():

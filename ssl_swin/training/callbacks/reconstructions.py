@@ -1,5 +1,6 @@
 """Pictures of the same held-out images while the model learns (L2)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,40 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_swin.files import atomic_path
 from ssl_swin.training.pretrain import PretrainModule
-from ssl_swin.visualize import predicted_images, reconstruction_grid
+from ssl_swin.visualize import predicted_images, reconstruction_grid, shown_bands
 
 
 class Reconstructions(Callback):
     """Draws input, masked input, prediction and error at step 0, every N steps, and at the end."""
 
-    def __init__(self, folder: str | Path, *, every_n_steps: int, num_images: int) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every_n_steps: int,
+        num_images: int,
+        bands: Sequence[int] | None = None,
+    ) -> None:
         """Sets the callback up.
 
         Args:
             folder: Where `step_*.png` go.
             every_n_steps: Optimiser steps between pictures.
             num_images: Rows of a picture.
+            bands: Channels drawn as red, green and blue; see `shown_bands`. Other than 8-bit pixels
+                are stretched to be seen.
         """
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
         self.num_images = num_images
+        self.bands = None if bands is None else list(bands)
         self._batch: Any = None
         self._last_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses bands that are not there, on every process."""
+        assert isinstance(pl_module, PretrainModule)
+        shown_bands(self.bands, pl_module.model.encoder.in_chans)
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +79,7 @@ class Reconstructions(Callback):
                 logger.log_image(key="recon/grid", images=[picture], step=step)
 
     def _picture(self, module: PretrainModule) -> Any:
-        batch = type(self._batch)(*(tensor.to(module.device) for tensor in self._batch))
+        batch = module.trainer.strategy.batch_to_device(self._batch, module.device)
         training = module.training
         module.eval()
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
@@ -72,4 +88,12 @@ class Reconstructions(Callback):
         images = module.normalized(batch.pixels)
         window_px = module.model.normalize_target_window_px
         predicted = predicted_images(output.prediction, images, window_px)
-        return reconstruction_grid(images, batch.mask, predicted, module.mean, module.std)
+        return reconstruction_grid(
+            images,
+            batch.mask,
+            predicted,
+            module.mean,
+            module.std,
+            bands=self.bands,
+            stretch=batch.pixels.dtype != torch.uint8,
+        )
