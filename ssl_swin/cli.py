@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ssl_swin import __version__
-from ssl_swin.commands import pack
+from ssl_swin.commands import index, pack
 from ssl_swin.errors import UserError
 
-COMMANDS = (pack,)
+COMMANDS = (index, pack)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,11 +17,17 @@ import yaml
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 
-# What may differ when a run is continued: nothing here changes what is learned.
+# What may differ when a run is continued. With other devices, batch_size and accumulation change so
+# that their product stays; if it does not, the run says so.
 MAY_CHANGE = (
     "resume",
+    "batch_size",
     "num_workers",
     "data.root",
+    "data.index_dir",
+    "data.cache",
+    "data.max_bad_samples",
+    "data.max_bad_ratio",
     "data.prepare",
     "data.how_to_make",
     "logger",
@@ -29,6 +35,7 @@ MAY_CHANGE = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
+    "trainer.accumulate_grad_batches",
     "trainer.strategy",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
@@ -57,6 +64,7 @@ class RunFolder:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.backbone = self.path / "backbone"
         self.results = self.path / "results.json"
+        self.batch_digest = self.path / "batch_digest"
         self._identity = self.path / "run_id"
 
     def checkpoint_to_resume(self, resume: str, config: Mapping[str, Any]) -> Path | None:

@@ -1,13 +1,16 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import ssl_swin
 from ssl_swin.cli import main
 from ssl_swin.data.index import load_index
+from ssl_swin.data.shards import ShardSource
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_pack__says_what_it_did_and_what_comes_next(
     num_train = load_index(out).num_samples("train")
     assert num_train + num_val == 6
     assert capsys.readouterr().out.splitlines() == [
-        f"train: {num_train} images in 3 shards",
+        f"train: {num_train} images in {-(-num_train // 2)} shards",
         f"val: {num_val} images in 1 shard, held out of train",
         "classes: 2",
         f"left out: 1 unreadable image, listed in {out}/skipped.txt",
@@ -55,6 +58,43 @@ def test_pack__no_labels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert list(load_index(out).splits) == ["train"]
 
 
+def test_pack__images_that_are_not_8_bit_colour(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "maps").mkdir()
+    for number in range(4):
+        levels = np.full((12, 32, 40), 0.5 * number, np.float32)
+        np.save(tmp_path / "maps" / f"{number}.npy", levels)
+    Image.new("RGB", (8, 8)).save(tmp_path / "maps" / "legend.png")
+    out = tmp_path / "out"
+    options = ["--max-short-side-px", "16", "--verify", "--val-ratio", "0", "--workers", "0"]
+    assert main(["pack", str(tmp_path / "maps"), str(out), *options]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == (
+        "images of 12 channels, float32: data.channels, data.dtype, data.mean and data.std must "
+        f"say so; see: ssl-swin stats {out}"
+    )
+    shapes = {
+        np.load(io.BytesIO(record.data)).shape
+        for record in ShardSource(load_index(out), "train")
+        if record.extension == "npy"
+    }
+    assert shapes == {(12, 16, 20)}
+
+
+def test_pack__val_labels(photos: Path, tmp_path: Path) -> None:
+    folder = photos.rename(tmp_path / "train").parent
+    (folder / "val").mkdir()
+    for name, level in {"2.png": 20, "1.png": 10}.items():
+        Image.new("L", (8, 8), level).save(folder / "val" / name)
+    (tmp_path / "labels.txt").write_text("b\na\n")
+    out = tmp_path / "out"
+    options = ["--val-labels", str(tmp_path / "labels.txt"), "--workers", "0"]
+    assert main(["pack", str(folder), str(out), *options]) == 0
+    val = ShardSource(load_index(out), "val")
+    levels = {Image.open(io.BytesIO(data)).getpixel((0, 0)): label for data, _, label, _ in val}
+    assert levels == {10: 1, 20: 0}
+
+
 def test_main__mistake_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pack", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
@@ -62,13 +102,26 @@ def test_main__mistake_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture
     assert printed.err == f"ssl-swin: {tmp_path}/absent does not exist. Give a folder of images\n"
 
 
-def test_main__interrupted(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main__interrupted(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ssl_swin.data.pack.write_index", interrupt)
-    assert main(["pack", str(photos), str(tmp_path / "out"), "--workers", "0"]) == 130
-    assert not (tmp_path / "out").exists()
+    out = tmp_path / "out"
+    assert main(["pack", str(photos), str(out), "--workers", "0"]) == 130
+    kept = len(list(out.glob("*.tar")))
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"{kept} of 7 shards are done: the same command goes on from there",
+        "ssl-swin: interrupted",
+    ]
+    monkeypatch.undo()
+    assert main(["pack", str(photos), str(out), "--workers", "0"]) == 0
+    assert len(list(out.glob("*.tar"))) == kept
 
 
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["pack", "only-one"], ["pack", "--x"]])

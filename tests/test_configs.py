@@ -46,7 +46,7 @@ PRETRAINING = [(g, o) for g in GROUPS for o in options(g) if o not in FOR_FINETU
 
 @pytest.mark.parametrize(("group", "option"), PRETRAINING)
 def test_pretrain__composes_with_every_option(group: str, option: str) -> None:
-    root = ["data.root=somewhere"] if option in ("shards", "folder") else []
+    root = ["data.root=somewhere"] if option in ("shards", "folder", "remote") else []
     assert resolved(composed("pretrain", f"{group}={option}", *root))
 
 

@@ -17,6 +17,7 @@ L0 = {
     "ssl_swin.pixels",
     "ssl_swin.schedules",
     "ssl_swin.data.batch",
+    "ssl_swin.data.order",
     "ssl_swin.data.records",
     "ssl_swin.data.rng",
     "ssl_swin.data.tar",

@@ -2,7 +2,14 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssl_swin.data.index import ShardIndex
+
+NUM_PROBED = 16  # images looked at to tell whether the set is of 8-bit colour pictures
 
 
 def add_parser(
@@ -11,13 +18,19 @@ def add_parser(
     """Describes the command."""
     parser = commands.add_parser(
         "pack",
-        help="pack a folder of images into WebDataset shards",
-        description="Packs images into WebDataset shards, shuffled, with an index. Sub-folders are "
-        "classes; sub-folders named train, val, test are splits. Reads ImageNet-22k's tars and "
-        "CIFAR-10's binary archive as they are.",
+        help="pack images into WebDataset shards",
+        description="Packs images into WebDataset shards, shuffled over the whole set, with an "
+        "index. Cut short by whatever means, the same command goes on where it ended, to the same "
+        "bytes.",
+        epilog="IMAGES may be: a folder, where sub-folders are classes, or splits if named train, "
+        "val, test; ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
+        "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
+        "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
+        "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "
+        "taken as stored, here as in training: EXIF rotation and colour profiles have no effect.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="images, in sub-folders or not")
+    parser.add_argument("images", type=Path, help="a folder or file, see below")
     parser.add_argument("out", type=Path, help="folder for the shards; created if need be")
     parser.add_argument(
         "--shard-samples", type=int, help="images per shard (1000, or fewer for a small set)"
@@ -28,7 +41,23 @@ def add_parser(
         default=0.02,
         help="share of train to hold out where there is no val split",
     )
-    parser.add_argument("--no-labels", action="store_true", help="sub-folders are not classes")
+    parser.add_argument("--no-labels", action="store_true", help="leave labels out")
+    parser.add_argument(
+        "--val-labels",
+        type=Path,
+        metavar="FILE",
+        help="class names of val images that have none, one per line, by sorted image names",
+    )
+    parser.add_argument(
+        "--max-short-side-px",
+        type=int,
+        metavar="N",
+        help="scale larger images down to this shorter side (JPEG stays JPEG, of quality 92; other "
+        "8-bit images become PNG, all else .npy)",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="decode every image, not only its header"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the order of the images")
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
     return parser
@@ -36,18 +65,25 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
-    from ssl_swin.data.pack import SKIPPED_NAME, pack
+    from ssl_swin.data.pack import pack
+    from ssl_swin.data.plan import SKIPPED_NAME
     from ssl_swin.data.sources import open_sources
 
-    sources = open_sources(args.folder, labelled=not args.no_labels)
-    report = pack(
-        sources,
-        args.out,
-        shard_samples=args.shard_samples,
-        val_ratio=args.val_ratio,
-        seed=args.seed,
-        num_workers=args.workers,
-    )
+    sources = open_sources(args.images, not args.no_labels, args.val_labels)
+    try:
+        report = pack(
+            sources,
+            args.out,
+            shard_samples=args.shard_samples,
+            val_ratio=args.val_ratio,
+            seed=args.seed,
+            max_short_side_px=args.max_short_side_px,
+            verify=args.verify,
+            num_workers=args.workers,
+        )
+    except KeyboardInterrupt as interrupt:
+        print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
+        raise
     index = report.index
     for split, shards in index.splits.items():
         num_images = index.num_samples(split)
@@ -57,7 +93,26 @@ def run(args: argparse.Namespace) -> None:
     if report.skipped:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
+    _advise_on_values(index, args.out)
     print(f"next: python pretrain.py data=shards {shlex.quote(f'data.root={args.out}')}")
+
+
+def _advise_on_values(index: "ShardIndex", out: Path) -> None:
+    """Says what must be set for images other than 8-bit colour, judging by most of the first."""
+    from collections import Counter
+
+    from ssl_swin.data.decode import probe_image
+    from ssl_swin.data.shards import ShardSource
+
+    source = ShardSource(index, "train")
+    infos = [probe_image(source[number].data) for number in range(min(NUM_PROBED, len(source)))]
+    [(kind, _)] = Counter((info.channels, info.dtype) for info in infos).most_common(1)
+    if kind != (3, "uint8"):
+        channels, dtype = kind
+        print(
+            f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
+            f"data.mean and data.std must say so; see: ssl-swin stats {shlex.quote(str(out))}"
+        )
 
 
 def _count(number: int, noun: str) -> str:

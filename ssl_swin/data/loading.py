@@ -1,16 +1,15 @@
-"""The seam between readers of images and training: loaders that know their epoch and length (L1).
+"""The seam between readers of images and training (L1).
 
-A reader (`data/stream.py`, `data/folder.py`) gives loaders for one split. Every rank gets the same
-number of training batches; evaluation sees each image exactly once over all ranks.
+A reader (`data/indexed.py`, `data/stream.py`) gives loaders for one split. Every rank gets the same
+number of training batches; evaluation sees each image once over all ranks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ssl_swin.data.records import ImageRecord
 
@@ -27,6 +26,30 @@ class Placement:
     rank: int
     world_size: int
 
+    @property
+    def global_batch_size(self) -> int:
+        """Images per batch over all ranks."""
+        return self.batch_size * self.world_size
+
+
+class BadSample(NamedTuple):
+    """An image that could not be read, decoded or prepared."""
+
+    name: str
+    reason: str
+
+
+class Loader(Protocol):
+    """Batches of one split on one rank."""
+
+    bad_samples: list[BadSample]  # found so far; whoever reports them takes them out
+
+    def __len__(self) -> int:
+        """Batches of one iteration."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Hands out batches."""
+
 
 class Reader(Protocol):
     """Gives loaders over the images of one split."""
@@ -34,48 +57,63 @@ class Reader(Protocol):
     classes: tuple[str, ...]
     num_samples: int
     fingerprint: str  # changes when the images do
-    caveat: str  # what training on this reader cannot promise
+    caveat: str  # what training on this reader cannot promise; empty if there is nothing
 
     def describe(self) -> str:
         """Says in one line what is read."""
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int
-    ) -> "EpochLoader":
+    ) -> Loader:
         """Shuffled batches, a new order every epoch, without the last partial batch."""
 
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement
-    ) -> "EpochLoader":
+    ) -> Loader:
         """Every image once, always in the same order, dealt out over the ranks."""
 
 
-class EpochLoader:
-    """A loader that tells its workers which epoch it is when iteration really begins.
+def start_workers(
+    dataset: "Dataset[Any]",
+    placement: Placement,
+    *,
+    sampler: Iterable[Any] | None = None,
+    batch_size: int | None = None,
+    collate: Collate | None = None,
+) -> "DataLoader[Any]":
+    """Gives torch's loader as all readers use it: its own generator, workers of one thread.
 
-    Lightning calls `iter` before it knows the epoch it resumes in, so the epoch is read at the
-    first `next`. It travels by shared memory, which reaches workers that persist between epochs.
+    Args:
+        dataset: Gives whole batches, or with `batch_size` samples.
+        placement: Says how many workers.
+        sampler: What to ask a map-style dataset for.
+        batch_size: Samples per batch; None if the dataset gives whole batches.
+        collate: Makes a batch of samples; with `batch_size`.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=placement.num_workers,
+        persistent_workers=placement.num_workers > 0,
+        collate_fn=collate or _as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # its own, so that the global stream is not consumed
+    )
+
+
+class WorkerOwner:
+    """Lets Lightning end the worker processes of a wrapped loader after a run.
+
+    It looks for `_iterator`. Left to the garbage collector, every worker would be waited for in
+    vain for five seconds.
     """
 
-    def __init__(self, loader: "DataLoader[Any]", epoch_cell: Tensor, num_batches: int) -> None:
-        self.loader = loader
-        self.epoch_cell = epoch_cell
-        self.num_batches = num_batches
-        self.current_epoch: Callable[[], int] = lambda: 0
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[Any]:
-        self.epoch_cell.fill_(self.current_epoch())
-        yield from self.loader
+    loader: "DataLoader[Any]"
 
     @property
     def _iterator(self) -> Any:
-        """What holds the worker processes, under the name by which Lightning ends them after a run.
-
-        Left to the garbage collector, every worker would be waited for in vain for five seconds.
-        """
         return self.loader._iterator
 
     @_iterator.setter
@@ -83,37 +121,8 @@ class EpochLoader:
         self.loader._iterator = iterator
 
 
-def shared_epoch() -> Tensor:
-    """Gives an integer that worker processes see change."""
-    epoch = torch.zeros((), dtype=torch.int64)
-    epoch.share_memory_()  # type: ignore[no-untyped-call]
-    return epoch
-
-
-def make_loader(
-    dataset: "Dataset[Any]",
-    epoch_cell: Tensor,
-    placement: Placement,
-    collate: Collate,
-    *,
-    num_batches: int,
-    sampler: "Sampler[list[int]] | None" = None,
-) -> EpochLoader:
-    """Wraps a dataset: by batches of indices from `sampler`, or by consecutive samples without."""
-    batching = (
-        {"batch_size": placement.batch_size} if sampler is None else {"batch_sampler": sampler}
-    )
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        num_workers=placement.num_workers,
-        persistent_workers=placement.num_workers > 0,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
-        generator=torch.Generator(),  # its own, so that the global stream is not consumed
-        **batching,
-    )
-    return EpochLoader(loader, epoch_cell, num_batches)
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _one_thread(worker_id: int) -> None:

@@ -1,41 +1,25 @@
 """Writing WebDataset shards, several at a time (L1)."""
 
 import io
-import multiprocessing
-import os
 import re
-import signal
 import tarfile
-import threading
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from ssl_swin.data.index import Shard
-from ssl_swin.data.records import ImageRecord, Source
+from ssl_swin.data.decode import probe_image
+from ssl_swin.data.index import Extents, Shard
+from ssl_swin.data.indexing import scan_shard
+from ssl_swin.data.parallel import ordered_map
+from ssl_swin.data.plan import PackOptions, ShardJob
+from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, Source
+from ssl_swin.data.shrink import decode_stored, shrink_image
+from ssl_swin.data.tar import group_samples, scan_tar
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
-
-
-class ShardJob(NamedTuple):
-    """One shard to be written."""
-
-    split: str
-    source: str  # of which split; for held-out images it is "train"
-    number: int  # of the shard in its split
-    first: int  # place of its first image in the split
-    images: NDArray[np.int64]  # which images of the source, in order
-
-    @property
-    def name(self) -> str:
-        """File name."""
-        return f"{self.split}-{self.number:06d}.tar"
 
 
 class SkippedImage(NamedTuple):
@@ -49,124 +33,155 @@ class WrittenShard(NamedTuple):
     """What came of a job; a shard without a readable image is not kept."""
 
     shard: Shard
+    extents: Extents
     skipped: list[SkippedImage]
 
 
-def write_shards(
-    jobs: Sequence[ShardJob],
-    sources: Mapping[str, Source],
-    folder: Path,
-    *,
-    num_workers: int,
-    progress: bool,
-) -> list[WrittenShard]:
-    """Writes each shard whole or not at all.
+class ShardWriter:
+    """Does the jobs of a plan.
 
     Members are `SPLIT-PLACE.EXTENSION` and, for a labelled image, `SPLIT-PLACE.cls`. They carry no
     times or owners: the same images give the same bytes.
 
     Args:
-        jobs: What to write.
         sources: By the name that jobs use.
         folder: Where to write.
-        num_workers: Processes; 0 is this one.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        In the order of `jobs`.
-
-    Raises:
-        UserError: If a shard cannot be written, such as on a full disk.
+        options: Of the packing.
     """
-    if num_workers > 0:
-        return _write_in_pool(jobs, sources, folder, num_workers, progress)
-    written = []
-    with _progress_bar(jobs, progress) as bar:
-        for job in jobs:
-            written.append(_write_shard(job, sources[job.source], folder))
-            bar.update(len(job.images))
-    return written
+
+    def __init__(self, sources: Mapping[str, Source], folder: Path, options: PackOptions) -> None:
+        self.sources = sources
+        self.folder = folder
+        self.options = options
+
+    def write_all(
+        self, jobs: Sequence[ShardJob], *, num_workers: int, progress: bool
+    ) -> list[WrittenShard]:
+        """Writes each shard whole or not at all; those that are there are kept.
+
+        Args:
+            jobs: What to write.
+            num_workers: Processes; 0 is this one.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            In the order of `jobs`.
+
+        Raises:
+            UserError: If a shard cannot be written, such as on a full disk.
+        """
+        kept = {job.name for job in jobs if (self.folder / job.name).exists()}
+        done = []
+        with _Progress(jobs, kept, show=progress) as bar:
+            for job, written in zip(
+                jobs, ordered_map(self, jobs, num_workers=num_workers), strict=True
+            ):
+                done.append(written)
+                bar.count(job, written)
+        return done
+
+    def __call__(self, job: ShardJob) -> WrittenShard:
+        """Writes one shard, unless it is there."""
+        path = self.folder / job.name
+        written = (self._keep(job, path) if path.exists() else None) or self._write(job, path)
+        if written.shard.num_samples == 0:
+            path.unlink(missing_ok=True)
+        return written
+
+    def _write(self, job: ShardJob, path: Path) -> WrittenShard:
+        skipped = []
+        try:
+            with (
+                atomic_path(path) as temporary,
+                tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
+            ):
+                for place in range(job.first, job.first + len(job.images)):
+                    record = self._read(job, place)
+                    if isinstance(record, SkippedImage):
+                        skipped.append(record)
+                    else:
+                        _add_sample(archive, job.key(place), record)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        shard, extents = scan_shard(path)
+        if shard.num_samples != len(job.images) - len(skipped):
+            raise UserError(f"{path} does not hold what was written to it: check the disk")
+        return WrittenShard(shard, extents, skipped)
+
+    def _keep(self, job: ShardJob, path: Path) -> WrittenShard | None:
+        """Finds out what an earlier process wrote; None if that is to be written anew."""
+        try:
+            shard, extents = scan_shard(path)
+        except UserError:
+            return None
+        skipped = []
+        if shard.num_samples < len(job.images):
+            for place in _missing_places(job, path):
+                record = self._read(job, place)
+                if not isinstance(record, SkippedImage):
+                    return None
+                skipped.append(record)
+        if shard.num_samples + len(skipped) != len(job.images):
+            return None
+        return WrittenShard(shard, extents, skipped)
+
+    def _read(self, job: ShardJob, place: int) -> ImageRecord | SkippedImage:
+        """Reads an image, and makes sure that training will be able to."""
+        index = int(job.images[place - job.first])
+        try:
+            record = self.sources[job.source][index]
+        except OSError as error:
+            return SkippedImage(str(error.filename or f"image {index}"), str(error.strerror))
+        if record.extension not in IMAGE_EXTENSIONS:
+            return SkippedImage(record.name, "its content is of no known kind of image")
+        try:
+            info = probe_image(record.data)
+            if self.options.verify:
+                decode_stored(record, info)
+            if self.options.max_short_side_px is not None:
+                record = shrink_image(record, info, self.options.max_short_side_px)
+        except ValueError as error:
+            return SkippedImage(record.name, _describe(error.__cause__ or error))
+        return record
 
 
-def _progress_bar(jobs: Sequence[ShardJob], show: bool) -> "tqdm[None]":
-    num_images = sum(len(job.images) for job in jobs)
-    return tqdm(total=num_images, desc="packing", unit="image", disable=not show)
+class _Progress:
+    """A bar with images/s, MB/s, the time left and the number of images left out."""
+
+    def __init__(self, jobs: Sequence[ShardJob], kept: set[str], *, show: bool) -> None:
+        self._kept = kept
+        self._num_skipped = self._num_bytes = 0
+        self._start_s = time.monotonic()
+        self._bar = tqdm(
+            desc="packing",
+            total=sum(len(job.images) for job in jobs),
+            initial=sum(len(job.images) for job in jobs if job.name in kept),
+            unit=" images",
+            disable=not show,
+        )
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def count(self, job: ShardJob, written: WrittenShard) -> None:
+        self._num_skipped += len(written.skipped)
+        if job.name not in self._kept:
+            self._num_bytes += written.shard.num_bytes
+            self._bar.update(len(job.images))
+        rate = self._num_bytes / 1e6 / (time.monotonic() - self._start_s)
+        self._bar.set_postfix_str(f"{rate:.1f} MB/s, {self._num_skipped} bad", refresh=False)
 
 
-def _write_in_pool(
-    jobs: Sequence[ShardJob],
-    sources: Mapping[str, Source],
-    folder: Path,
-    num_workers: int,
-    progress: bool,
-) -> list[WrittenShard]:
-    pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(sources,))
-    try:
-        futures = {pool.submit(_write_in_worker, job, folder): job for job in jobs}
-        with _progress_bar(jobs, progress) as bar:  # it starts a thread: only after the processes
-            for done in as_completed(futures):
-                done.result()
-                bar.update(len(futures[done].images))
-        return [future.result() for future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)  # waits for the shards that are being written
+def _missing_places(job: ShardJob, path: Path) -> list[int]:
+    keys = {key for key, _ in group_samples(scan_tar(path).members)}
+    places = range(job.first, job.first + len(job.images))
+    return [place for place in places if job.key(place) not in keys]
 
 
-_worker_sources: dict[str, Source] = {}  # sent once, as they may list millions of images
-
-
-def _start_worker(sources: Mapping[str, Source]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker_sources.update(sources)
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _write_in_worker(job: ShardJob, folder: Path) -> WrittenShard:
-    return _write_shard(job, _worker_sources[job.source], folder)
-
-
-def _write_shard(job: ShardJob, source: Source, folder: Path) -> WrittenShard:
-    path = folder / job.name
-    skipped = []
-    try:
-        with (
-            atomic_path(path) as temporary,
-            tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
-        ):
-            for place, index in enumerate(job.images, job.first):
-                record = _read_image(source, int(index))
-                if isinstance(record, SkippedImage):
-                    skipped.append(record)
-                else:
-                    _add_sample(archive, f"{job.split}-{place:09d}", record)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    shard = Shard(job.name, path.stat().st_size, len(job.images) - len(skipped))
-    if shard.num_samples == 0:
-        path.unlink()
-    return WrittenShard(shard, skipped)
-
-
-def _read_image(source: Source, index: int) -> ImageRecord | SkippedImage:
-    try:
-        record = source[index]
-    except OSError as error:
-        return SkippedImage(str(error.filename or f"image {index}"), str(error.strerror))
-    try:
-        Image.open(io.BytesIO(record.data)).close()
-    except Exception as error:  # PIL's plugins raise almost anything on a file that is damaged
-        return SkippedImage(record.name, _describe(error))
-    return record
-
-
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     text = re.sub(r" object at 0x[0-9a-fA-F]+", "", str(error))  # differs from run to run
     return f"{type(error).__name__}: {' '.join(text.split())}"
 

@@ -1,22 +1,25 @@
-"""Where images to be packed come from: a folder, whatever its layout (L1)."""
+"""Where images to be packed come from: any layout that data sets are handed around in (L1)."""
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ssl_swin.data.archives import CifarBinarySource, SynsetTarsSource, is_cifar
+from ssl_swin.data.archives import TarSource, inner_tars, tar_parts
+from ssl_swin.data.cifar import CifarBinarySource, is_cifar
+from ssl_swin.data.image_folder import FolderSource, scan_folder
+from ssl_swin.data.index import INDEX_NAME, PLAN_NAME, open_index
+from ssl_swin.data.labelled import LabelledSource, label_by_name
 from ssl_swin.data.records import (
     IMAGE_EXTENSIONS,
     SPLIT_NAMES,
     ImageRecord,
     Source,
     extension_of,
-    fingerprint,
 )
-from ssl_swin.data.tar import group_samples, scan_tar
+from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.tables import is_saved_dataset, open_parquet, open_saved_dataset
+from ssl_swin.data.tar import TarMember, group_samples, scan_tar
 from ssl_swin.errors import UserError
 
 __all__ = [
@@ -25,84 +28,55 @@ __all__ = [
     "FolderSource",
     "ImageRecord",
     "Source",
-    "SynsetTarsSource",
+    "TarSource",
     "common_classes",
     "open_sources",
 ]
 
 
-class FolderSource:
-    """Image files in a folder and its sub-folders, hidden ones left out, in sorted order.
-
-    If every image lies below a sub-folder, the names of the first-level sub-folders that hold
-    images are the classes. An image that lies directly in `root` makes the source unlabelled.
-    """
-
-    def __init__(self, root: str | os.PathLike[str], labelled: bool = True) -> None:
-        """Lists the files.
-
-        Args:
-            root: The folder.
-            labelled: Whether sub-folders mean classes.
-
-        Raises:
-            UserError: If there is no image, or a folder cannot be read.
-        """
-        self.root = Path(root)
-        paths = list(_image_files(self.root))
-        if not paths:
-            looked_for = " ".join(f".{extension}" for extension in IMAGE_EXTENSIONS)
-            raise UserError(
-                f"no images in {root} (looked for {looked_for} in it and its sub-folders)"
-            )
-        in_classes = labelled and all("/" in path for path in paths)
-        folders = [path.partition("/")[0] for path in paths] if in_classes else []
-        self.classes: tuple[str, ...] = tuple(sorted(set(folders)))
-        self._labels = _labels(folders, self.classes)
-        # An array: touching the strings of a list would copy its pages into every worker process.
-        self._paths = np.array([os.fsencode(path) for path in paths])
-        self.fingerprint = fingerprint(self.classes, b"\0".join(self._paths))
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> ImageRecord:
-        path = os.fsdecode(bytes(self._paths[index]))
-        label = int(self._labels[index]) if self.classes else None
-        return ImageRecord((self.root / path).read_bytes(), extension_of(path), label, path)
-
-
-def open_sources(path: str | os.PathLike[str], labelled: bool = True) -> dict[str, Source]:
+def open_sources(
+    path: str | os.PathLike[str],
+    labelled: bool = True,
+    val_labels: str | os.PathLike[str] | None = None,
+) -> dict[str, Source]:
     """Recognises the layout of a data set on disk and opens its splits.
 
-    CIFAR-10's binary version gives "train" and "val"; a folder of one tar per class gives "train";
-    sub-folders that are all named like splits give a split each; any other folder is "train".
+    - A folder of images is "train", with sub-folders as classes; sub-folders that are all named
+      like splits give a split each.
+    - ILSVRC2012_img_train.tar, a tar of one tar per class, is "train", as is a folder of one tar
+      per class (ImageNet-22k). Any other tar of images has no labels. In a folder, a word of the
+      tars' names may say the split: ILSVRC2012's two tars give "train" and "val".
+    - Parquet files, and what `save_to_disk` of Hugging Face's `datasets` wrote: `data/tables.py`.
+    - The binary versions of CIFAR-10 and CIFAR-100 give "train" and "val".
+    - Shards are opened by their index, to be shuffled anew.
 
     Args:
-        path: A folder, or CIFAR-10's archive.
-        labelled: Whether folder and tar names mean classes.
+        path: A folder or a file.
+        labelled: Whether to take labels from it.
+        val_labels: File with the class names of "val", or of "train" if it is alone, where the
+            layout has none: one per line, in the order of the sorted names of the images.
 
     Returns:
         Sources by split: "train" always, "val" and "test" where the layout has them.
 
     Raises:
-        UserError: If nothing is there, it holds no image or is damaged, or the splits' classes
-            differ.
+        UserError: If nothing is there, it holds no image or is damaged, the splits' classes
+            differ, there is no split to train on, or `val_labels` does not fit.
     """
     root = Path(path)
     if not root.exists():
         raise UserError(f"{root} does not exist. Give a folder of images")
-    if root.is_file() or is_cifar(root):
-        return {split: CifarBinarySource(root, split, labelled) for split in ("train", "val")}
-    folders, files = _visible_entries(root)
-    if not folders and _are_synset_tars(root, files):
-        return {"train": SynsetTarsSource(root, labelled)}
-    split_folders = _split_folders(root, folders, files)
-    if not split_folders:
-        return {"train": FolderSource(root, labelled)}
-    sources: dict[str, Source] = {
-        split: FolderSource(folder, labelled) for split, folder in split_folders.items()
-    }
+    sources = _open_file(root, labelled) if root.is_file() else _open_folder(root, labelled)
+    if "train" not in sources and len(sources) == 1:
+        sources = dict(zip(["train"], sources.values(), strict=True))
+    if "train" not in sources:
+        raise UserError(f"{root} has the splits {', '.join(sources)}, and none to train on")
+    if val_labels is not None:
+        split = "val" if "val" in sources else "train"
+        if not labelled or sources[split].classes:
+            raise UserError("--val-labels is for images without labels, not beside --no-labels")
+        classes = sources["train"].classes
+        sources[split] = label_by_name(sources[split], Path(val_labels), classes)
     common_classes(sources)
     return sources
 
@@ -116,51 +90,76 @@ def common_classes(sources: Mapping[str, Source]) -> tuple[str, ...]:
     (first, source), *others = sources.items()
     for split, other in others:
         if other.classes != source.classes:
+            way_out = "" if other.classes else ", give those of val by --val-labels"
             raise UserError(
                 f"the splits differ in their classes: {first} has {len(source.classes)}, {split} "
                 f"has {len(other.classes)} ({_difference(first, source, split, other)}). Make the "
-                "class folders equal, or leave the labels out: ssl-swin pack --no-labels"
+                f"class folders equal{way_out}, or leave the labels out: ssl-swin pack --no-labels"
             )
     return source.classes
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    """Walks in sorted order; yields paths relative to `folder`, with forward slashes."""
-    for entry in _scan(folder):
-        if entry.is_dir():
-            if not _is_loop(entry):
-                yield from (f"{entry.name}/{path}" for path in _image_files(Path(entry.path)))
-        elif extension_of(entry.name) in IMAGE_EXTENSIONS:
-            yield entry.name
+def _open_file(path: Path, labelled: bool) -> dict[str, Source]:
+    if extension_of(path.name) == "parquet":
+        return {**open_parquet(path.parent, [path], labelled)}
+    if extension_of(path.name) == "tar":
+        members = scan_tar(path).members
+        if _are_samples(members):
+            raise UserError(f"{path} is a shard of samples. Give the folder of all shards")
+        if any(extension_of(member.name) in ("tar", *IMAGE_EXTENSIONS) for member in members):
+            return {"train": _open_tars([path], labelled)}
+    return {split: CifarBinarySource(path, split, labelled) for split in ("train", "val")}
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-    return sorted(entries, key=lambda entry: entry.name)
-
-
-def _is_loop(entry: os.DirEntry[str]) -> bool:
-    path = Path(entry.path)
-    return entry.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
-
-
-def _visible_entries(root: Path) -> tuple[list[str], list[str]]:
-    entries = _scan(root)
+def _open_folder(root: Path, labelled: bool) -> dict[str, Source]:
+    if is_cifar(root):
+        return {split: CifarBinarySource(root, split, labelled) for split in ("train", "val")}
+    if is_saved_dataset(root):
+        return {**open_saved_dataset(root, labelled)}
+    entries = scan_folder(root)
     folders = [entry.name for entry in entries if entry.is_dir()]
-    return folders, [entry.name for entry in entries if not entry.is_dir()]
+    files = [entry.name for entry in entries if not entry.is_dir()]
+    if tables := _tables(root, folders):
+        return {**open_parquet(root, tables, labelled)}
+    tars = [root / name for name in files if extension_of(name) == "tar"]
+    if tars and not folders and not _images(files):
+        return _open_folder_of_tars(root, files, tars, labelled)
+    split_folders = _split_folders(root, folders, files) or {"train": root}
+    return {split: FolderSource(folder, labelled) for split, folder in split_folders.items()}
 
 
-def _are_synset_tars(root: Path, files: list[str]) -> bool:
-    tars = [name for name in files if name.endswith(".tar")]
-    if not tars or any(extension_of(name) in IMAGE_EXTENSIONS for name in files):
-        return False
-    samples = group_samples(scan_tar(root / tars[0]).members)
-    if "index.json" in files or any(len(members) > 1 for _, members in samples):
-        raise UserError(f"{root} holds shards already: train on them with data=shards")
-    return True
+def _open_folder_of_tars(
+    root: Path, files: list[str], tars: list[Path], labelled: bool
+) -> dict[str, Source]:
+    if {INDEX_NAME, PLAN_NAME} & set(files) or _are_samples(scan_tar(tars[0]).members):
+        index = open_index(root)
+        shards = {split: ShardSource(index, split) for split in index.splits}
+        return {**shards} if labelled else {s: LabelledSource(shards[s]) for s in shards}
+    splits: dict[str | None, list[Path]] = {}
+    for tar in tars:
+        words = re.findall("[a-z]+", tar.stem.lower())
+        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+        splits.setdefault(split, []).append(tar)
+    if None in splits:  # then these are names of classes
+        return {"train": TarSource(tar_parts(tars), labelled)}
+    return {split: _open_tars(group, labelled) for split, group in splits.items() if split}
+
+
+def _are_samples(members: list[TarMember]) -> bool:
+    """Tells a shard, with labels or other things beside images, from a tar of images."""
+    images = set(IMAGE_EXTENSIONS)
+    samples = (set(extensions) for _, extensions in group_samples(members))
+    return any(sample & images and sample - images for sample in samples)
+
+
+def _open_tars(paths: list[Path], labelled: bool) -> TarSource:
+    inner = [part for path in paths for part in inner_tars(path)]
+    return TarSource(inner, labelled) if inner else TarSource(tar_parts(paths), labelled=False)
+
+
+def _tables(root: Path, folders: list[str]) -> list[Path]:
+    within = [root / name for name in folders if name.lower() in ("data", *SPLIT_NAMES)]
+    return [file for folder in (root, *within) for file in sorted(folder.glob("*.parquet"))]
 
 
 def _split_folders(root: Path, folders: list[str], files: list[str]) -> dict[str, Path]:
@@ -170,8 +169,7 @@ def _split_folders(root: Path, folders: list[str], files: list[str]) -> dict[str
         return {}
     if len(set(splits)) < len(splits):
         raise UserError(f"{root} has two folders for one split: {', '.join(folders)}. Join them")
-    loose = [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
-    if loose:
+    if loose := _images(files):
         raise UserError(
             f"{root} has images both in split folders ({', '.join(folders)}) and beside them "
             f"({_some(loose)}). Move those into one of the folders"
@@ -179,9 +177,8 @@ def _split_folders(root: Path, folders: list[str], files: list[str]) -> dict[str
     return {split: root / name for split, name in zip(splits, folders, strict=True) if split}
 
 
-def _labels(folders: list[str], classes: tuple[str, ...]) -> NDArray[np.int32]:
-    label_of = {name: label for label, name in enumerate(classes)}
-    return np.array([label_of[folder] for folder in folders], dtype=np.int32)
+def _images(files: list[str]) -> list[str]:
+    return [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
 
 
 def _difference(first: str, source: Source, second: str, other: Source) -> str:

@@ -1,50 +1,90 @@
 """Streaming WebDataset shards through the `webdataset` package (L1).
 
-Shards are dealt out to ranks and their workers, read one after another, and shuffled in a buffer.
-Who reads fewer images starts over until everyone has the same number of batches, so an epoch
-repeats a few images and misses a few. What a sample looks like is exact; which samples an epoch
-holds is not.
+For sources that cannot be indexed, such as a pipe. Shards are dealt out to ranks and their workers,
+read one after another, and shuffled in a buffer. Who reads fewer images starts over until everyone
+has the same number of batches, so an epoch repeats a few images and misses a few. What a sample
+looks like is exact; which samples an epoch holds is not.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
+import torch
 import webdataset as wds
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ssl_swin.data.index import ShardIndex
 from ssl_swin.data.loading import (
+    BadSample,
     Collate,
-    EpochLoader,
     MakeSample,
     Placement,
-    make_loader,
-    shared_epoch,
+    WorkerOwner,
+    start_workers,
 )
 from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.errors import UserError
 
 SHUFFLE_BUFFER = 2000  # samples, still encoded, per worker
+MOST_TRIES = 16  # images in a row that may fail
+
+
+class EpochLoader(WorkerOwner):
+    """A loader that tells its workers which epoch it is when iteration really begins.
+
+    Lightning calls `iter` before it knows the epoch it resumes in, so the epoch is read at the
+    first `next`. It travels by shared memory, which reaches workers that persist between epochs.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]", epoch_cell: Tensor, num_batches: int) -> None:
+        self.loader = loader
+        self.epoch_cell = epoch_cell
+        self.num_batches = num_batches
+        self.current_epoch: Callable[[], int] = lambda: 0
+        self.bad_samples: list[BadSample] = []  # stays empty: nobody can count them
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        self.epoch_cell.fill_(self.current_epoch())
+        yield from self.loader
 
 
 class StreamReader:
-    """Loaders over one split of a folder of shards."""
+    """Loaders over one split, given as anything that webdataset opens: paths, URLs, pipes."""
 
     caveat = (
-        "an epoch may repeat or miss a few images, and a run resumed inside an epoch reshuffles it"
+        "read as a stream: an epoch may repeat or miss a few images, a run resumed inside an epoch "
+        "reshuffles it, an image that cannot be read is left out uncounted, and a shard that was "
+        "cut short ends without a word"
     )
 
-    def __init__(self, index: ShardIndex, split: str) -> None:
-        # An empty shard would be read over and over for the sake of an image.
-        self.shards = [index.root / s.name for s in index.splits[split] if s.num_samples > 0]
-        self.classes = index.classes
-        self.num_samples = index.num_samples(split)
-        self.fingerprint = index.fingerprint
+    def __init__(
+        self,
+        shards: Sequence[str],
+        *,
+        num_samples: int,
+        classes: tuple[str, ...] = (),
+        fingerprint: str = "unknown",
+    ) -> None:
+        """Sets the reader up.
+
+        Args:
+            shards: One tar each.
+            num_samples: In all shards together; it decides how long an epoch is.
+            classes: Names by label.
+            fingerprint: Of the images, where it is known.
+        """
+        self.shards = shards
+        self.num_samples = num_samples
+        self.classes = classes
+        self.fingerprint = fingerprint
 
     def describe(self) -> str:
         """Says in one line what is read."""
@@ -65,16 +105,15 @@ class StreamReader:
             )
         workers = min(placement.num_workers, len(self.shards) // placement.world_size)
         placement = Placement(placement.batch_size, workers, placement.rank, placement.world_size)
-        num_batches = self.num_samples // (placement.batch_size * placement.world_size)
-        epoch = shared_epoch()
+        num_batches = self.num_samples // placement.global_batch_size
+        epoch = _shared_epoch()
         stream = ShuffledStream(self.shards, make_sample, placement, epoch, num_batches, seed)
-        return make_loader(stream, epoch, placement, collate, num_batches=num_batches)
+        return _epoch_loader(stream, epoch, placement, collate, num_batches)
 
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement
     ) -> EpochLoader:
         """Every image once, dealt out over ranks and workers."""
-        epoch = shared_epoch()
         stream = OrderedStream(self.shards, make_sample, placement)
         share = len(range(placement.rank, self.num_samples, placement.world_size))
         # Every worker deals its own batches and may end on a partial one.
@@ -83,7 +122,36 @@ class StreamReader:
             -(-len(range(worker, share, consumers)) // placement.batch_size)
             for worker in range(consumers)
         )
-        return make_loader(stream, epoch, placement, collate, num_batches=num_batches)
+        return _epoch_loader(stream, _shared_epoch(), placement, collate, num_batches)
+
+
+def stream_split(index: ShardIndex, split: str) -> StreamReader:
+    """Opens one split of a folder of shards as a stream."""
+    return StreamReader(
+        # An empty shard would be read over and over for the sake of an image.
+        [str(index.root / shard.name) for shard in index.splits[split] if shard.num_samples],
+        num_samples=index.num_samples(split),
+        classes=index.classes,
+        fingerprint=index.fingerprint,
+    )
+
+
+def _epoch_loader(
+    stream: "IterableDataset[Any]",
+    epoch_cell: Tensor,
+    placement: Placement,
+    collate: Collate,
+    num_batches: int,
+) -> EpochLoader:
+    loader = start_workers(stream, placement, batch_size=placement.batch_size, collate=collate)
+    return EpochLoader(loader, epoch_cell, num_batches)
+
+
+def _shared_epoch() -> Tensor:
+    """Gives an integer that worker processes see change."""
+    epoch = torch.zeros((), dtype=torch.int64)
+    epoch.share_memory_()  # type: ignore[no-untyped-call]
+    return epoch
 
 
 class ShuffledStream(IterableDataset[Any]):
@@ -91,7 +159,7 @@ class ShuffledStream(IterableDataset[Any]):
 
     def __init__(
         self,
-        shards: Sequence[Path],
+        shards: Sequence[str],
         make_sample: MakeSample,
         placement: Placement,
         epoch: Tensor,
@@ -110,8 +178,8 @@ class ShuffledStream(IterableDataset[Any]):
         epoch = int(self.epoch)
         my_batches = len(range(worker, self.num_batches, num_workers))
         records = self._records(epoch, worker, num_workers)
-        for record in islice(records, my_batches * self.placement.batch_size):
-            yield self.make_sample(record, epoch)
+        samples = _good_samples(records, self.make_sample, epoch)
+        yield from islice(samples, my_batches * self.placement.batch_size)
 
     def _records(self, epoch: int, worker: int, num_workers: int) -> Iterator[ImageRecord]:
         """Reads this worker's shards over and over, in a new order each time."""
@@ -128,7 +196,7 @@ class OrderedStream(IterableDataset[Any]):
     """This worker's share of the evaluation samples, each once."""
 
     def __init__(
-        self, shards: Sequence[Path], make_sample: MakeSample, placement: Placement
+        self, shards: Sequence[str], make_sample: MakeSample, placement: Placement
     ) -> None:
         self.shards = shards
         self.make_sample = make_sample
@@ -138,28 +206,48 @@ class OrderedStream(IterableDataset[Any]):
         worker, num_workers = _worker()
         first = self.placement.rank + self.placement.world_size * worker
         step = self.placement.world_size * num_workers
-        for record in islice(read_records(self.shards), first, None, step):
-            yield self.make_sample(record, 0)
+        records = islice(read_records(self.shards), first, None, step)
+        yield from _good_samples(records, self.make_sample, epoch=0)
 
 
 def read_records(
-    shards: Sequence[Path], shuffle: random.Random | None = None
+    shards: Sequence[str], shuffle: random.Random | None = None
 ) -> Iterator[ImageRecord]:
-    """Reads the samples of local shards with the webdataset package.
+    """Reads the samples of shards with the webdataset package.
 
     Args:
-        shards: Tar files, in the order to read.
+        shards: Tars, in the order to read.
         shuffle: Source of a buffered shuffle; None keeps the order.
     """
-    stages = [wds.SimpleShardList([str(path) for path in shards]), wds.tarfile_to_samples()]
+    stages = [wds.SimpleShardList(list(shards)), wds.tarfile_to_samples()]
     if shuffle is not None:
         stages.append(wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=shuffle))
     for sample in wds.DataPipeline(*stages):
         yield _to_record(sample)
 
 
+def _good_samples(
+    records: Iterable[ImageRecord], make_sample: MakeSample, epoch: int
+) -> Iterator[Any]:
+    """Leaves out what cannot be decoded, unless nothing can."""
+    num_failed = 0
+    for record in records:
+        try:
+            sample = make_sample(record, epoch)
+        except Exception as error:  # a damaged file may raise almost anything
+            num_failed += 1
+            if num_failed == MOST_TRIES:
+                raise UserError(
+                    f"{num_failed} images in a row cannot be read, the last is {record.name}: "
+                    f"{error}"
+                ) from error
+        else:
+            num_failed = 0
+            yield sample
+
+
 def _to_record(sample: dict[str, Any]) -> ImageRecord:
-    name = f"{Path(sample['__url__']).name}:{sample['__key__']}"
+    name = f"{PurePosixPath(sample['__url__']).name}:{sample['__key__']}"
     for extension in sample:
         if extension.lower() in IMAGE_EXTENSIONS:
             label = int(sample["cls"]) if "cls" in sample else None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-_BLOCK = 512  # bytes; headers are one block, data is padded to whole blocks
+BLOCK = 512  # bytes; a header is one block, data is padded to whole blocks
 _MAX_PADDING = 1 << 20  # bytes of zeros from the end marker on; tar writes up to 10 KiB by default
 
 # Type flags. Data of a member with any other flag is stepped over.
@@ -44,8 +44,18 @@ class _Damage(Exception):
     """Carries the sentence for `TarScan.problem`."""
 
 
-def scan_tar(path: str | os.PathLike[str]) -> TarScan:
+def scan_tar(
+    path: str | os.PathLike[str], *, start: int = 0, num_bytes: int | None = None
+) -> TarScan:
     """Lists the regular files of an uncompressed tar, reading one header for each.
+
+    Args:
+        path: The file.
+        start: First byte of the tar, where it is a member of another.
+        num_bytes: Length of the tar; None takes all that follows `start`.
+
+    Returns:
+        The members' offsets, and the bytes that a problem names, count from the start of the file.
 
     Raises:
         OSError: If the file cannot be opened or read; damage is reported, not raised.
@@ -53,13 +63,13 @@ def scan_tar(path: str | os.PathLike[str]) -> TarScan:
     members: list[TarMember] = []
     problem = None
     with Path(path).open("rb") as file:
-        num_bytes = os.fstat(file.fileno()).st_size
+        length = os.fstat(file.fileno()).st_size - start if num_bytes is None else num_bytes
         try:
-            for member in _walk(file, num_bytes):
+            for member in _walk(file, start, start + length):
                 members.append(member)
         except _Damage as damage:
             problem = str(damage)
-    return TarScan(num_bytes, members, problem)
+    return TarScan(length, members, problem)
 
 
 def group_samples(
@@ -86,65 +96,68 @@ def group_samples(
     return samples
 
 
-def _walk(file: BinaryIO, num_bytes: int) -> Iterator[TarMember]:
-    position = 0
+def header_name(header: bytes) -> str:
+    """Gives the name in a header; a long one is cut, for it stands in an extended header before."""
+    name = _text(header[:100])
+    is_ustar = header[257:263] == b"ustar\0"  # GNU tar keeps other things in the prefix field
+    prefix = _text(header[345:500]) if is_ustar else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _walk(file: BinaryIO, position: int, end: int) -> Iterator[TarMember]:
     extended: dict[str, str] = {}  # what extended headers say of the next member
-    while (header := _read_header(file, position, num_bytes)) is not None:
-        flag, data = header[156:157], position + _BLOCK
+    while (header := _read_header(file, position, end)) is not None:
+        flag, data = header[156:157], position + BLOCK
         try:
             size = 0 if flag in _WITHOUT_DATA else _member_size(header, extended)
-            name = extended.get("path") or _header_name(header)
-            if data + size > num_bytes:
-                end = f"ends at byte {data + size}, file has {num_bytes}"
-                raise _Damage(f"member {name!r} {end}: truncated")
+            name = extended.get("path") or header_name(header)
+            if data + size > end:
+                raise _Damage(
+                    f"member {name!r} ends at byte {data + size}, file has {end}: truncated"
+                )
             if flag in (_LONG_NAME, _PAX):
                 extended |= _read_extended(flag, _read(file, data, size))
         except ValueError:
-            raise _bad_header(position, num_bytes) from None
+            raise _bad_header(position, end) from None
         if flag == _SPARSE:
             raise _Damage(f"member {name!r} at byte {position} is a sparse file: not supported")
         if flag in _FILES and not name.endswith("/"):
             yield TarMember(name, data, size)
         if flag not in (_LONG_NAME, _PAX, *_ABOUT_OTHERS):
             extended = {}
-        position = data + -(-size // _BLOCK) * _BLOCK
+        position = data + -(-size // BLOCK) * BLOCK
 
 
-def _read_header(file: BinaryIO, position: int, num_bytes: int) -> bytes | None:
+def _read_header(file: BinaryIO, position: int, end: int) -> bytes | None:
     """Reads and checks one header; None at a sound end of the archive."""
-    header = _read(file, position, _BLOCK)
+    header = _read(file, position, max(0, min(BLOCK, end - position)))
     if not header:
-        raise _Damage("no end-of-archive marker: cut at a member boundary")
-    if len(header) < _BLOCK:
-        raise _Damage(f"header at byte {position} ends at byte {num_bytes}: truncated")
+        raise _Damage(
+            f"no end-of-archive marker, the file ends at byte {end}: cut at a member boundary"
+        )
+    if len(header) < BLOCK:
+        raise _Damage(f"header at byte {position} ends at byte {end}: truncated")
     if not any(header):
-        _check_end(file, position, num_bytes)
+        _check_end(file, position, end)
         return None
     try:
         stored = _number(header[148:156])
     except ValueError:
-        raise _bad_header(position, num_bytes) from None
+        raise _bad_header(position, end) from None
     if stored != sum(header[:148]) + 8 * ord(" ") + sum(header[156:]):
-        raise _bad_header(position, num_bytes)
+        raise _bad_header(position, end)
     return header
 
 
-def _check_end(file: BinaryIO, position: int, num_bytes: int) -> None:
+def _check_end(file: BinaryIO, position: int, end: int) -> None:
     """Tells the end marker from a hole of zeros and from an archive with another appended."""
-    rest = num_bytes - position
+    rest = end - position
     if rest > _MAX_PADDING or any(_read(file, position, rest)):
-        raise _Damage(f"end-of-archive marker at byte {position} of {num_bytes}: more data follows")
+        raise _Damage(f"end-of-archive marker at byte {position} of {end}: more data follows")
 
 
-def _bad_header(position: int, num_bytes: int) -> _Damage:
-    return _Damage(f"bad tar header at byte {position} of {num_bytes}")
-
-
-def _header_name(header: bytes) -> str:
-    name = _text(header[:100])
-    is_ustar = header[257:263] == b"ustar\0"  # GNU tar keeps other things in the prefix field
-    prefix = _text(header[345:500]) if is_ustar else ""
-    return f"{prefix}/{name}" if prefix else name
+def _bad_header(position: int, end: int) -> _Damage:
+    return _Damage(f"bad tar header at byte {position} of {end}")
 
 
 def _member_size(header: bytes, extended: dict[str, str]) -> int:

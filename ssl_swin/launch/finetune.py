@@ -42,6 +42,7 @@ def main(cfg: DictConfig) -> None:
         schedule=instantiate(cfg.schedule),
         mean=list(cfg.data.mean),
         std=list(cfg.data.std),
+        seed=cfg.seed,
         **cfg.mixing,
     )
     data = _data_module(cfg, readers, encoder.img_size_px)

@@ -44,6 +44,7 @@ def main(cfg: DictConfig) -> None:
         schedule=instantiate(cfg.schedule),
         mean=list(cfg.data.mean),
         std=list(cfg.data.std),
+        seed=cfg.seed,
     )
     trainer = make_trainer(run)
     fit(run, trainer, module, data)

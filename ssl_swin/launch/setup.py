@@ -8,19 +8,21 @@ from typing import Any
 
 from filelock import FileLock
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.backbone import check_same_architecture, load_backbone
 from ssl_swin.data.loading import Reader
+from ssl_swin.data.order import OrderConstants
 from ssl_swin.data.readers import open_readers
 from ssl_swin.encoders import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.runs import RunFolder, flatten
+from ssl_swin.training.callbacks.batch_digest import BatchDigest
 from ssl_swin.training.checkpoint_io import AtomicCheckpointIO
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
@@ -103,11 +105,16 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
         data.root,
         data.reader,
         how_to_make=data.how_to_make or "",
+        order=OrderConstants(**data.order),
         val_ratio=data.get("val_ratio", 0.0),
+        index_dir=data.index_dir,
+        cache=data.cache,
+        num_samples=data.num_samples,
     )
     for split, reader in readers.items():
         say(f"{split}: {reader.describe()}")
-    say(f"note: {readers['train'].caveat}")
+    if readers["train"].caveat:
+        say(f"note: {readers['train'].caveat}")
     return readers
 
 
@@ -185,12 +192,18 @@ def make_trainer(run: Run) -> Trainer:
     """Lightning's trainer with the run's callbacks and checkpoints; `fit` adds the loggers."""
     trainer: Trainer = instantiate(
         run.cfg.trainer,
-        callbacks=[instantiate(callback) for callback in run.cfg.callbacks.values()],
+        callbacks=_callbacks(run),
         logger=False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run.folder.path),
     )
     return trainer
+
+
+def _callbacks(run: Run) -> list[Callback]:
+    options = dict(run.cfg.callbacks)
+    digest = [BatchDigest(run.folder.batch_digest)] if options.pop("batch_digest") else []
+    return [*(instantiate(callback) for callback in options.values()), *digest]
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:

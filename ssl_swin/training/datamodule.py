@@ -1,16 +1,25 @@
 """Loaders for a run (L2)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_swin.data.loading import Collate, EpochLoader, MakeSample, Placement, Reader
+from ssl_swin.data.exact import ExactLoader, Place
+from ssl_swin.data.loading import BadSample, Collate, Loader, MakeSample, Placement, Reader
+from ssl_swin.data.stream import EpochLoader
 from ssl_swin.errors import UserError
+
+say = rank_zero_only(print)
 
 
 class ImageDataModule(LightningDataModule):
-    """Training and evaluation loaders over the splits of one data set."""
+    """Training and evaluation loaders over the splits of one data set.
+
+    The place in the training data is state of this module and not of its loader: Lightning drops
+    a loader's state if anything asks for the loader before it is restored.
+    """
 
     def __init__(
         self,
@@ -42,52 +51,125 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self._train_loader: Loader | None = None
+        self._loaders: list[Loader] = []
 
-    def train_dataloader(self) -> EpochLoader:
-        """Shuffled batches, as many on every device.
+    def train_dataloader(self) -> Loader:
+        """Shuffled batches, as many on every device; the same loader for the whole run.
 
         Raises:
             UserError: If the set is smaller than one batch.
         """
-        reader = self.readers["train"]
-        loader = reader.train_loader(
-            self.train_samples, self.collate, self._placement(), seed=self.seed
-        )
-        if not len(loader):
-            raise UserError(
-                f"{reader.num_samples} training images do not fill one batch of {self.batch_size} "
-                f"on {self._placement().world_size} device(s); lower batch_size"
+        if self._train_loader is None:
+            self.num_train_batches()
+            self._train_loader = self.readers["train"].train_loader(
+                self.train_samples, self.collate, self._placement(), seed=self.seed
             )
-        loader.current_epoch = self._current_epoch
-        return loader
+            if isinstance(self._train_loader, EpochLoader):
+                self._train_loader.current_epoch = self._current_epoch
+            self._loaders.append(self._train_loader)
+        return self._train_loader
 
-    def val_dataloader(self) -> EpochLoader | list[Any]:
+    def val_dataloader(self) -> Loader | list[Any]:
         """Every validation image once over all devices."""
         return self._eval_loader("val") if "val" in self.readers else []
 
-    def test_dataloader(self) -> EpochLoader | list[Any]:
+    def test_dataloader(self) -> Loader | list[Any]:
         """Every test image once over all devices."""
         return self._eval_loader("test") if "test" in self.readers else []
 
     def num_train_batches(self) -> int:
-        """Batches of one epoch on one device."""
-        return len(self.train_dataloader())
+        """Batches of one epoch on one device.
+
+        Raises:
+            UserError: If the set is smaller than one batch over all devices.
+        """
+        num_samples, placement = self.readers["train"].num_samples, self._placement()
+        num_batches = num_samples // placement.global_batch_size
+        if not num_batches:
+            raise UserError(
+                f"{num_samples} training images do not fill one batch of {self.batch_size} on "
+                f"{placement.world_size} device(s); lower batch_size"
+            )
+        return num_batches
 
     def held_out_batch(self, num_images: int) -> Any:
-        """The first images of the validation split (of the training split where there is none)."""
+        """The first images of the validation split (of the training split where there is none).
+
+        Raises:
+            UserError: If none of them can be read.
+        """
         reader = self.readers.get("val", self.readers["train"])
         placement = Placement(
             batch_size=min(num_images, reader.num_samples), num_workers=0, rank=0, world_size=1
         )
-        return next(iter(reader.eval_loader(self.eval_samples, self.collate, placement)))
+        loader = reader.eval_loader(self.eval_samples, self.collate, placement)
+        batch = next(iter(loader), None)
+        if batch is None:
+            name, reason = loader.bad_samples[0]
+            raise UserError(f"no held-out image can be read, the first is {name}: {reason}")
+        return batch
 
-    def plain_loader(self, split: str) -> EpochLoader:
+    def plain_loader(self, split: str) -> Loader:
         """Every image of a split once, seen as in evaluation, on one device."""
         placement = Placement(self.batch_size, self.num_workers, rank=0, world_size=1)
         return self.readers[split].eval_loader(self.eval_samples, self.collate, placement)
 
-    def _eval_loader(self, split: str) -> EpochLoader:
-        return self.readers[split].eval_loader(self.eval_samples, self.collate, self._placement())
+    def take_bad_samples(self) -> list[BadSample]:
+        """Hands over the images of this rank that could not be read since the last call."""
+        taken = [sample for loader in self._loaders for sample in loader.bad_samples]
+        for loader in self._loaders:
+            loader.bad_samples.clear()
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the training data, which is the same on all ranks."""
+        loader = self._train_loader
+        if not isinstance(loader, ExactLoader):
+            return {}
+        return {
+            **loader.place._asdict(),
+            "order": loader.order_key,
+            "fingerprint": self.readers["train"].fingerprint,
+            "num_samples": loader.num_samples,
+            "global_batch_size": loader.placement.global_batch_size,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a place, with other ranks, workers or batch sizes if need be.
+
+        Raises:
+            UserError: If the place was in other data, or in another order of it.
+        """
+        loader = self.train_dataloader()
+        if not state_dict or not isinstance(loader, ExactLoader):
+            return
+        reader = self.readers["train"]
+        if state_dict["fingerprint"] != reader.fingerprint:
+            raise UserError(
+                "the data has changed since the checkpoint, so its order cannot be continued: "
+                f"then {state_dict['num_samples']} images, fingerprint "
+                f"{state_dict['fingerprint']}; now {reader.num_samples}, {reader.fingerprint}. "
+                "Restore the data, or start a new run with another name="
+            )
+        if state_dict["order"] != loader.order_key:
+            raise UserError(
+                f"the checkpoint's images are ordered by {state_dict['order']}, this run's by "
+                f"{loader.order_key}: set seed and data.order back to continue it"
+            )
+        before, now = state_dict["global_batch_size"], loader.placement.global_batch_size
+        if before != now:
+            say(
+                f"note: batches over all devices were of {before} images and are now of {now}: the "
+                "same order of images, in other batches. Change batch_size or "
+                "trainer.accumulate_grad_batches with the devices to keep the recipe's steps"
+            )
+        loader.go_to(Place(state_dict["epoch"], state_dict["position"]))
+
+    def _eval_loader(self, split: str) -> Loader:
+        loader = self.readers[split].eval_loader(self.eval_samples, self.collate, self._placement())
+        self._loaders.append(loader)
+        return loader
 
     def _placement(self) -> Placement:
         rank, world_size = 0, 1
@@ -95,6 +177,5 @@ class ImageDataModule(LightningDataModule):
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
         return Placement(self.batch_size, self.num_workers, rank, world_size)
 
-    @property
-    def _current_epoch(self) -> Callable[[], int]:
-        return lambda: 0 if self.trainer is None else self.trainer.current_epoch
+    def _current_epoch(self) -> int:
+        return 0 if self.trainer is None else self.trainer.current_epoch

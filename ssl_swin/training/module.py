@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
 from ssl_swin.training.datamodule import ImageDataModule
@@ -29,6 +30,7 @@ class TrainingModule(LightningModule):
         schedule: Schedule,
         mean: Sequence[float],
         std: Sequence[float],
+        seed: int,
     ) -> None:
         """Puts the pieces together.
 
@@ -38,6 +40,7 @@ class TrainingModule(LightningModule):
             schedule: Of the learning rate.
             mean: Per channel, of pixel values in [0, 1].
             std: Per channel, of pixel values in [0, 1].
+            seed: Of what the model draws while it trains, such as dropped paths.
         """
         super().__init__()
         self.model = model
@@ -45,6 +48,9 @@ class TrainingModule(LightningModule):
         self.schedule = schedule
         self.mean = mean
         self.std = std
+        self.seed = seed
+        self._step = -1
+        self._batch_of_step = 0
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Turns raw pixels (B, C, H, W) into model input, on their device."""
@@ -64,6 +70,17 @@ class TrainingModule(LightningModule):
         """Drops metrics from beyond the step that a continued run starts at."""
         for logger in self._metrics_files():
             logger.forget_after(self.global_step)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Makes what is drawn for a batch a function of the step, its batch and the rank.
+
+        Dropped paths and mixing are then the same in a run that was interrupted, and in one that
+        evaluates or draws pictures at other times.
+        """
+        self._batch_of_step = 0 if self.global_step != self._step else self._batch_of_step + 1
+        self._step = self.global_step
+        key = (self.seed, "training", self._step, self._batch_of_step, self.global_rank)
+        seed_globals(keyed_generator(*key))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Brings metrics.csv up to the step that a continued run would start at."""

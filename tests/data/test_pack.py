@@ -1,22 +1,27 @@
 import io
 import json
+import multiprocessing
 import os
+import random
+import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import webdataset
 from PIL import Image
 
 from ssl_swin.data import shard_writer
-from ssl_swin.data.index import build_index, load_index
+from ssl_swin.data.decode import probe_image
+from ssl_swin.data.index import load_index
+from ssl_swin.data.indexing import build_index
 from ssl_swin.data.pack import pack
-from ssl_swin.data.sources import ImageRecord
+from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.sources import ImageRecord, open_sources
 from ssl_swin.data.tar import scan_tar
 from ssl_swin.errors import UserError
 
@@ -42,7 +47,7 @@ class GraySource:
 
 def read(folder: Path, split: str = "train") -> list[dict[str, Any]]:
     """Reads with the webdataset package."""
-    urls = [str(path) for path in load_index(folder).paths(split)]
+    urls = [str(folder / shard.name) for shard in load_index(folder).splits[split]]
     return list(webdataset.WebDataset(urls, shardshuffle=False))
 
 
@@ -77,9 +82,9 @@ def test_pack__index(tmp_path: Path) -> None:
     assert [shard.num_samples for shard in shards] == [5, 5, 5, 5, 3]
     assert report.index == load_index(tmp_path)
     assert report.index.classes == ("a", "b", "c")
-    assert set(contents(tmp_path)) == {"index.json", *(shard.name for shard in shards)}
-    (tmp_path / "index.json").unlink()
-    assert build_index(tmp_path, progress=False).splits == report.index.splits
+    names = {"index.json", "index.bin", *(shard.name for shard in shards)}
+    assert set(contents(tmp_path)) == names
+    assert build_index(tmp_path, progress=False) == report.index
 
 
 def test_pack__members_have_no_time_or_owner(tmp_path: Path) -> None:
@@ -155,24 +160,82 @@ def test_pack__drops_a_shard_without_a_readable_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_pack__no_readable_image(tmp_path: Path, num_workers: int) -> None:
-    sources = {"train": GraySource(20), "val": GraySource(3, broken=(0, 1, 2))}
-    with pytest.raises(UserError, match=r"no readable image in val: .*\d\.png \(Unidentified"):
+    sources = {"train": GraySource(3, broken=(0, 1, 2))}
+    with pytest.raises(UserError, match=r"no readable image in train: .*\d\.png \(Unidentified"):
         quietly(sources, tmp_path / "out", num_workers=num_workers)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("bug")])
-def test_pack__failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    class Failing(GraySource):
-        def __getitem__(self, index: int) -> ImageRecord:
-            if index == 17:
-                raise error
-            return super().__getitem__(index)
+class Failing(GraySource):
+    """Raises at one image."""
 
+    def __init__(self, length: int, error: BaseException, at: int) -> None:
+        super().__init__(length, broken=(2,))
+        self.error = error
+        self.at = at
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        if index == self.at:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("bug")])
+def test_pack__failure_keeps_what_is_done(tmp_path: Path, error: BaseException) -> None:
+    quietly({"train": GraySource(30, broken=(2,))}, tmp_path / "whole", shard_samples=3)
+    whole = contents(tmp_path / "whole")
+    last = gray_level(read(tmp_path / "whole")[-1])
+    out = tmp_path / "out"
+    with pytest.raises(type(error)) as info:
+        quietly({"train": Failing(30, error, at=last)}, out, shard_samples=3)
+    done = [name for name in contents(out) if name.endswith(".tar")]
+    note = f"{len(done)} of 10 shards are done: the same command goes on from there"
+    assert len(done) == 9 and info.value.__notes__ == [note]
+    assert set(contents(out)) == {*done, "plan.json"}
+    times = {name: (out / name).stat().st_mtime_ns for name in done}
+    report = quietly({"train": GraySource(30, broken=(2,))}, out, shard_samples=3)
+    assert contents(out) == whole
+    assert {name: (out / name).stat().st_mtime_ns for name in done} == times
+    assert [image.name for image in report.skipped] == ["2.png"]
+
+
+def test_pack__failure_before_the_first_shard_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(type(error)):
-        quietly({"train": Failing(30)}, tmp_path, shard_samples=3)
-    assert contents(tmp_path) == {"notes.txt": b"mine"}
+    for out in (tmp_path, tmp_path / "new"):
+        with pytest.raises(RuntimeError):
+            quietly({"train": Failing(1, RuntimeError("bug"), at=0)}, out)
+        assert contents(tmp_path) == {"notes.txt": b"mine"}
+
+
+def test_pack__mended_images(tmp_path: Path) -> None:
+    """Images that could not be read when their shard was written are packed when they can be."""
+    sources = {"train": GraySource(20, broken=(3,)), "val": GraySource(3, broken=(0, 1, 2))}
+    with pytest.raises(UserError, match=r"no readable image in val.* 4 of 5 shards are done: the"):
+        quietly(sources, tmp_path / "out", shard_samples=5)
+    whole = {"train": GraySource(20), "val": GraySource(3)}
+    quietly(whole, tmp_path / "out", shard_samples=5)
+    quietly(whole, tmp_path / "whole", shard_samples=5)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_pack__damaged_shard_and_leftovers_of_the_last_time(tmp_path: Path) -> None:
+    sources = {"train": GraySource(20, broken=(3,))}
+    quietly(sources, tmp_path / "whole", shard_samples=5)
+    whole = contents(tmp_path / "whole")
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        quietly({"train": Failing(20, RuntimeError("bug"), at=3)}, out, shard_samples=5)
+    done = next(out.glob("*.tar"))
+    done.write_bytes(done.read_bytes()[:3000])
+    (out / f".{done.name}.abcd1234.tmp").write_text("half")
+    (out / ".notes.tmp").write_text("mine")
+    with pytest.raises(RuntimeError):
+        quietly({"train": Failing(20, RuntimeError("bug"), at=3)}, out, shard_samples=5)
+    assert not list(out.glob(".train*"))
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["sources"] == {"train": {"images": 20, "fingerprint": "gray 20"}}
+    quietly(sources, out, shard_samples=5)
+    assert contents(out) == {**whole, ".notes.tmp": b"mine"}
 
 
 def test_pack__full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +255,7 @@ def test_pack__full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("index.json", "already holds shards. Choose an empty folder"),
         ("train-000000.tar", "already holds shards. Choose an empty folder"),
-        ("plan.json", "a packing cut short. Choose an empty folder"),
+        ("plan.json", r"cannot read .*plan\.json \(Expecting value.*Delete the folder"),
     ],
 )
 def test_pack__folder_in_use(tmp_path: Path, name: str, message: str) -> None:
@@ -210,6 +273,7 @@ def test_pack__folder_in_use(tmp_path: Path, name: str, message: str) -> None:
         ({"val_ratio": -0.1}, r"must be in \[0, 1\), got -0\.1"),
         ({"val_ratio": float("nan")}, r"must be in \[0, 1\), got nan"),
         ({"val_ratio": 0.9}, "holding out 0.9 of 3 images leaves none to train on"),
+        ({"max_short_side_px": 0}, "the shorter side must be at least 1 px, got 0"),
         ({"seed": -1}, "the seed must not be negative, got -1"),
         ({"num_workers": -1}, "number of workers must not be negative, got -1"),
     ],
@@ -226,39 +290,203 @@ def test_pack__classes_that_differ(tmp_path: Path) -> None:
         quietly(sources, tmp_path / "out")
 
 
-SLOW_PACKING = """
-import sys, time
-from ssl_swin.data.pack import pack
-from ssl_swin.data.sources import ImageRecord
-class Slow:
-    classes, fingerprint = (), "slow"
-    def __len__(self):
-        return 200
-    def __getitem__(self, index):
-        time.sleep(0.02)
-        return ImageRecord(b"P5 1 1 255 x", "ppm", None, str(index))
-pack({"train": Slow()}, sys.argv[1], shard_samples=20, progress=False)
-"""
+def test_pack__other_plan(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        quietly({"train": Failing(9, RuntimeError("bug"), at=2)}, tmp_path, shard_samples=1)
+    before = contents(tmp_path)
+    changed = (
+        "begun otherwise: max_short_side_px was None, is 8; num_shards was 9, is 8; "
+        "seed was 0, is 3; sources.train.fingerprint was gray 9, is gray 8; "
+        "sources.train.images was 9, is 8"
+    )
+    with pytest.raises(UserError, match=changed):
+        quietly({"train": GraySource(8)}, tmp_path, shard_samples=1, seed=3, max_short_side_px=8)
+    assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("send", [signal.SIGINT, signal.SIGKILL])
-def test_pack__interrupted(tmp_path: Path, send: signal.Signals) -> None:
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", SLOW_PACKING, str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    while not list(out.glob("*.tar")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    plan = json.loads((out / "plan.json").read_text())
-    assert plan["sources"] == {"train": "slow"}
-    if send == signal.SIGINT:
-        os.killpg(process.pid, send)  # as a terminal does it: parent and workers
-        _, errors = process.communicate()  # its end means that the workers have ended too
-        assert errors.count(b"Traceback") == 1 and b"KeyboardInterrupt" in errors
-        assert not out.exists()
-    else:
+def test_pack__two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_swin.data.pack.LOCK_WAIT_S", 0.05)
+
+    class Nested(GraySource):
+        def __getitem__(self, index: int) -> ImageRecord:
+            with pytest.raises(UserError, match=f"another process is packing to {tmp_path}"):
+                quietly({"train": GraySource(3)}, tmp_path)
+            return super().__getitem__(index)
+
+    assert quietly({"train": Nested(1)}, tmp_path).num_packed == 1
+
+
+class Slow(GraySource):
+    def __getitem__(self, index: int) -> ImageRecord:
+        time.sleep(0.004)
+        return super().__getitem__(index)
+
+
+def pack_slowly(out: Path, num_workers: int) -> None:
+    os.setpgid(0, 0)  # so that a signal can reach the workers as well
+    sources = {"train": Slow(90, broken=(5, 50, 51)), "test": Slow(20, broken=(7,))}
+    quietly(sources, out, shard_samples=4, val_ratio=0.1, num_workers=num_workers)
+
+
+def start(out: Path, num_workers: int, num_shards: int) -> multiprocessing.process.BaseProcess:
+    """Starts packing, and returns when a number of shards are there."""
+    process = multiprocessing.get_context("fork").Process(
+        target=pack_slowly, args=(out, num_workers), daemon=False
+    )
+    process.start()
+    while len(list(out.glob("*.tar"))) < num_shards:
+        assert process.is_alive()
+        time.sleep(0.001)
+    return process
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pack__killed_many_times(tmp_path: Path, num_workers: int) -> None:
+    moments = random.Random(num_workers)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for num_shards in (1, 4, 9, 15, 21, 26):
+        process = start(out, num_workers, num_shards)
+        time.sleep(0.03 * moments.random())
         process.kill()
-        process.communicate()
-        with pytest.raises(UserError, match="cut short"):
-            quietly({"train": GraySource(3)}, out)
+        process.join()
+        assert (out / "plan.json").exists() and not (out / "index.json").exists()
         assert all(scan_tar(path).problem is None for path in out.glob("*.tar"))
+    for folder in (whole, out):
+        process = start(folder, num_workers, num_shards=0)
+        process.join()
+        assert process.exitcode == 0
+    assert contents(out) == contents(whole)
+    assert len(list(whole.glob("*.tar"))) == 29
+    assert (whole / "skipped.txt").read_text().count("\n") == 4
+
+
+def test_pack__interrupted(tmp_path: Path) -> None:
+    process = start(tmp_path, num_workers=2, num_shards=3)
+    os.killpg(process.pid or 0, signal.SIGINT)  # as a terminal does it: parent and workers
+    process.join()
+    assert process.exitcode == 1
+    names = set(contents(tmp_path))
+    assert "plan.json" in names
+    assert all(name == "plan.json" or name.endswith(".tar") for name in names)
+
+
+# What images become
+
+
+class OneImage(GraySource):
+    """A single image."""
+
+    def __init__(self, data: bytes, extension: str = "png") -> None:
+        super().__init__(1)
+        self.data = data
+        self.extension = extension
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        return ImageRecord(self.data, self.extension, 0, "one")
+
+
+def encoded(array: np.ndarray, kind: str, **options: Any) -> bytes:
+    content = io.BytesIO()
+    if kind == "npy":
+        np.save(content, array)
+    else:
+        Image.fromarray(array).save(content, kind, **options)
+    return content.getvalue()
+
+
+def noise(*shape: int, dtype: str = "uint8") -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, 256, shape)
+    return (values * 200).astype(dtype) if dtype == "uint16" else values.astype(dtype)
+
+
+def packed(folder: Path, data: bytes, extension: str, **options: Any) -> tuple[str, bytes]:
+    """Packs one image; gives what became of it."""
+    report = quietly({"train": OneImage(data, extension)}, folder, **options)
+    record = ShardSource(report.index, "train")[0]
+    return record.extension, record.data
+
+
+@pytest.mark.parametrize(
+    ("array", "kind", "expected"),
+    [
+        (noise(40, 60, 3), "jpeg", "jpg"),
+        (noise(60, 40), "jpeg", "jpg"),
+        (noise(40, 60, 3), "webp", "jpg"),
+        (noise(40, 60, 4), "webp", "png"),  # JPEG has no alpha
+        (noise(40, 60, 3), "png", "png"),
+        (noise(40, 60, 4), "png", "png"),
+        (noise(40, 60, dtype="uint16"), "png", "npy"),
+        (noise(3, 40, 60), "npy", "png"),
+        (noise(7, 40, 60), "npy", "npy"),
+        (noise(2, 40, 60, dtype="uint16"), "npy", "npy"),
+        (noise(5, 40, 60, dtype="float32"), "npy", "npy"),
+        (noise(1, 40, 60, dtype="int16"), "npy", "npy"),
+    ],
+)
+def test_pack__max_short_side(tmp_path: Path, array: np.ndarray, kind: str, expected: str) -> None:
+    data = encoded(array, kind)
+    extension, small = packed(tmp_path / "small", data, kind, max_short_side_px=20)
+    info, was = probe_image(small), probe_image(data)
+    assert extension == expected
+    assert sorted((info.height_px, info.width_px)) == [20, 30]
+    assert (info.height_px < info.width_px) == (was.height_px < was.width_px)
+    assert info.channels == was.channels
+    assert info.dtype == (was.dtype if was.dtype != "int16" else "float32")
+    kept = packed(tmp_path / "kept", data, kind, max_short_side_px=40)
+    assert kept[1] == data
+
+
+def test_pack__max_short_side_averages(tmp_path: Path) -> None:
+    """A ramp keeps its slope and its mean, whatever the type; nothing is clipped or rescaled."""
+    ramp = np.tile(np.arange(64) * 1000.0, (32, 1))
+    for dtype in ("uint16", "float32"):
+        folder = tmp_path / dtype
+        data = encoded(ramp.astype(dtype)[None], "npy")
+        _, small = packed(folder, data, "npy", max_short_side_px=16)
+        values = np.load(io.BytesIO(small))
+        assert values.dtype == dtype and values.shape == (1, 16, 32)
+        assert values.mean() == pytest.approx(ramp.mean(), rel=1e-4)
+        np.testing.assert_allclose(np.diff(values[0, 0, 2:-2].astype(float)), 2000, atol=1)
+
+
+def test_pack__jpeg_quality(tmp_path: Path) -> None:
+    smooth = np.asarray(
+        Image.fromarray(noise(8, 8, 3)).resize((256, 256), Image.Resampling.BICUBIC)
+    )
+    data = encoded(smooth, "jpeg", quality=98)
+    _, small = packed(tmp_path, data, "jpg", max_short_side_px=128)
+    expected = encoded(np.zeros((8, 8, 3), np.uint8), "jpeg", quality=92)
+    assert (
+        Image.open(io.BytesIO(small)).quantization == Image.open(io.BytesIO(expected)).quantization
+    )
+    reference = Image.open(io.BytesIO(data)).resize((128, 128), Image.Resampling.BILINEAR)
+    difference = np.asarray(reference, float) - np.asarray(Image.open(io.BytesIO(small)), float)
+    assert np.abs(difference).mean() < 2
+
+
+def test_pack__verify(tmp_path: Path) -> None:
+    """A cut JPEG has a sound header: only decoding it tells."""
+    data = encoded(noise(40, 60, 3), "jpeg")[:-500]
+    assert packed(tmp_path / "unverified", data, "jpg") == ("jpg", data)
+    with pytest.raises(UserError, match=r"no readable image .*one \(OSError: .*truncated"):
+        packed(tmp_path / "verified", data, "jpg", verify=True)
+
+
+def test_pack__shards_shuffled_anew(tmp_path: Path) -> None:
+    quietly({"train": GraySource(40)}, tmp_path / "a", val_ratio=0.1)
+    quietly(open_sources(tmp_path / "a"), tmp_path / "b", seed=1)
+    for split, number in {"train": 36, "val": 4}.items():
+        first, second = read(tmp_path / "a", split), read(tmp_path / "b", split)
+        assert len(first) == number
+        labels = [{gray_level(s): int(s["cls"]) for s in samples} for samples in (first, second)]
+        assert labels[0] == labels[1]
+    assert list(map(gray_level, read(tmp_path / "a"))) != list(
+        map(gray_level, read(tmp_path / "b"))
+    )
+    assert load_index(tmp_path / "b").classes == ("a", "b", "c")
+
+
+def test_pack__progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack({"train": GraySource(12, broken=(3,))}, tmp_path, num_workers=0)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert re.search(r"packing: 100%.* 12/12 \[\S+<00:00, .*images/s, \d+\.\d MB/s, 1 bad\]", last)

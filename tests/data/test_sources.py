@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_swin.data.archives import tar_parts
 from ssl_swin.data.sources import (
     CifarBinarySource,
     FolderSource,
-    SynsetTarsSource,
+    TarSource,
     common_classes,
     open_sources,
 )
@@ -34,6 +35,10 @@ def write_tar(path: Path, names: list[str]) -> Path:
             header.size = len(content)
             archive.addfile(header, io.BytesIO(content))
     return path
+
+
+def synset_tars(root: Path) -> TarSource:
+    return TarSource(tar_parts(list(root.glob("*.tar"))))
 
 
 # FolderSource
@@ -93,7 +98,7 @@ def test_folder_source__no_images(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-# SynsetTarsSource
+# TarSource
 
 
 def test_synset_tars__reads_in_place(tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ def test_synset_tars__reads_in_place(tmp_path: Path) -> None:
     write_tar(tmp_path / "n01.tar", ["n01_5.JPEG", "README.txt", "._n01_9.JPEG", "n01_10.JPEG"])
     write_tar(tmp_path / "n03.tar", [])
     write_tar(tmp_path / "n04.tar", ["n04_1.JPEG", "n04_2.JPEG"])
-    source = SynsetTarsSource(tmp_path)
+    source = synset_tars(tmp_path)
     assert source.classes == ("n01", "n02", "n03", "n04")
     assert len(source) == 5
     assert [tuple(source[i]) for i in range(5)] == [
@@ -125,13 +130,13 @@ def test_synset_tars__truncated(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "n01.tar", ["n01_5.JPEG", "n01_6.JPEG"])
     path.write_bytes(path.read_bytes()[:1024])
     with pytest.raises(UserError, match=r"n01\.tar: no end-of-archive marker"):
-        SynsetTarsSource(tmp_path)
+        synset_tars(tmp_path)
 
 
 def test_synset_tars__no_images(tmp_path: Path) -> None:
     write_tar(tmp_path / "n01.tar", ["README"])
     with pytest.raises(UserError, match="no images in the tars"):
-        SynsetTarsSource(tmp_path)
+        synset_tars(tmp_path)
 
 
 # CifarBinarySource
@@ -245,10 +250,11 @@ def test_open_sources__flat_val_beside_classes(tmp_path: Path) -> None:
 def test_open_sources__tars_and_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "synsets" / "n01.tar", ["n01_5.JPEG", "n01_6.JPEG"])
     write_files(tmp_path / "synsets", "words.txt")
-    assert isinstance(open_sources(tmp_path / "synsets")["train"], SynsetTarsSource)
+    assert isinstance(open_sources(tmp_path / "synsets")["train"], TarSource)
     write_tar(tmp_path / "shards" / "0.tar", ["0.jpg", "0.cls"])
-    with pytest.raises(UserError, match="holds shards already: train on them with data=shards"):
-        open_sources(tmp_path / "shards")
+    write_tar(tmp_path / "shards" / "val-0.tar", ["1.jpg", "1.cls"])
+    with pytest.raises(UserError, match=r"0\.tar is a shard of samples. Give the folder"):
+        open_sources(tmp_path / "shards" / "0.tar")
 
 
 @pytest.mark.parametrize(

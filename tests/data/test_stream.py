@@ -8,9 +8,11 @@ import pytest
 import webdataset as wds
 
 from ssl_swin.data import stream
-from ssl_swin.data.index import build_index, load_index
-from ssl_swin.data.loading import EpochLoader, Placement
-from ssl_swin.data.stream import StreamReader, read_records
+from ssl_swin.data.index import load_index
+from ssl_swin.data.indexing import build_index
+from ssl_swin.data.loading import Placement
+from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.stream import EpochLoader, read_records, stream_split
 from ssl_swin.errors import UserError
 
 LEVELS = set(range(23))  # five shards, of 5 images and the last of 3
@@ -20,7 +22,7 @@ LEVELS = set(range(23))  # five shards, of 5 images and the last of 3
 def train_loader(shards, identify):
     def train_loader(rank: int = 0, world_size: int = 1, num_workers: int = 0, **keys: int):
         """Opens a loader of (level, label, epoch); `keys` are seed and epoch."""
-        reader = StreamReader(load_index(shards), "train")
+        reader = stream_split(load_index(shards), "train")
         placement = Placement(2, num_workers, rank, world_size)
         loader = reader.train_loader(identify, list, placement, seed=keys.get("seed", 0))
         loader.current_epoch = lambda: keys.get("epoch", 0)
@@ -112,7 +114,7 @@ def test_train_loader__fewer_shards_than_ranks(train_loader):
 def test_train_loader__one_shard_and_an_empty_one(shards, tmp_path, identify):
     (tmp_path / "train-0.tar").write_bytes((shards / "train-000000.tar").read_bytes())
     tarfile.open(tmp_path / "train-1.tar", "w").close()
-    reader = StreamReader(build_index(tmp_path, progress=False), "train")
+    reader = stream_split(build_index(tmp_path, progress=False), "train")
     with pytest.raises(UserError, match="1 shards cannot be dealt out to 2 processes"):
         reader.train_loader(identify, list, Placement(2, 0, 0, 2), seed=0)
     loader = reader.train_loader(identify, list, Placement(5, 2, 0, 1), seed=0)
@@ -136,7 +138,7 @@ def test_eval_loader__every_image_once(shards, identify, split, world_size, num_
     expected = {"train": LEVELS, "val": set(range(100, 107))}[split]
     seen = []
     for rank in range(world_size):
-        reader = StreamReader(load_index(shards), split)
+        reader = stream_split(load_index(shards), split)
         loader = reader.eval_loader(identify, list, Placement(2, num_workers, rank, world_size))
         batches = list(loader)
         assert len(batches) == len(loader)
@@ -146,20 +148,47 @@ def test_eval_loader__every_image_once(shards, identify, split, world_size, num_
 
 
 def test_stream_reader__says_what_it_reads(shards):
-    reader = StreamReader(load_index(shards), "val")
+    reader = stream_split(load_index(shards), "val")
     assert (reader.num_samples, reader.classes) == (7, ("a", "b", "c"))
     assert re.match(r"7 (val )?images streamed from 2 ", reader.describe())
     assert reader.fingerprint == load_index(shards).fingerprint
 
 
+def refuse(levels: set[int], identify):
+    def refuse(record: ImageRecord, epoch: int) -> tuple[int, int | None, int]:
+        sample = identify(record, epoch)
+        if sample[0] in levels:
+            raise ValueError(f"level {sample[0]}")
+        return sample
+
+    return refuse
+
+
+def test_loaders__leave_out_what_cannot_be_decoded(shards, identify):
+    reader = stream_split(load_index(shards), "train")
+    make_sample = refuse({3, 11}, identify)
+    evaluated = reader.eval_loader(make_sample, list, Placement(2, 0, 0, 1))
+    assert sorted(levels_of(evaluated)) == sorted(LEVELS - {3, 11})
+    trained = reader.train_loader(make_sample, list, Placement(2, 0, 0, 1), seed=0)
+    assert len(levels_of(trained)) == 22  # as many as were promised: one comes twice
+    assert set(levels_of(trained)) == LEVELS - {3, 11}
+
+
+def test_loaders__nothing_can_be_decoded(shards, identify):
+    reader = stream_split(load_index(shards), "train")
+    loader = reader.train_loader(refuse(LEVELS, identify), list, Placement(2, 0, 0, 1), seed=0)
+    with pytest.raises(UserError, match=r"16 images in a row cannot be read, the last is train-"):
+        list(loader)
+
+
 # read_records
 
 
-def write_shard(path: Path, *samples: dict[str, object]) -> list[Path]:
+def write_shard(path: Path, *samples: dict[str, object]) -> list[str]:
     with wds.TarWriter(str(path)) as writer:
         for sample in samples:
             writer.write(sample)
-    return [path]
+    return [str(path)]
 
 
 def test_read_records__names_labels_and_bytes(tmp_path):

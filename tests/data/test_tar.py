@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 from webdataset.tariterators import base_plus_ext
 
-from ssl_swin.data.tar import TarMember, group_samples, scan_tar
-
-BLOCK = 512
+from ssl_swin.data.tar import BLOCK, TarMember, group_samples, header_name, scan_tar
 
 
 def write_tar(path: Path, files: dict[str, bytes], tar_format: int = tarfile.USTAR_FORMAT) -> Path:
@@ -97,14 +95,14 @@ def test_scan_tar__pax_size_overrides_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_bytes", "num_members", "problem"),
     [
-        (0, 0, "no end-of-archive marker: cut at a member boundary"),
+        (0, 0, "no end-of-archive marker, the file ends at byte 0: cut at a member boundary"),
         (300, 0, "header at byte 0 ends at byte 300: truncated"),
         (1000, 0, "member 'x.jpg' ends at byte 1212, file has 1000: truncated"),
-        (1212, 1, "no end-of-archive marker: cut at a member boundary"),
-        (1536, 1, "no end-of-archive marker: cut at a member boundary"),
+        (1212, 1, "no end-of-archive marker, the file ends at byte 1212: cut at a member boundary"),
+        (1536, 1, "no end-of-archive marker, the file ends at byte 1536: cut at a member boundary"),
         (1800, 1, "header at byte 1536 ends at byte 1800: truncated"),
         (3200, 2, "member 'y.jpg' ends at byte 3584, file has 3200: truncated"),
-        (3584, 3, "no end-of-archive marker: cut at a member boundary"),
+        (3584, 3, "no end-of-archive marker, the file ends at byte 3584: cut at a member boundary"),
     ],
 )
 def test_scan_tar__cut(sound: Path, num_bytes: int, num_members: int, problem: str) -> None:
@@ -153,6 +151,22 @@ def test_scan_tar__pax_nonsense(tmp_path: Path, record: bytes) -> None:
     assert scan.problem is not None and scan.problem.startswith("bad tar header at byte")
 
 
+def test_scan_tar__inside_another(tmp_path: Path, sound: Path) -> None:
+    inner = sound.read_bytes()
+    outer = write_tar(tmp_path / "outer.tar", {"first": b"1" * 600, "inner.tar": inner})
+    (_, (_, start, size)) = scan_tar(outer).members
+    assert (start, size) == (2048, len(inner))
+    scan = scan_tar(outer, start=start, num_bytes=size)
+    assert scan == (
+        size,
+        [(name, 2048 + offset, length) for name, offset, length in scan_tar(sound).members],
+        None,
+    )
+    assert scan_tar(outer, start=start, num_bytes=3584).problem == (
+        "no end-of-archive marker, the file ends at byte 5632: cut at a member boundary"
+    )
+
+
 def test_scan_tar__sparse_member(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(sign(header("a.jpg", 0, tarfile.GNUTYPE_SPARSE)) + bytes(1024))
@@ -183,6 +197,28 @@ def test_scan_tar__not_a_tar(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(b"<html>" * 200)
     assert scan_tar(path) == (1200, [], "bad tar header at byte 0 of 1200")
+
+
+@pytest.mark.parametrize(
+    ("name", "tar_format", "stored"),
+    [
+        ("a/b.jpg", tarfile.USTAR_FORMAT, "a/b.jpg"),
+        (
+            "p" * 90 + "/" + "n" * 60 + ".jpg",
+            tarfile.USTAR_FORMAT,
+            "p" * 90 + "/" + "n" * 60 + ".jpg",
+        ),
+        ("n" * 120 + ".jpg", tarfile.GNU_FORMAT, "n" * 100),  # the rest stands in a header before
+        ("n" * 120 + ".jpg", tarfile.PAX_FORMAT, "n" * 100),
+    ],
+)
+def test_header_name__of_the_block_before_the_data(
+    tmp_path: Path, name: str, tar_format: int, stored: str
+) -> None:
+    path = write_tar(tmp_path / "a.tar", {name: b"data"}, tar_format)
+    (member,) = scan_tar(path).members
+    assert member.name == name
+    assert header_name(path.read_bytes()[member.offset - BLOCK : member.offset]) == stored
 
 
 NAMES = ["a.jpg", "d/a.jpg", "d.e/a.seg.png", "./a.JPG", "README", "d.e/README", "a/b.c/d.tar.gz"]

@@ -15,11 +15,13 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.folder import SourceReader
+from ssl_swin.data.indexed import IndexedReader
+from ssl_swin.data.order import OrderConstants
 from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders import swin
+from ssl_swin.errors import UserError
 from ssl_swin.schedules import CosineSchedule
 from ssl_swin.simmim import SimMIM
 from ssl_swin.training.callbacks import throughput
@@ -203,6 +205,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
         )
         module = PretrainModule(
             SimMIM(encoder),
+            seed=0,
             optimizer=partial(
                 pretrain_optimizer,
                 base_lr=0.5,  # 0.004 for 4 images
@@ -216,11 +219,20 @@ def pretrain(tmp_path: Path) -> Pretrain:
             std=[0.25] * 3,
         )
         samples = MaskedSamples(
-            CentreCropView((16, 16)), in_chans=3, mask_units=(2, 2), mask_ratio=0.5, seed=0
+            CentreCropView((16, 16)),
+            channels=3,
+            dtype="uint8",
+            mask_units=(2, 2),
+            mask_ratio=0.5,
+            seed=0,
         )
         lengths = {"train": 12, "val": num_val}
         data = ImageDataModule(
-            {s: SourceReader(Shades(n, num_classes)) for s, n in lengths.items() if n},
+            {
+                s: IndexedReader(Shades(n, num_classes), OrderConstants(64, 512, 1))
+                for s, n in lengths.items()
+                if n
+            },
             train_samples=samples,
             eval_samples=samples,
             collate=collate_masked,
@@ -298,6 +310,26 @@ def test_reconstructions__pictures_and_steps(pretrain, tmp_path, options, every_
     inputs, predictions = slice(0, 2 * 18), slice(2 * 18, 3 * 18)
     assert all((d[16:, inputs] == drawn[0][16:, inputs]).all() for d in drawn)
     assert all((d[16:, predictions] != drawn[0][16:, predictions]).any() for d in drawn[1:])
+
+
+def test_reconstructions__draws_the_bands_that_are_asked_for(pretrain, tmp_path):
+    bands = {"as they are": None, "turned": [2, 1, 0]}
+    for name, chosen in bands.items():
+        pretrain(
+            Reconstructions(tmp_path / name, every_n_steps=9, num_images=3, bands=chosen),
+            max_epochs=1,
+        )
+    one, other = (np.asarray(Image.open(tmp_path / name / "step_0000000.png")) for name in bands)
+    inputs = np.s_[16:, :16]
+    assert (one[inputs] == other[inputs][..., ::-1]).all()
+    assert (one[inputs] != other[inputs]).any()
+
+
+def test_reconstructions__bands_that_are_not_there(pretrain, tmp_path):
+    callback = Reconstructions(tmp_path / "r", every_n_steps=1, num_images=2, bands=[0, 1, 3])
+    with pytest.raises(UserError, match="one or three from 0 to 2, got"):
+        pretrain(callback)
+    assert not (tmp_path / "r").exists()
 
 
 def test_reconstructions__do_not_change_the_training(pretrain, tmp_path):

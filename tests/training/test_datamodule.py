@@ -7,10 +7,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
-from ssl_swin.data.folder import SourceReader
+from ssl_swin.data.indexed import IndexedReader
+from ssl_swin.data.loading import BadSample
+from ssl_swin.data.order import OrderConstants
 from ssl_swin.data.records import ImageRecord
 from ssl_swin.errors import UserError
 from ssl_swin.training.datamodule import ImageDataModule
+
+ORDER = OrderConstants(block=2, pool=8, lanes=1)
 
 
 class Numbers:
@@ -34,7 +38,7 @@ def data_module(batch_size: int = 4, num_workers: int = 0, **lengths: int) -> Im
     """Splits of the given lengths: numbers from 0 in train, 100 in val and 200 in test."""
     first = {"train": 0, "val": 100, "test": 200}
     return ImageDataModule(
-        {split: SourceReader(Numbers(first[split], n)) for split, n in lengths.items()},
+        {split: IndexedReader(Numbers(first[split], n), ORDER) for split, n in lengths.items()},
         train_samples=lambda record, epoch: (record.data[0], epoch),
         eval_samples=lambda record, epoch: record.data[0],
         collate=torch.tensor,
@@ -68,11 +72,10 @@ def test_data_module__devices_share_train_and_val():
     train, val = [], []
     for rank in range(3):
         data = data_module(batch_size=2, train=13, val=7)
-        trainer: Any = SimpleNamespace(global_rank=rank, world_size=3, current_epoch=4)
+        trainer: Any = SimpleNamespace(global_rank=rank, world_size=3)
         data.trainer = trainer
         batches = list(data.train_dataloader())
         assert len(batches) == data.num_train_batches() == 2
-        assert {int(epoch) for batch in batches for epoch in batch[:, 1]} == {4}
         train += [int(number) for batch in batches for number in batch[:, 0]]
         val += numbers(data.val_dataloader())
         assert sorted(numbers(data.plain_loader("val"))) == list(range(100, 107))
@@ -92,9 +95,53 @@ def test_held_out_batch__first_images_of_val_or_train(lengths, held_out, asked, 
 
 def test_train_dataloader__fewer_images_than_a_batch():
     data = data_module(batch_size=4, train=7)
-    data.trainer = SimpleNamespace(global_rank=0, world_size=2, current_epoch=0)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2)
     with pytest.raises(UserError, match=r"7 training images do not fill one batch of 4 on 2 dev"):
         data.train_dataloader()
+
+
+def test_state_dict__continues_the_order():
+    whole = [batch.tolist() for batch in data_module(train=13).train_dataloader()]
+    first, second = data_module(train=13), data_module(train=13)
+    next(iter(first.train_dataloader()))
+    second.load_state_dict(first.state_dict())
+    assert [b.tolist() for b in second.train_dataloader()][:2] == whole[1:]
+    assert (first.state_dict()["epoch"], first.state_dict()["position"]) == (0, 4)
+
+
+def test_load_state_dict__changed_data():
+    data = data_module(train=13)
+    data.train_dataloader()
+    state = data.state_dict() | {"fingerprint": "before", "num_samples": 12}
+    with pytest.raises(UserError, match="then 12 images, fingerprint before; now 13, numbers"):
+        data_module(train=13).load_state_dict(state)
+
+
+def test_load_state_dict__changed_order():
+    data = data_module(train=13)
+    data.train_dataloader()
+    state = data.state_dict()
+    state["order"] = state["order"] | {"seed": 1}
+    with pytest.raises(UserError, match=r"ordered by \{'seed': 1,.*set seed and data.order back"):
+        data_module(train=13).load_state_dict(state)
+
+
+def test_load_state_dict__other_global_batch(capsys):
+    first, second = data_module(train=13, batch_size=4), data_module(train=13, batch_size=6)
+    next(iter(first.train_dataloader()))
+    second.load_state_dict(first.state_dict())
+    said = capsys.readouterr().out
+    assert "batches over all devices were of 4 images and are now of 6" in said
+    order = numbers(batch[:, 0] for batch in data_module(train=13, batch_size=1).train_dataloader())
+    assert numbers(batch[:, 0] for batch in second.train_dataloader())[:6] == order[4:10]
+
+
+def test_take_bad_samples__of_all_loaders_once():
+    data = data_module(train=13, val=6)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        loader.bad_samples.append(BadSample("x", "damaged"))
+    assert data.take_bad_samples() == [("x", "damaged")] * 2
+    assert data.take_bad_samples() == []
 
 
 class Recorder(LightningModule):

@@ -1,0 +1,164 @@
+"""CIFAR-10 and CIFAR-100 read from the archives that they are distributed in (L1)."""
+
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ssl_swin.data.records import ImageRecord, fingerprint
+from ssl_swin.errors import UserError
+
+_SHAPE = (3, 32, 32)  # channels, rows, columns
+_PIXEL_BYTES = 3 * 32 * 32
+_PICKLES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
+
+
+class _Layout(NamedTuple):
+    """How one of the data sets is laid out; each row is labels and the planes of one image."""
+
+    title: str
+    archive: str
+    splits: Mapping[str, tuple[str, ...]]
+    class_names: str  # a text file, one name per line
+    num_labels: int  # bytes before the pixels; the last of them is the class
+
+    @property
+    def row_bytes(self) -> int:
+        return self.num_labels + _PIXEL_BYTES
+
+    def needed(self, split: str) -> tuple[str, ...]:
+        return (*self.splits[split], self.class_names)
+
+
+_LAYOUTS = (
+    _Layout(
+        "CIFAR-10",
+        "cifar-10-binary.tar.gz",
+        {
+            "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+            "val": ("test_batch.bin",),
+        },
+        "batches.meta.txt",
+        1,
+    ),
+    _Layout(
+        "CIFAR-100",
+        "cifar-100-binary.tar.gz",
+        {"train": ("train.bin",), "val": ("test.bin",)},
+        "fine_label_names.txt",
+        2,  # coarse, then fine
+    ),
+)
+
+
+class CifarBinarySource:
+    """One split of the "binary version" of CIFAR-10 or CIFAR-100 (fine labels).
+
+    Each row of its files is the label and the planes of one 32 x 32 px image
+    (https://www.cs.toronto.edu/~kriz/cifar.html); images are handed out as PNG. "val" is what the
+    authors call test.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], split: str = "train", labelled: bool = True
+    ) -> None:
+        """Reads the whole split to memory (150 MB for "train").
+
+        Args:
+            path: `cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz`, or the folder in one.
+            split: "train" or "val".
+            labelled: Whether to hand out labels.
+
+        Raises:
+            UserError: If it is not the binary version, or is damaged.
+        """
+        layout, files = _read_split(Path(path), split)
+        content = b"".join(files[name] for name in layout.splits[split])
+        names = tuple(files[layout.class_names].decode().split())
+        rows = np.frombuffer(content, np.uint8).reshape(-1, layout.row_bytes)
+        self._labels = rows[:, layout.num_labels - 1]
+        self._pixels = rows[:, layout.num_labels :]
+        if self._labels.max() >= len(names):
+            raise UserError(
+                f"{path} has labels beyond the {len(names)} names in {layout.class_names}"
+            )
+        self.classes: tuple[str, ...] = names if labelled else ()
+        self._split = split
+        self.fingerprint = fingerprint(self.classes, content)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        planes = self._pixels[index].reshape(_SHAPE)
+        png = io.BytesIO()
+        Image.fromarray(planes.transpose(1, 2, 0)).save(png, "PNG")
+        label = int(self._labels[index]) if self.classes else None
+        return ImageRecord(png.getvalue(), "png", label, f"{self._split}[{index}]")
+
+
+def is_cifar(folder: Path) -> bool:
+    """Tells whether a folder is one of the data sets unpacked, be it as pickles."""
+    names = (*(layout.class_names for layout in _LAYOUTS), "batches.meta")
+    return any((folder / name).is_file() for name in names)
+
+
+def _read_split(path: Path, split: str) -> tuple[_Layout, dict[str, bytes]]:
+    """Finds out which data set it is, and reads the files of one split and the class names."""
+    names = {name for layout in _LAYOUTS for name in layout.needed(split)}
+    files = _read_files(path, names | _PICKLES.keys())
+    layout = max(_LAYOUTS, key=lambda layout: len(files.keys() & layout.needed(split)))
+    missing = [name for name in layout.needed(split) if name not in files]
+    if len(missing) == len(layout.needed(split)):
+        _refuse(path, files)
+    if missing:
+        raise UserError(
+            f"{path} is not the binary version of {layout.title}: it lacks {', '.join(missing)}. "
+            f"Give a folder of images, or {layout.archive}"
+        )
+    for name in layout.splits[split]:
+        if not files[name] or len(files[name]) % layout.row_bytes:
+            raise UserError(
+                f"{path}: {name} has {len(files[name])} bytes, not a multiple of "
+                f"{layout.row_bytes}: truncated. Download it anew"
+            )
+    return layout, files
+
+
+def _refuse(path: Path, files: Collection[str]) -> None:
+    title = next((title for name, title in _PICKLES.items() if name in files), None)
+    if title is None:
+        raise UserError(
+            f"{path} holds nothing that packing knows. Give a folder of images, a tar of images "
+            f"without compression, or {' or '.join(layout.archive for layout in _LAYOUTS)}"
+        )
+    archive = next(layout.archive for layout in _LAYOUTS if layout.title == title)
+    raise UserError(
+        f"{path} is the pickle version of {title}, and unpickling runs whatever code its maker "
+        f"put there. Take the binary version, {archive}"
+    )
+
+
+def _read_files(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """Reads those of `names` that lie in a folder, or anywhere in an archive."""
+    if path.is_dir():
+        return {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
+    files = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None and (name := os.path.basename(member.name)) in names:
+                    files[name] = file.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise UserError(
+            f"{path} is no folder, and cannot be read as an archive ({error}). Give a folder of "
+            "images, or an archive that packing knows: ssl-swin pack --help"
+        ) from error
+    return files

@@ -1,0 +1,75 @@
+"""Shards that lie elsewhere, as sources that fetch them through a cache on this node (L1)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_swin.data.cache import ShardCache
+from ssl_swin.data.index import ShardIndex, load_index
+from ssl_swin.data.records import fingerprint
+from ssl_swin.data.remote_index import fetch_index
+from ssl_swin.data.shards import ShardSource
+from ssl_swin.errors import UserError
+
+_BYTES_PER_GB = 10**9
+
+
+class RemoteShardSource(ShardSource):
+    """One split of a remote set; fetches ahead what it is told will be needed."""
+
+    def __init__(self, index: ShardIndex, split: str, cache: ShardCache) -> None:
+        """Maps the index; fetches nothing yet.
+
+        Args:
+            index: Of the set.
+            split: Which split.
+            cache: Of this node.
+        """
+        super().__init__(index, split, locate=cache.path)
+        self.cache = cache
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.index, self.split, self.cache)
+
+    def fetch_ahead(self, indices: NDArray[np.int64]) -> None:
+        """Has the shards of some images fetched in the background, in the order of need."""
+        self.cache.want(self.shards_of(indices))
+
+
+def open_remote(
+    root: str,
+    *,
+    index_dir: str | None,
+    dir: str,
+    limit_gb: float,
+    num_tries: int,
+    first_wait_s: float,
+) -> dict[str, RemoteShardSource]:
+    """Opens every split of a remote set.
+
+    Args:
+        root: URL or pipe, see `data/fetch.py`.
+        index_dir: Folder of the index; None fetches the one that lies beside the shards.
+        dir: Folder of the cache, on this node's own disk.
+        limit_gb: Of the cache, in 10^9 bytes.
+        num_tries: How often to try a transfer.
+        first_wait_s: Wait before the second try; it doubles before each further one.
+
+    Raises:
+        UserError: If there is no index, or a number is out of range.
+    """
+    if limit_gb <= 0:
+        raise UserError(f"data.cache.limit_gb must be positive, got {limit_gb}")
+    if index_dir is None:
+        folder = Path(dir) / f"{fingerprint([root.rstrip('/')])}.index"
+        fetch_index(root, folder)
+    else:
+        folder = Path(index_dir)
+    index = load_index(folder, check_shards=False)
+    limit_bytes = int(limit_gb * _BYTES_PER_GB)
+    cache = ShardCache(
+        root, Path(dir), limit_bytes=limit_bytes, num_tries=num_tries, first_wait_s=first_wait_s
+    )
+    return {split: RemoteShardSource(index, split, cache) for split in index.splits}

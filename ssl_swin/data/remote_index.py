@@ -1,0 +1,187 @@
+"""The index of shards that lie elsewhere: brought here, or made from one look at each (L1)."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from braceexpand import braceexpand
+from filelock import FileLock
+from tqdm import tqdm
+
+from ssl_swin.data.fetch import PIPE, fetch, open_url
+from ssl_swin.data.index_file import (
+    EXTENT,
+    EXTENTS_NAME,
+    INDEX_NAME,
+    Extents,
+    Shard,
+    ShardIndex,
+    index_from_content,
+    read_content,
+    write_index,
+)
+from ssl_swin.data.indexing import scan_shard, split_of
+from ssl_swin.errors import UserError
+from ssl_swin.files import make_folder
+
+_NUM_TRIES = 5
+_FIRST_WAIT_S = 0.5
+
+
+class _DamagedShard(UserError):
+    """What came is no sound shard."""
+
+
+def fetch_index(root: str, folder: Path) -> None:
+    """Brings the index that lies beside remote shards, if it differs from the one in `folder`.
+
+    Of several processes that come at once, one fetches and the others wait.
+
+    Args:
+        root: Where the set lies, as `fetch` takes it.
+        folder: Where to put `index.json` and `index.bin`; created if need be.
+
+    Raises:
+        UserError: If there is none, it does not come whole, or it is of an older version.
+    """
+    with FileLock(make_folder(folder) / ".index.lock"):
+        listing, extents = (folder / f"{name}.part" for name in (INDEX_NAME, EXTENTS_NAME))
+        try:
+            _fetch_file(root, INDEX_NAME, listing)
+        except UserError as error:
+            advice = f"If the set has no index, make one: {_how_to(root)}"
+            raise UserError(f"{error}. {advice}") from error
+        digest, num_bytes = _read_listing(root, listing)
+        if not _holds(folder / EXTENTS_NAME, digest):
+            _fetch_file(root, EXTENTS_NAME, extents, num_bytes)
+            if not _holds(extents, digest):
+                raise UserError(
+                    f"{EXTENTS_NAME} of {root} is not the one that its {INDEX_NAME} was written "
+                    "with. Copy both there anew"
+                )
+            os.replace(extents, folder / EXTENTS_NAME)
+        os.replace(listing, folder / INDEX_NAME)
+
+
+def index_remote(
+    root: str,
+    names: Sequence[str],
+    out: Path,
+    *,
+    classes: Sequence[str] = (),
+    num_workers: int = 0,
+    progress: bool = True,
+) -> ShardIndex:
+    """Fetches each shard once to look into it, and writes the index of all of them into `out`.
+
+    Args:
+        root: Where the set lies, as `fetch` takes it.
+        names: File names of the shards.
+        out: Folder of the index; holds the shards at work meanwhile, one per worker.
+        classes: Class names by label.
+        num_workers: Shards at a time; 0 is one.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: If a shard cannot be fetched or is damaged, or `out` cannot be written to.
+    """
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"shards must lie directly in {root}, but {name!r} names a sub-folder")
+    scanned: dict[str, list[tuple[Shard, Extents]]] = {}
+    with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder:
+        pool = ThreadPoolExecutor(max(1, num_workers))
+        try:
+            looks = pool.map(lambda name: _look_into(root, name, Path(folder)), names)
+            bar = tqdm(looks, "indexing", len(names), unit="shard", disable=not progress)
+            for name, look in zip(names, bar, strict=True):
+                scanned.setdefault(split_of(name), []).append(look)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return write_index(out, classes, scanned)
+
+
+def expand_names(pattern: str) -> list[str]:
+    """Expands "train-{000000..000099}.tar" to the names it means.
+
+    Raises:
+        UserError: If its braces do not match.
+    """
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:
+        raise UserError(f"cannot expand the shard names {pattern!r}: {error}") from error
+
+
+def list_shards(root: str) -> list[str]:
+    """Lists the tars of a remote set whose file system can list.
+
+    Raises:
+        UserError: If it cannot, or there is none.
+    """
+    if root.startswith(PIPE):
+        raise UserError(f"a pipe cannot list its shards. Name them: {_how_to(root)}")
+    try:
+        file_system, path = open_url(root.rstrip("/") + "/")
+        entries = file_system.ls(path, detail=False)
+    except Exception as error:  # every file system has exceptions of its own
+        raise UserError(
+            f"cannot list {root} ({type(error).__name__}: {error}). Name the shards: "
+            f"{_how_to(root)}"
+        ) from error
+    is_http = root.startswith(("http://", "https://"))
+    paths = [unquote(urlsplit(entry).path) for entry in entries] if is_http else entries
+    names = sorted({path.rpartition("/")[2] for path in paths if path.endswith(".tar")})
+    if not names:
+        raise UserError(f"{root} lists no *.tar. Name the shards: {_how_to(root)}")
+    return names
+
+
+def _fetch_file(root: str, name: str, out: Path, num_bytes: int | None = None) -> None:
+    fetch(root, name, out, num_bytes=num_bytes, num_tries=_NUM_TRIES, first_wait_s=_FIRST_WAIT_S)
+
+
+def _how_to(root: str) -> str:
+    return f"ssl-swin index '{root}' --out DIR --shards 'train-{{000000..000099}}.tar'"
+
+
+def _read_listing(root: str, path: Path) -> tuple[str, int]:
+    """Gives digest and length of the `index.bin` that belongs to an `index.json`."""
+    try:
+        index = index_from_content(Path(root), path.parent, read_content(path))
+    except UserError as error:
+        raise UserError(
+            f"{INDEX_NAME} of {root} is damaged or of an older version. Make one here: "
+            f"{_how_to(root)}"
+        ) from error
+    return index.extents_sha256, EXTENT.itemsize * sum(map(index.num_samples, index.splits))
+
+
+def _holds(path: Path, digest: str) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+
+def _look_into(root: str, name: str, folder: Path) -> tuple[Shard, Extents]:
+    path = folder / name
+    try:
+        try:
+            return _fetch_and_scan(root, path)
+        except _DamagedShard:  # or a transfer that ended in silence, which looks the same
+            return _fetch_and_scan(root, path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _fetch_and_scan(root: str, path: Path) -> tuple[Shard, Extents]:
+    _fetch_file(root, path.name, path)
+    try:
+        return scan_shard(path)
+    except UserError as error:
+        raise _DamagedShard(f"fetched from {root}: {error}") from error

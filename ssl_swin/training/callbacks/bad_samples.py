@@ -1,0 +1,109 @@
+"""What becomes of images that cannot be read: a list, two metrics, and a limit (L2)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ssl_swin.data.loading import BadSample
+from ssl_swin.errors import UserError
+from ssl_swin.files import write_atomically
+
+MOST_LISTED = 1000
+NAMED_IN_ERROR = 5
+
+
+class BadSamples(Callback):
+    """Counts over all ranks, lists each image once, and stops all ranks together past a limit.
+
+    Logs `data/bad_samples` and `data/bad_ratio` of the images seen in training. Ranks exchange
+    what they found at every logged batch, and nothing else if nobody found anything.
+    """
+
+    def __init__(self, path: str | Path, *, max_count: int, max_ratio: float) -> None:
+        """Sets the callback up.
+
+        Args:
+            path: The list, one JSON object a line: name and reason.
+            max_count: Bad images that are allowed in any case.
+            max_ratio: Of the images seen, allowed besides.
+        """
+        self.path = Path(path)
+        self.max_count = max_count
+        self.max_ratio = max_ratio
+        self._num_bad = 0
+        self._num_seen = 0
+        self._seen_here = 0  # since the last exchange, on this rank
+        self._reasons: dict[str, str] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes up the list of a run that goes on."""
+        if self.path.exists():
+            lines = map(json.loads, self.path.read_text().splitlines())
+            self._reasons = {line["name"]: line["reason"] for line in lines}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Exchanges and logs where Lightning logs."""
+        self._seen_here += len(batch[0])
+        every_n_batches: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every_n_batches > 0 and (batch_idx + 1) % every_n_batches == 0:
+            self._exchange(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Exchanges what came after the last logged batch."""
+        self._exchange(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts over all ranks up to the last exchange."""
+        return {"num_bad": self._num_bad, "num_seen": self._num_seen}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on counting."""
+        self._num_bad, self._num_seen = state_dict["num_bad"], state_dict["num_seen"]
+
+    def _exchange(self, trainer: Trainer, module: LightningModule) -> None:
+        found: list[BadSample] = trainer.datamodule.take_bad_samples()  # type: ignore[attr-defined]
+        here = torch.tensor([len(found), self._seen_here], device=module.device)
+        num_bad, num_seen = trainer.strategy.reduce(here, reduce_op="sum").tolist()
+        self._seen_here = 0
+        self._num_bad += num_bad
+        self._num_seen += num_seen
+        if num_bad:
+            self._list(trainer, _of_all_ranks(found))
+            self._check()
+        ratio = self._num_bad / max(1, self._num_seen)
+        module.log("data/bad_samples", float(self._num_bad))
+        module.log("data/bad_ratio", ratio)
+
+    def _list(self, trainer: Trainer, found: list[BadSample]) -> None:
+        for name, reason in found:
+            if len(self._reasons) < MOST_LISTED:
+                self._reasons.setdefault(name, reason)
+        if trainer.is_global_zero:
+            lines = (json.dumps({"name": n, "reason": r}) for n, r in self._reasons.items())
+            write_atomically(self.path, "".join(f"{line}\n" for line in lines))
+
+    def _check(self) -> None:
+        allowed = self.max_count + self.max_ratio * self._num_seen
+        if self._num_bad <= allowed:
+            return
+        first = list(self._reasons.items())[:NAMED_IN_ERROR]
+        raise UserError(
+            f"{self._num_bad} of {self._num_seen} images could not be read, more than the "
+            f"{allowed:.0f} that data.max_bad_samples and data.max_bad_ratio allow. The first:\n"
+            + "".join(f"  {name}: {reason}\n" for name, reason in first)
+            + f"All are in {self.path}; ssl-swin check looks through a whole set"
+        )
+
+
+def _of_all_ranks(found: list[BadSample]) -> list[BadSample]:
+    if not torch.distributed.is_initialized():
+        return found
+    everybodys: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everybodys, found)
+    return [sample for somebodys in everybodys for sample in somebodys]

@@ -1,0 +1,62 @@
+"""A record of every batch, by which two runs can be compared to the bit (L2)."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ssl_swin.files import make_folder
+
+
+class BatchDigest(Callback):
+    """Writes names, pixel and mask digests of every image, and the loss of every batch.
+
+    One JSON object a line in `rank*.jsonl`. A run that goes on after a crash appends: of two lines
+    with the same epoch and batch, the last holds.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Sets the callback up.
+
+        Args:
+            folder: Where the files go.
+        """
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens this rank's file, without the half line that a killed run may have left."""
+        path = make_folder(self.folder) / f"rank{trainer.global_rank}.jsonl"
+        written = path.read_bytes() if path.exists() else b""
+        self._file = path.open("ab")
+        self._file.truncate(written.rfind(b"\n") + 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a line."""
+        line = {
+            "epoch": trainer.current_epoch,
+            "batch": batch_idx,
+            "step": trainer.global_step,
+            "loss": outputs["loss"].item().hex(),
+            "names": batch.names,
+            "pixels": _digests(batch.pixels),
+        }
+        if hasattr(batch, "mask"):
+            line["masks"] = _digests(batch.mask)
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes the file."""
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+def _digests(images: Tensor) -> list[str]:
+    """16 hex digits of each image's bytes."""
+    arrays = images.cpu().numpy()
+    return [hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest() for array in arrays]
