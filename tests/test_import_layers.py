@@ -17,6 +17,8 @@ L0 = {
     "ssl_swin.pixels",
     "ssl_swin.schedules",
     "ssl_swin.data.batch",
+    "ssl_swin.data.duplicates",
+    "ssl_swin.data.moments",
     "ssl_swin.data.order",
     "ssl_swin.data.records",
     "ssl_swin.data.rng",

@@ -1,0 +1,77 @@
+"""`ssl-swin check`: are these shards sound? (L3)."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssl_swin.data.check import CheckReport, Finding
+
+MOST_LISTED = 20  # findings of a kind; --report has them all
+MEANINGS = {
+    "index": "what the index says of itself",
+    "shard": "shards that are missing, damaged or not what the index says",
+    "image": "images that cannot be read or decoded",
+    "label": "images with a label outside the classes",
+    "duplicate": "images with the same bytes as an earlier one of their split",
+    "leak": "images with the same bytes as one of another split",
+}
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Describes the command."""
+    parser = commands.add_parser(
+        "check",
+        help="check shards against their index, and every image in them",
+        description="Compares every shard with the index (size, structure, places, labels), "
+        "decodes every image, and finds images with the same bytes. Exit status: 0 if all is sound "
+        "(duplicates are a warning), 1 if not.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("shards", type=Path, help="folder of shards with an index")
+    parser.add_argument("--index-dir", type=Path, help="folder of the index, if another")
+    parser.add_argument("--fast", action="store_true", help="read the images, but decode none")
+    parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
+    parser.add_argument("--report", type=Path, help="file for all findings, one JSON object a line")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks, and says what was found."""
+    from ssl_swin.data.check import check_shards
+    from ssl_swin.data.index import load_index
+    from ssl_swin.files import write_atomically
+
+    index = load_index(args.shards, args.index_dir, check_shards=False)
+    report = check_shards(index, decode=not args.fast, num_workers=args.workers)
+    for split, shards in index.splits.items():
+        print(f"{split}: {index.num_samples(split)} images in {len(shards)} shards")
+    for kind in MEANINGS:
+        _list(kind, [finding for finding in report.findings if finding.kind == kind])
+    if args.report is not None:
+        lines = (json.dumps(finding._asdict()) + "\n" for finding in report.findings)
+        write_atomically(args.report, "".join(lines))
+    print(_verdict(report, "read" if args.fast else "decoded"))
+    return 0 if report.is_sound else 1
+
+
+def _list(kind: str, findings: "list[Finding]") -> None:
+    if not findings:
+        return
+    splits = Counter(finding.split for finding in findings if finding.split)
+    share = ", ".join(f"{number} in {split}" for split, number in splits.items())
+    print(f"{kind}: {MEANINGS[kind]}: {share or len(findings)}")
+    for _, _, shard, member, problem in findings[:MOST_LISTED]:
+        print(f"  {shard} {member}: {problem}" if member else f"  {shard}: {problem}")
+    if len(findings) > MOST_LISTED:
+        print(f"  ... and {len(findings) - MOST_LISTED} more: --report FILE lists all")
+
+
+def _verdict(report: "CheckReport", done: str) -> str:
+    if report.is_sound:
+        return f"sound: the shards are what the index says, {report.num_read} images {done}"
+    return f"not sound, see above; {report.num_read} images could be read"

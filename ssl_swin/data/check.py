@@ -1,0 +1,203 @@
+"""Whether shards are what their index says, and every image in them can be read (L1)."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ssl_swin.data.decode import decode_image, probe_image
+from ssl_swin.data.duplicates import Digests, repeated
+from ssl_swin.data.index_file import EXTENTS_NAME, Extents, Shard, ShardIndex
+from ssl_swin.data.indexing import scan_shard
+from ssl_swin.data.levels import DTYPES
+from ssl_swin.data.parallel import ordered_map
+from ssl_swin.data.shards import ShardSource
+
+WARNINGS = ("duplicate", "leak")  # kinds of findings with which a set is sound all the same
+
+
+class Finding(NamedTuple):
+    """Something wrong."""
+
+    kind: str  # index, shard, image, label, duplicate (in one split) or leak (across splits)
+    split: str  # empty for what belongs to none
+    shard: str
+    member: str  # name in the tar; empty if it is about the shard
+    problem: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What came of a check."""
+
+    num_read: int  # images whose bytes were read
+    findings: list[Finding]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether there is nothing but warnings."""
+        return all(finding.kind in WARNINGS for finding in self.findings)
+
+
+class _Place(NamedTuple):
+    """A shard in its split."""
+
+    split: str
+    shard: Shard
+    first: int  # number in the split of its first image
+
+    @property
+    def images(self) -> slice:
+        return slice(self.first, self.first + self.shard.num_samples)
+
+
+class _Checked(NamedTuple):
+    """What came of a shard; digests are zero where an image was not read."""
+
+    findings: list[Finding]
+    digests: Digests
+
+
+def check_shards(
+    index: ShardIndex, *, decode: bool = True, num_workers: int = 2, progress: bool = True
+) -> CheckReport:
+    """Reads every shard and compares it with the index; finds equal images by their bytes.
+
+    The images of a shard that is missing, damaged or other than the index says are not read.
+
+    Args:
+        index: As loaded without a look at the shards.
+        decode: Whether to decode every image, as it is stored.
+        num_workers: Processes; 0 is this one.
+        progress: Whether to show a progress bar.
+    """
+    places = _places(index)
+    sources = {split: ShardSource(index, split) for split in index.splits}
+    work = partial(_check_shard, index, sources, decode)
+    findings = [*_check_extents(index), *_check_listed(index)]
+    digests = []
+    num_images = sum(place.shard.num_samples for place in places)
+    results = ordered_map(work, places, num_workers=num_workers)
+    with tqdm(total=num_images, desc="checking", unit="image", disable=not progress) as bar:
+        for place, checked in zip(places, results, strict=True):
+            findings += checked.findings
+            digests.append(checked.digests)
+            bar.update(place.shard.num_samples)
+    all_digests = np.concatenate(digests)
+    findings += _duplicates(places, sources, all_digests)
+    return CheckReport(int(all_digests.any(axis=1).sum()), findings)
+
+
+def _places(index: ShardIndex) -> list[_Place]:
+    """Lists all shards, those of train first: an image of val is then found again, not before."""
+    places = []
+    for split in sorted(index.splits, key=lambda split: (split != "train", split)):
+        first = 0
+        for shard in index.splits[split]:
+            places.append(_Place(split, shard, first))
+            first += shard.num_samples
+    return places
+
+
+def _check_extents(index: ShardIndex) -> Iterator[Finding]:
+    with (index.folder / EXTENTS_NAME).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != index.extents_sha256:
+        problem = f"its SHA-256 is {found}, the index says {index.extents_sha256}"
+        yield Finding("index", "", EXTENTS_NAME, "", problem)
+
+
+def _check_listed(index: ShardIndex) -> Iterator[Finding]:
+    listed = {shard.name for shards in index.splits.values() for shard in shards}
+    for path in sorted(index.root.glob("*.tar")):
+        if path.name not in listed:
+            yield Finding("shard", "", path.name, "", "the index does not list it")
+
+
+def _check_shard(
+    index: ShardIndex, sources: dict[str, ShardSource], decode: bool, place: _Place
+) -> _Checked:
+    digests = np.zeros((place.shard.num_samples, 2), dtype=np.uint64)
+    extents = index.extents(place.split)[place.images]
+    problem = _damage(index, place.shard, extents)
+    if problem is not None:
+        return _Checked([Finding("shard", place.split, place.shard.name, "", problem)], digests)
+    source = sources[place.split]
+    problems = [
+        *_wrong_labels(extents["label"], len(index.classes)),
+        *_unreadable(source, place, decode, digests),
+    ]
+    findings = [
+        Finding(kind, place.split, place.shard.name, source.member_name(place.first + number), text)
+        for kind, number, text in problems
+    ]
+    return _Checked(findings, digests)
+
+
+def _damage(index: ShardIndex, shard: Shard, extents: Extents) -> str | None:
+    """Says how a shard as a whole is not what the index says."""
+    path = index.root / shard.name
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes != shard.num_bytes:
+            return f"it has {num_bytes} bytes, the index says {shard.num_bytes}"
+        _, found = scan_shard(path)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    if len(found) != len(extents):
+        return f"it holds {len(found)} images, the index says {len(extents)}"
+    others = np.flatnonzero(found != extents)
+    if len(others):
+        return (
+            f"the index says other places or labels of {len(others)} of its images, the first is "
+            f"number {others[0]}"
+        )
+    return None
+
+
+def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple[str, int, str]]:
+    if num_classes == 0:
+        return
+    for number in np.flatnonzero((labels < 0) | (labels >= num_classes)).tolist():
+        held = "no label" if labels[number] < 0 else f"label {labels[number]}"
+        yield "label", number, f"{held}, where there are {num_classes} classes"
+
+
+def _unreadable(
+    source: ShardSource, place: _Place, decode: bool, digests: Digests
+) -> Iterator[tuple[str, int, str]]:
+    """Reads the images of a shard, and writes down their digests."""
+    for number in range(place.shard.num_samples):
+        try:
+            data, _, _, name = source[place.first + number]
+            digests[number] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
+            if decode:
+                _, _, channels, dtype = probe_image(data)
+                dtype = dtype if dtype in DTYPES else "float32"
+                decode_image(data, channels=channels, dtype=dtype, name=name)
+        except (ValueError, OSError) as error:
+            yield "image", number, str(error)
+
+
+def _duplicates(
+    places: list[_Place], sources: dict[str, ShardSource], digests: Digests
+) -> Iterator[Finding]:
+    ends = np.cumsum([place.shard.num_samples for place in places])
+
+    def find(image: int) -> tuple[str, str, str]:
+        number = int(np.searchsorted(ends, image, side="right"))
+        split, shard, first = places[number]
+        index = first + shard.num_samples - (int(ends[number]) - image)
+        return split, shard.name, sources[split].member_name(index)
+
+    for image, earlier in repeated(digests):
+        here, there = find(image), find(earlier)
+        kind = "duplicate" if here[0] == there[0] else "leak"
+        yield Finding(kind, *here, f"the same bytes as {' '.join(there)}")

@@ -1,0 +1,184 @@
+"""What the images of a set are: kinds, sizes, and moments of their pixel values (L1)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ssl_swin.data.decode import decode_image, probe_image
+from ssl_swin.data.moments import Moments, PerChannel, image_moments, join
+from ssl_swin.data.parallel import ordered_map
+from ssl_swin.data.records import Source
+from ssl_swin.data.rng import keyed_permutation
+from ssl_swin.errors import UserError
+
+NUM_PROBED = 2000  # images that decide as what the set is read
+RELEVANT_RATIO = 0.05  # a kind that fewer images have does not change as what the set is read
+CHUNK = 32  # images that a process measures at a time
+
+
+class ImageKind(NamedTuple):
+    """As what an image is stored, or a set is to be read."""
+
+    channels: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SetStatistics:
+    """Measured over the images that could be read."""
+
+    kind: ImageKind  # as what they were read; what to choose for training
+    kinds: Counter[ImageKind]  # as what they are stored, with numbers of images
+    heights_px: NDArray[np.int64]
+    widths_px: NDArray[np.int64]
+    labels: NDArray[np.int64]  # of the labelled ones
+    moments: Moments
+    unreadable: list[str]  # a sentence each
+
+    @property
+    def num_images(self) -> int:
+        """How many were measured."""
+        return len(self.heights_px)
+
+    @property
+    def num_with_fewer_channels(self) -> int:
+        """How many have fewer channels than they are read with, as gray ones among RGB."""
+        return sum(n for kind, n in self.kinds.items() if kind.channels < self.kind.channels)
+
+    @property
+    def mean(self) -> PerChannel:
+        """Per channel, in the units of `pixels.normalize`."""
+        return self.moments.mean / _full_scale(self.kind.dtype)
+
+    @property
+    def std(self) -> PerChannel:
+        """Per channel, in the units of `pixels.normalize`."""
+        return self.moments.std / _full_scale(self.kind.dtype)
+
+
+def _full_scale(dtype: str) -> int:
+    return 1 if dtype == "float32" else int(np.iinfo(dtype).max)
+
+
+class _Measured(NamedTuple):
+    """A few images."""
+
+    kinds: list[ImageKind]
+    sizes_px: list[tuple[int, int]]
+    labels: list[int]
+    moments: list[Moments]  # of all together; none if none could be read
+    unreadable: list[str]
+
+
+def measure_set(
+    source: Source, *, num_images: int, seed: int, num_workers: int, progress: bool = True
+) -> SetStatistics:
+    """Measures a random part of a set.
+
+    Mean and deviation are those of all pixels together, so that large images count for more.
+
+    Args:
+        source: The images.
+        num_images: How many to open; 0 opens all.
+        seed: Of the choice.
+        num_workers: Processes; 0 is this one. The result does not depend on it.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: If no image can be read.
+    """
+    chosen = keyed_permutation(len(source), seed, "statistics")[: num_images or None]
+    kind = _kind_to_read(source, chosen[:NUM_PROBED])
+    jobs = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
+    results = ordered_map(partial(_measure, source, kind), jobs, num_workers=num_workers)
+    parts = []
+    with tqdm(total=len(chosen), desc="measuring", unit="image", disable=not progress) as bar:
+        for job, part in zip(jobs, results, strict=True):
+            parts.append(part)
+            bar.update(len(job))
+    return _joined(kind, parts)
+
+
+def choose_kind(kinds: Counter[ImageKind]) -> ImageKind:
+    """Decides as what to read a set so that `decode_image` can, and the least is lost.
+
+    Args:
+        kinds: As what images are stored. Rare ones have no say.
+    """
+    common = [kind for kind, n in kinds.items() if n >= RELEVANT_RATIO * kinds.total()]
+    common = common or [kinds.most_common(1)[0][0]]
+    return ImageKind(_channels_for(common), _dtype_for(common))
+
+
+def _channels_for(common: Sequence[ImageKind]) -> int:
+    stored = [kind.channels for kind in common]
+    candidates = {*stored, 3} if 4 in stored else set(stored)
+    fitting = [n for n in candidates if all(_can_become(channels, n) for channels in stored)]
+    return max(fitting, default=stored[0])
+
+
+def _can_become(stored: int, channels: int) -> bool:
+    """Gray and RGB become each other, with or without alpha; nothing else is converted."""
+    return stored == channels or (stored <= 4 and channels in (1, 3))
+
+
+def _dtype_for(common: Sequence[ImageKind]) -> str:
+    stored = {kind.dtype for kind in common}
+    if stored == {"uint8"}:
+        return "uint8"
+    return "uint16" if stored <= {"uint8", "uint16"} else "float32"
+
+
+def _kind_to_read(source: Source, chosen: NDArray[np.int64]) -> ImageKind:
+    kinds: Counter[ImageKind] = Counter()
+    problem = None
+    for index in chosen.tolist():
+        try:
+            info = probe_image(source[index].data)
+        except (ValueError, OSError) as error:
+            problem = error
+        else:
+            kinds[ImageKind(info.channels, info.dtype)] += 1
+    if not kinds:
+        raise UserError(f"none of {len(chosen)} images can be read; the last one: {problem}")
+    return choose_kind(kinds)
+
+
+def _measure(source: Source, kind: ImageKind, indices: NDArray[np.int64]) -> _Measured:
+    measured = _Measured([], [], [], [], [])
+    for index in indices.tolist():
+        try:
+            record = source[index]
+            pixels = decode_image(record.data, **kind._asdict(), name=record.name)
+            info = probe_image(record.data)
+        except (ValueError, OSError) as error:
+            measured.unreadable.append(str(error))
+            continue
+        measured.kinds.append(ImageKind(info.channels, info.dtype))
+        measured.sizes_px.append((info.height_px, info.width_px))
+        measured.labels.extend([] if record.label is None else [record.label])
+        measured.moments[:] = [reduce(join, [*measured.moments, image_moments(pixels.numpy())])]
+    return measured
+
+
+def _joined(kind: ImageKind, parts: Sequence[_Measured]) -> SetStatistics:
+    moments = [moments for part in parts for moments in part.moments]
+    unreadable = [sentence for part in parts for sentence in part.unreadable]
+    if not moments:
+        raise UserError(f"none of {len(unreadable)} images can be read; {unreadable[-1]}")
+    sizes_px = np.array([size for part in parts for size in part.sizes_px], dtype=np.int64)
+    return SetStatistics(
+        kind,
+        Counter(stored for part in parts for stored in part.kinds),
+        sizes_px[:, 0],
+        sizes_px[:, 1],
+        np.array([label for part in parts for label in part.labels], dtype=np.int64),
+        reduce(join, moments),
+        unreadable,
+    )
