@@ -28,16 +28,16 @@ from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
 from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.demo import DemoSource
+from ssl_swin.data.drawn.source import DemoSource
 from ssl_swin.data.exact import ExactLoader, Place
-from ssl_swin.data.index import EXTENT, Shard, load_index, write_index
 from ssl_swin.data.indexed import IndexedReader
 from ssl_swin.data.loading import Placement
 from ssl_swin.data.order import OrderConstants
-from ssl_swin.data.pack import pack
+from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.samples import MaskedSamples
-from ssl_swin.data.shards import ShardSource
-from ssl_swin.data.sources import open_sources
+from ssl_swin.data.shards.index import EXTENT, Shard, load_index, write_index
+from ssl_swin.data.shards.source import ShardSource
+from ssl_swin.data.sources.opening import open_sources
 from ssl_swin.data.transforms import RandomCropView
 
 SIZE_PX = 192

@@ -9,8 +9,8 @@ from PIL import Image
 
 import ssl_swin
 from ssl_swin.cli import main
-from ssl_swin.data.index import load_index
-from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.source import ShardSource
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_main__interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ssl_swin.data.pack.write_index", interrupt)
+    monkeypatch.setattr("ssl_swin.data.packing.pack.write_index", interrupt)
     out = tmp_path / "out"
     assert main(["pack", str(photos), str(out), "--workers", "0"]) == 130
     kept = len(list(out.glob("*.tar")))

@@ -17,12 +17,12 @@ L0 = {
     "ssl_swin.pixels",
     "ssl_swin.schedules",
     "ssl_swin.data.batch",
-    "ssl_swin.data.duplicates",
-    "ssl_swin.data.moments",
+    "ssl_swin.data.inspection.duplicates",
+    "ssl_swin.data.inspection.moments",
     "ssl_swin.data.order",
     "ssl_swin.data.records",
     "ssl_swin.data.rng",
-    "ssl_swin.data.tar",
+    "ssl_swin.data.shards.tar",
 }
 # Frameworks that a layer may import; nobody imports wandb, it comes in through YAML.
 ALLOWED = {0: set(), 1: set(), 2: {"lightning"}, 3: {"lightning", "hydra", "omegaconf"}}

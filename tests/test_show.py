@@ -10,11 +10,11 @@ from PIL import Image
 from ssl_swin.batch_grid import batch_grid
 from ssl_swin.cli import main
 from ssl_swin.commands.show import CONFIG_FOLDER
-from ssl_swin.data.index import load_index
 from ssl_swin.data.order import OrderConstants, SampleOrder
-from ssl_swin.data.pack import pack
+from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.visualize import GAP_PX, HEADER_PX, HIDDEN_GREY
 
 SIZE_PX = 96  # of model=swin_nano, whose 6 x 6 units of 16 px are masked by 22

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ssl_swin.data.check import CheckReport, Finding
+    from ssl_swin.data.inspection.check import CheckReport, Finding
 
 MOST_LISTED = 20  # findings of a kind; --report has them all
 MEANINGS = {
@@ -42,8 +42,8 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Checks, and says what was found."""
-    from ssl_swin.data.check import check_shards
-    from ssl_swin.data.index import load_index
+    from ssl_swin.data.inspection.check import check_shards
+    from ssl_swin.data.shards.index import load_index
     from ssl_swin.files import write_atomically
 
     index = load_index(args.shards, args.index_dir, check_shards=False)

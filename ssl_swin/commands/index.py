@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ssl_swin.errors import UserError
 
 if TYPE_CHECKING:
-    from ssl_swin.data.index_file import ShardIndex
+    from ssl_swin.data.shards.index_file import ShardIndex
 
 
 def add_parser(
@@ -43,7 +43,7 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Indexes, and says what came of it."""
-    from ssl_swin.data.fetch import is_remote
+    from ssl_swin.data.remote.fetch import is_remote
 
     if args.workers < 0:
         raise UserError(f"--workers must be at least 0, got {args.workers}")
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _index_local(args: argparse.Namespace) -> "ShardIndex":
-    from ssl_swin.data.indexing import build_index
+    from ssl_swin.data.shards.indexing import build_index
 
     if args.shards is not None:
         raise UserError("--shards is for a URL; of a folder all shards are indexed")
@@ -69,8 +69,8 @@ def _index_local(args: argparse.Namespace) -> "ShardIndex":
 
 
 def _index_remote(args: argparse.Namespace) -> "ShardIndex":
-    from ssl_swin.data.indexing import read_classes
-    from ssl_swin.data.remote_index import expand_names, index_remote, list_shards
+    from ssl_swin.data.remote.index import expand_names, index_remote, list_shards
+    from ssl_swin.data.shards.indexing import read_classes
 
     if args.out is None:
         raise UserError(f"say where to write the index of {args.root}: --out DIR")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ssl_swin.data.index import ShardIndex
+    from ssl_swin.data.shards.index import ShardIndex
 
 NUM_PROBED = 16  # images looked at to tell whether the set is of 8-bit colour pictures
 
@@ -65,9 +65,9 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
-    from ssl_swin.data.pack import pack
-    from ssl_swin.data.plan import SKIPPED_NAME
-    from ssl_swin.data.sources import open_sources
+    from ssl_swin.data.packing.pack import pack
+    from ssl_swin.data.packing.plan import SKIPPED_NAME
+    from ssl_swin.data.sources.opening import open_sources
 
     sources = open_sources(args.images, not args.no_labels, args.val_labels)
     try:
@@ -101,8 +101,8 @@ def _advise_on_values(index: "ShardIndex", out: Path) -> None:
     """Says what must be set for images other than 8-bit colour, judging by most of the first."""
     from collections import Counter
 
-    from ssl_swin.data.decode import probe_image
-    from ssl_swin.data.shards import ShardSource
+    from ssl_swin.data.images.decode import probe_image
+    from ssl_swin.data.shards.source import ShardSource
 
     source = ShardSource(index, "train")
     infos = [probe_image(source[number].data) for number in range(min(NUM_PROBED, len(source)))]

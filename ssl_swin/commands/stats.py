@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ssl_swin.data.index_file import ShardIndex
+    from ssl_swin.data.inspection.statistics import ImageKind, SetStatistics
     from ssl_swin.data.records import Source
-    from ssl_swin.data.statistics import ImageKind, SetStatistics
+    from ssl_swin.data.shards.index_file import ShardIndex
 
 
 def add_parser(
@@ -40,7 +40,7 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
-    from ssl_swin.data.statistics import measure_set
+    from ssl_swin.data.inspection.statistics import measure_set
     from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
 
@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _open(folder: Path, index_dir: Path | None) -> "tuple[ShardIndex | None, dict[str, Source]]":
-    from ssl_swin.data.index import load_index
-    from ssl_swin.data.index_file import INDEX_NAME
-    from ssl_swin.data.shards import ShardSource
-    from ssl_swin.data.sources import open_sources
+    from ssl_swin.data.shards.index import load_index
+    from ssl_swin.data.shards.index_file import INDEX_NAME
+    from ssl_swin.data.shards.source import ShardSource
+    from ssl_swin.data.sources.opening import open_sources
 
     if not ((index_dir or folder) / INDEX_NAME).exists():
         return None, open_sources(folder)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_swin.data.fetch import is_remote
 from ssl_swin.data.indexed import IndexedReader, SourcePart
 from ssl_swin.data.loading import Reader
 from ssl_swin.data.order import OrderConstants
 from ssl_swin.data.records import Source
+from ssl_swin.data.remote.fetch import is_remote
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.errors import UserError
 
@@ -31,7 +31,8 @@ def open_readers(
     """Opens every split found under `root`.
 
     Args:
-        root: Folder of shards or of images; or where shards lie elsewhere, see `data/fetch.py`.
+        root: Folder of shards or of images; or a URL or pipe, see
+            `data/remote/fetch.py`.
         reader: "indexed" for WebDataset shards in an exact order, "stream" for shards that cannot
             be indexed, "folder" for images.
         how_to_make: The command that makes the data, for the message where there is none.
@@ -66,8 +67,8 @@ def open_readers(
 def _open_shards(
     folder: Path, how_to_make: str, order: OrderConstants, index_dir: str | None
 ) -> dict[str, Reader]:
-    from ssl_swin.data.index import open_index
-    from ssl_swin.data.shards import ShardSource
+    from ssl_swin.data.shards.index import open_index
+    from ssl_swin.data.shards.source import ShardSource
 
     _check_shards(folder, how_to_make)
     index = open_index(folder, index_dir)
@@ -77,7 +78,7 @@ def _open_shards(
 def _open_remote(
     root: str, order: OrderConstants, index_dir: str | None, cache: Mapping[str, Any] | None
 ) -> dict[str, Reader]:
-    from ssl_swin.data.remote import open_remote
+    from ssl_swin.data.remote.source import open_remote
 
     if cache is None:
         raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
@@ -88,7 +89,7 @@ def _open_remote(
 def _open_folder(
     folder: Path, how_to_make: str, order: OrderConstants, val_ratio: float
 ) -> dict[str, Reader]:
-    from ssl_swin.data.sources import open_sources
+    from ssl_swin.data.sources.opening import open_sources
 
     if not folder.exists():
         raise UserError(_no_folder(folder, how_to_make))
@@ -104,7 +105,7 @@ def _open_stream(
 ) -> dict[str, Reader]:
     import braceexpand
 
-    from ssl_swin.data.index import open_index
+    from ssl_swin.data.shards.index import open_index
     from ssl_swin.data.stream import StreamReader, stream_split
 
     if is_remote(root):

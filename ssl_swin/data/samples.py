@@ -4,7 +4,7 @@ Every draw for a sample comes from a generator keyed by (seed, epoch, sample nam
 """
 
 from ssl_swin.data.batch import UNLABELLED, LabeledSample, MaskedSample
-from ssl_swin.data.decode import decode_image
+from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.data.transforms import View

@@ -17,7 +17,6 @@ import webdataset as wds
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ssl_swin.data.index import ShardIndex
 from ssl_swin.data.loading import (
     BadSample,
     Collate,
@@ -28,6 +27,7 @@ from ssl_swin.data.loading import (
 )
 from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord
 from ssl_swin.data.rng import keyed_generator
+from ssl_swin.data.shards.index import ShardIndex
 from ssl_swin.errors import UserError
 
 SHUFFLE_BUFFER = 2000  # samples, still encoded, per worker

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssl_swin.data.decode import decode_image
-from ssl_swin.data.pack import pack
+from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.sources import open_sources
+from ssl_swin.data.sources.opening import open_sources
 
 LEVELS = {"train": range(23), "val": range(100, 107)}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_swin.data.archives import TarSource, inner_tars, tar_parts
-from ssl_swin.data.labelled import LabelledSource, label_by_name
-from ssl_swin.data.sources import CifarBinarySource, open_sources
+from ssl_swin.data.sources.archives import TarSource, inner_tars, tar_parts
+from ssl_swin.data.sources.labelled import LabelledSource, label_by_name
+from ssl_swin.data.sources.opening import CifarBinarySource, open_sources
 from ssl_swin.errors import UserError
 
 

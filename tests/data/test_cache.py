@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 from servers import ShardServer, serve
 
-from ssl_swin.data.cache import ShardCache
-from ssl_swin.data.index_file import Shard
+from ssl_swin.data.remote.cache import ShardCache
+from ssl_swin.data.shards.index_file import Shard
 from ssl_swin.errors import UserError
 
 NUM_BYTES = 30_000

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from ssl_swin.cli import main
-from ssl_swin.data.check import CheckReport, check_shards
-from ssl_swin.data.duplicates import repeated
-from ssl_swin.data.index import load_index
-from ssl_swin.data.indexing import build_index
+from ssl_swin.data.inspection.check import CheckReport, check_shards
+from ssl_swin.data.inspection.duplicates import repeated
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.indexing import build_index
 
 
 def png(level: int) -> bytes:

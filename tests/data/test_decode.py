@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from ssl_swin.data.decode import decode_image, probe_image
+from ssl_swin.data.images.decode import decode_image, probe_image
 from ssl_swin.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -100,7 +100,7 @@ def test_decode_image__jpeg_that_torchvision_refuses(monkeypatch):
     def refuse(*args: object, **options: object) -> None:
         raise RuntimeError("not this one")
 
-    monkeypatch.setattr("ssl_swin.data.pictures.decode_jpeg", refuse)
+    monkeypatch.setattr("ssl_swin.data.images.pictures.decode_jpeg", refuse)
     for channels, mode in ((3, "RGB"), (1, "L")):
         expected = by_pil(JPEGS["cmyk"], "RGB").numpy().transpose(1, 2, 0)
         shown = Image.fromarray(expected).convert(mode)
@@ -278,7 +278,7 @@ def test_decode_image__tiff_without_imagecodecs(tmp_path):
     script = f"""
 import sys
 sys.modules["imagecodecs"] = None
-from ssl_swin.data.decode import decode_image
+from ssl_swin.data.images.decode import decode_image
 for name, channels in zip({names}, (3, 5, 5)):
     try:
         data = open(name, "rb").read()

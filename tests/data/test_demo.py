@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from ssl_swin.data import shapes
-from ssl_swin.data.demo import SHAPES, DemoSource, arrange_solids, draw_scene
-from ssl_swin.data.paint import Solid, draw_pattern, paint_solid, pixel_centres, rgb
+from ssl_swin.data.drawn import shapes
+from ssl_swin.data.drawn.paint import Solid, draw_pattern, paint_solid, pixel_centres, rgb
+from ssl_swin.data.drawn.source import SHAPES, DemoSource, arrange_solids, draw_scene
 from ssl_swin.errors import UserError
 
 HEART_RADIUS = 0.5 / (1.5 - math.sqrt(0.5))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from servers import ShardServer, serve, serve_s3
 
-from ssl_swin.data.fetch import fetch, is_remote
+from ssl_swin.data.remote.fetch import fetch, is_remote
 from ssl_swin.errors import UserError
 
 NAMES = [f"train-{number:06d}.tar" for number in range(6)]

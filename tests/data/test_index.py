@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ssl_swin.data.indexing as indexing
-from ssl_swin.data.index import (
+import ssl_swin.data.shards.indexing as indexing
+from ssl_swin.data.shards.index import (
     EXTENT,
     Extents,
     Shard,
@@ -19,7 +19,7 @@ from ssl_swin.data.index import (
     verify_extents,
     write_index,
 )
-from ssl_swin.data.indexing import build_index
+from ssl_swin.data.shards.indexing import build_index
 from ssl_swin.errors import UserError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
-from ssl_swin.data.index import Shard, load_index, open_index
-from ssl_swin.data.indexing import build_index, scan_shard
+from ssl_swin.data.shards.index import Shard, load_index, open_index
+from ssl_swin.data.shards.indexing import build_index, scan_shard
 from ssl_swin.errors import UserError
 
 BLOCK = 512

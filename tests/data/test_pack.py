@@ -15,14 +15,14 @@ import pytest
 import webdataset
 from PIL import Image
 
-from ssl_swin.data import shard_writer
-from ssl_swin.data.decode import probe_image
-from ssl_swin.data.index import load_index
-from ssl_swin.data.indexing import build_index
-from ssl_swin.data.pack import pack
-from ssl_swin.data.shards import ShardSource
-from ssl_swin.data.sources import ImageRecord, open_sources
-from ssl_swin.data.tar import scan_tar
+from ssl_swin.data.images.decode import probe_image
+from ssl_swin.data.packing import shard_writer
+from ssl_swin.data.packing.pack import pack
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.indexing import build_index
+from ssl_swin.data.shards.source import ShardSource
+from ssl_swin.data.shards.tar import scan_tar
+from ssl_swin.data.sources.opening import ImageRecord, open_sources
 from ssl_swin.errors import UserError
 
 
@@ -305,7 +305,7 @@ def test_pack__other_plan(tmp_path: Path) -> None:
 
 
 def test_pack__two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_swin.data.pack.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("ssl_swin.data.packing.pack.LOCK_WAIT_S", 0.05)
 
     class Nested(GraySource):
         def __getitem__(self, index: int) -> ImageRecord:

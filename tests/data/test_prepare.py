@@ -1,8 +1,8 @@
 import pytest
 
-from ssl_swin.data.index import load_index
-from ssl_swin.data.prepare import prepare_demo
-from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.drawn.prepare import prepare_demo
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.errors import UserError
 
 DEMO = {"num_train": 12, "num_val": 4, "size_px": 32, "seed": 0}
@@ -31,7 +31,8 @@ def test_prepare_demo__goes_on_after_it_was_cut_short(tmp_path, monkeypatch):
     prepare_demo(str(tmp_path / "whole"), **DEMO)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            "ssl_swin.data.pack.write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "ssl_swin.data.packing.pack.write_index",
+            lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         prepare_demo(str(tmp_path / "cut"), **DEMO)
     assert (tmp_path / "cut" / "plan.json").exists()

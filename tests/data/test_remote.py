@@ -9,9 +9,9 @@ import pytest
 from servers import ShardServer, serve, serve_s3
 
 from ssl_swin.cli import main
-from ssl_swin.data.index import load_index
-from ssl_swin.data.indexing import build_index
-from ssl_swin.data.remote_index import expand_names, fetch_index, index_remote, list_shards
+from ssl_swin.data.remote.index import expand_names, fetch_index, index_remote, list_shards
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.indexing import build_index
 from ssl_swin.errors import UserError
 
 NAMES = ["train-000000.tar", "train-000001.tar", "train-000002.tar", "val-000000.tar"]
@@ -56,7 +56,7 @@ def server(indexed: Path) -> Iterator[ShardServer]:
 
 @pytest.fixture(autouse=True)
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_swin.data.remote_index._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("ssl_swin.data.remote.index._FIRST_WAIT_S", 0.01)
 
 
 def index_files(folder: Path) -> dict[str, bytes]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_swin.data.index import Shard
-from ssl_swin.data.indexing import build_index
 from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.shards.index import Shard
+from ssl_swin.data.shards.indexing import build_index
+from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.errors import UserError
 
 PNG, JPG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"

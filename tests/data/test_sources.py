@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_swin.data.archives import tar_parts
-from ssl_swin.data.sources import (
+from ssl_swin.data.sources.archives import tar_parts
+from ssl_swin.data.sources.opening import (
     CifarBinarySource,
     FolderSource,
     TarSource,

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_swin.cli import main
-from ssl_swin.data.moments import image_moments, join
+from ssl_swin.data.inspection.moments import image_moments, join
+from ssl_swin.data.inspection.statistics import ImageKind, choose_kind, measure_set
 from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.statistics import ImageKind, choose_kind, measure_set
 from ssl_swin.errors import UserError
 
 RGB, GRAY = ImageKind(3, "uint8"), ImageKind(1, "uint8")

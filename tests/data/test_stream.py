@@ -8,10 +8,10 @@ import pytest
 import webdataset as wds
 
 from ssl_swin.data import stream
-from ssl_swin.data.index import load_index
-from ssl_swin.data.indexing import build_index
 from ssl_swin.data.loading import Placement
 from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.indexing import build_index
 from ssl_swin.data.stream import EpochLoader, read_records, stream_split
 from ssl_swin.errors import UserError
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_swin.data.pack import pack
-from ssl_swin.data.shards import ShardSource
-from ssl_swin.data.sources import open_sources
-from ssl_swin.data.tables import TableSource
+from ssl_swin.data.packing.pack import pack
+from ssl_swin.data.shards.source import ShardSource
+from ssl_swin.data.sources.opening import open_sources
+from ssl_swin.data.sources.tables import TableSource
 from ssl_swin.errors import UserError
 
 pa = pytest.importorskip("pyarrow")
@@ -237,7 +237,7 @@ def test_pyarrow__absent(tmp_path: Path) -> None:
     write_parquet(tmp_path / "0.parquet", table(range(2)))
     code = (
         "import sys\n"
-        "from ssl_swin.data.sources import open_sources\n"
+        "from ssl_swin.data.sources.opening import open_sources\n"
         "assert 'pyarrow' not in sys.modules\n"
         "sys.modules['pyarrow'] = None\n"
         "open_sources(sys.argv[1])"

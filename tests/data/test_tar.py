@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from webdataset.tariterators import base_plus_ext
 
-from ssl_swin.data.tar import BLOCK, TarMember, group_samples, header_name, scan_tar
+from ssl_swin.data.shards.tar import BLOCK, TarMember, group_samples, header_name, scan_tar
 
 
 def write_tar(path: Path, files: dict[str, bytes], tar_format: int = tarfile.USTAR_FORMAT) -> Path:

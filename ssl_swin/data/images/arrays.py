@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries
 
-from ssl_swin.data.levels import Raster, Unsuitable, native
-from ssl_swin.data.pictures import probe_picture, read_picture
+from ssl_swin.data.images.levels import Raster, Unsuitable, native
+from ssl_swin.data.images.pictures import probe_picture, read_picture
 
 _ALPHA = (1, 2)  # kinds of extra sample that are opacity, premultiplied or not
 _NAMED = ("image", "arr_0")  # what an .npz calls the image

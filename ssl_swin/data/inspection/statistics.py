@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ssl_swin.data.decode import decode_image, probe_image
-from ssl_swin.data.moments import Moments, PerChannel, image_moments, join
+from ssl_swin.data.images.decode import decode_image, probe_image
+from ssl_swin.data.inspection.moments import Moments, PerChannel, image_moments, join
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.records import Source
 from ssl_swin.data.rng import keyed_permutation

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ssl_swin.data.fetch import fetch
-from ssl_swin.data.index_file import Shard
-from ssl_swin.data.prefetch import Prefetcher
 from ssl_swin.data.records import fingerprint
+from ssl_swin.data.remote.fetch import fetch
+from ssl_swin.data.remote.prefetch import Prefetcher
+from ssl_swin.data.shards.index_file import Shard
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 

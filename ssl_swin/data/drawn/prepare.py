@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ssl_swin.data.demo import DemoSource
-from ssl_swin.data.index import load_index
-from ssl_swin.data.pack import pack
+from ssl_swin.data.drawn.source import DemoSource
+from ssl_swin.data.packing.pack import pack
+from ssl_swin.data.shards.index import load_index
 from ssl_swin.errors import UserError
 
 VAL_SEED_OFFSET = 1  # the validation images are other drawings, not held-out training images

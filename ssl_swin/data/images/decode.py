@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_swin.data.arrays import probe_tiff, read_array, read_tiff
-from ssl_swin.data.levels import DTYPES, Raster, Unsuitable, as_channels, as_dtype
-from ssl_swin.data.pictures import (
+from ssl_swin.data.images.arrays import probe_tiff, read_array, read_tiff
+from ssl_swin.data.images.levels import DTYPES, Raster, Unsuitable, as_channels, as_dtype
+from ssl_swin.data.images.pictures import (
     JPEG_MODES,
     is_deep_png,
     probe_picture,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ssl_swin.data.shapes import SHAPES, Distances, Points
+from ssl_swin.data.drawn.shapes import SHAPES, Distances, Points
 
 Floats = NDArray[np.floating[Any]]
 Pattern = Callable[[Points], Floats]  # points to the share of the second colour, in [0, 1]

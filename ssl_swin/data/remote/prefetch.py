@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from ssl_swin.data.index_file import Shard
+from ssl_swin.data.shards.index_file import Shard
 
 
 class Prefetcher:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, extension_of, fingerprint
-from ssl_swin.data.tar import TarMember, scan_tar
+from ssl_swin.data.shards.tar import TarMember, scan_tar
 from ssl_swin.errors import UserError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
-from ssl_swin.data.levels import Raster, native
+from ssl_swin.data.images.levels import Raster, native
 
 JPEG_MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by the header's colour type, where it is not a palette

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ssl_swin.data.decode import probe_image
-from ssl_swin.data.index import Extents, Shard
-from ssl_swin.data.indexing import scan_shard
+from ssl_swin.data.images.decode import probe_image
+from ssl_swin.data.packing.plan import PackOptions, ShardJob
+from ssl_swin.data.packing.shrink import decode_stored, shrink_image
 from ssl_swin.data.parallel import ordered_map
-from ssl_swin.data.plan import PackOptions, ShardJob
 from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, Source
-from ssl_swin.data.shrink import decode_stored, shrink_image
-from ssl_swin.data.tar import group_samples, scan_tar
+from ssl_swin.data.shards.index import Extents, Shard
+from ssl_swin.data.shards.indexing import scan_shard
+from ssl_swin.data.shards.tar import group_samples, scan_tar
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.index import NO_LABEL, Shard, ShardIndex
 from ssl_swin.data.records import ImageRecord, extension_of_content
-from ssl_swin.data.tar import BLOCK, header_name
+from ssl_swin.data.shards.index import NO_LABEL, Shard, ShardIndex
+from ssl_swin.data.shards.tar import BLOCK, header_name
 from ssl_swin.errors import UserError
 
 MAX_OPEN = 128  # files per process; common limits are 1024

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.archives import TarSource
-from ssl_swin.data.image_folder import FolderSource
 from ssl_swin.data.records import ImageRecord, Source, fingerprint
+from ssl_swin.data.sources.archives import TarSource
+from ssl_swin.data.sources.image_folder import FolderSource
 from ssl_swin.errors import UserError
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ssl_swin.data.decode import ImageInfo, decode_image
-from ssl_swin.data.levels import DTYPES
+from ssl_swin.data.images.decode import ImageInfo, decode_image
+from ssl_swin.data.images.levels import DTYPES
 from ssl_swin.data.records import ImageRecord, extension_of_content
 
 JPEG_QUALITY = 92

@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ssl_swin.data.index_file import (
+from ssl_swin.data.records import IMAGE_EXTENSIONS, SPLIT_NAMES
+from ssl_swin.data.shards.index_file import (
     CLASSES_NAME,
     EXTENT,
     INDEX_NAME,
@@ -21,8 +22,7 @@ from ssl_swin.data.index_file import (
     read_content,
     write_index,
 )
-from ssl_swin.data.records import IMAGE_EXTENSIONS, SPLIT_NAMES
-from ssl_swin.data.tar import group_samples, scan_tar
+from ssl_swin.data.shards.tar import group_samples, scan_tar
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 

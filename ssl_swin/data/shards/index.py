@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ssl_swin.data.index_file import (
+from ssl_swin.data.shards.index_file import (
     CLASSES_NAME,
     EXTENT,
     EXTENTS_NAME,
@@ -54,7 +54,7 @@ def open_index(
         UserError: If there is no folder, no shard or an unfinished packing; see also `load_index`
             and `build_index`.
     """
-    from ssl_swin.data.indexing import build_index, make_index_folder
+    from ssl_swin.data.shards.indexing import build_index, make_index_folder
 
     if not Path(root).is_dir():
         raise UserError(

@@ -12,8 +12,8 @@ from braceexpand import braceexpand
 from filelock import FileLock
 from tqdm import tqdm
 
-from ssl_swin.data.fetch import PIPE, fetch, open_url
-from ssl_swin.data.index_file import (
+from ssl_swin.data.remote.fetch import PIPE, fetch, open_url
+from ssl_swin.data.shards.index_file import (
     EXTENT,
     EXTENTS_NAME,
     INDEX_NAME,
@@ -24,7 +24,7 @@ from ssl_swin.data.index_file import (
     read_content,
     write_index,
 )
-from ssl_swin.data.indexing import scan_shard, split_of
+from ssl_swin.data.shards.indexing import scan_shard, split_of
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 

@@ -5,11 +5,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssl_swin.data.archives import TarSource, inner_tars, tar_parts
-from ssl_swin.data.cifar import CifarBinarySource, is_cifar
-from ssl_swin.data.image_folder import FolderSource, scan_folder
-from ssl_swin.data.index import INDEX_NAME, PLAN_NAME, open_index
-from ssl_swin.data.labelled import LabelledSource, label_by_name
 from ssl_swin.data.records import (
     IMAGE_EXTENSIONS,
     SPLIT_NAMES,
@@ -17,9 +12,14 @@ from ssl_swin.data.records import (
     Source,
     extension_of,
 )
-from ssl_swin.data.shards import ShardSource
-from ssl_swin.data.tables import is_saved_dataset, open_parquet, open_saved_dataset
-from ssl_swin.data.tar import TarMember, group_samples, scan_tar
+from ssl_swin.data.shards.index import INDEX_NAME, PLAN_NAME, open_index
+from ssl_swin.data.shards.source import ShardSource
+from ssl_swin.data.shards.tar import TarMember, group_samples, scan_tar
+from ssl_swin.data.sources.archives import TarSource, inner_tars, tar_parts
+from ssl_swin.data.sources.cifar import CifarBinarySource, is_cifar
+from ssl_swin.data.sources.image_folder import FolderSource, scan_folder
+from ssl_swin.data.sources.labelled import LabelledSource, label_by_name
+from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
 from ssl_swin.errors import UserError
 
 __all__ = [
@@ -46,7 +46,8 @@ def open_sources(
     - ILSVRC2012_img_train.tar, a tar of one tar per class, is "train", as is a folder of one tar
       per class (ImageNet-22k). Any other tar of images has no labels. In a folder, a word of the
       tars' names may say the split: ILSVRC2012's two tars give "train" and "val".
-    - Parquet files, and what `save_to_disk` of Hugging Face's `datasets` wrote: `data/tables.py`.
+    - Parquet files, and what `save_to_disk` of Hugging Face's `datasets` wrote, see
+      `data/sources/tables.py`.
     - The binary versions of CIFAR-10 and CIFAR-100 give "train" and "val".
     - Shards are opened by their index, to be shuffled anew.
 

@@ -8,11 +8,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ssl_swin.data.index import PLAN_NAME, Extents, Shard, ShardIndex, write_index
-from ssl_swin.data.plan import SKIPPED_NAME, PackOptions, ShardJob, begin_or_continue, plan_jobs
-from ssl_swin.data.shard_writer import ShardWriter, SkippedImage, WrittenShard
-from ssl_swin.data.sources import Source, common_classes
-from ssl_swin.data.tables import TableSource
+from ssl_swin.data.packing.plan import (
+    SKIPPED_NAME,
+    PackOptions,
+    ShardJob,
+    begin_or_continue,
+    plan_jobs,
+)
+from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
+from ssl_swin.data.shards.index import PLAN_NAME, Extents, Shard, ShardIndex, write_index
+from ssl_swin.data.sources.opening import Source, common_classes
+from ssl_swin.data.sources.tables import TableSource
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 
@@ -61,7 +67,7 @@ def pack(
             [0, 1). Without effect if there is a "val" split.
         seed: Of the order and of the choice of held-out images.
         max_short_side_px: Images with a longer shorter side are scaled down to it
-            (`data/shrink.py`); None keeps every image to the byte.
+            (`data/packing/shrink.py`); None keeps every image to the byte.
         verify: Whether to decode every image in full; otherwise only headers are looked at.
         num_workers: Processes that write shards; 0 writes them in this one.
         progress: Whether to show a progress bar.

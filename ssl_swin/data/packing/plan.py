@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.index import EXTENTS_NAME, INDEX_NAME, PLAN_NAME
 from ssl_swin.data.records import Source
 from ssl_swin.data.rng import keyed_permutation
+from ssl_swin.data.shards.index import EXTENTS_NAME, INDEX_NAME, PLAN_NAME
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 

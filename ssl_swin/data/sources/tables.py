@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ssl_swin.data.records import SPLIT_NAMES, ImageRecord, extension_of_content, fingerprint
-from ssl_swin.data.table_columns import (
+from ssl_swin.data.sources.table_columns import (
     NO_LABEL,
     class_names,
     image_column,
@@ -22,7 +22,7 @@ from ssl_swin.data.table_columns import (
     label_column,
     number_labels,
 )
-from ssl_swin.data.table_rows import ArrowRows, ParquetRows, Rows
+from ssl_swin.data.sources.table_rows import ArrowRows, ParquetRows, Rows
 from ssl_swin.errors import UserError
 
 

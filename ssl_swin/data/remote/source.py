@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.cache import ShardCache
-from ssl_swin.data.index import ShardIndex, load_index
 from ssl_swin.data.records import fingerprint
-from ssl_swin.data.remote_index import fetch_index
-from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.remote.cache import ShardCache
+from ssl_swin.data.remote.index import fetch_index
+from ssl_swin.data.shards.index import ShardIndex, load_index
+from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.errors import UserError
 
 _BYTES_PER_GB = 10**9
@@ -50,7 +50,7 @@ def open_remote(
     """Opens every split of a remote set.
 
     Args:
-        root: URL or pipe, see `data/fetch.py`.
+        root: URL or pipe, see `data/remote/fetch.py`.
         index_dir: Folder of the index; None fetches the one that lies beside the shards.
         dir: Folder of the cache, on this node's own disk.
         limit_gb: Of the cache, in 10^9 bytes.

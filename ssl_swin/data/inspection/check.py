@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ssl_swin.data.decode import decode_image, probe_image
-from ssl_swin.data.duplicates import Digests, repeated
-from ssl_swin.data.index_file import EXTENTS_NAME, Extents, Shard, ShardIndex
-from ssl_swin.data.indexing import scan_shard
-from ssl_swin.data.levels import DTYPES
+from ssl_swin.data.images.decode import decode_image, probe_image
+from ssl_swin.data.images.levels import DTYPES
+from ssl_swin.data.inspection.duplicates import Digests, repeated
 from ssl_swin.data.parallel import ordered_map
-from ssl_swin.data.shards import ShardSource
+from ssl_swin.data.shards.index_file import EXTENTS_NAME, Extents, Shard, ShardIndex
+from ssl_swin.data.shards.indexing import scan_shard
+from ssl_swin.data.shards.source import ShardSource
 
 WARNINGS = ("duplicate", "leak")  # kinds of findings with which a set is sound all the same
 

@@ -15,9 +15,16 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_swin.data import shapes
-from ssl_swin.data.paint import Solid, draw_pattern, paint_ground, paint_solid, pixel_centres, rgb
-from ssl_swin.data.sources import ImageRecord
+from ssl_swin.data.drawn import shapes
+from ssl_swin.data.drawn.paint import (
+    Solid,
+    draw_pattern,
+    paint_ground,
+    paint_solid,
+    pixel_centres,
+    rgb,
+)
+from ssl_swin.data.sources.opening import ImageRecord
 from ssl_swin.errors import UserError
 
 SHAPES = tuple(shapes.SHAPES)

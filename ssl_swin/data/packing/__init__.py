@@ -1,0 +1,1 @@
+"""Writing shards, in an order shuffled once and for all."""

@@ -1,0 +1,1 @@
+"""WebDataset shards on this machine: tars, their index, and their images by number."""

@@ -1,0 +1,1 @@
+"""Where images to be packed, or read one by one, come from."""
