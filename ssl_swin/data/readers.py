@@ -83,6 +83,8 @@ def _open_remote(
     if cache is None:
         raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
     sources = open_remote(root, index_dir=index_dir, **cache)
+    for source in sources.values():
+        source.check_cache(order.lanes)
     return {s: IndexedReader(source, order) for s, source in sources.items()}
 
 

@@ -167,7 +167,13 @@ class ImageDataModule(LightningDataModule):
         loader.go_to(Place(state_dict["epoch"], state_dict["position"]))
 
     def _eval_loader(self, split: str) -> Loader:
-        loader = self.readers[split].eval_loader(self.eval_samples, self.collate, self._placement())
+        reader, placement = self.readers[split], self._placement()
+        if reader.num_samples < placement.world_size:
+            raise UserError(
+                f"{split} has {reader.num_samples} images, fewer than the {placement.world_size} "
+                "devices that share them out: hold out more, or use fewer devices"
+            )
+        loader = reader.eval_loader(self.eval_samples, self.collate, placement)
         self._loaders.append(loader)
         return loader
 

@@ -136,6 +136,13 @@ def test_load_state_dict__other_global_batch(capsys):
     assert numbers(batch[:, 0] for batch in second.train_dataloader())[:6] == order[4:10]
 
 
+def test_val_dataloader__fewer_images_than_devices():
+    data = data_module(train=13, val=2)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=3)
+    with pytest.raises(UserError, match="val has 2 images, fewer than the 3 devices"):
+        data.val_dataloader()
+
+
 def test_take_bad_samples__of_all_loaders_once():
     data = data_module(train=13, val=6)
     for loader in (data.train_dataloader(), data.val_dataloader()):

@@ -33,6 +33,25 @@ class RemoteShardSource(ShardSource):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self.split, self.cache)
 
+    def check_cache(self, num_lanes: int) -> None:
+        """Refuses a cache too small for the shards in use at a time, two of each lane.
+
+        Args:
+            num_lanes: Of the order.
+
+        Raises:
+            UserError: If shards would displace each other while they are needed.
+        """
+        sizes = sorted((shard.num_bytes for shard in self.shards), reverse=True)
+        in_use = sum(sizes[: 2 * num_lanes])
+        if in_use > self.cache.limit_bytes:
+            raise UserError(
+                f"{2 * num_lanes} shards of {self.split} are in use at a time, two of each lane: "
+                f"{in_use / _BYTES_PER_GB:.1f} GB, more than the cache's "
+                f"{self.cache.limit_bytes / _BYTES_PER_GB:g}. Raise data.cache.limit_gb, or lower "
+                "data.order.lanes"
+            )
+
     def fetch_ahead(self, indices: NDArray[np.int64]) -> None:
         """Has the shards of some images fetched in the background, in the order of need."""
         self.cache.want(self.shards_of(indices))

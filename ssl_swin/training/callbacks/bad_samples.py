@@ -89,13 +89,13 @@ class BadSamples(Callback):
             write_atomically(self.path, "".join(f"{line}\n" for line in lines))
 
     def _check(self) -> None:
-        allowed = self.max_count + self.max_ratio * self._num_seen
+        allowed = int(self.max_count + self.max_ratio * self._num_seen)
         if self._num_bad <= allowed:
             return
         first = list(self._reasons.items())[:NAMED_IN_ERROR]
         raise UserError(
             f"{self._num_bad} of {self._num_seen} images could not be read, more than the "
-            f"{allowed:.0f} that data.max_bad_samples and data.max_bad_ratio allow. The first:\n"
+            f"{allowed} that data.max_bad_samples and data.max_bad_ratio allow. The first:\n"
             + "".join(f"  {name}: {reason}\n" for name, reason in first)
             + f"All are in {self.path}; ssl-swin check looks through a whole set"
         )

@@ -1,0 +1,77 @@
+"""Runs of the pretraining script in processes that a test can watch and kill.
+
+They are forked from one that has imported everything, and started as torchrun would start them.
+"""
+
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+LIMIT_S = 120
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["ssl_swin.launch.pretrain", "hydra.main"])
+
+
+def start(overrides: Sequence[str], folder: Path, num_ranks: int) -> list[Any]:
+    """Starts a run in `folder`, one process a rank; each writes to `output{rank}.txt` there."""
+    folder.mkdir(exist_ok=True)
+    strategy = "ddp" if num_ranks > 1 else "auto"
+    placed = (*overrides, f"trainer.devices={num_ranks}", f"trainer.strategy={strategy}")
+    processes = []
+    for rank, launched in enumerate(_environments(num_ranks)):
+        arguments = (placed, folder, rank, launched)
+        processes.append(CONTEXT.Process(target=_pretrain, args=arguments))
+        processes[-1].start()
+    return processes
+
+
+def finish(overrides: Sequence[str], folder: Path, num_ranks: int, status: int = 0) -> None:
+    """Runs to the end, and checks how it ended."""
+    for rank, process in enumerate(start(overrides, folder, num_ranks)):
+        process.join(LIMIT_S)
+        assert process.exitcode == status, output(folder, rank)
+
+
+def output(folder: Path, rank: int) -> str:
+    """Gives the end of what a rank printed."""
+    return (folder / f"output{rank}.txt").read_text()[-3000:]
+
+
+def _environments(num_ranks: int) -> list[dict[str, str]]:
+    if num_ranks == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "TORCHELASTIC_RUN_ID": "none",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(num_ranks),
+        "LOCAL_WORLD_SIZE": str(num_ranks),
+        "GROUP_RANK": "0",
+    }
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
+
+
+def _pretrain(overrides: Sequence[str], folder: Path, rank: int, launched: dict[str, str]) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    multiprocessing.set_start_method("fork", force=True)  # of workers, as in any other process
+    os.environ.update(launched)
+    rank_zero_only.rank = rank  # read from the environment when lightning was imported: too early
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    printed = os.open(f"output{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    sys.argv = ["pretrain.py", *overrides]
+    runpy.run_path(str(ROOT / "pretrain.py"), run_name="__main__")

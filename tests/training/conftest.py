@@ -1,0 +1,129 @@
+"""A tiny pretraining run, to hang callbacks on."""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+
+from ssl_swin.data.batch import collate_masked
+from ssl_swin.data.indexed import IndexedReader
+from ssl_swin.data.order import OrderConstants
+from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.samples import MaskedSamples
+from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.encoders import swin
+from ssl_swin.schedules import CosineSchedule
+from ssl_swin.simmim import SimMIM
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.metrics_csv import MetricsCsv
+from ssl_swin.training.optim import pretrain_optimizer
+from ssl_swin.training.pretrain import PretrainModule
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+
+
+class Shades:
+    """Images of one shade each, class by class; light ones are of the last class."""
+
+    fingerprint = "shades"
+
+    def __init__(self, length: int, num_classes: int) -> None:
+        self.classes = tuple("ab"[:num_classes])
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        label = 2 * index // self.length
+        shade = np.random.default_rng(index).integers(0, 40, 3) + 180 * label
+        file = io.BytesIO()
+        Image.new("RGB", (16, 16), tuple(map(int, shade))).save(file, "PNG")
+        return ImageRecord(file.getvalue(), "png", label if self.classes else None, str(index))
+
+
+Pretrain = Callable[..., Trainer]
+
+
+@pytest.fixture
+def pretrain(tmp_path: Path) -> Pretrain:
+    def pretrain(
+        callback: Callback,
+        *,
+        loggers: Sequence[Any] = (),
+        num_classes: int = 2,
+        num_val: int = 6,
+        **options: Any,
+    ) -> Trainer:
+        """Trains on 12 images in batches of 4: three steps an epoch."""
+        torch.manual_seed(0)
+        encoder = swin(
+            version=1, img_size_px=16, window_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2)
+        )
+        module = PretrainModule(
+            SimMIM(encoder),
+            seed=0,
+            optimizer=partial(
+                pretrain_optimizer,
+                base_lr=0.5,  # 0.004 for 4 images
+                weight_decay=0.05,
+                betas=(0.9, 0.999),
+                eps=1e-8,
+                weight_decay_policy="official",
+            ),
+            schedule=CosineSchedule(0, 0.0, 0.0, warmup_prefix=False),
+            mean=[0.5] * 3,
+            std=[0.25] * 3,
+        )
+        samples = MaskedSamples(
+            CentreCropView((16, 16)),
+            channels=3,
+            dtype="uint8",
+            mask_units=(2, 2),
+            mask_ratio=0.5,
+            seed=0,
+        )
+        lengths = {"train": 12, "val": num_val}
+        data = ImageDataModule(
+            {
+                s: IndexedReader(Shades(n, num_classes), OrderConstants(64, 512, 1))
+                for s, n in lengths.items()
+                if n
+            },
+            train_samples=samples,
+            eval_samples=samples,
+            collate=collate_masked,
+            batch_size=4,
+            num_workers=0,
+            seed=0,
+        )
+        options = {"max_epochs": 2, "log_every_n_steps": 2, **QUIET, **options}
+        trainer = Trainer(
+            callbacks=[callback],
+            logger=[MetricsCsv(tmp_path / "metrics.csv", resume=False), *loggers],
+            enable_checkpointing=False,
+            default_root_dir=tmp_path,
+            **options,
+        )
+        trainer.fit(module, datamodule=data)
+        return trainer
+
+    return pretrain
+
+
+@pytest.fixture
+def logged() -> Callable[[Trainer, str], dict[int, float]]:
+    def logged(trainer: Trainer, name: str) -> dict[int, float]:
+        """Values of a metric by step."""
+        (logger, *_) = trainer.loggers
+        assert isinstance(logger, MetricsCsv)
+        return {step: row[name] for step, row in logger.rows.items() if name in row}
+
+    return logged
