@@ -14,19 +14,17 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from ssl_swin.data.loading import (
+    MOST_TRIES,
     BadSample,
     Collate,
     MakeSample,
     Placement,
-    WorkerOwner,
+    read_sample,
     start_workers,
 )
 from ssl_swin.data.order import OrderConstants, SampleOrder, Samples
 from ssl_swin.data.records import Source
-from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.errors import UserError
-
-MOST_TRIES = 16  # images in a row that may fail
 
 
 class Place(NamedTuple):
@@ -229,69 +227,6 @@ class OrderedBatches(Dataset[LoadedBatch]):
             following = np.array([(position + attempt) % len(self.source)])
             index = int(self.order(epoch).samples(following)[0])
         return None
-
-
-def read_sample(source: Source, make_sample: MakeSample, index: int, epoch: int) -> Any | BadSample:
-    """Reads and prepares one image, or says why it cannot be."""
-    name = f"image {index}"
-    try:
-        record = source[index]
-        name = record.name
-        return make_sample(record, epoch)
-    except Exception as error:  # a damaged file may raise almost anything
-        member_name = getattr(source, "member_name", None)
-        if member_name is not None:
-            name = f"{name} ({member_name(index)})"
-        return BadSample(name, " ".join(str(error).split()) or type(error).__name__)
-
-
-class EvalLoader(WorkerOwner):
-    """Every image once over all ranks, in batches; one that cannot be read is left out."""
-
-    def __init__(
-        self, source: Source, make_sample: MakeSample, collate: Collate, placement: Placement
-    ) -> None:
-        batches = FixedBatches(source, make_sample, collate, placement)
-        self.num_batches = len(batches)
-        self.bad_samples: list[BadSample] = []
-        self.loader = start_workers(batches, placement, sampler=range(self.num_batches))
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch, bad_samples in self.loader:
-            self.bad_samples += bad_samples
-            if batch is not None:
-                yield batch
-
-
-class FixedBatches(Dataset[tuple[Any, list[BadSample]]]):
-    """This rank's evaluation batches; the last may be smaller.
-
-    The order is one permutation for good: folders come class by class, and who stops early should
-    have seen images of all.
-    """
-
-    def __init__(
-        self, source: Source, make_sample: MakeSample, collate: Collate, placement: Placement
-    ) -> None:
-        order = keyed_permutation(len(source), "evaluation order")
-        self.indices = order[placement.rank :: placement.world_size]
-        self.source = source
-        self.make_sample = make_sample
-        self.collate = collate
-        self.batch_size = placement.batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
-
-    def __getitem__(self, number: int) -> tuple[Any, list[BadSample]]:
-        share = self.indices[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-        read = [read_sample(self.source, self.make_sample, index, 0) for index in share]
-        samples = [sample for sample in read if not isinstance(sample, BadSample)]
-        bad_samples = [sample for sample in read if isinstance(sample, BadSample)]
-        return (self.collate(samples) if samples else None), bad_samples
 
 
 def _after(place: Place, num_samples: int, global_batch_size: int) -> Place:

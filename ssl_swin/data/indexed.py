@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssl_swin.data.exact import EvalLoader, ExactLoader
+from ssl_swin.data.evaluation import EvalLoader
+from ssl_swin.data.exact import ExactLoader
 from ssl_swin.data.loading import Collate, MakeSample, Placement
 from ssl_swin.data.order import OrderConstants, Samples
 from ssl_swin.data.records import ImageRecord, Source

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.records import ImageRecord, Source
 
 MakeSample = Callable[[ImageRecord, int], Any]
 Collate = Callable[[Sequence[Any]], Any]
+
+MOST_TRIES = 16  # images in a row that may fail
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,20 @@ def start_workers(
         worker_init_fn=_one_thread,
         generator=torch.Generator(),  # its own, so that the global stream is not consumed
     )
+
+
+def read_sample(source: Source, make_sample: MakeSample, index: int, epoch: int) -> Any | BadSample:
+    """Reads and prepares one image, or says why it cannot be."""
+    name = f"image {index}"
+    try:
+        record = source[index]
+        name = record.name
+        return make_sample(record, epoch)
+    except Exception as error:  # a damaged file may raise almost anything
+        member_name = getattr(source, "member_name", None)
+        if member_name is not None:
+            name = f"{name} ({member_name(index)})"
+        return BadSample(name, " ".join(str(error).split()) or type(error).__name__)
 
 
 class WorkerOwner:

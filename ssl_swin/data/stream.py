@@ -7,13 +7,11 @@ looks like is exact; which samples an epoch holds is not.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
-from pathlib import PurePosixPath
 from typing import Any
 
 import torch
-import webdataset as wds
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -25,13 +23,11 @@ from ssl_swin.data.loading import (
     WorkerOwner,
     start_workers,
 )
-from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord
+from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.data.shards.index import ShardIndex
+from ssl_swin.data.shards.records import good_samples, read_records
 from ssl_swin.errors import UserError
-
-SHUFFLE_BUFFER = 2000  # samples, still encoded, per worker
-MOST_TRIES = 16  # images in a row that may fail
 
 
 class EpochLoader(WorkerOwner):
@@ -178,7 +174,7 @@ class ShuffledStream(IterableDataset[Any]):
         epoch = int(self.epoch)
         my_batches = len(range(worker, self.num_batches, num_workers))
         records = self._records(epoch, worker, num_workers)
-        samples = _good_samples(records, self.make_sample, epoch)
+        samples = good_samples(records, self.make_sample, epoch)
         yield from islice(samples, my_batches * self.placement.batch_size)
 
     def _records(self, epoch: int, worker: int, num_workers: int) -> Iterator[ImageRecord]:
@@ -207,53 +203,7 @@ class OrderedStream(IterableDataset[Any]):
         first = self.placement.rank + self.placement.world_size * worker
         step = self.placement.world_size * num_workers
         records = islice(read_records(self.shards), first, None, step)
-        yield from _good_samples(records, self.make_sample, epoch=0)
-
-
-def read_records(
-    shards: Sequence[str], shuffle: random.Random | None = None
-) -> Iterator[ImageRecord]:
-    """Reads the samples of shards with the webdataset package.
-
-    Args:
-        shards: Tars, in the order to read.
-        shuffle: Source of a buffered shuffle; None keeps the order.
-    """
-    stages = [wds.SimpleShardList(list(shards)), wds.tarfile_to_samples()]
-    if shuffle is not None:
-        stages.append(wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=shuffle))
-    for sample in wds.DataPipeline(*stages):
-        yield _to_record(sample)
-
-
-def _good_samples(
-    records: Iterable[ImageRecord], make_sample: MakeSample, epoch: int
-) -> Iterator[Any]:
-    """Leaves out what cannot be decoded, unless nothing can."""
-    num_failed = 0
-    for record in records:
-        try:
-            sample = make_sample(record, epoch)
-        except Exception as error:  # a damaged file may raise almost anything
-            num_failed += 1
-            if num_failed == MOST_TRIES:
-                raise UserError(
-                    f"{num_failed} images in a row cannot be read, the last is {record.name}: "
-                    f"{error}"
-                ) from error
-        else:
-            num_failed = 0
-            yield sample
-
-
-def _to_record(sample: dict[str, Any]) -> ImageRecord:
-    name = f"{PurePosixPath(sample['__url__']).name}:{sample['__key__']}"
-    for extension in sample:
-        if extension.lower() in IMAGE_EXTENSIONS:
-            label = int(sample["cls"]) if "cls" in sample else None
-            return ImageRecord(sample[extension], extension.lower(), label, name)
-    members = ", ".join(key for key in sample if not key.startswith("__"))
-    raise UserError(f"sample {name} holds no image, only: {members}")
+        yield from good_samples(records, self.make_sample, epoch=0)
 
 
 def _worker() -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The pretraining job (L3)."""
 
+import shlex
 from functools import partial
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -89,7 +89,7 @@ def _hand_off(run: Run, trainer: Trainer, encoder: SwinEncoder, reader: Reader) 
 
 def _conclude(run: Run, trainer: Trainer) -> None:
     path = run.folder.path
-    options = _data_options(run.config)
+    options = _data_options()
     finish(
         run,
         trainer,
@@ -105,6 +105,8 @@ def _conclude(run: Run, trainer: Trainer) -> None:
     )
 
 
-def _data_options(config: dict[str, Any]) -> str:
-    choice = HydraConfig.get().runtime.choices["data"]
-    return f"data={choice}" + ("" if choice == "demo" else f" data.root={config['data']['root']}")
+def _data_options() -> str:
+    """The options by which this run was told of its data, for the commands to come."""
+    given = HydraConfig.get().overrides.task
+    options = [option for option in given if option.startswith(("data=", "data."))]
+    return shlex.join(options or [f"data={HydraConfig.get().runtime.choices['data']}"])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
-from ssl_swin.data import stream
 from ssl_swin.data.loading import Placement
 from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.shards import records
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.shards.indexing import build_index
 from ssl_swin.data.stream import EpochLoader, read_records, stream_split
@@ -125,7 +125,7 @@ def test_train_loader__one_shard_and_an_empty_one(shards, tmp_path, identify):
 
 
 def test_train_loader__shuffles_inside_the_buffer_only(train_loader, monkeypatch):
-    monkeypatch.setattr(stream, "SHUFFLE_BUFFER", 1)
+    monkeypatch.setattr(records, "SHUFFLE_BUFFER", 1)
     unshuffled = levels_of(train_loader())
     monkeypatch.undo()
     assert levels_of(train_loader()) != unshuffled
