@@ -107,6 +107,6 @@ def _conclude(run: Run, trainer: Trainer) -> None:
 
 def _data_options() -> str:
     """The options by which this run was told of its data, for the commands to come."""
-    given = HydraConfig.get().overrides.task
-    options = [option for option in given if option.startswith(("data=", "data."))]
-    return shlex.join(options or [f"data={HydraConfig.get().runtime.choices['data']}"])
+    hydra = HydraConfig.get()
+    told = [option for option in hydra.overrides.task if option.startswith("data.")]
+    return shlex.join([f"data={hydra.runtime.choices['data']}", *told])
