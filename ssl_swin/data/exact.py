@@ -49,33 +49,15 @@ class ExactLoader:
     where it ended. Whoever leaves an iteration early, as shortened epochs do, loses nothing.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        make_sample: MakeSample,
-        collate: Collate,
-        placement: Placement,
-        *,
-        shard_lengths: Samples,
-        order: OrderConstants,
-        seed: int,
-    ) -> None:
+    def __init__(self, batches: "OrderedBatches") -> None:
         """Sets the loader up at the beginning; nothing is read yet.
 
         Args:
-            source: Of the images.
-            make_sample: Makes a sample of an image and the epoch.
-            collate: Makes a batch of samples.
-            placement: Which part of each global batch to hand out.
-            shard_lengths: int64 (shards,), how many adjacent images of the source lie together.
-            order: Constants of the order.
-            seed: Of the order.
+            batches: What workers load.
         """
-        self.batches = OrderedBatches(
-            source, make_sample, collate, placement, shard_lengths, order, seed
-        )
-        self.placement = placement
-        self.num_samples = len(source)
+        self.batches = batches
+        self.placement = batches.placement
+        self.num_samples = len(batches.source)
         self.bad_samples: list[BadSample] = []
         # Under this name Lightning finds the workers to end them after a run.
         self._iterator: Iterator[LoadedBatch] | None = None
@@ -166,10 +148,22 @@ class OrderedBatches(Dataset[LoadedBatch]):
         make_sample: MakeSample,
         collate: Collate,
         placement: Placement,
+        *,
         shard_lengths: Samples,
         constants: OrderConstants,
         seed: int,
     ) -> None:
+        """Sets the batches up; nothing is read yet.
+
+        Args:
+            source: Of the images.
+            make_sample: Makes a sample of an image and the epoch.
+            collate: Makes a batch of samples.
+            placement: Which part of each global batch to load.
+            shard_lengths: int64 (shards,), how many adjacent images of the source lie together.
+            constants: Of the order.
+            seed: Of the order.
+        """
         self.source = source
         self.make_sample = make_sample
         self.collate = collate

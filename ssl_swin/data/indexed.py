@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_swin.data.evaluation import EvalLoader
-from ssl_swin.data.exact import ExactLoader
+from ssl_swin.data.exact import ExactLoader, OrderedBatches
 from ssl_swin.data.loading import Collate, MakeSample, Placement
 from ssl_swin.data.order import OrderConstants, Samples
 from ssl_swin.data.records import ImageRecord, Source
@@ -46,15 +46,16 @@ class IndexedReader:
         self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int
     ) -> ExactLoader:
         """Shuffled batches: each image at most once an epoch over all ranks."""
-        return ExactLoader(
+        batches = OrderedBatches(
             self.source,
             make_sample,
             collate,
             placement,
             shard_lengths=self.shard_lengths,
-            order=self.order,
+            constants=self.order,
             seed=seed,
         )
+        return ExactLoader(batches)
 
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, placement: Placement
