@@ -1,226 +1,170 @@
-"""Encoders: a uniform face on timm's Swin Transformers (L1).
+"""Encoders: what Swin Transformers and ViTs have in common, and building either again (L1)."""
 
-timm's modules equal the original's to the bit after a renaming of keys, so they are wrapped and not
-copied. Inside, tokens are NHWC as in timm; feature maps leave as NCHW.
-"""
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, Self
 
-from collections.abc import Sequence
-from typing import Any
-
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
+import torch
 from torch import Tensor, nn
 
+from ssl_swin.beit import BEIT_ARCHITECTURE, beit
 from ssl_swin.errors import UserError
+from ssl_swin.sizes import Size, Window, check_sizes, stage_window_sizes
+from ssl_swin.swin import TIMM_ARCHITECTURES, SwinEncoder, swin
 
-Size = tuple[int, int]
-Window = int | Size  # tokens; (height, width) where a non-square map is smaller than the window
+__all__ = [
+    "ARCHITECTURES",
+    "TIMM_ARCHITECTURES",
+    "Encoder",
+    "Size",
+    "SwinEncoder",
+    "Window",
+    "build_encoder",
+    "check_sizes",
+    "stage_window_sizes",
+    "swin",
+]
 
-# The timm architecture that each version is a variation of; the hand-off writes this name.
-TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
+ARCHITECTURES = (*TIMM_ARCHITECTURES.values(), BEIT_ARCHITECTURE)
 
 
-class SwinEncoder(nn.Module):
-    """A Swin Transformer split where SimMIM needs it: `embed`, then `encode`.
+class Encoder(Protocol):
+    """What pretraining, probing and fine-tuning know of an encoder, whichever it is.
 
     Attributes:
+        family: "swin" or "vit", which parameter rules go by.
+        title: Its name for a reader.
+        architecture: Name of the timm model that `model_args` vary.
         model: The timm module that owns every weight.
         model_args: Keyword arguments that rebuild it through `timm.create_model(architecture)`.
-        version: 1 or 2.
-        stride: Image pixels per token of the last stage.
-        patch_size_px: Image pixels per token of the first stage.
-        embed_dim: Width of the first stage, where the mask token enters.
-        num_features: Width of the last stage.
+        in_chans: Image channels.
+        img_size_px: (height, width) of the images.
+        patch_size_px: Image pixels per token where the mask token enters.
+        stride: Image pixels per token of the last map.
+        embed_dim: Width where the mask token enters.
+        num_features: Width of the last map.
+        stage_dims: Width of each map that `stages` gives.
+        depths: Blocks per stage.
+        init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
+        head_init_scale: Factor on the initial weights of a classifier's head.
     """
 
-    def __init__(self, model: Any, *, version: int, model_args: dict[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.version = version
-        self.model_args = model_args
-        self.in_chans: int = model_args["in_chans"]
-        self.img_size_px: Size = tuple(model.patch_embed.img_size)
-        self.patch_size_px: int = model.patch_embed.patch_size[0]
-        self.stage_dims: tuple[int, ...] = tuple(info["num_chs"] for info in model.feature_info)
-        self.stride: int = model.feature_info[-1]["reduction"]
-        self.embed_dim: int = self.stage_dims[0]
-        self.num_features: int = self.stage_dims[-1]
-
-    @property
-    def architecture(self) -> str:
-        """Name of the timm model that `model_args` vary."""
-        return TIMM_ARCHITECTURES[self.version]
-
-    @property
-    def depths(self) -> tuple[int, ...]:
-        """Blocks per stage."""
-        return tuple(self.model_args["depths"])
+    family: Literal["swin", "vit"]
+    title: str
+    architecture: str
+    model: Any
+    model_args: dict[str, Any]
+    in_chans: int
+    img_size_px: Size
+    patch_size_px: int
+    stride: int
+    embed_dim: int
+    num_features: int
+    stage_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    init_bound: float
+    head_init_scale: float
 
     def embed(self, images: Tensor) -> Tensor:
         """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""
-        tokens: Tensor = self.model.patch_embed(images)
-        return tokens
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Runs all stages on patch tokens; gives the map (B, num_features, H/stride, W/stride)."""
-        return _to_map(self.model.norm(self.model.layers(tokens)))
+        """Turns patch tokens into the last map (B, num_features, H/stride, W/stride)."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encodes images (B, C, H, W) into the last map (B, num_features, H/stride, W/stride)."""
-        return self.encode(self.embed(images))
+    def __call__(self, images: Tensor) -> Tensor:
+        """Turns normalised images (B, C, H, W) into the last map."""
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Gives the map of every stage, (B, C_i, H_i, W_i); the last one after the final norm."""
-        tokens, maps = self.embed(images), []
-        for stage in self.model.layers:
-            tokens = stage(tokens)
-            maps.append(_to_map(tokens))
-        return [*maps[:-1], _to_map(self.model.norm(tokens))]
+        """Gives one map (B, C_i, H_i, W_i) per stage; the last one is that of `encode`."""
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Turns the last map into the vector (B, num_features) that a classifier's head sees."""
+
+    def for_finetuning(self) -> "Encoder":
+        """Gives the encoder that fine-tuning trains, with these weights; may be this very one."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As in `torch.nn.Module`."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As in `torch.nn.Module`."""
+
+    def eval(self) -> Self:
+        """As in `torch.nn.Module`."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """As in `torch.nn.Module`."""
 
 
-def _to_map(tokens: Tensor) -> Tensor:
-    return tokens.permute(0, 3, 1, 2).contiguous()
-
-
-def swin(
+def build_encoder(
+    architecture: str,
+    model_args: Mapping[str, Any],
     *,
-    version: int,
-    img_size_px: int | Sequence[int],
-    window_size: int,
-    embed_dim: int,
-    depths: Sequence[int],
-    num_heads: Sequence[int],
-    patch_size_px: int = 4,
-    in_chans: int = 3,
     drop_path_rate: float = 0.0,
-    pretrained_window_sizes: Sequence[Window] | None = None,
     grad_checkpointing: bool = False,
-) -> SwinEncoder:
-    """Builds a Swin Transformer encoder with random weights.
+) -> Encoder:
+    """Rebuilds an encoder, with random weights, from what `Encoder` says of itself.
 
     Args:
-        version: 1 (arXiv:2103.14030) or 2 (arXiv:2111.09883).
-        img_size_px: Side of the square input, or (height, width).
-        window_size: Attention window in tokens; stages with a smaller map use the whole map.
-        embed_dim: Width of the first stage; it doubles from stage to stage.
-        depths: Blocks per stage.
-        num_heads: Attention heads per stage.
-        patch_size_px: Side of one patch.
-        in_chans: Image channels, any number.
-        drop_path_rate: Of the last block; rises linearly from 0 over the blocks.
-        pretrained_window_sizes: Version 2 only: the window of each stage that the position bias was
-            trained with. The default is the model's own windows, stored so that they survive a
-            later change of window.
-        grad_checkpointing: Recompute each block in the backward pass: less memory, a third slower.
+        architecture: One of `ARCHITECTURES`.
+        model_args: The encoder's own; lists may stand for tuples, as in JSON.
+        drop_path_rate: For the training to come.
+        grad_checkpointing: For the training to come.
 
     Raises:
-        UserError: If the sizes do not divide, naming those that would, or the stages are not as
-            many as their heads.
+        UserError: If the architecture is unknown here, or the arguments are not those of an encoder
+            of it.
     """
-    if version not in TIMM_ARCHITECTURES:
-        raise UserError(f"Swin version must be 1 or 2, got {version}")
-    size = _as_size(img_size_px)
-    _check_stages(embed_dim, depths, num_heads)
-    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
+    if architecture not in ARCHITECTURES:
         raise UserError(
-            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
-            f"got {in_chans} and {drop_path_rate}"
+            f"the architecture {architecture!r} is unknown here; known: {', '.join(ARCHITECTURES)}"
         )
-    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
-    model_args: dict[str, Any] = {
-        "img_size": size,
-        "patch_size": patch_size_px,
-        "in_chans": in_chans,
-        "window_size": window_size,
-        "embed_dim": embed_dim,
-        "depths": tuple(depths),
-        "num_heads": tuple(num_heads),
-    }
-    if version == 2:
-        own = stage_window_sizes(size, patch_size_px, window_size, num_stages=len(depths))
-        trained = pretrained_window_sizes or own
-        model_args["pretrained_window_sizes"] = tuple(
-            window if isinstance(window, int) else _as_size(window) for window in trained
-        )
-    elif pretrained_window_sizes is not None:
-        raise UserError("pretrained_window_sizes belong to Swin V2; V1 has a table per window")
-    model_class = SwinTransformer if version == 1 else SwinTransformerV2
-    model = model_class(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
-    if grad_checkpointing:
-        model.set_grad_checkpointing()
-    return SwinEncoder(model, version=version, model_args=model_args)
-
-
-def _check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
-    if not depths or len(depths) != len(num_heads) or min(depths) < 1:
-        raise UserError(
-            f"every stage needs a depth of at least 1 and its heads: "
-            f"depths {list(depths)}, num_heads {list(num_heads)}"
-        )
-    for stage, heads in enumerate(num_heads):
-        if heads < 1 or embed_dim * 2**stage % heads:
+    training = {"drop_path_rate": drop_path_rate, "grad_checkpointing": grad_checkpointing}
+    rebuild = _rebuild_beit if architecture == BEIT_ARCHITECTURE else _rebuild_swin
+    try:
+        encoder = rebuild(architecture, dict(model_args), training)
+    except KeyError as error:
+        raise UserError(f"the arguments of {architecture} lack {error}") from error
+    for name, value in model_args.items():
+        if _as_json(value) != _as_json(encoder.model_args.get(name)):
             raise UserError(
-                f"stage {stage + 1} is {embed_dim * 2**stage} wide, "
-                f"which {heads} heads do not divide"
+                f"an encoder of the architecture {architecture} has "
+                f"{name}={encoder.model_args.get(name)} here, not {value}"
             )
+    return encoder
 
 
-def check_sizes(size: Size, patch_size_px: int, window_size: int, *, num_stages: int) -> None:
-    """Refuses an input size that the stages cannot tile without padding.
-
-    Every map must halve evenly at each merging, and be a multiple of the window where it is larger
-    than one. timm would pad silently, which is no longer the published model.
-
-    Raises:
-        UserError: Naming the nearest sizes that fit.
-    """
-    if patch_size_px < 1 or window_size < 1 or min(size) < 1:
-        raise UserError(
-            "image, patch and window must be at least 1: "
-            f"got {size} px, {patch_size_px} px and {window_size} tokens"
-        )
-    for side_px in size:
-        if not _fits(side_px, patch_size_px, window_size, num_stages):
-            fitting = _nearest_fitting(side_px, patch_size_px, window_size, num_stages)
-            raise UserError(
-                f"an image side of {side_px} px does not divide into patches of {patch_size_px} "
-                f"px, windows of {window_size} tokens and {num_stages} stages; "
-                f"sides that do: {', '.join(map(str, fitting))} px"
-            )
+def _rebuild_swin(
+    architecture: str, arguments: dict[str, Any], training: dict[str, Any]
+) -> Encoder:
+    versions = {name: version for version, name in TIMM_ARCHITECTURES.items()}
+    return swin(
+        version=versions[architecture],
+        img_size_px=arguments["img_size"],
+        patch_size_px=arguments["patch_size"],
+        in_chans=arguments["in_chans"],
+        window_size=arguments["window_size"],
+        embed_dim=arguments["embed_dim"],
+        depths=arguments["depths"],
+        num_heads=arguments["num_heads"],
+        pretrained_window_sizes=arguments.get("pretrained_window_sizes"),
+        **training,
+    )
 
 
-def stage_window_sizes(
-    size: Size, patch_size_px: int, window_size: int, *, num_stages: int
-) -> tuple[Window, ...]:
-    """Gives the window that each stage really uses: on no side larger than its map."""
-    grid = [side_px // patch_size_px for side_px in size]
-    windows = [[min(window_size, side >> stage) for side in grid] for stage in range(num_stages)]
-    return tuple(high if high == wide else (high, wide) for high, wide in windows)
+def _rebuild_beit(_: str, arguments: dict[str, Any], training: dict[str, Any]) -> Encoder:
+    return beit(
+        img_size_px=arguments["img_size"],
+        patch_size_px=arguments["patch_size"],
+        in_chans=arguments["in_chans"],
+        embed_dim=arguments["embed_dim"],
+        depth=arguments["depth"],
+        num_heads=arguments["num_heads"],
+        final_norm=not arguments["use_fc_norm"],
+        shared_position_bias=arguments["use_shared_rel_pos_bias"],
+        **training,
+    )
 
 
-def _fits(side_px: int, patch_size_px: int, window_size: int, num_stages: int) -> bool:
-    grid, rest = divmod(side_px, patch_size_px)
-    if rest or grid < 1 or grid % 2 ** (num_stages - 1):
-        return False
-    maps = [grid >> stage for stage in range(num_stages)]
-    return all(side <= window_size or side % window_size == 0 for side in maps)
-
-
-def _nearest_fitting(
-    side_px: int, patch_size_px: int, window_size: int, num_stages: int, count: int = 4
-) -> list[int]:
-    step = patch_size_px * 2 ** (num_stages - 1)
-    candidates = [
-        side
-        for side in range(step, 2 * side_px + step * window_size * 2, step)
-        if _fits(side, patch_size_px, window_size, num_stages)
-    ]
-    return sorted(sorted(candidates, key=lambda side: abs(side - side_px))[:count])
-
-
-def _as_size(img_size_px: int | Sequence[int]) -> Size:
-    if isinstance(img_size_px, int):
-        return img_size_px, img_size_px
-    if len(img_size_px) != 2:
-        raise UserError(f"img_size_px must be a side or (height, width), got {list(img_size_px)}")
-    return img_size_px[0], img_size_px[1]
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_swin import __version__
-from ssl_swin.encoders import SwinEncoder
+from ssl_swin.encoders import Encoder
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,15 @@ class Training:
     losses: str  # one phrase with the last losses, may be empty
 
 
-def backbone_card(encoder: SwinEncoder, training: Training) -> str:
+def backbone_card(encoder: Encoder, training: Training) -> str:
     """Writes the card of a pretrained backbone, Markdown."""
-    arguments = encoder.model_args
     return f"""---
 library_name: timm
-tags: [image-feature-extraction, timm, swin, simmim]
+tags: [image-feature-extraction, timm, {encoder.family}, simmim]
 ---
 # {training.run_name}
 
-A Swin Transformer V{encoder.version} pretrained without labels.
+A {encoder.title} pretrained without labels.
 
 ```python
 import timm
@@ -38,23 +37,22 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True, num_
 ```
 
 {_facts(encoder, training)}
-| architecture | width {arguments["embed_dim"]}, depths {arguments["depths"]}, \
-window {arguments["window_size"]}, patch {encoder.patch_size_px} px |
+| architecture | {_architecture(encoder)} |
 
 The weights have not seen a label. Masked-image features are meant to be fine-tuned; frozen, they
 are weaker than those of contrastive methods on natural photographs.
 """
 
 
-def classifier_card(encoder: SwinEncoder, training: Training, classes: tuple[str, ...]) -> str:
+def classifier_card(encoder: Encoder, training: Training, classes: tuple[str, ...]) -> str:
     """Writes the card of a fine-tuned classifier, Markdown."""
     return f"""---
 library_name: timm
-tags: [image-classification, timm, swin]
+tags: [image-classification, timm, {encoder.family}]
 ---
 # {training.run_name}
 
-A Swin Transformer V{encoder.version} classifier of {len(classes)} classes.
+A {encoder.title} classifier of {len(classes)} classes.
 
 ```python
 import timm
@@ -68,7 +66,16 @@ Classes: {", ".join(classes)}
 """
 
 
-def _facts(encoder: SwinEncoder, training: Training) -> str:
+def _architecture(encoder: Encoder) -> str:
+    shape = f"width {encoder.embed_dim}, "
+    if encoder.family == "vit":
+        shape += f"depth {encoder.depths[0]}"
+    else:
+        shape += f"depths {encoder.depths}, window {encoder.model_args['window_size']}"
+    return f"{shape}, patch {encoder.patch_size_px} px"
+
+
+def _facts(encoder: Encoder, training: Training) -> str:
     height_px, width_px = encoder.img_size_px
     return f"""| | |
 |---|---|

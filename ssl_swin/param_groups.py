@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from ssl_swin.classifier import Classifier
 from ssl_swin.errors import UserError
+from ssl_swin.simmim import SimMIM
 
 WEIGHT_DECAY_POLICIES = ("official", "intended")
 
@@ -19,21 +21,26 @@ WEIGHT_DECAY_POLICIES = ("official", "intended")
 _UNDECAYED = re.compile(
     r"(mask_token|cls_token|absolute_pos_embed|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
 )
-# Those of them that the original's pretraining decays nevertheless: its keywords carry a prefix,
-# `encoder.`, that never occurs inside the names they are matched against.
-_DECAYED_BY_ACCIDENT = re.compile(
-    r"(relative_position_bias_table|logit_scale|cpb_mlp\.\d\.weight)$"
-)
+# Those of them that the original decays nevertheless. In pretraining, Swin's keywords carry a
+# prefix, `encoder.`, that never occurs inside the names they are matched against; the ViT has no
+# keywords at all, and its list of names lacks the mask token.
+_DECAYED_BY_ACCIDENT = {
+    "swin pretraining": r"(relative_position_bias_table|logit_scale|cpb_mlp\.\d\.weight)$",
+    "vit pretraining": r"(relative_position_bias_table|mask_token)$",
+    "swin finetuning": r"(?!)",  # nothing
+    "vit finetuning": r"relative_position_bias_table$",
+}
 
 
-def is_decayed(name: str, parameter: nn.Parameter, policy: str) -> bool:
+def is_decayed(name: str, parameter: nn.Parameter, policy: str, *, stage: str) -> bool:
     """Says whether weight decay applies to a parameter.
 
     Args:
         name: Dotted name, with timm's names for the encoder's parts.
         parameter: Its tensor; one-dimensional ones are never decayed.
-        policy: "intended" spares position-bias parameters as the recipe means to; "official" decays
-            them as the original's pretraining in fact does, and so the published numbers.
+        policy: "intended" spares tokens and position-bias parameters as the recipe means to;
+            "official" decays those that the original in fact does, and so the published numbers.
+        stage: The encoder's family and what it goes through, as "vit pretraining".
 
     Raises:
         UserError: If the policy is not one of the two.
@@ -44,18 +51,18 @@ def is_decayed(name: str, parameter: nn.Parameter, policy: str) -> bool:
         )
     if parameter.ndim == 1 or name.endswith(".bias"):
         return False
-    if policy == "official" and _DECAYED_BY_ACCIDENT.search(name):
+    if policy == "official" and re.search(_DECAYED_BY_ACCIDENT[stage], name):
         return True
     return not _UNDECAYED.search(name)
 
 
 def weight_decay_groups(
-    model: nn.Module, *, lr: float, weight_decay: float, policy: str
+    model: SimMIM, *, lr: float, weight_decay: float, policy: str
 ) -> list[dict[str, Any]]:
-    """Splits trainable parameters into a decayed and an undecayed group.
+    """Splits trainable parameters into a decayed and an undecayed group, for pretraining.
 
     Args:
-        model: A whole SimMIM model or any other module.
+        model: Encoder, mask token and decoder.
         lr: Learning rate of both groups.
         weight_decay: Of the decayed group.
         policy: See `is_decayed`.
@@ -65,21 +72,27 @@ def weight_decay_groups(
         False: _group("no_decay", lr, 0.0),
     }
     for name, parameter in _trainable(model):
-        groups[is_decayed(name, parameter, policy)]["params"].append(parameter)
+        decayed = is_decayed(name, parameter, policy, stage=f"{model.encoder.family} pretraining")
+        groups[decayed]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 
 def layer_decay_groups(
-    model: nn.Module, *, depths: tuple[int, ...], lr: float, layer_decay: float, weight_decay: float
+    model: Classifier,
+    *,
+    depths: tuple[int, ...],
+    lr: float,
+    layer_decay: float,
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
     """Groups parameters by layer, with learning rates that shrink towards the input.
 
-    A parameter of layer i gets `lr * layer_decay ** (last - i)`. Fine-tuning spares every
-    position-bias parameter from weight decay ("intended"), as the original does at this stage.
+    A parameter of layer i gets `lr * layer_decay ** (last - i)`. As in the original, fine-tuning
+    spares Swin's position-bias parameters from weight decay, but decays a ViT's.
 
     Args:
-        model: A classifier on a Swin encoder.
-        depths: Blocks per stage of that encoder.
+        model: A classifier.
+        depths: Blocks per stage of its encoder.
         lr: Learning rate of the head.
         layer_decay: Factor per layer, in (0, 1]; 1 turns it off.
         weight_decay: Of the decayed groups.
@@ -89,11 +102,11 @@ def layer_decay_groups(
     """
     if not 0.0 < layer_decay <= 1.0:
         raise UserError(f"layer_decay must lie in (0, 1], got {layer_decay}")
-    last = sum(depths) + 1
+    family, last = model.encoder.family, sum(depths) + 1
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in _trainable(model):
-        layer = swin_layer_id(name, depths)
-        decayed = is_decayed(name, parameter, "intended")
+        layer = _LAYER_ID[family](name, depths)
+        decayed = is_decayed(name, parameter, "official", stage=f"{family} finetuning")
         group_name = f"layer_{layer}_{'decay' if decayed else 'no_decay'}"
         scaled_lr = lr * layer_decay ** (last - layer)
         new = _group(group_name, scaled_lr, weight_decay if decayed else 0.0)
@@ -120,6 +133,26 @@ def swin_layer_id(name: str, depths: tuple[int, ...]) -> int:
     if match := re.search(r"layers\.(\d+)\.downsample\.", name):
         return sum(depths[: int(match.group(1))])
     return sum(depths) + 1
+
+
+def vit_layer_id(name: str, depths: tuple[int, ...]) -> int:
+    """Numbers the layers of a ViT for layer-wise decay, as the original does.
+
+    The patch embedding and the tokens are 0, blocks count from 1 and include a table of their own;
+    a shared table, the norms and the head come last.
+
+    Args:
+        name: Dotted timm name, with any prefix.
+        depths: The number of blocks, alone.
+    """
+    if "patch_embed." in name or name.endswith(("cls_token", "mask_token")):
+        return 0
+    if match := re.search(r"blocks\.(\d+)\.", name):
+        return int(match.group(1)) + 1
+    return sum(depths) + 1
+
+
+_LAYER_ID = {"swin": swin_layer_id, "vit": vit_layer_id}
 
 
 def _group(name: str, lr: float, weight_decay: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_swin.encoders import SwinEncoder
+from ssl_swin.encoders import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 
@@ -30,9 +30,7 @@ class SimMIM(nn.Module):
     The mask token lives here and not in the encoder, so that fine-tuning has no unused parameter.
     """
 
-    def __init__(
-        self, encoder: SwinEncoder, *, normalize_target_window_px: int | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, *, normalize_target_window_px: int | None = None) -> None:
         """Wraps an encoder.
 
         Args:
@@ -50,7 +48,8 @@ class SimMIM(nn.Module):
         self.encoder = encoder
         self.normalize_target_window_px = window_px
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        bound = encoder.init_bound
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-bound, b=bound)
         self.decoder = nn.Sequential(
             nn.Conv2d(encoder.num_features, encoder.stride**2 * encoder.in_chans, kernel_size=1),
             nn.PixelShuffle(encoder.stride),

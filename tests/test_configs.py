@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
@@ -68,7 +69,9 @@ def test_downstream__composes_with_every_data_set(job: str, data: str) -> None:
 OFFICIAL_STRIDE_PX = 32
 
 
-@pytest.mark.parametrize("model", [m for m in options("model") if m != "from_backbone"])
+@pytest.mark.parametrize(
+    "model", [m for m in options("model") if m not in ("from_backbone", "vit_b")]
+)
 def test_model__builds_and_says_its_size(model: str) -> None:
     cfg = composed("pretrain", f"model={model}", "model.embed_dim=32", "model.depths=[1,1,1,1]")
     if model == "swin_nano":
@@ -80,13 +83,26 @@ def test_model__builds_and_says_its_size(model: str) -> None:
     assert encoder.stride == (16 if model == "swin_nano" else OFFICIAL_STRIDE_PX)
 
 
+def test_model__vit_has_units_of_two_patches() -> None:
+    changes = ("model.embed_dim=32", "model.depth=2", "model.num_heads=1")
+    cfg = composed("pretrain", "model=vit_b", *changes)
+    assert (cfg.objective.mask_unit_px, instantiate(cfg.model).stride) == (32, 16)
+
+
 @pytest.mark.parametrize(
     ("model", "million"),
-    [("swin_t", 27.51), ("swin_s", 48.82), ("swin_b", 86.73), ("swinv2_s", 48.96)],
+    [
+        ("swin_t", 27.51),
+        ("swin_s", 48.82),
+        ("swin_b", 86.73),
+        ("swinv2_s", 48.96),
+        ("vit_b", 85.67),
+    ],
 )
 def test_model__has_the_official_number_of_parameters(model: str, million: float) -> None:
     """Swin-B: 86.725 M, and SwinV2-S: 48.96 M, are recipe facts; T and S follow timm's."""
-    encoder = instantiate(composed("pretrain", f"model={model}").model)
+    with torch.device("meta"):
+        encoder = instantiate(composed("pretrain", f"model={model}").model)
     count = sum(p.numel() for p in encoder.parameters()) / 1e6
     assert count == pytest.approx(million, abs=0.005)
 

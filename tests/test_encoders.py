@@ -1,10 +1,19 @@
+import json
 import re
 
 import pytest
 import torch
 from torch import Tensor
 
-from ssl_swin.encoders import SwinEncoder, check_sizes, stage_window_sizes, swin
+from ssl_swin.beit import beit
+from ssl_swin.encoders import (
+    Encoder,
+    SwinEncoder,
+    build_encoder,
+    check_sizes,
+    stage_window_sizes,
+    swin,
+)
 from ssl_swin.errors import UserError
 
 both_versions = pytest.mark.parametrize("version", [1, 2])
@@ -247,3 +256,73 @@ def test_sizes__each_side_counts(tiny_encoder):
 def test_swin__refuses(tiny_encoder, changes, message):
     with pytest.raises(UserError, match=message):
         tiny_encoder(**changes)
+
+
+@both_versions
+def test_pool__is_the_mean_that_timm_takes(tiny_encoder, version):
+    encoder = tiny_encoder(version=version, img_size_px=(64, 128))
+    images = images_for(encoder)
+    with torch.no_grad():
+        features = encoder(images)
+        assert encoder.pool(features).equal(features.mean(dim=(2, 3)))
+        torch.testing.assert_close(encoder.pool(features), encoder.model(images))
+
+
+VIT = {"img_size_px": (32, 64), "embed_dim": 8, "depth": 3, "num_heads": 2, "in_chans": 5}
+
+
+def encoders(tiny_encoder) -> list[Encoder]:
+    return [
+        tiny_encoder(version=1, in_chans=2),
+        tiny_encoder(version=2, img_size_px=(32, 64), pretrained_window_sizes=(4, 4, (2, 4), 2)),
+        beit(**VIT),
+        beit(**VIT, final_norm=False),
+        beit(**VIT).for_finetuning(),
+    ]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_build_encoder__rebuilds_from_what_a_file_says(tiny_encoder, index):
+    original = encoders(tiny_encoder)[index].eval()
+    arguments = json.loads(json.dumps(original.model_args))
+    rebuilt = build_encoder(
+        original.architecture, arguments, drop_path_rate=0.25, grad_checkpointing=True
+    ).eval()
+    assert type(rebuilt) is type(original)
+    assert rebuilt.model_args == original.model_args
+    rebuilt.model.load_state_dict(original.model.state_dict())
+    images = images_for(original)
+    with torch.no_grad():
+        assert rebuilt(images).equal(original(images))
+    modules = list(rebuilt.model.modules())
+    assert max(getattr(module, "drop_prob", 0.0) for module in modules) == pytest.approx(0.25)
+    assert any(getattr(module, "grad_checkpointing", False) for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        ("vit_base_patch16_224", {}, "'vit_base_patch16_224' is unknown here; known: swin_tiny"),
+        ("beit_base_patch16_224", {"embed_dim": ...}, "beit_base_patch16_224 lack 'embed_dim'"),
+        (
+            "beit_base_patch16_224",
+            {"use_abs_pos_emb": True},
+            "use_abs_pos_emb=False here, not True",
+        ),
+        ("beit_base_patch16_224", {"swiglu_mlp": True}, "swiglu_mlp=None here, not True"),
+        ("beit_base_patch16_224", {"use_rel_pos_bias": True}, "use_rel_pos_bias=False here"),
+        ("beit_base_patch16_224", {"num_heads": 3}, "3 heads do not divide a width of 8"),
+    ],
+)
+def test_build_encoder__refuses(architecture, changes, message):
+    arguments = {n: v for n, v in (beit(**VIT).model_args | changes).items() if v is not ...}
+    with pytest.raises(UserError, match=message):
+        build_encoder(architecture, arguments)
+
+
+def test_build_encoder__refuses_what_a_swin_is_not(tiny_encoder):
+    encoder = tiny_encoder()
+    with pytest.raises(UserError, match="strict_img_size=None here, not False"):
+        build_encoder(encoder.architecture, encoder.model_args | {"strict_img_size": False})
+    with pytest.raises(UserError, match="lack 'window_size'"):
+        build_encoder(encoder.architecture, {"img_size": 64, "patch_size": 4, "in_chans": 3})

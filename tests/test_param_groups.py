@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_swin.beit import BeitEncoder, beit
 from ssl_swin.classifier import Classifier
 from ssl_swin.encoders import swin
 from ssl_swin.errors import UserError
@@ -17,6 +18,7 @@ from ssl_swin.param_groups import (
     is_decayed,
     layer_decay_groups,
     swin_layer_id,
+    vit_layer_id,
     weight_decay_groups,
 )
 from ssl_swin.simmim import SimMIM
@@ -87,8 +89,66 @@ LAYERS = {
 }
 
 
+# Of a ViT: decayed in pretraining under "official" and "intended", and in fine-tuning.
+DECAYED_VIT = {
+    "mask_token": (True, False, None),
+    "cls_token": (False, False, False),
+    "patch_embed.proj.weight": (True, True, True),
+    "patch_embed.proj.bias": (False, False, False),
+    "rel_pos_bias.relative_position_bias_table": (True, False, None),
+    "attn.relative_position_bias_table": (None, None, True),
+    "gamma_1": (False, False, False),
+    "gamma_2": (False, False, False),
+    "norm1.weight": (False, False, False),
+    "norm1.bias": (False, False, False),
+    "norm2.weight": (False, False, False),
+    "norm2.bias": (False, False, False),
+    "attn.qkv.weight": (True, True, True),
+    "attn.q_bias": (False, False, False),
+    "attn.v_bias": (False, False, False),
+    "attn.proj.weight": (True, True, True),
+    "attn.proj.bias": (False, False, False),
+    "mlp.fc1.weight": (True, True, True),
+    "mlp.fc1.bias": (False, False, False),
+    "mlp.fc2.weight": (True, True, True),
+    "mlp.fc2.bias": (False, False, False),
+    "norm.weight": (False, False, None),
+    "norm.bias": (False, False, None),
+    "fc_norm.weight": (None, None, False),
+    "fc_norm.bias": (None, None, False),
+    "decoder.0.weight": (True, True, None),
+    "decoder.0.bias": (False, False, None),
+    "head.weight": (None, None, True),
+    "head.bias": (None, None, False),
+}
+
+# Layer, and learning rate relative to the head at a decay of 0.65, of 4 blocks.
+LAYERS_VIT = {
+    "encoder.model.cls_token": (0, 0.1160290625),
+    "encoder.model.patch_embed.proj.weight": (0, 0.1160290625),
+    "encoder.model.patch_embed.proj.bias": (0, 0.1160290625),
+    "encoder.model.blocks.0.norm1.weight": (1, 0.17850625),
+    "encoder.model.blocks.0.attn.relative_position_bias_table": (1, 0.17850625),
+    "encoder.model.blocks.1.gamma_2": (2, 0.274625),
+    "encoder.model.blocks.2.attn.qkv.weight": (3, 0.4225),
+    "encoder.model.blocks.3.mlp.fc2.bias": (4, 0.65),
+    "encoder.model.fc_norm.weight": (5, 1.0),
+    "head.weight": (5, 1.0),
+    "head.bias": (5, 1.0),
+}
+
+
 def kind(name: str) -> str:
     return re.sub(r"^encoder\.model\.|layers\.\d+\.|blocks\.\d+\.", "", name)
+
+
+def vit() -> BeitEncoder:
+    return beit(img_size_px=32, embed_dim=4, depth=4, num_heads=1)
+
+
+def column(table: dict[str, tuple[bool | None, ...]], index: int) -> dict[str, bool]:
+    found = {name: decayed[index] for name, decayed in table.items()}
+    return {name: decayed for name, decayed in found.items() if decayed is not None}
 
 
 def classifier(version: int = 1) -> Classifier:
@@ -131,23 +191,45 @@ def test_weight_decay_groups__every_kind_of_parameter(tiny_encoder, version, pol
     assert len(groups) == 2
 
 
+@pytest.mark.parametrize(("policy", "index"), [("official", 0), ("intended", 1)])
+def test_weight_decay_groups__every_kind_of_parameter_of_a_vit(policy, index):
+    model = SimMIM(vit())
+    groups = weight_decay_groups(model, lr=1e-3, weight_decay=0.05, policy=policy)
+    group_of = by_name(model, groups)
+    assert group_of.keys() == dict(model.named_parameters()).keys()
+    found = {(kind(name), group["weight_decay"] == 0.05) for name, group in group_of.items()}
+    assert found == set(column(DECAYED_VIT, index).items())
+
+
 @pytest.mark.parametrize("name", ["pos.absolute_pos_embed", "cls_token"])
 @pytest.mark.parametrize("policy", ["official", "intended"])
-def test_is_decayed__position_embeddings_are_spared(name, policy):
-    assert not is_decayed(name, nn.Parameter(torch.zeros(1, 4, 8)), policy)
+@pytest.mark.parametrize(
+    "stage",
+    [f"{family} {of}" for family in ("swin", "vit") for of in ("pretraining", "finetuning")],
+)
+def test_is_decayed__position_embeddings_are_spared(name, policy, stage):
+    assert not is_decayed(name, nn.Parameter(torch.zeros(1, 4, 8)), policy, stage=stage)
 
 
 def test_is_decayed__unknown_policy():
     with pytest.raises(UserError, match=r"\('official', 'intended'\), got 'none'"):
-        is_decayed("head.weight", nn.Parameter(torch.zeros(2, 2)), "none")
+        weight = nn.Parameter(torch.zeros(2, 2))
+        is_decayed("head.weight", weight, "none", stage="swin pretraining")
 
 
-def test_groups__leave_out_frozen_parameters_and_empty_groups():
+def test_weight_decay_groups__leave_out_frozen_parameters_and_empty_groups(tiny_encoder):
+    model = SimMIM(tiny_encoder())
+    model.encoder.requires_grad_(False)
+    model.decoder.requires_grad_(False)
+    (group,) = weight_decay_groups(model, lr=1.0, weight_decay=0.1, policy="intended")
+    assert group["name"] == "no_decay"
+    assert [id(p) for p in group["params"]] == [id(model.mask_token)]
+
+
+def test_layer_decay_groups__leave_out_frozen_parameters_and_empty_groups():
     model = classifier()
     model.encoder.requires_grad_(False)
     model.head.bias.requires_grad_(False)
-    (group,) = weight_decay_groups(model, lr=1.0, weight_decay=0.1, policy="intended")
-    assert [id(p) for p in group["params"]] == [id(model.head.weight)]
     (group,) = layer_decay_groups(model, depths=DEPTHS, lr=1.0, layer_decay=0.9, weight_decay=0.1)
     assert [id(p) for p in group["params"]] == [id(model.head.weight)]
 
@@ -175,6 +257,27 @@ def test_layer_decay_groups__rates_by_hand(version):
         assert group["name"].endswith("_decay" if decayed else "_no_decay")
         assert "lr_scale" not in group
     assert len({group["name"] for group in groups}) == len(groups) == 2 * 14
+
+
+@pytest.mark.parametrize(("name", "layer"), [("norm.weight", 5), ("mask_token", 0)])
+def test_vit_layer_id__of_what_fine_tuning_has_not(name, layer):
+    assert vit_layer_id(name, (4,)) == layer
+    assert vit_layer_id("encoder.model.rel_pos_bias.relative_position_bias_table", (4,)) == 5
+
+
+def test_layer_decay_groups__rates_of_a_vit_by_hand():
+    model = Classifier(vit(), num_classes=3)
+    groups = layer_decay_groups(model, depths=(4,), lr=5e-3, layer_decay=0.65, weight_decay=0.05)
+    group_of = by_name(model, groups)
+    assert group_of.keys() == dict(model.named_parameters()).keys() >= LAYERS_VIT.keys()
+    for name, (layer, scale) in LAYERS_VIT.items():
+        assert group_of[name]["lr"] == pytest.approx(5e-3 * scale, rel=1e-7), name
+        assert group_of[name]["name"].startswith(f"layer_{layer}_")
+    found = {(kind(name), group["weight_decay"] == 0.05) for name, group in group_of.items()}
+    assert found == set(column(DECAYED_VIT, 2).items())
+    assert {group["name"] for group in groups if group["weight_decay"]} == {
+        f"layer_{layer}_decay" for layer in range(6)
+    }
 
 
 def test_layer_decay_groups__equal_the_original_for_every_parameter():

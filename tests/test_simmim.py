@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_swin.beit import beit
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask, random_mask
 from ssl_swin.pixels import normalize
@@ -222,3 +223,27 @@ def test_forward__target_and_loss_stay_in_float32_under_autocast(tiny_encoder, w
 def test_simmim__target_window_must_be_odd(tiny_encoder, window_px):
     with pytest.raises(UserError, match=f"odd and at least 3 px, got {window_px}"):
         SimMIM(tiny_encoder(), normalize_target_window_px=window_px)
+
+
+def test_mask_token__of_a_swin_is_normal_and_of_a_vit_cut_off(tiny_encoder):
+    torch.manual_seed(0)
+    swin = tiny_encoder(img_size_px=16, embed_dim=1024, depths=(1,), num_heads=(1,))
+    of_swin = SimMIM(swin).mask_token
+    of_vit = SimMIM(beit(img_size_px=16, embed_dim=512, depth=1, num_heads=1)).mask_token
+    assert of_swin.std().item() == pytest.approx(0.02, rel=0.1)
+    assert of_swin.abs().max() > 0.05
+    assert of_vit.std().item() == pytest.approx(0.0108, rel=0.1)
+    assert of_vit.abs().max() <= 0.02
+
+
+@pytest.mark.parametrize(("channel", "y", "x"), [(0, 0, 0), (3, 5, 2), (4, 15, 0), (4, 0, 15)])
+def test_decoder__of_a_vit_paints_its_patches(channel, y, x):
+    model = SimMIM(beit(img_size_px=(32, 64), embed_dim=8, depth=1, num_heads=1, in_chans=5))
+    with torch.no_grad():
+        model.decoder[0].weight.zero_()
+        model.decoder[0].bias.zero_()
+        model.decoder[0].bias[channel * 16 * 16 + y * 16 + x] = 1.0
+        painted = model(noise(1, 5, 32, 64), units((1, 2), batch_size=1)).prediction
+    expected = torch.zeros(1, 5, 32, 64)
+    expected[0, channel, y::16, x::16] = 1.0
+    assert painted.equal(expected)

@@ -1,0 +1,161 @@
+"""Swin Transformers V1 and V2 as encoders: timm's modules behind the common face (L1).
+
+timm's modules equal the original's to the bit after a renaming of keys, so they are wrapped and not
+copied. Inside, tokens are NHWC as in timm; feature maps leave as NCHW.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
+
+from ssl_swin.errors import UserError
+from ssl_swin.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
+
+# The timm architecture that each version is a variation of; the hand-off writes this name.
+TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
+
+
+class SwinEncoder(nn.Module):
+    """A Swin Transformer split where SimMIM needs it: `embed`, then `encode`.
+
+    `ssl_swin.encoders.Encoder` lists the attributes; `version` is 1 or 2.
+    """
+
+    family: Literal["swin", "vit"] = "swin"
+    init_bound = 2.0  # a hundred deviations: none is ever cut off
+    head_init_scale = 1.0
+
+    def __init__(self, model: Any, *, version: int, model_args: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.version = version
+        self.title = f"Swin Transformer V{version}"
+        self.architecture = TIMM_ARCHITECTURES[version]
+        self.model_args = model_args
+        self.depths: tuple[int, ...] = tuple(model_args["depths"])
+        self.in_chans: int = model_args["in_chans"]
+        self.img_size_px: Size = tuple(model.patch_embed.img_size)
+        self.patch_size_px: int = model.patch_embed.patch_size[0]
+        self.stage_dims: tuple[int, ...] = tuple(info["num_chs"] for info in model.feature_info)
+        self.stride: int = model.feature_info[-1]["reduction"]
+        self.embed_dim: int = self.stage_dims[0]
+        self.num_features: int = self.stage_dims[-1]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""
+        tokens: Tensor = self.model.patch_embed(images)
+        return tokens
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Runs all stages on patch tokens; gives the map (B, num_features, H/stride, W/stride)."""
+        return _to_map(self.model.norm(self.model.layers(tokens)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encodes images (B, C, H, W) into the last map (B, num_features, H/stride, W/stride)."""
+        return self.encode(self.embed(images))
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Gives the map of every stage, (B, C_i, H_i, W_i); the last one after the final norm."""
+        tokens, maps = self.embed(images), []
+        for stage in self.model.layers:
+            tokens = stage(tokens)
+            maps.append(_to_map(tokens))
+        return [*maps[:-1], _to_map(self.model.norm(tokens))]
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Averages the last map (B, num_features, h, w) over space."""
+        return features.mean(dim=(2, 3))
+
+    def for_finetuning(self) -> Self:
+        """Gives itself: a Swin is fine-tuned as it was pretrained."""
+        return self
+
+
+def _to_map(tokens: Tensor) -> Tensor:
+    return tokens.permute(0, 3, 1, 2).contiguous()
+
+
+def swin(
+    *,
+    version: int,
+    img_size_px: int | Sequence[int],
+    window_size: int,
+    embed_dim: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    patch_size_px: int = 4,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    pretrained_window_sizes: Sequence[Window] | None = None,
+    grad_checkpointing: bool = False,
+) -> SwinEncoder:
+    """Builds a Swin Transformer encoder with random weights.
+
+    Args:
+        version: 1 (arXiv:2103.14030) or 2 (arXiv:2111.09883).
+        img_size_px: Side of the square input, or (height, width).
+        window_size: Attention window in tokens; stages with a smaller map use the whole map.
+        embed_dim: Width of the first stage; it doubles from stage to stage.
+        depths: Blocks per stage.
+        num_heads: Attention heads per stage.
+        patch_size_px: Side of one patch.
+        in_chans: Image channels, any number.
+        drop_path_rate: Of the last block; rises linearly from 0 over the blocks.
+        pretrained_window_sizes: Version 2 only: the window of each stage that the position bias was
+            trained with. The default is the model's own windows, stored so that they survive a
+            later change of window.
+        grad_checkpointing: Recompute each block in the backward pass: less memory, a third slower.
+
+    Raises:
+        UserError: If the sizes do not divide, naming those that would, or the stages are not as
+            many as their heads.
+    """
+    if version not in TIMM_ARCHITECTURES:
+        raise UserError(f"Swin version must be 1 or 2, got {version}")
+    size = as_size(img_size_px)
+    _check_stages(embed_dim, depths, num_heads)
+    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
+        raise UserError(
+            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
+            f"got {in_chans} and {drop_path_rate}"
+        )
+    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
+    model_args: dict[str, Any] = {
+        "img_size": size,
+        "patch_size": patch_size_px,
+        "in_chans": in_chans,
+        "window_size": window_size,
+        "embed_dim": embed_dim,
+        "depths": tuple(depths),
+        "num_heads": tuple(num_heads),
+    }
+    if version == 2:
+        own = stage_window_sizes(size, patch_size_px, window_size, num_stages=len(depths))
+        trained = pretrained_window_sizes or own
+        model_args["pretrained_window_sizes"] = tuple(
+            window if isinstance(window, int) else as_size(window) for window in trained
+        )
+    elif pretrained_window_sizes is not None:
+        raise UserError("pretrained_window_sizes belong to Swin V2; V1 has a table per window")
+    model_class = SwinTransformer if version == 1 else SwinTransformerV2
+    model = model_class(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
+    if grad_checkpointing:
+        model.set_grad_checkpointing()
+    return SwinEncoder(model, version=version, model_args=model_args)
+
+
+def _check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
+    if not depths or len(depths) != len(num_heads) or min(depths) < 1:
+        raise UserError(
+            f"every stage needs a depth of at least 1 and its heads: "
+            f"depths {list(depths)}, num_heads {list(num_heads)}"
+        )
+    for stage, heads in enumerate(num_heads):
+        if heads < 1 or embed_dim * 2**stage % heads:
+            raise UserError(
+                f"stage {stage + 1} is {embed_dim * 2**stage} wide, "
+                f"which {heads} heads do not divide"
+            )
