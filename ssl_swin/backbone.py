@@ -15,24 +15,27 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ssl_swin.classifier import Classifier
-from ssl_swin.encoders import TIMM_ARCHITECTURES, SwinEncoder, swin
+from ssl_swin.encoders import Encoder, build_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
+from ssl_swin.resolution import resize_encoder
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+_HEADS = {"swin": "head.fc", "vit": "head"}  # timm's names of a classifier's last layer
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A loaded hand-off."""
 
-    encoder: SwinEncoder
+    encoder: Encoder
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
     std: tuple[float, ...]
 
 
 def save_backbone(
-    folder: Path, encoder: SwinEncoder, *, mean: Sequence[float], std: Sequence[float], card: str
+    folder: Path, encoder: Encoder, *, mean: Sequence[float], std: Sequence[float], card: str
 ) -> None:
     """Writes an encoder as a timm model without a head.
 
@@ -57,29 +60,46 @@ def save_classifier(
     card: str,
 ) -> None:
     """Writes a fine-tuned classifier as a timm model with its head and class names."""
-    head = {f"head.fc.{name}": tensor for name, tensor in classifier.head.state_dict().items()}
+    prefix = _HEADS[classifier.encoder.family]
+    head = {f"{prefix}.{name}": tensor for name, tensor in classifier.head.state_dict().items()}
     config = _timm_config(classifier.encoder, mean, std, num_classes=len(classes))
     config["label_names"] = list(classes)
     _write(folder, classifier.encoder.model.state_dict() | head, config, card)
 
 
 def load_backbone(
-    path: str | Path, *, drop_path_rate: float = 0.0, grad_checkpointing: bool = False
+    path: str | Path,
+    *,
+    img_size_px: int | Sequence[int] | None = None,
+    window_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
 ) -> Backbone:
     """Rebuilds the encoder of a hand-off folder with its weights.
 
     Args:
         path: A backbone folder, or a run folder that holds one.
+        img_size_px: Another input size, a side or (height, width); see `resize_encoder`.
+        window_size: Another window in tokens; see `resize_encoder`.
         drop_path_rate: For the training to come.
         grad_checkpointing: For the training to come.
 
     Raises:
-        UserError: If the path holds no backbone, or its files do not belong together.
+        UserError: If the path holds no backbone, its files do not belong together, or the encoder
+            cannot take the size or window.
     """
     folder = find_backbone(path)
     config = _read_config(folder)
     encoder = _build_encoder(folder, config, drop_path_rate, grad_checkpointing)
     _load_weights(encoder, folder / WEIGHTS)
+    if img_size_px is not None or window_size is not None:
+        encoder = resize_encoder(
+            encoder,
+            img_size_px=img_size_px,
+            window_size=window_size,
+            drop_path_rate=drop_path_rate,
+            grad_checkpointing=grad_checkpointing,
+        )
     preprocessing = config["pretrained_cfg"]
     return Backbone(encoder, tuple(preprocessing["mean"]), tuple(preprocessing["std"]))
 
@@ -102,7 +122,7 @@ def find_backbone(path: str | Path) -> Path:
     )
 
 
-def check_same_architecture(backbone: SwinEncoder, asked: SwinEncoder) -> None:
+def check_same_architecture(backbone: Encoder, asked: Encoder) -> None:
     """Refuses a backbone that is not the architecture that was asked for.
 
     Raises:
@@ -114,16 +134,17 @@ def check_same_architecture(backbone: SwinEncoder, asked: SwinEncoder) -> None:
         raise UserError(
             "the backbone is of another architecture than the model asked for: "
             + "; ".join(f"{k} is {ours.get(k)}, asked for {theirs.get(k)}" for k in different)
-            + " (leave the model out to take the backbone's own)"
+            + " (leave the model out to take the backbone's own; img_size_px and window_size "
+            "change its size)"
         )
 
 
-def _describe(encoder: SwinEncoder) -> dict[str, Any]:
+def _describe(encoder: Encoder) -> dict[str, Any]:
     return {"architecture": encoder.architecture, **encoder.model_args}
 
 
 def _timm_config(
-    encoder: SwinEncoder, mean: Sequence[float], std: Sequence[float], *, num_classes: int
+    encoder: Encoder, mean: Sequence[float], std: Sequence[float], *, num_classes: int
 ) -> dict[str, Any]:
     return {
         "architecture": encoder.architecture,
@@ -140,7 +161,7 @@ def _timm_config(
             "crop_pct": 0.875,  # 224 of 256, the evaluation crop of the Swin recipe
             "num_classes": num_classes,
             "first_conv": "patch_embed.proj",
-            "classifier": "head.fc",
+            "classifier": _HEADS[encoder.family],
             "custom_load": False,
         },
     }
@@ -168,25 +189,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _build_encoder(
     folder: Path, config: dict[str, Any], drop_path_rate: float, grad_checkpointing: bool
-) -> SwinEncoder:
-    versions = {name: version for version, name in TIMM_ARCHITECTURES.items()}
-    if config["architecture"] not in versions:
-        raise UserError(
-            f"{folder} holds the architecture {config['architecture']!r}; "
-            f"known here: {', '.join(versions)}"
+) -> Encoder:
+    try:
+        return build_encoder(
+            config["architecture"],
+            config["model_args"],
+            drop_path_rate=drop_path_rate,
+            grad_checkpointing=grad_checkpointing,
         )
-    arguments = dict(config["model_args"])
-    return swin(
-        version=versions[config["architecture"]],
-        img_size_px=arguments.pop("img_size"),
-        patch_size_px=arguments.pop("patch_size"),
-        drop_path_rate=drop_path_rate,
-        grad_checkpointing=grad_checkpointing,
-        **arguments,
-    )
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
-def _load_weights(encoder: SwinEncoder, path: Path) -> None:
+def _load_weights(encoder: Encoder, path: Path) -> None:
     try:
         state = safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:

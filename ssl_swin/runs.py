@@ -28,6 +28,8 @@ MAY_CHANGE = (
     "data.cache",
     "data.max_bad_samples",
     "data.max_bad_ratio",
+    "features.folder",
+    "test_img_size_px",
     "data.prepare",
     "data.how_to_make",
     "logger",

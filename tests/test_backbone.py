@@ -14,14 +14,16 @@ from ssl_swin.backbone import (
     save_backbone,
     save_classifier,
 )
+from ssl_swin.beit import beit
 from ssl_swin.classifier import Classifier
-from ssl_swin.encoders import SwinEncoder
+from ssl_swin.encoders import Encoder
 from ssl_swin.errors import UserError
+from ssl_swin.resolution import resize_encoder
 
 both_versions = pytest.mark.parametrize("version", [1, 2])
 
 
-def save(folder: Path, encoder: SwinEncoder) -> Path:
+def save(folder: Path, encoder: Encoder) -> Path:
     channels = range(encoder.in_chans)
     mean, std = [0.4 + 0.01 * c for c in channels], [0.2 + 0.01 * c for c in channels]
     save_backbone(folder, encoder, mean=mean, std=std, card="# A card\n")
@@ -33,7 +35,7 @@ def folder(tmp_path, tiny_encoder) -> Path:
     return save(tmp_path / "backbone", tiny_encoder())
 
 
-def images_for(encoder: SwinEncoder) -> Tensor:
+def images_for(encoder: Encoder) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, encoder.in_chans, *encoder.img_size_px, generator=generator)
 
@@ -124,6 +126,23 @@ def test_save_classifier__timm_gives_the_same_scores_and_names(tmp_path, tiny_en
     assert list(model.pretrained_cfg["label_names"]) == classes
 
 
+def test_save_classifier__of_a_vit(tmp_path):
+    torch.manual_seed(0)
+    encoder = beit(img_size_px=32, patch_size_px=8, embed_dim=8, depth=2, num_heads=2)
+    classifier = Classifier(encoder, num_classes=3).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_classifier(
+        tmp_path, classifier, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.5] * 3, card=""
+    )
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = images_for(encoder)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), classifier(images), rtol=0, atol=1e-6)
+        assert load_backbone(tmp_path).encoder.eval()(images).equal(classifier.encoder(images))
+    assert model.get_classifier().out_features == 3
+
+
 @both_versions
 def test_load_backbone__round_trip_to_the_bit(tmp_path, tiny_encoder, version):
     encoder = tiny_encoder(version=version, img_size_px=(64, 128), in_chans=5)
@@ -140,14 +159,49 @@ def test_load_backbone__round_trip_to_the_bit(tmp_path, tiny_encoder, version):
         assert loaded.encoder.eval()(images).equal(encoder(images))
 
 
+@both_versions
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ({"img_size_px": 96}, ((96, 96), 6)),
+        ({"img_size_px": (64, 128)}, ((64, 128), 4)),
+        ({"img_size_px": 96, "window_size": 3}, ((96, 96), 3)),
+        ({"window_size": 2}, ((64, 64), 2)),
+    ],
+    ids=str,
+)
+def test_load_backbone__at_another_size(tmp_path, tiny_encoder, version, size, expected):
+    encoder = tiny_encoder(version=version)
+    loaded = load_backbone(save(tmp_path / "old", encoder), **size).encoder.eval()
+    assert (loaded.img_size_px, loaded.model_args["window_size"]) == expected
+    images = images_for(loaded)
+    with torch.no_grad():
+        assert loaded(images).equal(resize_encoder(encoder, **size).eval()(images))
+    save(tmp_path / "new", loaded)
+    model = timm.create_model(f"local-dir:{tmp_path}/new", pretrained=True, num_classes=0).eval()
+    with torch.no_grad():
+        assert model.forward_features(images).permute(0, 3, 1, 2).equal(loaded(images))
+
+
+def test_load_backbone__a_size_that_does_not_fit(folder):
+    with pytest.raises(UserError, match="no window suits an image of 80 x 80 px"):
+        load_backbone(folder, img_size_px=80)
+
+
 def test_load_backbone__options_of_the_training_to_come(folder):
-    encoder = load_backbone(folder, drop_path_rate=0.5, grad_checkpointing=True).encoder
+    loaded = load_backbone(folder, drop_path_rate=0.5, grad_checkpointing=True).encoder
+    options = {"img_size_px": 96, "drop_path_rate": 0.5, "grad_checkpointing": True}
+    for encoder in (loaded, load_backbone(folder, **options).encoder):
+        check_options(encoder)
+    plain = load_backbone(folder).encoder
+    assert not any(stage.grad_checkpointing for stage in plain.model.layers)
+
+
+def check_options(encoder: Encoder) -> None:
     blocks = [block for stage in encoder.model.layers for block in stage.blocks]
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     assert all(stage.grad_checkpointing for stage in encoder.model.layers)
-    plain = load_backbone(folder).encoder
-    assert not any(stage.grad_checkpointing for stage in plain.model.layers)
 
 
 def test_find_backbone__a_run_folder_or_the_backbone_itself(folder):
@@ -211,7 +265,7 @@ def test_load_backbone__incomplete_configuration(folder, path):
 def test_load_backbone__another_architecture(folder):
     content = edited(folder, "architecture", value="vit_base_patch16_224")
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match="architecture 'vit_base_patch16_224'; known here: swin_"):
+    with pytest.raises(UserError, match=r"config\.json: the architecture 'vit_base_patch16_224'"):
         load_backbone(folder)
 
 

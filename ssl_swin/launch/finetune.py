@@ -1,5 +1,6 @@
 """The fine-tuning job (L3)."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from hydra.utils import instantiate
@@ -11,6 +12,7 @@ from ssl_swin.classifier import Classifier
 from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading import Reader
 from ssl_swin.data.samples import LabeledSamples
+from ssl_swin.data.subset import FewLabels, keep_few_labels
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.launch.setup import (
     Run,
@@ -20,9 +22,12 @@ from ssl_swin.launch.setup import (
     make_trainer,
     open_data,
     open_run,
+    say,
 )
 from ssl_swin.launch.summary import finish, training_facts
 from ssl_swin.model_card import classifier_card
+from ssl_swin.resolution import resize_encoder
+from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.finetune import FinetuneModule
 
@@ -35,26 +40,25 @@ def main(cfg: DictConfig) -> None:
     )
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
+    _keep_few_labels(cfg, readers)
     model = Classifier(encoder, num_classes=len(classes))
-    module = FinetuneModule(
-        model,
-        optimizer=instantiate(cfg.optim),
-        schedule=instantiate(cfg.schedule),
-        mean=list(cfg.data.mean),
-        std=list(cfg.data.std),
-        seed=cfg.seed,
-        **cfg.mixing,
-    )
+    if cfg.test_img_size_px is not None:
+        _at_size(model, cfg.test_img_size_px)  # a wrong size shows before training
+    module = _module(cfg, model)
     data = _data_module(cfg, readers, encoder.img_size_px)
     trainer = make_trainer(run)
+    if cfg.ema_decay is not None:
+        trainer.callbacks.insert(0, WeightEma(cfg.ema_decay))  # type: ignore[attr-defined]
     fit(run, trainer, module, data)
-    _test_best(trainer, module, data)
+    _restore_best(trainer, module)
+    top1 = _top1_by_size(cfg, trainer, module, data)
     _hand_off(run, trainer, model, readers["train"], classes)
     path = run.folder.path
     finish(
         run,
         trainer,
         results=[
+            ("top-1", top1),
             ("best", f"{path}/checkpoints/best.ckpt"),
             ("classifier", f"{path}/classifier/"),
             ("", f'timm.create_model("local-dir:{path}/classifier", pretrained=True)'),
@@ -63,8 +67,29 @@ def main(cfg: DictConfig) -> None:
     )
 
 
+def _keep_few_labels(cfg: DictConfig, readers: dict[str, Reader]) -> None:
+    """Reduces the training split to `cfg.labels`, and says so."""
+    everything = readers["train"]
+    readers["train"] = keep_few_labels(everything, FewLabels(**cfg.labels))
+    if readers["train"] is not everything:
+        say(f"labels: {readers['train'].num_samples} of {everything.num_samples} training images")
+
+
+def _module(cfg: DictConfig, model: Classifier, suffix: str = "") -> FinetuneModule:
+    return FinetuneModule(
+        model,
+        optimizer=instantiate(cfg.optim),
+        schedule=instantiate(cfg.schedule),
+        mean=list(cfg.data.mean),
+        std=list(cfg.data.std),
+        seed=cfg.seed,
+        suffix=suffix,
+        **cfg.mixing,
+    )
+
+
 def _data_module(
-    cfg: DictConfig, readers: dict[str, Reader], size_px: tuple[int, int]
+    cfg: DictConfig, readers: Mapping[str, Reader], size_px: tuple[int, int]
 ) -> ImageDataModule:
     samples = partial(
         LabeledSamples, channels=cfg.data.channels, dtype=cfg.data.dtype, seed=cfg.seed
@@ -80,16 +105,48 @@ def _data_module(
     )
 
 
-def _test_best(trainer: Trainer, module: FinetuneModule, data: ImageDataModule) -> None:
-    """Puts the best weights back, and measures them on the test split where there is one."""
+def _restore_best(trainer: Trainer, module: FinetuneModule) -> None:
     best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
     if best:
         state = trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"]
         module.load_state_dict(state)
-    if "test" in data.readers:
-        trainer.test(module, datamodule=data, verbose=False)
-    else:
-        trainer.validate(module, datamodule=data, verbose=False)
+
+
+def _top1_by_size(
+    cfg: DictConfig, trainer: Trainer, module: FinetuneModule, data: ImageDataModule
+) -> str:
+    """Measures the test split, or without one the validation split, at each size asked for."""
+    lines = []
+    if cfg.test_img_size_px is not None:
+        resized = _at_size(module.model, cfg.test_img_size_px)
+        size_px = resized.encoder.img_size_px
+        other = _module(cfg, resized, suffix=f"_at_{_side(size_px)}px")
+        other_data = _data_module(cfg, data.readers, size_px)
+        lines.append(_top1(trainer, other, other_data, size_px))
+    # Last, since the run's closing lines tell the metrics of the last pass.
+    lines.append(_top1(trainer, module, data, module.model.encoder.img_size_px))
+    return ", ".join(reversed(lines))
+
+
+def _top1(
+    trainer: Trainer, module: FinetuneModule, data: ImageDataModule, size_px: tuple[int, int]
+) -> str:
+    split, measure = ("test", trainer.test) if "test" in data.readers else ("val", trainer.validate)
+    metrics = measure(module, datamodule=data, verbose=False)[0]
+    return f"{metrics[f'{split}/top1{module.suffix}']:.4f} on {split} at {_side(size_px)} px"
+
+
+def _side(size_px: tuple[int, int]) -> str:
+    height_px, width_px = size_px
+    return str(height_px) if height_px == width_px else f"{height_px}x{width_px}"
+
+
+def _at_size(model: Classifier, img_size_px: int | Sequence[int]) -> Classifier:
+    """Gives the classifier for another input size, with the weights that this one has now."""
+    encoder = resize_encoder(model.encoder, img_size_px=img_size_px)
+    resized = Classifier(encoder, num_classes=model.head.out_features)
+    resized.head.load_state_dict(model.head.state_dict())
+    return resized
 
 
 def _hand_off(

@@ -14,13 +14,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.backbone import check_same_architecture, load_backbone
+from ssl_swin.backbone_sources import default_cache
 from ssl_swin.data.loading import Reader
 from ssl_swin.data.order import OrderConstants
 from ssl_swin.data.readers import open_readers
-from ssl_swin.encoders import SwinEncoder
+from ssl_swin.encoders import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
+from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.launch.quiet import quiet_libraries
+from ssl_swin.resolution import resize_encoder
 from ssl_swin.runs import RunFolder, flatten
 from ssl_swin.training.callbacks.batch_digest import BatchDigest
 from ssl_swin.training.checkpoint_io import AtomicCheckpointIO
@@ -30,7 +33,8 @@ from ssl_swin.training.module import TrainingModule
 
 # Sections whose settings are numbers, flags or lists, and the settings there that may be words.
 NUMERIC = {"seed", "batch_size", "num_workers", "drop_path_rate", "model", "objective", "optim"}
-NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn"}
+NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn", "labels", "ema_decay"}
+NUMERIC |= {"img_size_px", "window_size", "test_img_size_px"}
 WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
 WORDS |= {"weight_decay_policy", "optimizer"}
 
@@ -141,11 +145,14 @@ def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tu
 
 def build_encoder(
     cfg: DictConfig, *, drop_path_rate: float = 0.0, grad_checkpointing: bool = False
-) -> SwinEncoder:
+) -> Encoder:
     """Loads `cfg.backbone`, or with none builds `cfg.model` with random weights.
 
+    Either way at `cfg.img_size_px` and `cfg.window_size`, where they are set.
+
     Raises:
-        UserError: If backbone and model contradict each other, or neither says what to build.
+        UserError: If backbone and model contradict each other, neither says what to build, or the
+            encoder cannot take the size.
     """
     has_model = cfg.model.get("_target_") is not None
     options: dict[str, Any] = {
@@ -157,13 +164,20 @@ def build_encoder(
             raise UserError(
                 "backbone=none starts from random weights: name a model, as model=swin_t"
             )
-        encoder: SwinEncoder = instantiate(cfg.model, **options)
-        return encoder
-    backbone = load_backbone(cfg.backbone, **options)
+        return _resized(cfg, instantiate(cfg.model, **options), **options)
+    size = {"img_size_px": cfg.img_size_px, "window_size": cfg.window_size}
+    backbone = load_backbone(local_backbone(cfg.backbone, default_cache()), **size, **options)
     if has_model:
-        check_same_architecture(backbone.encoder, instantiate(cfg.model))
+        check_same_architecture(backbone.encoder, _resized(cfg, instantiate(cfg.model)))
     _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
+
+
+def _resized(cfg: DictConfig, encoder: Encoder, **options: Any) -> Encoder:
+    size = {"img_size_px": cfg.img_size_px, "window_size": cfg.window_size}
+    if all(value is None for value in size.values()):
+        return encoder
+    return resize_encoder(encoder, **size, **options)
 
 
 def _warn_of_other_normalisation(

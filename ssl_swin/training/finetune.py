@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ssl_swin.classifier import Classifier
@@ -30,6 +31,7 @@ class FinetuneModule(TrainingModule):
         cutmix_alpha: float,
         label_smoothing: float,
         erasing_probability: float,
+        suffix: str = "",
         **training: Any,
     ) -> None:
         """Puts the pieces together.
@@ -40,6 +42,7 @@ class FinetuneModule(TrainingModule):
             cutmix_alpha: Beta parameter of cutmix; 0 turns it off. With both, each batch draws one.
             label_smoothing: Mass spread over all classes, in [0, 1).
             erasing_probability: Of erasing one box of an image, filled with noise.
+            suffix: What to append to the names of evaluation metrics.
             **training: Optimiser, schedule and normalisation, see `TrainingModule`.
         """
         super().__init__(model, **training)
@@ -51,8 +54,12 @@ class FinetuneModule(TrainingModule):
                 mixup_alpha, cutmix_alpha, label_smoothing=label_smoothing, num_classes=num_classes
             )
         self.erasing = make_erasing(erasing_probability, mode="pixel", device="cpu")
+        # Sums and counts over all devices; `log(..., sync_dist=True)` would round the mean count of
+        # images per device down, and so give too large a loss where they share unevenly.
+        self.val_loss = MeanMetric()
         self.val_top1 = MulticlassAccuracy(num_classes, average="micro")
         self.test_top1 = MulticlassAccuracy(num_classes, average="micro")
+        self.suffix = suffix
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Class scores (B, num_classes) of raw pixels (B, C, H, W)."""
@@ -76,15 +83,18 @@ class FinetuneModule(TrainingModule):
     def validation_step(self, batch: LabeledBatch, batch_idx: int) -> None:
         """Loss and top-1 accuracy, exact over uneven devices."""
         scores = self(batch.pixels)
-        loss = F.cross_entropy(scores, batch.labels)
+        self.val_loss(F.cross_entropy(scores, batch.labels), weight=len(scores))
         self.val_top1(scores, batch.labels)
-        self.log("val/loss", loss, sync_dist=True, batch_size=len(scores))
-        self.log("val/top1", self.val_top1, prog_bar=True, on_step=False, on_epoch=True)
+        self._log_epoch("val/loss", self.val_loss)
+        self._log_epoch("val/top1", self.val_top1, prog_bar=True)
 
     def test_step(self, batch: LabeledBatch, batch_idx: int) -> None:
         """Top-1 accuracy, exact over uneven devices."""
         self.test_top1(self(batch.pixels), batch.labels)
-        self.log("test/top1", self.test_top1, on_step=False, on_epoch=True)
+        self._log_epoch("test/top1", self.test_top1)
+
+    def _log_epoch(self, name: str, metric: Metric, prog_bar: bool = False) -> None:
+        self.log(name + self.suffix, metric, prog_bar=prog_bar, on_step=False, on_epoch=True)
 
     def on_fit_start(self) -> None:
         """Refuses batches that mixing cannot pair.

@@ -1,6 +1,9 @@
 """Masked image modelling as a Lightning module (L2)."""
 
+from typing import Any
+
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from ssl_swin.data.batch import PretrainBatch
 from ssl_swin.simmim import SimMIM, SimMIMOutput
@@ -11,6 +14,12 @@ class PretrainModule(TrainingModule):
     """Trains a SimMIM model on batches of raw pixels and masks."""
 
     model: SimMIM
+
+    def __init__(self, model: SimMIM, **training: Any) -> None:
+        """Puts the pieces together; see `TrainingModule`."""
+        super().__init__(model, **training)
+        self.val_loss = MeanMetric()  # exact over devices that share the images unevenly
+        self.val_loss_vs_mean = MeanMetric()
 
     def forward(self, batch: PretrainBatch) -> SimMIMOutput:
         """Normalises on the device and reconstructs."""
@@ -30,5 +39,7 @@ class PretrainModule(TrainingModule):
         """
         output = self.forward(batch)
         guess = self.model.mean_guess_loss(self.normalized(batch.pixels), batch.mask)
-        losses = {"val/loss": output.loss, "val/loss_vs_mean": output.loss / guess}
-        self.log_dict(losses, prog_bar=True, sync_dist=True, batch_size=len(batch.pixels))
+        self.val_loss(output.loss, weight=len(batch.pixels))
+        self.val_loss_vs_mean(output.loss / guess, weight=len(batch.pixels))
+        metrics = {"val/loss": self.val_loss, "val/loss_vs_mean": self.val_loss_vs_mean}
+        self.log_dict(metrics, prog_bar=True, on_step=False, on_epoch=True)

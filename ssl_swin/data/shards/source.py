@@ -73,6 +73,10 @@ class ShardSource:
             data, extension_of_content(data), None if label == NO_LABEL else label, name
         )
 
+    def labels(self) -> NDArray[np.int64]:
+        """Gives the label of every image, -1 for none; reads no shard."""
+        return self._extents["label"].astype(np.int64)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self.split, self.locate, self._files.most)
 

@@ -51,6 +51,10 @@ class FolderSource:
         label = int(self._labels[index]) if self.classes else None
         return ImageRecord((self.root / path).read_bytes(), extension_of(path), label, path)
 
+    def labels(self) -> NDArray[np.int64]:
+        """Gives the label of every image, -1 for none; reads no image."""
+        return self._labels.astype(np.int64) if self.classes else np.full(len(self), -1)
+
     def image_names(self) -> NDArray[np.bytes_]:
         """Paths relative to the folder, by image."""
         return self._paths

@@ -8,7 +8,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ssl_swin.features import Features, NoLabelsError, extract_features
-from ssl_swin.probes import accuracy, knn_predict
+from ssl_swin.probing.knn import knn_predict
+from ssl_swin.probing.scoring import accuracy
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.pretrain import PretrainModule
 

@@ -1,0 +1,40 @@
+"""A moving average of the weights (L2)."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ssl_swin.errors import UserError
+
+
+class WeightEma(WeightAveraging):
+    """Averages the weights exponentially over the optimiser steps, and validates the average.
+
+    A checkpoint's `state_dict` is the average, so that the best epoch's is handed on; the weights
+    that training goes on with lie beside it. After training the module holds the average.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """Sets the callback up.
+
+        Args:
+            decay: What remains of the average after each optimiser step, in (0, 1); the first
+                step's weights start it.
+
+        Raises:
+            UserError: If `decay` is out of range.
+        """
+        if not 0.0 < decay < 1.0:
+            raise UserError(f"ema_decay must lie in (0, 1), got {decay}; null turns it off")
+        # Buffers are copied: averaging would truncate the integers among them.
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        super().__init__(use_buffers=False, multi_avg_fn=average)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copies the weights to the device of training, where the module is not yet."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets go of the average, which a later validation would put in place of other weights."""
+        self._average_model = None
