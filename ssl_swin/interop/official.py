@@ -6,30 +6,28 @@ follow from the window size are stored there and rebuilt here.
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_swin.encoders import Window, stage_window_sizes, swin
+from ssl_swin.encoders import swin
 from ssl_swin.errors import UserError
-from ssl_swin.interop.official_architecture import (
-    Architecture,
-    infer_architecture,
-    trained_windows,
-)
+from ssl_swin.interop.architecture import Architecture, infer_architecture, stored_windows
+from ssl_swin.interop.key_maps import flip, rename_one
+from ssl_swin.interop.official_format import RULES, settings
 from ssl_swin.interop.safe_pickle import load_checkpoint
+from ssl_swin.interop.tables import is_table
 from ssl_swin.simmim import SimMIM
+from ssl_swin.sizes import Window, stage_window_sizes
 
-_REBUILT_TABLES = ("relative_position_index", "relative_coords_table", "attn_mask")
 _MAX_NAMES_SHOWN = 8
 
 # What a state dict is that is not ours to load, told by a part of its names; first match counts.
 _OTHER_KINDS = {
-    "encoder.blocks.": "SimMIM with a ViT, and only Swin is supported",
+    "encoder.blocks.": "SimMIM with a ViT, which ssl-swin import reads",
     "encoder.model.": "a model of this project, which loads without conversion",
-    "layers.0.blocks.": "a Swin without SimMIM's mask token, as after supervised training",
+    "layers.0.blocks.": "a Swin without SimMIM's mask token, which ssl-swin import reads",
     "blocks.0.": "a ViT",
 }
 
@@ -87,8 +85,11 @@ def simmim_from_state_dict(
             of the wrong shape, or the sizes given lead to other windows than it was trained with.
     """
     _check_kind(state)
-    architecture = infer_architecture(state)
-    windows = trained_windows(state, architecture, config)
+    encoder_state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+    architecture = infer_architecture(encoder_state)
+    windows = stored_windows(encoder_state, len(architecture.depths))
+    if windows is None:
+        windows = _windows_of_config(config, architecture)
     encoder = swin(
         **architecture._asdict(),
         img_size_px=img_size_px,
@@ -105,19 +106,14 @@ def to_timm_name(official: str) -> str | None:
     Returns:
         timm's name; None for a table that timm rebuilds.
     """
-    if official.rpartition(".")[2] in _REBUILT_TABLES:
+    if is_table(official):
         return None
-    if official.startswith("head."):
-        return official.replace("head.", "head.fc.", 1)
-    name = official.replace(".rpe_mlp.", ".cpb_mlp.")  # its name in the released V2 files
-    return _move_merging(name, stages=1)
+    return rename_one(flip(RULES), official) or official
 
 
 def to_official_name(timm_name: str) -> str:
     """Translates the name of a Swin tensor from timm's to the original code's."""
-    if timm_name.startswith("head.fc."):
-        return timm_name.replace("head.fc.", "head.", 1)
-    return _move_merging(timm_name, stages=-1)
+    return rename_one(RULES, timm_name) or timm_name
 
 
 def to_simmim_name(official: str) -> str | None:
@@ -143,11 +139,6 @@ def to_official_simmim_name(name: str) -> str:
     return f"encoder.{to_official_name(name.removeprefix('encoder.model.'))}"
 
 
-def _move_merging(name: str, *, stages: int) -> str:
-    match = re.match(r"layers\.(\d+)(\.downsample\..*)", name)
-    return f"layers.{int(match[1]) + stages}{match[2]}" if match else name
-
-
 def _check_kind(state: Mapping[str, Tensor]) -> None:
     refusal = "not a checkpoint of the original SimMIM with a Swin"
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -158,6 +149,20 @@ def _check_kind(state: Mapping[str, Tensor]) -> None:
         if any(part in name for name in state):
             raise UserError(f"{refusal}: it looks like {kind}")
     raise UserError(f"{refusal}: its tensors are {_enumerate(list(state))}")
+
+
+def _windows_of_config(
+    config: Mapping[str, Any] | None, architecture: Architecture
+) -> tuple[Window, ...] | None:
+    told = settings(config or {})
+    if told.window_size is None or not isinstance(told.img_size_px, int):
+        return None
+    return stage_window_sizes(
+        (told.img_size_px, told.img_size_px),
+        architecture.patch_size_px,
+        told.window_size,
+        num_stages=len(architecture.depths),
+    )
 
 
 def _settle_window(

@@ -13,7 +13,8 @@ from ssl_swin.data.batch import collate_masked
 from ssl_swin.data.loading import Reader
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
-from ssl_swin.encoders import SwinEncoder
+from ssl_swin.encoders import Encoder
+from ssl_swin.interop.simmim_head import save_simmim_head
 from ssl_swin.launch.setup import Run, fit, make_trainer, open_data, open_run, say
 from ssl_swin.launch.summary import finish, training_facts
 from ssl_swin.masking import mask_grid, num_masked_units
@@ -26,7 +27,7 @@ from ssl_swin.training.pretrain import PretrainModule
 def main(cfg: DictConfig) -> None:
     """Pretrains, draws, and leaves a backbone."""
     run = open_run(cfg)
-    encoder: SwinEncoder = instantiate(cfg.model)
+    encoder: Encoder = instantiate(cfg.model)
     model: SimMIM = instantiate(cfg.objective.model)(encoder)
     units = mask_grid(
         encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
@@ -48,12 +49,12 @@ def main(cfg: DictConfig) -> None:
     )
     trainer = make_trainer(run)
     fit(run, trainer, module, data)
-    _hand_off(run, trainer, encoder, readers["train"])
+    _hand_off(run, trainer, model, readers["train"])
     _conclude(run, trainer)
 
 
 def pretrain_data(
-    cfg: DictConfig, readers: dict[str, Reader], encoder: SwinEncoder, units: tuple[int, int]
+    cfg: DictConfig, readers: dict[str, Reader], encoder: Encoder, units: tuple[int, int]
 ) -> ImageDataModule:
     """Loaders of masked images for an encoder, whose sizes alone matter."""
     masked_samples = partial(
@@ -75,16 +76,18 @@ def pretrain_data(
     )
 
 
-def _hand_off(run: Run, trainer: Trainer, encoder: SwinEncoder, reader: Reader) -> None:
+def _hand_off(run: Run, trainer: Trainer, model: SimMIM, reader: Reader) -> None:
     if not trainer.is_global_zero:
         return
     objective = run.cfg.objective
     phrase = f"SimMIM, mask ratio {objective.mask_ratio}, units of {objective.mask_unit_px} px"
     if objective.model.normalize_target_window_px:
         phrase += f", target normalised over {objective.model.normalize_target_window_px} px"
+    encoder = model.encoder
     card = backbone_card(encoder, training_facts(run, trainer, reader, phrase))
     data = run.cfg.data
     save_backbone(run.folder.backbone, encoder, mean=list(data.mean), std=list(data.std), card=card)
+    save_simmim_head(run.folder.backbone, model)
 
 
 def _conclude(run: Run, trainer: Trainer) -> None:

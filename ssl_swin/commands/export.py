@@ -1,0 +1,35 @@
+"""`ssl-swin export`: a backbone for other implementations (L3)."""
+
+import argparse
+from pathlib import Path
+
+from ssl_swin.commands.import_ import FORMATS
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Describes the command."""
+    parser = commands.add_parser(
+        "export",
+        help="write a backbone for another implementation",
+        description="Writes a backbone under the names of another implementation. What that one "
+        "cannot represent is refused before anything is written.",
+    )
+    parser.add_argument("backbone", type=Path, help="folder of a backbone or a run")
+    parser.add_argument("out", type=Path, help="file to write; a folder for huggingface")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="the implementation")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Exports, and says what became of every tensor."""
+    from ssl_swin.errors import UserError
+    from ssl_swin.interop.exporting import export_weights
+
+    if args.out.exists():
+        raise UserError(f"{args.out} exists already. Choose another name, or delete it")
+    report = export_weights(args.backbone, args.out, to=args.to)
+    for line in (*report.lines(), report.summary()):
+        print(line)
+    print(f"wrote {args.out}")

@@ -1,0 +1,71 @@
+"""`ssl-swin import`: weights of other implementations become a backbone (L3)."""
+
+import argparse
+from pathlib import Path
+
+FORMATS = ("simmim", "swin", "timm", "huggingface", "torchvision", "openmmlab", "detectron2")
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Describes the command."""
+    parser = commands.add_parser(
+        "import",
+        help="turn weights of another implementation into a backbone",
+        description="Reads a Swin of the original code, timm, Hugging Face, torchvision, OpenMMLab "
+        "or Detectron2, and writes a backbone folder for finetune.py and linear_probe.py. Nothing "
+        "that the file holds is executed.",
+    )
+    parser.add_argument("file", type=Path, help=".pth, .bin or .safetensors file, or its folder")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--format", choices=FORMATS, help="what it is (default: recognised)")
+    parser.add_argument(
+        "--img-size-px",
+        type=int,
+        metavar="N",
+        help="side of the image (default: as the file says); weights are resized if need be",
+    )
+    parser.add_argument(
+        "--window-size", type=int, metavar="N", help="in tokens, if nothing in the file tells it"
+    )
+    parser.add_argument(
+        "--pretrained-window-sizes",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="of Swin V2, one per stage, if nothing in the file tells them",
+    )
+    parser.add_argument("--mean", type=float, nargs="+", help="per channel, in [0, 1]")
+    parser.add_argument("--std", type=float, nargs="+", help="per channel, in [0, 1]")
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="keep the classification head (default: drop)"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Imports, and says what became of every tensor."""
+    from ssl_swin.errors import UserError
+    from ssl_swin.interop.importing import import_weights, save_import
+
+    if args.out.exists():
+        raise UserError(f"{args.out} exists already. Choose another name, or delete it")
+    imported, report = import_weights(
+        args.file,
+        format_name=args.format,
+        img_size_px=args.img_size_px,
+        window_size=args.window_size,
+        pretrained_window_sizes=args.pretrained_window_sizes,
+        mean=args.mean,
+        std=args.std,
+        num_classes=args.num_classes,
+    )
+    card = (
+        f"# {args.file.name}\n\nA {imported.encoder.title} from {args.file.name}. "
+        f"Of its tensors: {report.summary()}.\n"
+    )
+    save_import(args.out, imported, card=card)
+    for line in (*report.lines(), report.summary()):
+        print(line)
+    print(f"wrote {args.out}; next: python finetune.py backbone={args.out}")
