@@ -2,7 +2,6 @@
 
 import netrc
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 WANDB_HOST = "api.wandb.ai"
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
 def register_resolvers() -> None:
@@ -19,19 +19,20 @@ def register_resolvers() -> None:
         auto_precision,
         backbone_name,
         choice,
+        mask_unit_px,
         one_folder,
         run_dir,
         sweep_name,
-        total_stride,
         wandb_offline,
     ):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def total_stride(patch_size_px: int, depths: Sequence[int]) -> int:
-    """Image pixels per token of the last stage; each stage after the first halves the map."""
-    stride_px: int = patch_size_px * 2 ** (len(depths) - 1)
-    return stride_px
+def mask_unit_px(model: DictConfig) -> int:
+    """Side of a mask unit: a token of a Swin's last stage, or two patches of a ViT."""
+    num_halvings = len(model.get("depths") or (0, 0)) - 1
+    side_px: int = model.patch_size_px * 2**num_halvings
+    return side_px
 
 
 def auto_device() -> str:
@@ -46,12 +47,24 @@ def auto_precision() -> str:
     return "bf16-mixed" if auto_device() == "cuda" else "32-true"
 
 
-def backbone_name(path: str) -> str:
-    """Names a run after the backbone that it starts from."""
-    if path in ("none", None):
+def backbone_name(reference: str) -> str:
+    """Names a run after the backbone that it starts from, wherever that is.
+
+    A run or its backbone gives the run's name, a file its name without the ending, and what comes
+    from elsewhere its address in one word: hf-hub:USER/NAME gives USER_NAME, and
+    wandb:ENTITY/PROJECT/NAME:VERSION gives NAME_VERSION.
+    """
+    if reference in ("none", None):
         return "random"
-    folder = Path(path)
-    return folder.parent.name if folder.name == "backbone" else folder.name
+    scheme, _, address = reference.partition(":")
+    if scheme == "wandb":
+        return address.rpartition("/")[2].replace(":", "_")
+    if scheme in ("hf-hub", "timm"):
+        return address.replace("/", "_").replace("@", "_")
+    path = Path(reference)
+    if path.suffix in WEIGHT_FILES:
+        return path.stem
+    return path.parent.name if path.name == "backbone" else path.name
 
 
 def choice(group: str, *, _root_: DictConfig) -> str:

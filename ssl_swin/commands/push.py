@@ -1,0 +1,38 @@
+"""`ssl-swin push`: a backbone on the Hugging Face hub (L3)."""
+
+import argparse
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Describes the command."""
+    parser = commands.add_parser(
+        "push",
+        help="upload a backbone to the Hugging Face hub",
+        description="Uploads config.json, model.safetensors and the model card in one commit, and "
+        "creates the repository if there is none. Log in first with `hf auth login`, or set "
+        "HF_TOKEN.",
+    )
+    parser.add_argument(
+        "backbone", help="run folder, backbone folder, or whatever backbone= of the scripts takes"
+    )
+    parser.add_argument("repository", metavar="USER/NAME", help="where to")
+    parser.add_argument("--private", action="store_true", help="create it private")
+    parser.add_argument(
+        "--license", metavar="ID", help="for the card, as the hub spells it: mit, cc-by-4.0, ..."
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Uploads, and says how to get the backbone back."""
+    from ssl_swin.backbone_sources import default_cache
+    from ssl_swin.hub import push_backbone
+    from ssl_swin.launch.artifacts import local_backbone
+
+    folder = local_backbone(args.backbone, default_cache())
+    url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)
+    print(f"uploaded {folder} to {url}")
+    print(f'timm: timm.create_model("hf-hub:{args.repository}", pretrained=True, num_classes=0)')
+    print(f"next: python linear_probe.py backbone=hf-hub:{args.repository}")
