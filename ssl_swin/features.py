@@ -1,8 +1,8 @@
-"""Frozen features: one vector per labelled image from any stage of an encoder (L1)."""
+"""Frozen features: vectors per labelled image from any stages of an encoder (L1)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,28 @@ class StagedEncoder(Protocol):
     def modules(self) -> Iterator[nn.Module]:
         """As in `torch.nn.Module`."""
 
-    def eval(self) -> object:
+    def eval(self) -> Any:
         """As in `torch.nn.Module`."""
 
 
+class Tap(NamedTuple):
+    """Where features are taken: after which stage, counted from 1, and how its map is pooled."""
+
+    stage: int
+    pooling: Pooling
+
+
 class Features(NamedTuple):
-    """Labelled feature vectors: `features` (N, C) float32 and `labels` (N,) int64, on the CPU."""
+    """Labelled feature vectors: `features` (N, C) floats and `labels` (N,) int64, on the CPU."""
 
     features: Tensor
+    labels: Tensor
+
+
+class PooledBatch(NamedTuple):
+    """Features of a batch: float32 (B, C_i) by tap, and `labels` (B,) int64, on the CPU."""
+
+    features: dict[Tap, Tensor]
     labels: Tensor
 
 
@@ -49,6 +63,42 @@ def pool_map(features: Tensor, pooling: Pooling) -> Tensor:
     raise UserError(f"unknown pooling '{pooling}': use 'mean' or 'max'")
 
 
+def pooled_batches(
+    encoder: StagedEncoder,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    taps: Sequence[Tap],
+    device: torch.device | str,
+) -> Iterator[PooledBatch]:
+    """Computes the features at all taps in one pass, batch by batch, with the encoder in eval mode.
+
+    The training mode of every submodule is put back after each batch. Maps are pooled in float32,
+    also under `torch.autocast`.
+
+    Args:
+        encoder: Already on `device`.
+        batches: Yields images (B, C, H, W), normalised, and their labels (B,). A label below 0
+            means unlabelled; such samples are left out.
+        taps: Which features. Those of the last stage are taken after the final norm.
+        device: Where the encoder computes.
+
+    Raises:
+        UserError: If no tap is named, or its stage or pooling does not exist.
+        NoLabelsError: If no sample has a label.
+    """
+    if not taps:
+        raise UserError("no stage to take features from: name at least one, counted from 1")
+    found_any = False
+    for images, labels in batches:
+        labelled = labels >= 0
+        if labelled.any():
+            found_any = True
+            vectors = _pooled(encoder, images[labelled].to(device, non_blocking=True), taps)
+            yield PooledBatch(vectors, labels[labelled].long().cpu())
+    if not found_any:
+        raise NoLabelsError("no labelled sample to take features of: every label is missing")
+
+
 def extract_features(
     encoder: StagedEncoder,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -57,44 +107,35 @@ def extract_features(
     pooling: Pooling,
     device: torch.device | str,
 ) -> dict[int, Features]:
-    """Computes the features of all asked stages in one pass, with the encoder in eval mode.
-
-    The training mode of every submodule is put back afterwards. Maps are pooled in float32, also
-    under `torch.autocast`.
+    """Collects the features of all asked stages in memory; see `pooled_batches`.
 
     Args:
         encoder: Already on `device`.
-        batches: Yields images (B, C, H, W), normalised, and their labels (B,). A label below 0
-            means unlabelled; such samples are left out.
-        stages: Which stages, counted from 1. The last one is taken after the final norm.
+        batches: Images and labels.
+        stages: Which stages, counted from 1.
         pooling: How a map becomes a vector.
         device: Where the encoder computes.
 
     Returns:
-        Features by stage number, samples in the order of `batches`.
+        Features by stage number, float32, samples in the order of `batches`.
 
     Raises:
         UserError: If no stage is asked for, or a stage does not exist.
         NoLabelsError: If no sample has a label.
     """
-    if not stages:
-        raise UserError("no stage to take features from: name at least one, counted from 1")
-    pooled: dict[int, list[Tensor]] = {stage: [] for stage in stages}
-    kept_labels: list[Tensor] = []
-    with _evaluating(encoder), torch.inference_mode():
-        for images, labels in batches:
-            labelled = labels >= 0
-            if not labelled.any():
-                continue
-            maps = encoder.stages(images[labelled].to(device, non_blocking=True))
-            for stage, vectors in pooled.items():
-                vectors.append(pool_map(_map_of(stage, maps).float(), pooling).cpu())
-            kept_labels.append(labels[labelled].long().cpu())
-    if not kept_labels:
-        raise NoLabelsError("no labelled sample to take features of: every label is missing")
-    # Joined outside inference mode, so that the result may take part in training.
-    all_labels = torch.cat(kept_labels)
-    return {stage: Features(torch.cat(vectors), all_labels) for stage, vectors in pooled.items()}
+    taps = [Tap(stage, pooling) for stage in stages]
+    pooled = list(pooled_batches(encoder, batches, taps=taps, device=device))
+    labels = torch.cat([batch.labels for batch in pooled])
+    return {
+        tap.stage: Features(torch.cat([batch.features[tap] for batch in pooled]), labels)
+        for tap in taps
+    }
+
+
+def _pooled(encoder: StagedEncoder, images: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+    with _evaluating(encoder), torch.no_grad():
+        maps = encoder.stages(images)
+        return {tap: pool_map(_map_of(tap.stage, maps).float(), tap.pooling).cpu() for tap in taps}
 
 
 def _map_of(stage: int, maps: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_swin.errors import UserError
-from ssl_swin.features import extract_features, pool_map
+from ssl_swin.features import Tap, extract_features, pool_map, pooled_batches
 
 
 class TwoStages(nn.Module):
@@ -47,6 +47,28 @@ def test_extract_features__pools_every_asked_stage_in_one_pass():
     assert found[1].labels.tolist() == found[2].labels.tolist() == [4, 2, 0]
     torch.testing.assert_close(found[1].features, 2 * images.mean(dim=(2, 3)))
     torch.testing.assert_close(found[2].features, encoder.conv(images).mean(dim=(2, 3)).detach())
+
+
+def test_pooled_batches__takes_stages_and_poolings_of_one_pass():
+    encoder = TwoStages()
+    batches = [labelled_images([4, 2], seed=1), labelled_images([0], seed=2)]
+    taps = [Tap(1, "mean"), Tap(1, "max"), Tap(2, "max")]
+    first, second = pooled_batches(encoder, batches, taps=taps, device="cpu")
+
+    assert encoder.calls == 2
+    assert (first.labels.tolist(), second.labels.tolist()) == ([4, 2], [0])
+    images = batches[0][0]
+    torch.testing.assert_close(first.features[Tap(1, "mean")], 2 * images.mean(dim=(2, 3)))
+    torch.testing.assert_close(first.features[Tap(1, "max")], 2 * images.amax(dim=(2, 3)))
+    convolved = encoder.conv(images).amax(dim=(2, 3)).detach()
+    torch.testing.assert_close(first.features[Tap(2, "max")], convolved)
+
+
+def test_pooled_batches__leaves_no_mode_behind_between_batches():
+    encoder = TwoStages().train()
+    for _ in pooled_batches(encoder, [labelled_images([0])], taps=[Tap(2, "mean")], device="cpu"):
+        assert encoder.dropout.training
+        assert torch.is_grad_enabled()
 
 
 def test_extract_features__leaves_out_unlabelled_samples():

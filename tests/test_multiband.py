@@ -80,7 +80,7 @@ def test_five_bands__from_files_to_timm(dtype: str, tmp_path: Path) -> None:
     assert picture[16:112, :96].std() > 30  # stretched to be seen
 
     printed = start("linear_probe", f"backbone={run}", *options, cwd=tmp_path)
-    assert "<- best on val" in printed
+    assert "chosen on val" in printed
 
     images = torch.randn(2, 5, 96, 96, generator=torch.Generator().manual_seed(0))
     theirs = timm.create_model(f"local-dir:{run}/backbone", pretrained=True, num_classes=0).eval()

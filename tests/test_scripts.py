@@ -109,15 +109,39 @@ def test_pretrain__backbone_in_timm_equals_ours(run: Path) -> None:
     assert "10 optimiser steps" in card
 
 
-def test_linear_probe__reports_every_stage(workplace: Path, run: Path) -> None:
-    printed = start("linear_probe", f"backbone={run}", "num_workers=0", *DATA, cwd=workplace)
-    results = json.loads(
-        (workplace / "runs/linear_probe/swin_nano_demo_demo/results.json").read_text()
-    )
-    stages = results["top1_percent_by_stage"]
-    assert sorted(stages) == ["1", "2", "3"]
-    assert sorted(stages["1"]) == ["val/knn_top1", "val/linear_top1"]
-    assert "<- best on val" in printed
+BRIEF_PROBE = (
+    "linear.epochs=12",
+    "logger=csv",
+    "linear.base_lrs=[0.1,1]",
+    "knn.ks=[5]",
+    "num_workers=0",
+    *DATA,
+)
+
+
+@pytest.mark.slow
+def test_linear_probe__reports_the_whole_grid_and_extracts_once(workplace: Path, run: Path) -> None:
+    printed = start("linear_probe", f"backbone={run}", *BRIEF_PROBE, cwd=workplace)
+    folder = workplace / "runs/linear_probe/swin_nano_demo_demo"
+    results = json.loads((folder / "results.json").read_text())
+    assert sorted(results) == ["knn", "linear"]
+    cells = [(c["stage"], c["pooling"], c["base_lr"]) for c in results["linear"]["grid"]]
+    assert cells == [(s, p, r) for s in (1, 2, 3) for p in ("mean", "max") for r in (0.1, 1)]
+    best = max(cell["val_top1_percent"] for cell in results["linear"]["grid"])
+    assert results["linear"]["top1_percent"] == {"val": best}
+    assert "chosen on val: stage" in printed
+    assert Image.open(folder / "grid.png").width > 200
+    taken = list(csv.DictReader((folder / "confusion_val/confusion.csv").open()))
+    assert sum(int(row["images"]) for row in taken) == 20
+    right = sum(int(row["images"]) for row in taken if row["true"] == row["predicted"])
+    assert 100 * right / 20 == best
+
+    stored = sorted(workplace.glob("runs/features/*/*.npy"))
+    assert len(stored) == 2 * (6 + 1)  # two splits of six arrays and their labels
+    times = [path.stat().st_mtime_ns for path in stored]
+    start("linear_probe", f"backbone={run}", *BRIEF_PROBE, "name=again", "seed=1", cwd=workplace)
+    assert [path.stat().st_mtime_ns for path in stored] == times
+    assert sorted(workplace.glob("runs/features/*/*.npy")) == stored
 
 
 def test_finetune__leaves_a_classifier_that_timm_loads(workplace: Path, run: Path) -> None:

@@ -1,0 +1,81 @@
+"""Probing every tap with every setting, and keeping what is best on validation (L1)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ssl_swin.features import Features, Tap
+from ssl_swin.probing.fitting import fit_linear_heads
+from ssl_swin.probing.heads import LinearHeads, head_accuracies
+from ssl_swin.probing.knn import knn_predict_each
+from ssl_swin.probing.score_grid import ScoreGrid
+from ssl_swin.probing.scoring import accuracy
+
+ByTap = Mapping[Tap, Features]
+Progress = Callable[[Iterable[Tap]], Iterable[Tap]]
+
+
+def linear_grid(
+    train: ByTap,
+    val: ByTap,
+    *,
+    num_classes: int,
+    base_lrs: Sequence[float],
+    device: torch.device | str,
+    progress: Progress = iter,
+    **recipe: Any,
+) -> tuple[ScoreGrid, LinearHeads]:
+    """Trains a head per tap and rate; those of a tap share every matrix product.
+
+    Args:
+        train: What the heads learn from, by tap.
+        val: What they are judged by, at the same taps.
+        num_classes: Labels lie in [0, num_classes).
+        base_lrs: As in `fit_linear_heads`.
+        device: Where the heads are trained.
+        progress: Wraps the taps, as a progress bar does.
+        recipe: The other arguments of `fit_linear_heads`.
+
+    Returns:
+        All accuracies, and the head of `ScoreGrid.best` alone.
+
+    Raises:
+        UserError: As in `fit_linear_heads`.
+    """
+    rows: dict[Tap, dict[float, float]] = {}
+    best_top1, best_head = -1.0, None
+    for tap in progress(train):
+        heads = fit_linear_heads(
+            train[tap], num_classes=num_classes, base_lrs=base_lrs, device=device, **recipe
+        )
+        top1s = head_accuracies(heads, val[tap], device)
+        rows[tap] = dict(zip(base_lrs, top1s, strict=True))
+        if max(top1s) > best_top1:
+            best_top1, best_head = max(top1s), heads.head(top1s.index(max(top1s)))
+    assert best_head is not None
+    return ScoreGrid("linear", "base_lr", rows), best_head
+
+
+def knn_grid(
+    train: ByTap,
+    val: ByTap,
+    *,
+    num_classes: int,
+    ks: Sequence[int],
+    temperature: float,
+    device: torch.device | str,
+) -> ScoreGrid:
+    """Judges nearest neighbours at every tap with every k.
+
+    Raises:
+        UserError: As in `knn_predict_each`.
+    """
+    rows: dict[Tap, dict[float, float]] = {}
+    for tap, bank in train.items():
+        queries, labels = val[tap]
+        scores = knn_predict_each(
+            bank, queries.to(device), ks=ks, temperature=temperature, num_classes=num_classes
+        )
+        rows[tap] = {k: accuracy(by_class, labels) for k, by_class in scores.items()}
+    return ScoreGrid("knn", "k", rows)

@@ -1,0 +1,28 @@
+"""What class scores are worth, and labels that they can be judged by (L1)."""
+
+from torch import Tensor
+
+from ssl_swin.errors import UserError
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Gives the percentage of scores (N, num_classes) with their maximum at the label (N,).
+
+    Rows that are not finite, as of a head that diverged, count as wrong.
+    """
+    right = (scores.argmax(dim=1) == labels.to(scores.device)) & scores.isfinite().all(dim=1)
+    return 100 * right.double().mean().item()
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuses labels that are not classes.
+
+    Raises:
+        UserError: If a label lies outside [0, num_classes).
+    """
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if len(outside):
+        raise UserError(
+            f"label {outside[0].item()} is not a class: num_classes is {num_classes}, "
+            f"so labels lie in [0, {num_classes - 1}]"
+        )
