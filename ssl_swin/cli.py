@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from ssl_swin import __version__
-from ssl_swin.commands import check, index, pack, show, stats
+from ssl_swin.commands import check, export, import_, index, pack, push, recipes, show, stats
 from ssl_swin.errors import UserError
 
-COMMANDS = (pack, index, show, check, stats)
+COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
