@@ -250,6 +250,7 @@ def test_script__message_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_script__missing_backbone_says_how_to_give_it(tmp_path: Path) -> None:
     result = script("finetune", cwd=tmp_path)
     assert result.returncode == 2
