@@ -101,6 +101,7 @@ def test_five_bands__bands_that_are_not_there_end_the_run_before_it_starts(tmp_p
             *data,
             *MODEL,
             "data.dtype=uint16",
+            "batch_size=6",
             "callbacks.reconstructions.bands=[5,2,0]",
             "logger=csv",
             cwd=tmp_path,
