@@ -47,7 +47,7 @@ SIZES = {  # samples by device: enough for a few steps
 HEADS = (1, 6)
 BATCH_SIZES = {"cpu": 256, "cuda": 16384}
 IMAGENET_IMAGES, IMAGENET_CLASSES = 1_281_167, 1000
-SWIN_B_WIDTHS = (256, 512, 1024, 1024)  # of the maps after the stages, the last one normed
+SWIN_B_WIDTHS = (128, 256, 512, 1024)  # of the maps after the stages, the last one normed
 EPOCHS, POOLINGS, RATES = 90, 2, 6
 
 
