@@ -76,9 +76,9 @@ def build_vit(
     img_size_px: int | None,
     window_size: int | None,
 ) -> BeitEncoder:
-    """Builds the ViT that a state dict of SimMIM's pretraining, by our names, was trained as.
+    """Builds the ViT that a state dict, by our names, was pretrained or fine-tuned as.
 
-    Its table of position biases tells the image size.
+    Its tables of position biases tell the image size.
 
     Raises:
         UserError: If a tensor is missing that tells the architecture, or a window is given.

@@ -48,10 +48,11 @@ def export_weights(
     target = format_for(to, encoder)
     check_representable(encoder, target)
     heads = load_simmim_head(folder) | _classification_head(folder)
-    if target.name == "simmim" and "mask_token" not in heads:
+    if target.name == "simmim" and target.holds_simmim and "mask_token" not in heads:
+        without = "swin" if isinstance(encoder, SwinEncoder) else "timm"
         raise UserError(
             f"{folder} has no mask token and pixel head, without which it is no SimMIM model: "
-            "export it as 'swin'"
+            f"export it as {without!r}"
         )
     tensors, report = export_state(encoder, heads, target)
     _write(Path(out), tensors, target, _describe(encoder, loaded, heads))
@@ -116,8 +117,10 @@ def _with_prefix(entry: Entry, prefix: str) -> Entry:
 
 
 def _classification_head(folder: Path) -> dict[str, Tensor]:
+    """Reads the last layer, which timm names `head.fc` in a Swin and `head` in a ViT."""
     state = safetensors.torch.load_file(folder / WEIGHTS)
-    return {name: tensor for name, tensor in state.items() if name.startswith(_HEAD)}
+    head = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
+    return {f"{_HEAD}{name.rpartition('.')[2]}": tensor for name, tensor in head.items()}
 
 
 def _describe(encoder: Encoder, loaded: Backbone, heads: Mapping[str, Tensor]) -> Exported:

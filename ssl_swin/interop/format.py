@@ -113,9 +113,20 @@ class Format:
     configs: Callable[[Exported], dict[str, Config]] = no_config
 
 
+VIT, FINETUNED_VIT = "ViT", "fine-tuned ViT"
+VITS = frozenset((VIT, FINETUNED_VIT))
+
+
 def kind_of(encoder: Encoder) -> str:
-    """Names the kind of an encoder, one of "Swin V1", "Swin V2" and "ViT"."""
-    return f"Swin V{encoder.version}" if isinstance(encoder, SwinEncoder) else "ViT"
+    """Names the kind of an encoder: "Swin V1", "Swin V2", "ViT" or "fine-tuned ViT".
+
+    The last has a table of position biases in every block, and norms what is pooled.
+    """
+    if isinstance(encoder, SwinEncoder):
+        return f"Swin V{encoder.version}"
+    arguments = encoder.model_args
+    is_finetuned = arguments["use_fc_norm"] and not arguments["use_shared_rel_pos_bias"]
+    return FINETUNED_VIT if is_finetuned else VIT
 
 
 BLOCK = "layers.{s}.blocks.{b}"

@@ -11,7 +11,7 @@ from ssl_swin.interop.detectron2 import DETECTRON2
 from ssl_swin.interop.format import Format, kind_of
 from ssl_swin.interop.huggingface import HUGGINGFACE, HUGGINGFACE_V2
 from ssl_swin.interop.official_format import SIMMIM, SWIN
-from ssl_swin.interop.official_vit_format import SIMMIM_VIT, TIMM_VIT
+from ssl_swin.interop.official_vit_format import SIMMIM_FINETUNED_VIT, SIMMIM_VIT, TIMM_VIT
 from ssl_swin.interop.openmmlab import OPENMMLAB
 from ssl_swin.interop.timm_format import TIMM
 from ssl_swin.interop.torchvision_format import TORCHVISION, TORCHVISION_V2
@@ -20,6 +20,7 @@ from ssl_swin.interop.torchvision_format import TORCHVISION, TORCHVISION_V2
 FORMATS: tuple[Format, ...] = (
     SIMMIM,
     SIMMIM_VIT,
+    SIMMIM_FINETUNED_VIT,
     SWIN,
     TIMM,
     TIMM_VIT,

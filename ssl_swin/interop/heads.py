@@ -49,7 +49,8 @@ def with_classifier(
         num_classes: That it must have; None drops it.
 
     Raises:
-        UserError: If there is no head, or one of another number of classes.
+        UserError: If there is no head, one of another number of classes, or one on features that
+            no classifier here has.
     """
     size = len(head[f"{HEAD}bias"]) if f"{HEAD}bias" in head else 0
     if num_classes is None:
@@ -58,5 +59,11 @@ def with_classifier(
         has = f"a head of {size} classes" if size else "no classification head"
         raise UserError(f"it has {has}, and one of {num_classes} classes is to be kept")
     classifier = Classifier(encoder, num_classes=num_classes)
+    if classifier.encoder is not encoder:
+        raise UserError(
+            f"its head cannot be kept: a {encoder.title} classifies here with a table of position "
+            "biases in every block and a norm of pooled features, as it is fine-tuned, and this "
+            "one has not both"
+        )
     load_into(classifier.head, {n.removeprefix(HEAD): t for n, t in head.items()}, report)
     return report, classifier

@@ -14,7 +14,7 @@ from ssl_swin.classifier import Classifier
 from ssl_swin.encoders import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.interop.building import build_swin, build_vit, load_encoder
-from ssl_swin.interop.format import COORDINATES, FileSettings, kind_of
+from ssl_swin.interop.format import COORDINATES, VITS, FileSettings, kind_of
 from ssl_swin.interop.formats import format_of
 from ssl_swin.interop.heads import HEAD, with_classifier, with_simmim
 from ssl_swin.interop.report import LoadReport
@@ -86,7 +86,7 @@ def import_weights(
         state, report = translate(file.state, source)
         parts = _Parts.of(state)
         settings = _with_given(source.settings(file.config), pretrained_window_sizes, mean, std)
-        build = build_vit if source.kinds == ("ViT",) else build_swin
+        build = build_swin if VITS.isdisjoint(source.kinds) else build_vit
         encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
         if like is not None:
             check_same_architecture(encoder, like)

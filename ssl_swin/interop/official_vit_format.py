@@ -1,8 +1,9 @@
-"""The ViT of the original SimMIM, whose names are timm's (L1)."""
+"""The ViT of the original SimMIM, pretrained or fine-tuned, whose names are timm's (L1)."""
 
-from ssl_swin.interop.format import INDEX, Config, Exported, Format
-from ssl_swin.interop.key_maps import same
+from ssl_swin.interop.format import FINETUNED_VIT, INDEX, VIT, Config, Exported, Format
+from ssl_swin.interop.key_maps import rename, same
 from ssl_swin.interop.official_format import SIMMIM_HEAD, settings
+from ssl_swin.interop.timm_format import settings as timm_settings
 
 _BLOCK = "blocks.{b}"
 _RULES = same(
@@ -17,11 +18,15 @@ _RULES = same(
     f"{_BLOCK}.attn.qkv.weight",
     f"{_BLOCK}.attn.q_bias",
     f"{_BLOCK}.attn.v_bias",
+    f"{_BLOCK}.attn.relative_position_bias_table",
+    f"{_BLOCK}.attn.{INDEX}",
     f"{_BLOCK}.attn.proj.{{p}}",
     f"{_BLOCK}.mlp.fc1.{{p}}",
     f"{_BLOCK}.mlp.fc2.{{p}}",
     "norm.{p}",
 )
+_OF_CLASSIFIER = (*same("fc_norm.{p}"), *rename({"head.fc.{p}": "head.{p}"}))
+_TABLE = r"(rel_pos_bias|blocks\.0\.attn)\.relative_position_bias_table$"
 
 
 def configs(exported: Exported) -> dict[str, Config]:
@@ -35,8 +40,8 @@ SIMMIM_VIT = Format(
     name="simmim",
     title="the original SimMIM's ViT",
     rules=(*_RULES, *SIMMIM_HEAD),
-    recognised_by=(r"^encoder\.mask_token$", r"^encoder\.blocks\.0\.", r"^encoder\.rel_pos_bias\."),
-    kinds=("ViT",),
+    recognised_by=(r"^encoder\.mask_token$", rf"^encoder\.{_TABLE}"),
+    kinds=(VIT,),
     prefixes=("encoder.",),
     tables=(INDEX,),
     settings=settings,
@@ -44,15 +49,27 @@ SIMMIM_VIT = Format(
     layout="model",
     configs=configs,
 )
+SIMMIM_FINETUNED_VIT = Format(
+    name="simmim",
+    title="the original SimMIM's fine-tuned ViT",
+    rules=(*_RULES, *_OF_CLASSIFIER),
+    recognised_by=(rf"^blocks\.0\.attn\.{INDEX}$", r"^fc_norm\.weight$"),
+    kinds=(FINETUNED_VIT,),
+    tables=(INDEX,),
+    settings=settings,
+    layout="model",
+    configs=configs,
+)
 TIMM_VIT = Format(
     name="timm",
     title="timm's BEiT",
-    rules=(*_RULES, *same("fc_norm.{p}"), *SIMMIM_HEAD),
+    rules=(*_RULES, *_OF_CLASSIFIER, *SIMMIM_HEAD),
     recognised_by=(
         r"^(encoder\.model\.)?blocks\.0\.attn\.qkv\.weight$",
-        r"^(encoder\.model\.)?rel_pos_bias\.relative_position_bias_table$",
+        rf"^(encoder\.model\.)?{_TABLE}",
     ),
-    kinds=("ViT",),
+    kinds=(VIT, FINETUNED_VIT),
     prefixes=("", "encoder.model."),
+    settings=timm_settings,
     layout="safetensors",
 )
