@@ -1,4 +1,4 @@
-"""Names and shapes of the original SimMIM checkpoints of a ViT (L1).
+"""What ViT the tensors of an original SimMIM checkpoint describe (L1).
 
 timm's BEiT and the original's ViT name every tensor alike; only the index into the table of
 position biases, which timm rebuilds, is stored there and not here.
@@ -13,30 +13,9 @@ from torch import Tensor
 
 from ssl_swin.errors import UserError
 
-_REBUILT_TABLE = "relative_position_index"
 _SHARED_TABLE = "encoder.rel_pos_bias.relative_position_bias_table"
 _OWN_TABLE = "encoder.blocks.0.attn.relative_position_bias_table"
 _NUM_CLS_BIASES = 3  # cls to patch, patch to cls, cls to cls
-
-
-def to_beit_name(official: str) -> str | None:
-    """Translates a name in the original's SimMIM model of a ViT to that in `SimMIM`.
-
-    Returns:
-        Our name; None for the index that the model rebuilds.
-    """
-    if official.endswith(_REBUILT_TABLE):
-        return None
-    if official == "encoder.mask_token":
-        return "mask_token"
-    return re.sub(r"^encoder\.", "encoder.model.", official)
-
-
-def to_official_beit_name(name: str) -> str:
-    """Translates a name in `SimMIM` to that in the original's SimMIM model of a ViT."""
-    if name == "mask_token":
-        return "encoder.mask_token"
-    return re.sub(r"^encoder\.model\.", "encoder.", name)
 
 
 def beit_architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -6,11 +6,7 @@ from torch import Tensor
 
 from ssl_swin.beit import beit
 from ssl_swin.errors import UserError
-from ssl_swin.interop.official_beit import (
-    beit_architecture,
-    to_beit_name,
-    to_official_beit_name,
-)
+from ssl_swin.interop.official_beit import beit_architecture
 from ssl_swin.simmim import SimMIM
 
 TINY: dict[str, Any] = {"img_size_px": 64, "embed_dim": 8, "depth": 2, "num_heads": 2}
@@ -35,38 +31,24 @@ ORIGINAL = {
 }
 
 
+INDEX = "encoder.rel_pos_bias.relative_position_index"
+
+
+def to_official(name: str) -> str:
+    return (
+        "encoder.mask_token" if name == "mask_token" else name.replace("encoder.model.", "encoder.")
+    )
+
+
 def official_state(**changes: Any) -> dict[str, Tensor]:
     torch.manual_seed(0)
     model = SimMIM(beit(**(TINY | changes)))
-    state = {
-        to_official_beit_name(name): torch.randn_like(t) for name, t in model.state_dict().items()
-    }
-    return state | {"encoder.rel_pos_bias.relative_position_index": torch.zeros(17, 17)}
+    state = {to_official(name): torch.randn_like(t) for name, t in model.state_dict().items()}
+    return state | {INDEX: torch.zeros(17, 17)}
 
 
-def test_to_official_beit_name__gives_the_originals_names():
-    assert {to_official_beit_name(name) for name in SimMIM(beit(**TINY)).state_dict()} == ORIGINAL
-
-
-def test_to_beit_name__inverts_to_official_beit_name():
-    ours = {to_beit_name(name) for name in ORIGINAL}
-    assert ours == SimMIM(beit(**TINY)).state_dict().keys()
-    assert {to_official_beit_name(name) for name in ours} == ORIGINAL
-
-
-@pytest.mark.parametrize(
-    ("official", "ours"),
-    [
-        ("encoder.mask_token", "mask_token"),
-        ("encoder.cls_token", "encoder.model.cls_token"),
-        ("encoder.blocks.11.attn.q_bias", "encoder.model.blocks.11.attn.q_bias"),
-        ("decoder.0.bias", "decoder.0.bias"),
-        ("encoder.rel_pos_bias.relative_position_index", None),
-        ("blocks.3.attn.relative_position_index", None),
-    ],
-)
-def test_to_beit_name__by_hand(official, ours):
-    assert to_beit_name(official) == ours
+def test_official_state__is_all_of_the_original():
+    assert official_state().keys() - {INDEX} == ORIGINAL
 
 
 @pytest.mark.parametrize(
@@ -80,10 +62,8 @@ def test_beit_architecture__builds_the_model_that_the_state_fits(changes):
     assert arguments == expected
 
     model = SimMIM(beit(**arguments))
-    model.load_state_dict({ours: t for name, t in state.items() if (ours := to_beit_name(name))})
-    again = {to_official_beit_name(name): tensor for name, tensor in model.state_dict().items()}
-    assert again.keys() == state.keys() - {"encoder.rel_pos_bias.relative_position_index"}
-    assert all(again[name].equal(state[name]) for name in again)
+    shapes = {to_official(name): tensor.shape for name, tensor in model.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in state.items() if name != INDEX}
 
 
 def test_beit_architecture__sees_that_there_is_no_final_norm():

@@ -17,7 +17,6 @@ from ssl_swin.data.shards.index_file import (
     ShardIndex,
     index_from_content,
     read_content,
-    verify_extents,
     write_index,
 )
 from ssl_swin.errors import UserError
@@ -34,7 +33,6 @@ __all__ = [
     "ShardIndex",
     "load_index",
     "open_index",
-    "verify_extents",
     "write_index",
 ]
 

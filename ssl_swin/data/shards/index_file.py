@@ -151,12 +151,6 @@ def write_index(
     return index
 
 
-def verify_extents(index: ShardIndex) -> bool:
-    """Reads the whole of `index.bin` to tell whether it is the file that was written."""
-    with (index.folder / EXTENTS_NAME).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == index.extents_sha256
-
-
 def _check_labels(num_classes: int, scanned: Mapping[str, Sequence[tuple[Shard, Extents]]]) -> None:
     for shards in scanned.values():
         for shard, extents in shards:
