@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -36,7 +37,9 @@ class _DamagedShard(UserError):
     """What came is no sound shard."""
 
 
-def fetch_index(root: str, folder: Path) -> None:
+def fetch_index(
+    root: str, folder: Path, *, num_tries: int = _NUM_TRIES, first_wait_s: float = _FIRST_WAIT_S
+) -> None:
     """Brings the index that lies beside remote shards, if it differs from the one in `folder`.
 
     Of several processes that come at once, one fetches and the others wait.
@@ -44,20 +47,23 @@ def fetch_index(root: str, folder: Path) -> None:
     Args:
         root: Where the set lies, as `fetch` takes it.
         folder: Where to put `index.json` and `index.bin`; created if need be.
+        num_tries: How often to try each transfer.
+        first_wait_s: Wait before the second try; it doubles before each further one.
 
     Raises:
         UserError: If there is none, it does not come whole, or it is of an older version.
     """
+    fetch_patiently = partial(fetch, root, num_tries=num_tries, first_wait_s=first_wait_s)
     with FileLock(make_folder(folder) / ".index.lock"):
         listing, extents = (folder / f"{name}.part" for name in (INDEX_NAME, EXTENTS_NAME))
         try:
-            _fetch_file(root, INDEX_NAME, listing)
+            fetch_patiently(INDEX_NAME, listing, num_bytes=None)
         except UserError as error:
             advice = f"If the set has no index, make one: {_how_to(root)}"
             raise UserError(f"{error}. {advice}") from error
         digest, num_bytes = _read_listing(root, listing)
         if not _holds(folder / EXTENTS_NAME, digest):
-            _fetch_file(root, EXTENTS_NAME, extents, num_bytes)
+            fetch_patiently(EXTENTS_NAME, extents, num_bytes=num_bytes)
             if not _holds(extents, digest):
                 raise UserError(
                     f"{EXTENTS_NAME} of {root} is not the one that its {INDEX_NAME} was written "
@@ -141,10 +147,6 @@ def list_shards(root: str) -> list[str]:
     return names
 
 
-def _fetch_file(root: str, name: str, out: Path, num_bytes: int | None = None) -> None:
-    fetch(root, name, out, num_bytes=num_bytes, num_tries=_NUM_TRIES, first_wait_s=_FIRST_WAIT_S)
-
-
 def _how_to(root: str) -> str:
     return f"ssl-swin index '{root}' --out DIR --shards 'train-{{000000..000099}}.tar'"
 
@@ -180,7 +182,7 @@ def _look_into(root: str, name: str, folder: Path) -> tuple[Shard, Extents]:
 
 
 def _fetch_and_scan(root: str, path: Path) -> tuple[Shard, Extents]:
-    _fetch_file(root, path.name, path)
+    fetch(root, path.name, path, num_bytes=None, num_tries=_NUM_TRIES, first_wait_s=_FIRST_WAIT_S)
     try:
         return scan_shard(path)
     except UserError as error:

@@ -83,7 +83,7 @@ def open_remote(
         raise UserError(f"data.cache.limit_gb must be positive, got {limit_gb}")
     if index_dir is None:
         folder = Path(dir) / f"{fingerprint([root.rstrip('/')])}.index"
-        fetch_index(root, folder)
+        fetch_index(root, folder, num_tries=num_tries, first_wait_s=first_wait_s)
     else:
         folder = Path(index_dir)
     index = load_index(folder, check_shards=False)
