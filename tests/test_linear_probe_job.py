@@ -1,6 +1,6 @@
 """What the probing job makes of its configuration, and where it keeps features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ssl_swin.data.batch import LabeledBatch
+from ssl_swin.data.loading import BadSample
 from ssl_swin.encoders import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.features import Tap
@@ -30,22 +31,31 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class Batches(list[LabeledBatch]):
+    """A loader of these batches."""
+
+    def __init__(self, batches: list[LabeledBatch], bad_samples: list[BadSample]) -> None:
+        super().__init__(batches)
+        self.bad_samples = bad_samples
+
+
 class FiveImages:
     """A reader of five images, that counts how often it is read."""
 
     num_samples = 5
 
-    def __init__(self, fingerprint: str = "abc") -> None:
+    def __init__(self, fingerprint: str = "abc", *bad_samples: BadSample) -> None:
         self.fingerprint = fingerprint
+        self.bad_samples = list(bad_samples)
         self.times_read = 0
 
-    def eval_loader(self, *_: Any) -> Iterator[LabeledBatch]:
+    def eval_loader(self, *_: Any) -> Batches:
         self.times_read += 1
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(256, (5, 3, 64, 64), generator=generator, dtype=torch.uint8)
         labels = torch.arange(5)
-        yield LabeledBatch(pixels[:3], labels[:3], ["a", "b", "c"])
-        yield LabeledBatch(pixels[3:], labels[3:], ["d", "e"])
+        first = LabeledBatch(pixels[:3], labels[:3], ["a", "b", "c"])
+        return Batches([first, LabeledBatch(pixels[3:], labels[3:], ["d", "e"])], self.bad_samples)
 
 
 @pytest.fixture
@@ -113,6 +123,14 @@ def test_split_features__images_that_cannot_be_recognised_are_read_by_every_run(
     assert reader.times_read == 2
     assert not (tmp_path / "kept").exists()
     assert len(list((tmp_path / "run/features").iterdir())) == 1
+
+
+def test_split_features__says_what_cannot_be_read(
+    features_of: Callable[..., SplitFeatures], capsys: pytest.CaptureFixture[str]
+) -> None:
+    features_of(FiveImages("abc", BadSample("f.jpg", "cut short"))).of("train", TAPS)
+    message = "left out: 1 images of train cannot be read, the first is f.jpg: cut short"
+    assert message in capsys.readouterr().out
 
 
 def test_split_features__unknown_type(features_of: Callable[..., SplitFeatures]) -> None:

@@ -17,7 +17,7 @@ from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.features import Features, PooledBatch, Tap, pooled_batches
-from ssl_swin.launch.setup import Run
+from ssl_swin.launch.setup import Run, say
 from ssl_swin.pixels import normalize
 from ssl_swin.probing.feature_store import store_folder, stored_features, weights_fingerprint
 
@@ -94,6 +94,13 @@ class SplitFeatures:
             self.view, channels=cfg.data.channels, dtype=cfg.data.dtype, seed=cfg.seed
         )
         placement = Placement(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
-        for batch in self.readers[split].eval_loader(samples, collate_labeled, placement):
+        loader = self.readers[split].eval_loader(samples, collate_labeled, placement)
+        for batch in loader:
             pixels = batch.pixels.to(cfg.device, non_blocking=True)
             yield normalize(pixels, cfg.data.mean, cfg.data.std), batch.labels.to(cfg.device)
+        if loader.bad_samples:
+            name, reason = loader.bad_samples[0]
+            say(
+                f"left out: {len(loader.bad_samples)} images of {split} cannot be read, the first "
+                f"is {name}: {reason}"
+            )

@@ -30,7 +30,7 @@ def listed(path: Path) -> list[dict[str, str]]:
 
 def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_path):
     path = tmp_path / "bad_samples.jsonl"
-    trainer = pretrain(Damaged(path, {0, 1, 2}), log_every_n_steps=1)
+    trainer = pretrain(Damaged(path, {0, 1, 2}), log_every_n_steps=1, num_val=0)
     assert list(logged(trainer, "data/bad_samples").values()) == [1, 2, 3, 3, 3, 3]
     assert logged(trainer, "data/bad_ratio")[5] == pytest.approx(3 / 24)
     assert listed(path) == [
@@ -40,7 +40,9 @@ def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_p
 
 
 def test_bad_samples__none(pretrain, logged, tmp_path):
-    trainer = pretrain(Damaged(tmp_path / "bad_samples.jsonl", set()), log_every_n_steps=1)
+    trainer = pretrain(
+        Damaged(tmp_path / "bad_samples.jsonl", set()), log_every_n_steps=1, num_val=0
+    )
     assert set(logged(trainer, "data/bad_samples").values()) == {0.0}
     assert not (tmp_path / "bad_samples.jsonl").exists()
 
@@ -52,7 +54,7 @@ def test_bad_samples__past_the_limit(pretrain, tmp_path, max_count, max_ratio):
     callback = Damaged(path, {1, 2, 3}, max_count=max_count, max_ratio=max_ratio)
     message = r"3 of 16 images could not be read, more than the 2 that .*\n  image 1: cut short\n"
     with pytest.raises(UserError, match=message):
-        pretrain(callback, log_every_n_steps=1)
+        pretrain(callback, log_every_n_steps=1, num_val=0)
     assert len(listed(path)) == 2
 
 
@@ -61,7 +63,7 @@ def test_bad_samples__goes_on_counting_and_listing(pretrain, logged, tmp_path):
     path.write_text('{"name": "old", "reason": "gone"}\n')
     callback = Damaged(path, {5})
     callback.load_state_dict({"num_bad": 7, "num_seen": 76})
-    trainer = pretrain(callback, log_every_n_steps=1)
+    trainer = pretrain(callback, log_every_n_steps=1, num_val=0)
     assert callback.state_dict() == {"num_bad": 8, "num_seen": 100}
     assert logged(trainer, "data/bad_ratio")[5] == pytest.approx(0.08)
     assert [line["name"] for line in listed(path)] == ["old", "image 1"]
@@ -69,5 +71,16 @@ def test_bad_samples__goes_on_counting_and_listing(pretrain, logged, tmp_path):
 
 def test_bad_samples__after_the_last_logged_batch_count_too(pretrain, tmp_path):
     callback = Damaged(tmp_path / "bad_samples.jsonl", {5})
-    pretrain(callback, log_every_n_steps=100)
+    pretrain(callback, log_every_n_steps=100, num_val=0)
     assert callback.state_dict() == {"num_bad": 1, "num_seen": 24}
+
+
+def test_bad_samples__of_validation_count_beside_what_it_has_seen(pretrain, tmp_path):
+    class DamagedVal(BadSamples):
+        def on_validation_start(self, trainer, pl_module):
+            found = BadSample("val image", "cut short")
+            trainer.datamodule.train_dataloader().bad_samples.append(found)
+
+    callback = DamagedVal(tmp_path / "bad_samples.jsonl", max_count=50, max_ratio=0.0)
+    pretrain(callback, num_val=6, num_sanity_val_steps=0)
+    assert callback.state_dict() == {"num_bad": 2, "num_seen": 24 + 2 * 6}

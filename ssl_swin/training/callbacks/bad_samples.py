@@ -19,8 +19,8 @@ NAMED_IN_ERROR = 5
 class BadSamples(Callback):
     """Counts over all ranks, lists each image once, and stops all ranks together past a limit.
 
-    Logs `data/bad_samples` and `data/bad_ratio` of the images seen in training. Ranks exchange
-    what they found at every logged batch, and nothing else if nobody found anything.
+    Logs `data/bad_samples` and `data/bad_ratio` of the images seen, those of validation included.
+    Ranks exchange their counts at every logged batch, and names only if somebody found any.
     """
 
     def __init__(self, path: str | Path, *, max_count: int, max_ratio: float) -> None:
@@ -53,6 +53,18 @@ class BadSamples(Callback):
         every_n_batches: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_batches > 0 and (batch_idx + 1) % every_n_batches == 0:
             self._exchange(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts what validation has seen, since its bad images count too."""
+        self._seen_here += len(batch[0])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exchanges what came after the last logged batch."""
