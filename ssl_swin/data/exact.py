@@ -107,7 +107,10 @@ class ExactLoader:
         return loaded.batch
 
     def _fetch_ahead(self) -> None:
-        """Tells a source that fetches its shards which images this rank needs in the next pool."""
+        """Tells a source that fetches its shards which images this rank needs in the next pools.
+
+        Those of the next epoch follow on this one's, so that its beginning need not wait.
+        """
         fetch_ahead = getattr(self.batches.source, "fetch_ahead", None)
         if fetch_ahead is None:
             return
@@ -116,9 +119,16 @@ class ExactLoader:
         if self._fetched_ahead.epoch == epoch and position < self._fetched_ahead.position:
             return
         self._fetched_ahead = Place(epoch, position + pool // 4)
-        stop = min(position + 2 * pool, self.num_samples)
-        mine = np.arange(position + self.placement.rank, stop, self.placement.world_size)
-        fetch_ahead(self.batches.order(epoch).samples(mine))
+        stop = position + 2 * pool
+        here = self._mine(epoch, position, stop)
+        fetch_ahead(np.concatenate([here, self._mine(epoch + 1, 0, stop - self.num_samples)]))
+
+    def _mine(self, epoch: int, start: int, stop: int) -> Samples:
+        """Samples of this rank at positions [start, stop) of an epoch, as far as there are any."""
+        first, last = start + self.placement.rank, min(stop, self.num_samples)
+        if first >= last:
+            return np.empty(0, dtype=np.int64)
+        return self.batches.order(epoch).samples(np.arange(first, last, self.placement.world_size))
 
 
 class Places(Sampler[Place]):

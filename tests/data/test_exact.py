@@ -157,6 +157,29 @@ def test_iteration__leaves_the_global_generators_alone():
     assert (torch.rand(1), np.random.rand(), random.random()) == expected
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_fetch_ahead__what_is_needed_next_over_the_edge_of_an_epoch(world_size):
+    """Two pools of 24 from a place on; each is told again when a quarter of a pool is done."""
+
+    class Fetching(Numbers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[list[int]] = []
+
+        def fetch_ahead(self, indices: np.ndarray) -> None:
+            self.told.append(indices.tolist())
+
+    rank = world_size - 1
+    source = Fetching()
+    loader = open_loader(6 // world_size, rank, world_size, source=source)
+    orders = [loader.batches.order(epoch).samples(np.arange(NUM_IMAGES)) for epoch in (0, 1)]
+    take(loader, 3)  # at positions 0, 6 and 12
+    assert source.told[0] == orders[0][rank:48:world_size].tolist()
+    rest = orders[0][12 + rank :: world_size].tolist()
+    assert source.told[-1] == rest + orders[1][rank : 12 + 48 - NUM_IMAGES : world_size].tolist()
+    assert len(source.told) == 3
+
+
 # Images that cannot be read
 
 
