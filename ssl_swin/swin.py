@@ -1,18 +1,26 @@
 """Swin Transformers V1 and V2 as encoders: timm's modules behind the common face (L1).
 
-timm's modules equal the original's to the bit after a renaming of keys, so they are wrapped and not
-copied. Inside, tokens are NHWC as in timm; feature maps leave as NCHW.
+timm's modules equal the original's to the bit after a renaming of keys, so they own the weights and
+are not copied; `ssl_swin.windows` says how their blocks are computed. Patch tokens are NHWC,
+feature maps NCHW.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
+import torch
+import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 
 from ssl_swin.errors import UserError
 from ssl_swin.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
+from ssl_swin.windows.blocks import RunBlock, compiled_block, run_stages, swin_block
+from ssl_swin.windows.dense import dense_layouts, inverse
+from ssl_swin.windows.layout import Packing, StageLayout, reorder
+from ssl_swin.windows.visible import VisibleWindows
 
 # The timm architecture that each version is a variation of; the hand-off writes this name.
 TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
@@ -43,15 +51,22 @@ class SwinEncoder(nn.Module):
         self.stride: int = model.feature_info[-1]["reduction"]
         self.embed_dim: int = self.stage_dims[0]
         self.num_features: int = self.stage_dims[-1]
+        self._run_block: RunBlock = swin_block
+        self._layouts: dict[torch.device, tuple[list[Tensor], list[StageLayout]]] = {}
 
     def embed(self, images: Tensor) -> Tensor:
-        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""
-        tokens: Tensor = self.model.patch_embed(images)
-        return tokens
+        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim).
+
+        Raises:
+            UserError: If the images are not of the encoder's size.
+        """
+        rows, columns = (side_px // self.patch_size_px for side_px in self.img_size_px)
+        return self._embed_patches(self._patches(images)).view(len(images), rows, columns, -1)
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Runs all stages on patch tokens; gives the map (B, num_features, H/stride, W/stride)."""
-        return _to_map(self.model.norm(self.model.layers(tokens)))
+        *_, last = self._stage_maps(tokens)
+        return last
 
     def forward(self, images: Tensor) -> Tensor:
         """Encodes images (B, C, H, W) into the last map (B, num_features, H/stride, W/stride)."""
@@ -59,11 +74,78 @@ class SwinEncoder(nn.Module):
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Gives the map of every stage, (B, C_i, H_i, W_i); the last one after the final norm."""
-        tokens, maps = self.embed(images), []
-        for stage in self.model.layers:
-            tokens = stage(tokens)
-            maps.append(_to_map(tokens))
-        return [*maps[:-1], _to_map(self.model.norm(tokens))]
+        return list(self._stage_maps(self.embed(images)))
+
+    @cached_property
+    def windows(self) -> VisibleWindows:
+        """Packs masks for `encode_visible`, and can be sent to the processes that load data."""
+        return VisibleWindows(self.model)
+
+    def encode_visible(self, images: Tensor, packing: Packing) -> Tensor:
+        """Encodes visible cells alone: nothing of the others is computed, or seen.
+
+        Equal to the dense encoder with every masked token hidden as a key.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            packing: What `windows.pack` made of the batch's mask, on the images' device.
+
+        Returns:
+            Features (B, V, num_features), in the order of `packing.visible`.
+
+        Raises:
+            UserError: If the images are not of the encoder's size.
+        """
+        patches, layouts = self.windows.layouts(packing)
+        rows = self._patches(images)
+        index = patches.repeat(len(images) // len(patches), 1)[..., None]
+        shown = rows.gather(1, index.expand(-1, -1, rows.shape[-1]))
+        tokens = self._embed_patches(shown)
+        *_, tokens = run_stages(self.model.layers, tokens, layouts, self._run_block)
+        features: Tensor = self.model.norm(tokens)
+        return features
+
+    def compile_blocks(self) -> None:
+        """Compiles what all blocks run (`torch.compile`), at the first step with each shape.
+
+        No parameter changes its name, and no weight its value.
+        """
+        self._run_block = compiled_block()
+
+    def _stage_maps(self, tokens: Tensor) -> Iterator[Tensor]:
+        orders, layouts = self._dense_layouts(tokens.device)
+        tokens = reorder(tokens.flatten(1, 2), orders[0], inverse(orders[0]))
+        stages = run_stages(self.model.layers, tokens, layouts, self._run_block)
+        for depth, (tokens, order) in enumerate(zip(stages, orders, strict=True)):
+            if depth == len(orders) - 1:
+                tokens = self.model.norm(tokens)
+            rows, columns = self.model.layers[depth].blocks[0].input_resolution
+            raster = reorder(tokens, inverse(order), order)
+            yield raster.transpose(1, 2).contiguous().view(len(raster), -1, rows, columns)
+
+    def _dense_layouts(self, device: torch.device) -> tuple[list[Tensor], list[StageLayout]]:
+        if device not in self._layouts:
+            self._layouts[device] = dense_layouts(self.model, device)
+        return self._layouts[device]
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """Cuts images (B, C, H, W) into the values of their patches (B, N, C * p * p)."""
+        if images.shape[1:] != (self.in_chans, *self.img_size_px):
+            raise UserError(
+                f"the encoder takes images of {self.in_chans} channels and "
+                f"{self.img_size_px[0]}x{self.img_size_px[1]} px, got {tuple(images.shape[1:])}"
+            )
+        side = self.patch_size_px
+        rows, columns = (side_px // side for side_px in self.img_size_px)
+        patches = images.view(-1, self.in_chans, rows, side, columns, side)
+        return patches.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, -1)
+
+    def _embed_patches(self, patches: Tensor) -> Tensor:
+        """The patch embedding's convolution as one matrix product, and its norm."""
+        embedding = self.model.patch_embed
+        weight = embedding.proj.weight.flatten(1)
+        tokens: Tensor = embedding.norm(F.linear(patches, weight, embedding.proj.bias))
+        return tokens
 
     def pool(self, features: Tensor) -> Tensor:
         """Averages the last map (B, num_features, h, w) over space."""
@@ -72,10 +154,6 @@ class SwinEncoder(nn.Module):
     def for_finetuning(self) -> Self:
         """Gives itself: a Swin is fine-tuned as it was pretrained."""
         return self
-
-
-def _to_map(tokens: Tensor) -> Tensor:
-    return tokens.permute(0, 3, 1, 2).contiguous()
 
 
 def swin(

@@ -40,6 +40,12 @@ def images_for(encoder: Encoder) -> Tensor:
     return torch.randn(2, encoder.in_chans, *encoder.img_size_px, generator=generator)
 
 
+def assert_same_map(timms, encoder, images):
+    """Our blocks add up in another order than timm's: equal to rounding."""
+    theirs = timms.forward_features(images).permute(0, 3, 1, 2)
+    torch.testing.assert_close(theirs, encoder(images), rtol=0, atol=3e-5)
+
+
 @both_versions
 @pytest.mark.parametrize(
     "changes",
@@ -59,10 +65,9 @@ def test_save_backbone__timm_computes_the_same(tmp_path, tiny_encoder, version, 
     model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=0).eval()
     images = images_for(encoder)
     with torch.no_grad():
-        ours, theirs = encoder(images), model.forward_features(images)
-        pooled = model(images)
-    assert theirs.permute(0, 3, 1, 2).equal(ours)
-    torch.testing.assert_close(pooled, ours.mean(dim=(2, 3)), rtol=0, atol=1e-6)
+        assert_same_map(model, encoder, images)
+        pooled, expected = model(images), encoder(images).mean(dim=(2, 3))
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=3e-5)
 
     data = timm.data.resolve_model_data_config(model)
     assert data["input_size"] == (encoder.in_chans, *encoder.img_size_px)
@@ -78,7 +83,7 @@ def test_save_backbone__stored_windows_reach_timm(tmp_path, tiny_encoder):
     model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=0).eval()
     images = images_for(encoder)
     with torch.no_grad():
-        assert model.forward_features(images).permute(0, 3, 1, 2).equal(encoder(images))
+        assert_same_map(model, encoder, images)
 
 
 def test_save_backbone__files(folder):
@@ -180,7 +185,7 @@ def test_load_backbone__at_another_size(tmp_path, tiny_encoder, version, size, e
     save(tmp_path / "new", loaded)
     model = timm.create_model(f"local-dir:{tmp_path}/new", pretrained=True, num_classes=0).eval()
     with torch.no_grad():
-        assert model.forward_features(images).permute(0, 3, 1, 2).equal(loaded(images))
+        assert_same_map(model, loaded, images)
 
 
 def test_load_backbone__a_size_that_does_not_fit(folder):

@@ -23,6 +23,9 @@ L0 = {
     "ssl_swin.data.records",
     "ssl_swin.data.rng",
     "ssl_swin.data.shards.tar",
+    "ssl_swin.windows",
+    "ssl_swin.windows.layout",
+    "ssl_swin.windows.packing",
 }
 # Frameworks that a layer may import; nobody imports wandb, it comes in through YAML.
 ALLOWED = {0: set(), 1: set(), 2: {"lightning"}, 3: {"lightning", "hydra", "omegaconf"}}

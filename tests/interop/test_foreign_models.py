@@ -18,7 +18,7 @@ def test_outputs__are_equal_in_both_directions(target: Target, tmp_path):
     encoder = swin(version=target.version, **TINY, **TINY_SIZES)
     differences = list(measure(target, encoder, tmp_path))
     assert [each.direction for each in differences] == ["out", "in"]
-    atol = 1e-5 if target.format_name in ("huggingface", "openmmlab") else 0  # else bit for bit
+    atol = 1e-5
     for each in differences:
         assert each.scale > 1
         assert each.largest <= atol
