@@ -89,6 +89,11 @@ class BeitEncoder(nn.Module):
         pooled: Tensor = self.model.fc_norm(features.mean(dim=(2, 3)))
         return pooled
 
+    def compile_blocks(self) -> None:
+        """Compiles each block (`torch.compile`) at the first step; names stay as they are."""
+        for block in self.model.blocks:
+            block.compile()
+
     def for_finetuning(self) -> "BeitEncoder":
         """Gives an encoder with these weights of the architecture that the recipe fine-tunes.
 

@@ -83,6 +83,9 @@ class Encoder(Protocol):
     def for_finetuning(self) -> "Encoder":
         """Gives the encoder that fine-tuning trains, with these weights; may be this very one."""
 
+    def compile_blocks(self) -> None:
+        """Compiles what its blocks compute, without a change of names or weights."""
+
     def modules(self) -> Iterator[nn.Module]:
         """As in `torch.nn.Module`."""
 

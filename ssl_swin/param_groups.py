@@ -13,13 +13,13 @@ from torch import nn
 
 from ssl_swin.classifier import Classifier
 from ssl_swin.errors import UserError
-from ssl_swin.simmim import SimMIM
+from ssl_swin.simmim import MaskedImageModel
 
 WEIGHT_DECAY_POLICIES = ("official", "intended")
 
 # Multi-dimensional parameters that the recipe means to leave undecayed, as timm names them.
 _UNDECAYED = re.compile(
-    r"(mask_token|cls_token|absolute_pos_embed|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
+    r"(mask_token|cls_token|pos_embed|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
 )
 # Those of them that the original decays nevertheless. In pretraining, Swin's keywords carry a
 # prefix, `encoder.`, that never occurs inside the names they are matched against; the ViT has no
@@ -57,7 +57,7 @@ def is_decayed(name: str, parameter: nn.Parameter, policy: str, *, stage: str) -
 
 
 def weight_decay_groups(
-    model: SimMIM, *, lr: float, weight_decay: float, policy: str
+    model: MaskedImageModel, *, lr: float, weight_decay: float, policy: str
 ) -> list[dict[str, Any]]:
     """Splits trainable parameters into a decayed and an undecayed group, for pretraining.
 

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "resume",
     "batch_size",
     "num_workers",
+    "compile",
     "data.root",
     "data.index_dir",
     "data.cache",

@@ -24,11 +24,8 @@ class SimMIMOutput(NamedTuple):
     features: Tensor  # (B, num_features, H/stride, W/stride), the encoder's last map
 
 
-class SimMIM(nn.Module):
-    """Mask token, encoder, and a one-layer head that paints pixels.
-
-    The mask token lives here and not in the encoder, so that fine-tuning has no unused parameter.
-    """
+class MaskedImageModel(nn.Module):
+    """An encoder under pretraining, and what its reconstructions are measured against."""
 
     def __init__(self, encoder: Encoder, *, normalize_target_window_px: int | None = None) -> None:
         """Wraps an encoder.
@@ -47,6 +44,29 @@ class SimMIM(nn.Module):
             raise UserError(f"the target's window must be odd and at least 3 px, got {window_px}")
         self.encoder = encoder
         self.normalize_target_window_px = window_px
+
+    def target(self, images: Tensor) -> Tensor:
+        """Gives what is to be predicted for normalised images (B, C, H, W), in float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            if self.normalize_target_window_px is None:
+                return images.float()
+            return normalize_locally(images.float(), self.normalize_target_window_px)
+
+    def mean_guess_loss(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Loss of painting the mean of the target, zero, everywhere: what learning must beat."""
+        target = self.target(images)
+        return masked_l1(torch.zeros_like(target), target, mask)
+
+
+class SimMIM(MaskedImageModel):
+    """Mask token, encoder, and a one-layer head that paints pixels.
+
+    The mask token lives here and not in the encoder, so that fine-tuning has no unused parameter.
+    """
+
+    def __init__(self, encoder: Encoder, *, normalize_target_window_px: int | None = None) -> None:
+        """Wraps an encoder; see `MaskedImageModel`."""
+        super().__init__(encoder, normalize_target_window_px=normalize_target_window_px)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         bound = encoder.init_bound
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-bound, b=bound)
@@ -74,18 +94,6 @@ class SimMIM(nn.Module):
         return SimMIMOutput(
             masked_l1(prediction, self.target(images), hidden), prediction, features
         )
-
-    def target(self, images: Tensor) -> Tensor:
-        """Gives what is to be predicted for normalised images (B, C, H, W), in float32."""
-        with torch.autocast(images.device.type, enabled=False):
-            if self.normalize_target_window_px is None:
-                return images.float()
-            return normalize_locally(images.float(), self.normalize_target_window_px)
-
-    def mean_guess_loss(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Loss of painting the mean of the target, zero, everywhere: what learning must beat."""
-        target = self.target(images)
-        return masked_l1(torch.zeros_like(target), target, mask)
 
 
 def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

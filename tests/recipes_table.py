@@ -19,6 +19,7 @@ SHARED = {
     "data.mean": [0.485, 0.456, 0.406],
     "data.std": [0.229, 0.224, 0.225],
     "batch_size": BATCH_SIZE,
+    "compile": False,
     "optim._partial_": True,
     "optim.weight_decay": 0.05,
     "optim.betas": [0.9, 0.999],

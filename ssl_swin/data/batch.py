@@ -1,10 +1,12 @@
 """What a loader hands to a training step (L0)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ssl_swin.windows.layout import Packing
 
 UNLABELLED = -1
 
@@ -33,6 +35,7 @@ class PretrainBatch(NamedTuple):
     mask: Tensor  # bool (B, rows, columns), True = masked
     labels: Tensor  # int64 (B,), UNLABELLED where there is none
     names: list[str]  # B
+    packing: Packing | None = None  # of the mask, for an encoder that sees visible cells alone
 
 
 class LabeledBatch(NamedTuple):
@@ -43,14 +46,25 @@ class LabeledBatch(NamedTuple):
     names: list[str]  # B
 
 
-def collate_masked(samples: Sequence[MaskedSample], shared_mask: bool = False) -> PretrainBatch:
-    """Stacks samples; with `shared_mask` the first one's mask serves the whole batch."""
-    masks = [samples[0].mask if shared_mask else sample.mask for sample in samples]
+def collate_masked(
+    samples: Sequence[MaskedSample],
+    shared_mask: bool = False,
+    pack: Callable[[Tensor], Packing] | None = None,
+) -> PretrainBatch:
+    """Makes a batch of samples.
+
+    Args:
+        samples: What to stack.
+        shared_mask: The first one's mask serves the whole batch.
+        pack: Plans the masks (B, rows, columns) for the encoder, here where no step waits for it.
+    """
+    masks = torch.stack([samples[0].mask if shared_mask else sample.mask for sample in samples])
     return PretrainBatch(
         torch.stack([sample.pixels for sample in samples]),
-        torch.stack(masks),
+        masks,
         torch.tensor([sample.label for sample in samples]),
         [sample.name for sample in samples],
+        None if pack is None else pack(masks),
     )
 
 

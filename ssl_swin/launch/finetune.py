@@ -18,6 +18,7 @@ from ssl_swin.launch.setup import (
     Run,
     build_encoder,
     check_labelled,
+    compile_blocks,
     fit,
     make_trainer,
     open_data,
@@ -44,6 +45,8 @@ def main(cfg: DictConfig) -> None:
     model = Classifier(encoder, num_classes=len(classes))
     if cfg.test_img_size_px is not None:
         _at_size(model, cfg.test_img_size_px)  # a wrong size shows before training
+    if cfg.compile:
+        compile_blocks(model.encoder)
     module = _module(cfg, model)
     data = _data_module(cfg, readers, encoder.img_size_px)
     trainer = make_trainer(run)

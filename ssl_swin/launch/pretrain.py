@@ -1,12 +1,14 @@
 """The pretraining job (L3)."""
 
 import shlex
+from collections.abc import Callable
 from functools import partial
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ssl_swin.backbone import save_backbone
 from ssl_swin.data.batch import collate_masked
@@ -15,20 +17,24 @@ from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders import Encoder
 from ssl_swin.interop.simmim_head import save_simmim_head
-from ssl_swin.launch.setup import Run, fit, make_trainer, open_data, open_run, say
+from ssl_swin.launch.setup import Run, compile_blocks, fit, make_trainer, open_data, open_run, say
 from ssl_swin.launch.summary import finish, training_facts
 from ssl_swin.masking import mask_grid, num_masked_units
 from ssl_swin.model_card import backbone_card
-from ssl_swin.simmim import SimMIM
+from ssl_swin.simmim import MaskedImageModel, SimMIM
+from ssl_swin.sparse import SparseSimMIM
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.pretrain import PretrainModule
+from ssl_swin.windows.layout import Packing
 
 
 def main(cfg: DictConfig) -> None:
     """Pretrains, draws, and leaves a backbone."""
     run = open_run(cfg)
     encoder: Encoder = instantiate(cfg.model)
-    model: SimMIM = instantiate(cfg.objective.model)(encoder)
+    model: MaskedImageModel = instantiate(cfg.objective.model)(encoder)
+    if cfg.compile:
+        compile_blocks(encoder)
     units = mask_grid(
         encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
     )
@@ -38,7 +44,8 @@ def main(cfg: DictConfig) -> None:
         f"{masked} of {units[0] * units[1]} units of {cfg.objective.mask_unit_px} px masked"
     )
     readers = open_data(cfg)
-    data = pretrain_data(cfg, readers, encoder, units)
+    pack = model.encoder.windows.pack if isinstance(model, SparseSimMIM) else None
+    data = pretrain_data(cfg, readers, encoder, units, pack=pack)
     module = PretrainModule(
         model,
         optimizer=instantiate(cfg.optim),
@@ -54,9 +61,13 @@ def main(cfg: DictConfig) -> None:
 
 
 def pretrain_data(
-    cfg: DictConfig, readers: dict[str, Reader], encoder: Encoder, units: tuple[int, int]
+    cfg: DictConfig,
+    readers: dict[str, Reader],
+    encoder: Encoder,
+    units: tuple[int, int],
+    pack: Callable[[Tensor], Packing] | None = None,
 ) -> ImageDataModule:
-    """Loaders of masked images for an encoder, whose sizes alone matter."""
+    """Loaders of masked images for an encoder, whose sizes alone matter; `pack` plans its masks."""
     masked_samples = partial(
         MaskedSamples,
         channels=cfg.data.channels,
@@ -69,25 +80,27 @@ def pretrain_data(
         readers,
         train_samples=masked_samples(instantiate(cfg.augment)(encoder.img_size_px)),
         eval_samples=masked_samples(CentreCropView(encoder.img_size_px)),
-        collate=partial(collate_masked, shared_mask=cfg.objective.shared_mask),
+        collate=partial(collate_masked, shared_mask=cfg.objective.shared_mask, pack=pack),
         batch_size=cfg.batch_size,
         num_workers=cfg.num_workers,
         seed=cfg.seed,
     )
 
 
-def _hand_off(run: Run, trainer: Trainer, model: SimMIM, reader: Reader) -> None:
+def _hand_off(run: Run, trainer: Trainer, model: MaskedImageModel, reader: Reader) -> None:
     if not trainer.is_global_zero:
         return
     objective = run.cfg.objective
-    phrase = f"SimMIM, mask ratio {objective.mask_ratio}, units of {objective.mask_unit_px} px"
+    method = "SimMIM" if isinstance(model, SimMIM) else "sparse SimMIM (visible cells only)"
+    phrase = f"{method}, mask ratio {objective.mask_ratio}, units of {objective.mask_unit_px} px"
     if objective.model.normalize_target_window_px:
         phrase += f", target normalised over {objective.model.normalize_target_window_px} px"
     encoder = model.encoder
     card = backbone_card(encoder, training_facts(run, trainer, reader, phrase))
     data = run.cfg.data
     save_backbone(run.folder.backbone, encoder, mean=list(data.mean), std=list(data.std), card=card)
-    save_simmim_head(run.folder.backbone, model)
+    if isinstance(model, SimMIM):  # the published formats hold its head, and know no other
+        save_simmim_head(run.folder.backbone, model)
 
 
 def _conclude(run: Run, trainer: Trainer) -> None:

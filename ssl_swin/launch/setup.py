@@ -1,5 +1,7 @@
 """The parts of a run, built from its configuration (L3)."""
 
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ from ssl_swin.training.module import TrainingModule
 # Sections whose settings are numbers, flags or lists, and the settings there that may be words.
 NUMERIC = {"seed", "batch_size", "num_workers", "drop_path_rate", "model", "objective", "optim"}
 NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn", "labels", "ema_decay"}
-NUMERIC |= {"img_size_px", "window_size", "test_img_size_px"}
+NUMERIC |= {"compile", "img_size_px", "window_size", "test_img_size_px"}
 WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
 WORDS |= {"weight_decay_policy", "optimizer"}
 
@@ -120,6 +122,22 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
     if readers["train"].caveat:
         say(f"note: {readers['train'].caveat}")
     return readers
+
+
+def compile_blocks(encoder: Encoder) -> None:
+    """Compiles an encoder's blocks, and says what that costs.
+
+    Raises:
+        UserError: If there is no C++ compiler, which torch.compile works with.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None and shutil.which("clang++") is None:
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name it "
+            "in the environment variable CXX, or leave compile=false"
+        )
+    say("compiling the encoder's blocks: the first steps take a minute or more, once per machine")
+    encoder.compile_blocks()
 
 
 def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ssl_swin.classifier import Classifier
 from ssl_swin.errors import UserError
 from ssl_swin.param_groups import layer_decay_groups, weight_decay_groups
 from ssl_swin.schedules import BoundSchedule, RunLength, scale_lr
-from ssl_swin.simmim import SimMIM
+from ssl_swin.simmim import MaskedImageModel
 
 
 class Schedule(Protocol):
@@ -47,7 +47,7 @@ class StepSchedule(LRScheduler):
 
 
 def pretrain_optimizer(
-    model: SimMIM,
+    model: MaskedImageModel,
     *,
     schedule: Schedule,
     length: RunLength,
@@ -131,6 +131,6 @@ def _with_schedule(
     groups: list[dict[str, Any]], betas: Sequence[float], eps: float, schedule: BoundSchedule
 ) -> OptimizerLRScheduler:
     first, second = betas
-    optimizer = AdamW(groups, betas=(first, second), eps=eps)
+    optimizer = AdamW(groups, betas=(first, second), eps=eps, fused=True)
     scheduler = StepSchedule(optimizer, schedule)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

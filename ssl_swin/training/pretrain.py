@@ -6,16 +6,16 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ssl_swin.data.batch import PretrainBatch
-from ssl_swin.simmim import SimMIM, SimMIMOutput
+from ssl_swin.simmim import MaskedImageModel, SimMIMOutput
 from ssl_swin.training.module import TrainingModule
 
 
 class PretrainModule(TrainingModule):
-    """Trains a SimMIM model on batches of raw pixels and masks."""
+    """Trains a model on batches of raw pixels and masks."""
 
-    model: SimMIM
+    model: MaskedImageModel
 
-    def __init__(self, model: SimMIM, **training: Any) -> None:
+    def __init__(self, model: MaskedImageModel, **training: Any) -> None:
         """Puts the pieces together; see `TrainingModule`."""
         super().__init__(model, **training)
         self.val_loss = MeanMetric()  # exact over devices that share the images unevenly
@@ -23,7 +23,8 @@ class PretrainModule(TrainingModule):
 
     def forward(self, batch: PretrainBatch) -> SimMIMOutput:
         """Normalises on the device and reconstructs."""
-        output: SimMIMOutput = self.model(self.normalized(batch.pixels), batch.mask)
+        packing = () if batch.packing is None else (batch.packing,)
+        output: SimMIMOutput = self.model(self.normalized(batch.pixels), batch.mask, *packing)
         return output
 
     def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
