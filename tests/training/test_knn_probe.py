@@ -26,3 +26,17 @@ def test_knn_probe__does_nothing_without_labels_or_val(pretrain, options):
     trainer = pretrain(knn_probe(), **options)
     assert trainer.global_step == 6
     assert not any("knn" in name for row in trainer.loggers[0].rows.values() for name in row)
+
+
+def test_knn_probe__classifies_no_more_than_asked(pretrain, logged, monkeypatch):
+    sizes = []
+
+    def note(scores, labels):
+        sizes.append(len(labels))
+        return 0.0
+
+    monkeypatch.setattr("ssl_swin.training.callbacks.knn_probe.accuracy", note)
+    probe = KnnProbe(every_n_epochs=9, num_train_images=12, k=3, temperature=0.07, num_val_images=1)
+    pretrain(probe, max_epochs=1)
+    pretrain(knn_probe(), max_epochs=1)
+    assert sizes == [4, 4, 6, 6]  # two stages each; one batch of four, then all

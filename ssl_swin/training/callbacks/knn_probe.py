@@ -21,20 +21,32 @@ class KnnProbe(Callback):
     """
 
     def __init__(
-        self, *, every_n_epochs: int, num_train_images: int, k: int, temperature: float
+        self,
+        *,
+        every_n_epochs: int,
+        num_train_images: int,
+        k: int,
+        temperature: float,
+        num_val_images: int | None = None,
     ) -> None:
         """Sets the callback up.
 
+        A probed image costs about half of what it costs to train on one, and all devices wait for
+        the one that probes: numbers of images bound what the probe takes of a run.
+
         Args:
             every_n_epochs: Epochs between probes; the untrained model is probed first.
-            num_train_images: Size of the bank of neighbours.
+            num_train_images: Size of the bank of neighbours, rounded up to whole batches.
             k: Neighbours that vote.
             temperature: Of the votes' weights.
+            num_val_images: Validation images that are classified, the first ones, rounded up to
+                whole batches; None takes all.
         """
         self.every_n_epochs = every_n_epochs
         self.num_train_images = num_train_images
         self.k = k
         self.temperature = temperature
+        self.num_val_images = num_val_images
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,7 +68,7 @@ class KnnProbe(Callback):
             return
         try:
             bank = self._features(module, data, "train", self.num_train_images)
-            queries = self._features(module, data, "val", None)
+            queries = self._features(module, data, "val", self.num_val_images)
         except NoLabelsError:
             return
         for stage, train in bank.items():
