@@ -24,6 +24,7 @@ L0 = {
     "ssl_swin.data.rng",
     "ssl_swin.data.shards.tar",
     "ssl_swin.windows",
+    "ssl_swin.windows.kernels",
     "ssl_swin.windows.layout",
     "ssl_swin.windows.packing",
 }

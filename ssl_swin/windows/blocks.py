@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ssl_swin.windows.kernels import gelu_linear
 from ssl_swin.windows.layout import (
     StageLayout,
     WindowLayout,
@@ -69,20 +70,28 @@ def swin_block(
     """
     if hasattr(block.attn, "logit_scale"):  # V2 normalises after, V1 before
         tokens = _add(tokens, block.norm1(_attention(block.attn, tokens, layout)), kept1)
-        return _add(tokens, block.norm2(block.mlp(tokens)), kept2)
+        return _add(tokens, block.norm2(_mlp(block.mlp, tokens)), kept2)
     tokens = _add(tokens, _attention(block.attn, block.norm1(tokens), layout), kept1)
-    return _add(tokens, block.mlp(block.norm2(tokens)), kept2)
+    return _add(tokens, _mlp(block.mlp, block.norm2(tokens)), kept2)
 
 
 @cache
 def compiled_block() -> RunBlock:
     """Gives `swin_block` compiled: once per shape, for all blocks that share it.
 
-    A graph break is an error.
+    A graph break is an error. The number of bins of packed layouts is a variable of the graph.
     """
     # Every stage, shifted or not, trained or evaluated, is a variant of this one function.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    return torch.compile(swin_block, fullgraph=True, dynamic=False)
+    compiled = torch.compile(swin_block, fullgraph=True, dynamic=False)
+
+    def run(block: Any, tokens: Tensor, layout: WindowLayout, *kept: Tensor | None) -> Tensor:
+        if layout.filled is not None:
+            for part in (layout.take, layout.filled, layout.places, layout.hidden):
+                torch._dynamo.maybe_mark_dynamic(part, 0)
+        return compiled(block, tokens, layout, *kept)
+
+    return run
 
 
 def _add(tokens: Tensor, branch: Tensor, kept: Tensor | None) -> Tensor:
@@ -130,6 +139,10 @@ def _attention(attn: Any, tokens: Tensor, layout: WindowLayout) -> Tensor:
         mixed = scores.softmax(-1) @ value
     mixed = mixed.transpose(2, 3).reshape(len(slots), -1, dim)
     return attn.proj(from_slots(mixed, layout).view(images, -1, dim))  # type: ignore[no-any-return]
+
+
+def _mlp(mlp: Any, tokens: Tensor) -> Tensor:
+    return gelu_linear(mlp.fc1(tokens), mlp.fc2.weight, mlp.fc2.bias)
 
 
 def _project(attn: Any, slots: Tensor) -> Tensor:
