@@ -235,7 +235,8 @@ def make_trainer(run: Run) -> Trainer:
 def _callbacks(run: Run) -> list[Callback]:
     options = dict(run.cfg.callbacks)
     digest = [BatchDigest(run.folder.batch_digest)] if options.pop("batch_digest") else []
-    return [*(instantiate(callback) for callback in options.values()), *digest]
+    chosen = [instantiate(callback) for callback in options.values() if callback is not None]
+    return [*chosen, *digest]
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:

@@ -132,5 +132,7 @@ def _with_schedule(
 ) -> OptimizerLRScheduler:
     first, second = betas
     optimizer = AdamW(groups, betas=(first, second), eps=eps, fused=True)
+    # A fused AdamW offers to undo fp16's loss scale itself; that would be after the clipping.
+    optimizer._step_supports_amp_scaling = False
     scheduler = StepSchedule(optimizer, schedule)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

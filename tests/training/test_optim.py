@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader
@@ -78,6 +79,24 @@ def two_groups() -> tuple[SGD, StepSchedule]:
     groups = [{"params": [w], "lr": lr} for w, lr in zip(weights, (1e-3, 4e-4), strict=True)]
     optimizer = SGD(groups, lr=1.0)
     return optimizer, StepSchedule(optimizer, cosine)
+
+
+def test_pretrain_optimizer__is_fused_but_fp16_gradients_are_unscaled_before_they_are_clipped(
+    tiny_encoder,
+):
+    model = SimMIM(tiny_encoder())
+    optimizer = pretrain_optimizer(model, weight_decay_policy="official", **RECIPE)["optimizer"]
+    assert optimizer.defaults["fused"]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.ones(()))  # as for the loss
+    assert not _optimizer_handles_unscaling(optimizer)  # what Lightning asks before it clips
+    scaler.unscale_(optimizer)
+    assert all((parameter.grad == 0.125).all() for parameter in model.parameters())
+    before = model.mask_token.clone()
+    scaler.step(optimizer)
+    assert not model.mask_token.equal(before)
 
 
 def test_step_schedule__resumes_from_plain_data(tmp_path: Path):
