@@ -49,8 +49,10 @@ class SparseSimMIM(MaskedImageModel):
                 f"objective=simmim_sparse takes a Swin Transformer, got a {encoder.title}; "
                 "objective=simmim takes either"
             )
-        dim = decoder_dim or -(-encoder.num_features // (2 * _HEAD_DIM)) * _HEAD_DIM
-        if decoder_depth < 1 or dim % _HEAD_DIM:
+        half = -(-encoder.num_features // (2 * _HEAD_DIM)) * _HEAD_DIM
+        dim = half if decoder_dim is None else decoder_dim
+        is_whole = isinstance(decoder_depth, int) and isinstance(dim, int)
+        if not is_whole or decoder_depth < 1 or dim < _HEAD_DIM or dim % _HEAD_DIM:
             raise UserError(
                 "decoder_depth must be at least 1, since mask tokens learn of the image in it, and "
                 f"decoder_dim a multiple of {_HEAD_DIM}: got {decoder_depth} and {dim}"
@@ -91,6 +93,20 @@ class SparseSimMIM(MaskedImageModel):
         loss = error.sum() / (count + 1e-5) / self.encoder.in_chans
         painted = cells.scatter(1, _wide(masked, cells), predicted.detach().float())
         return SimMIMOutput(loss, self._image(painted), self._map(features, visible))
+
+    def check_unit(self, mask_unit_px: int) -> None:
+        """Refuses mask units that are not whole cells.
+
+        Raises:
+            UserError: Naming the sides that are.
+        """
+        stride = self.encoder.stride
+        if mask_unit_px % stride:
+            raise UserError(
+                f"objective.mask_unit_px={mask_unit_px} does not fit objective=simmim_sparse: a "
+                "unit must be as large as the encoder's total stride, or a multiple of it: "
+                f"{stride}, {2 * stride}, ... px"
+            )
 
     def _cells(self, images: Tensor) -> Tensor:
         """Cuts (B, C, H, W) into the values of its cells, (B, U, stride * stride * C)."""

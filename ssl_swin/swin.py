@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ssl_swin.errors import UserError
 from ssl_swin.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
-from ssl_swin.windows.blocks import RunBlock, compiled_block, run_stages, swin_block
-from ssl_swin.windows.dense import dense_layouts, inverse
-from ssl_swin.windows.layout import Packing, StageLayout, reorder
+from ssl_swin.windows.blocks import compiled_block, run_stages, swin_block
+from ssl_swin.windows.dense import DenseLayouts, dense_layouts
+from ssl_swin.windows.layout import Packing, reorder
 from ssl_swin.windows.visible import VisibleWindows
 
 # The timm architecture that each version is a variation of; the hand-off writes this name.
@@ -51,8 +51,8 @@ class SwinEncoder(nn.Module):
         self.stride: int = model.feature_info[-1]["reduction"]
         self.embed_dim: int = self.stage_dims[0]
         self.num_features: int = self.stage_dims[-1]
-        self._run_block: RunBlock = swin_block
-        self._layouts: dict[torch.device, tuple[list[Tensor], list[StageLayout]]] = {}
+        self._is_compiled = False
+        self._layouts: dict[torch.device, DenseLayouts] = {}
 
     def embed(self, images: Tensor) -> Tensor:
         """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim).
@@ -79,7 +79,8 @@ class SwinEncoder(nn.Module):
     @cached_property
     def windows(self) -> VisibleWindows:
         """Packs masks for `encode_visible`, and can be sent to the processes that load data."""
-        return VisibleWindows(self.model)
+        with torch.inference_mode(False):
+            return VisibleWindows(self.model)
 
     def encode_visible(self, images: Tensor, packing: Packing) -> Tensor:
         """Encodes visible cells alone: nothing of the others is computed, or seen.
@@ -106,26 +107,30 @@ class SwinEncoder(nn.Module):
         return features
 
     def compile_blocks(self) -> None:
-        """Compiles what all blocks run (`torch.compile`), at the first step with each shape.
+        """Has training's blocks compiled (`torch.compile`), at the first step with each shape.
 
         No parameter changes its name, and no weight its value.
         """
-        self._run_block = compiled_block()
+        self._is_compiled = True
 
     def _stage_maps(self, tokens: Tensor) -> Iterator[Tensor]:
-        orders, layouts = self._dense_layouts(tokens.device)
-        tokens = reorder(tokens.flatten(1, 2), orders[0], inverse(orders[0]))
-        stages = run_stages(self.model.layers, tokens, layouts, self._run_block)
-        for depth, (tokens, order) in enumerate(zip(stages, orders, strict=True)):
-            if depth == len(orders) - 1:
+        layouts = self._dense_layouts(tokens.device)
+        tokens = reorder(tokens.flatten(1, 2), layouts.orders[0], layouts.inverses[0])
+        stages = run_stages(self.model.layers, tokens, layouts.stages, self._run_block)
+        for depth, tokens in enumerate(stages):
+            if depth == len(self.depths) - 1:
                 tokens = self.model.norm(tokens)
             rows, columns = self.model.layers[depth].blocks[0].input_resolution
-            raster = reorder(tokens, inverse(order), order)
+            raster = reorder(tokens, layouts.inverses[depth], layouts.orders[depth])
             yield raster.transpose(1, 2).contiguous().view(len(raster), -1, rows, columns)
 
-    def _dense_layouts(self, device: torch.device) -> tuple[list[Tensor], list[StageLayout]]:
+    def _run_block(self, *arguments: Any) -> Tensor:
+        return (compiled_block() if self._is_compiled else swin_block)(*arguments)
+
+    def _dense_layouts(self, device: torch.device) -> DenseLayouts:
         if device not in self._layouts:
-            self._layouts[device] = dense_layouts(self.model, device)
+            with torch.inference_mode(False):  # they outlive this pass, and training uses them
+                self._layouts[device] = dense_layouts(self.model, device)
         return self._layouts[device]
 
     def _patches(self, images: Tensor) -> Tensor:

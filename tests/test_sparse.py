@@ -131,7 +131,16 @@ def test_init__default_width_is_half_the_encoders_in_whole_heads(tiny_encoder):
     assert (wide.decoder.head.in_features, len(wide.decoder.blocks)) == (96, 2)
 
 
-@pytest.mark.parametrize("decoder", [{"decoder_depth": 0}, {"decoder_depth": 1, "decoder_dim": 40}])
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"decoder_depth": 0},
+        {"decoder_depth": 1.5},
+        {"decoder_depth": 1, "decoder_dim": 40},
+        {"decoder_depth": 1, "decoder_dim": 0},
+        {"decoder_depth": 1, "decoder_dim": -32},
+    ],
+)
 def test_init__a_decoder_that_cannot_be_built(tiny_encoder, decoder):
     with pytest.raises(UserError, match=r"decoder_depth must be at least 1.*multiple of 32"):
         SparseSimMIM(tiny_encoder(**BIG), **decoder)
@@ -141,3 +150,10 @@ def test_init__a_vit_has_no_stages_to_leave_cells_out_of():
     vit = beit(img_size_px=64, patch_size_px=16, embed_dim=16, depth=1, num_heads=2)
     with pytest.raises(UserError, match=r"simmim_sparse takes a Swin Transformer, got a .*ViT"):
         SparseSimMIM(vit, decoder_depth=1)
+
+
+def test_check_unit__names_units_that_are_whole_cells(sparse):
+    model = sparse()
+    model.check_unit(64)
+    with pytest.raises(UserError, match=r"mask_unit_px=16 does not fit .*: 32, 64, \.\.\. px"):
+        model.check_unit(16)

@@ -14,11 +14,11 @@ from ssl_swin.data.loading import Reader
 from ssl_swin.data.samples import LabeledSamples
 from ssl_swin.data.subset import FewLabels, keep_few_labels
 from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.setup import (
     Run,
     build_encoder,
     check_labelled,
-    compile_blocks,
     fit,
     make_trainer,
     open_data,

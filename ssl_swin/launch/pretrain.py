@@ -17,7 +17,8 @@ from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders import Encoder
 from ssl_swin.interop.simmim_head import save_simmim_head
-from ssl_swin.launch.setup import Run, compile_blocks, fit, make_trainer, open_data, open_run, say
+from ssl_swin.launch.compiling import compile_blocks
+from ssl_swin.launch.setup import Run, fit, make_trainer, open_data, open_run, say
 from ssl_swin.launch.summary import finish, training_facts
 from ssl_swin.masking import mask_grid, num_masked_units
 from ssl_swin.model_card import backbone_card
@@ -38,6 +39,8 @@ def main(cfg: DictConfig) -> None:
     units = mask_grid(
         encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
     )
+    if isinstance(model, SparseSimMIM):
+        model.check_unit(cfg.objective.mask_unit_px)
     masked = num_masked_units(units[0] * units[1], cfg.objective.mask_ratio)
     say(
         f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "

@@ -1,7 +1,5 @@
 """The parts of a run, built from its configuration (L3)."""
 
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,22 +120,6 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
     if readers["train"].caveat:
         say(f"note: {readers['train'].caveat}")
     return readers
-
-
-def compile_blocks(encoder: Encoder) -> None:
-    """Compiles an encoder's blocks, and says what that costs.
-
-    Raises:
-        UserError: If there is no C++ compiler, which torch.compile works with.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None and shutil.which("clang++") is None:
-        raise UserError(
-            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name it "
-            "in the environment variable CXX, or leave compile=false"
-        )
-    say("compiling the encoder's blocks: the first steps take a minute or more, once per machine")
-    encoder.compile_blocks()
 
 
 def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tuple[str, ...]:

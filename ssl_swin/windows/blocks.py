@@ -1,33 +1,21 @@
 """Swin blocks, V1 and V2, computed with timm's modules on tokens in any layout (L1).
 
-Equal to timm's own forward to rounding. What differs: the position bias and the shift mask are
-broadcast over the batch, windows are gathered once per layer, tokens stay in window order between
-layers, and under autocast attention stays in its dtype. Nothing here holds state.
+Equal to timm's own forward to rounding. What differs: windows are gathered once per layer, tokens
+stay in window order between layers, and a GELU is computed again instead of kept. Nothing here
+holds state.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ssl_swin.windows.attention import window_attention
 from ssl_swin.windows.kernels import gelu_linear
-from ssl_swin.windows.layout import (
-    StageLayout,
-    WindowLayout,
-    from_slots,
-    reorder,
-    to_slots,
-)
-
-_LARGEST_LOGIT_SCALE = math.log(
-    100.0
-)  # Swin V2 (arXiv:2111.09883, section 3.2): tau is not below 0.01
-_BIAS_RANGE = 16.0  # of V2's position bias, in its public code
+from ssl_swin.windows.layout import StageLayout, WindowLayout, reorder
 
 RunBlock = Callable[..., Tensor]
 
@@ -69,23 +57,25 @@ def swin_block(
         kept2: Likewise for the MLP's.
     """
     if hasattr(block.attn, "logit_scale"):  # V2 normalises after, V1 before
-        tokens = _add(tokens, block.norm1(_attention(block.attn, tokens, layout)), kept1)
+        tokens = _add(tokens, block.norm1(window_attention(block.attn, tokens, layout)), kept1)
         return _add(tokens, block.norm2(_mlp(block.mlp, tokens)), kept2)
-    tokens = _add(tokens, _attention(block.attn, block.norm1(tokens), layout), kept1)
+    tokens = _add(tokens, window_attention(block.attn, block.norm1(tokens), layout), kept1)
     return _add(tokens, _mlp(block.mlp, block.norm2(tokens)), kept2)
 
 
 @cache
 def compiled_block() -> RunBlock:
-    """Gives `swin_block` compiled: once per shape, for all blocks that share it.
+    """Gives `swin_block` compiled for training: once per shape, for all blocks that share it.
 
     A graph break is an error. The number of bins of packed layouts is a variable of the graph.
     """
-    # Every stage, shifted or not, trained or evaluated, is a variant of this one function.
+    # Every stage, shifted or not, is a variant of this one function.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     compiled = torch.compile(swin_block, fullgraph=True, dynamic=False)
 
     def run(block: Any, tokens: Tensor, layout: WindowLayout, *kept: Tensor | None) -> Tensor:
+        if not torch.is_grad_enabled():
+            return swin_block(block, tokens, layout, *kept)  # batches of many sizes, a few of each
         if layout.filled is not None:
             for part in (layout.take, layout.filled, layout.places, layout.hidden):
                 torch._dynamo.maybe_mark_dynamic(part, 0)
@@ -115,60 +105,5 @@ def _merge_patches(merging: Any, tokens: Tensor, layout: StageLayout) -> Tensor:
     return merging.norm(merging.reduction(merged))  # type: ignore[no-any-return]
 
 
-def _attention(attn: Any, tokens: Tensor, layout: WindowLayout) -> Tensor:
-    images, count, dim = tokens.shape
-    if layout.put is not None:
-        count = len(layout.put)  # of all images that share a layout
-    elif layout.places is not None:
-        count *= len(layout.places)
-    slots = to_slots(tokens.reshape(-1, count, dim), layout)
-    area, heads = math.prod(attn.window_size), attn.num_heads
-    size = area if layout.places is None else layout.places.shape[1]
-    qkv = _project(attn, slots).view(len(slots), -1, size, 3, heads, dim // heads)
-    query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B', G, heads, S, dim of a head)
-    if hasattr(attn, "logit_scale"):
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-        scale = attn.logit_scale.clamp(max=_LARGEST_LOGIT_SCALE).exp()
-        query = query * scale
-    else:
-        query = query * attn.scale
-    with torch.autocast(tokens.device.type, enabled=False):
-        bias = _position_bias(attn, layout, qkv.dtype)
-        query, key = query.to(qkv.dtype), key.to(qkv.dtype)
-        scores = query @ key.transpose(-2, -1) + bias
-        mixed = scores.softmax(-1) @ value
-    mixed = mixed.transpose(2, 3).reshape(len(slots), -1, dim)
-    return attn.proj(from_slots(mixed, layout).view(images, -1, dim))  # type: ignore[no-any-return]
-
-
 def _mlp(mlp: Any, tokens: Tensor) -> Tensor:
     return gelu_linear(mlp.fc1(tokens), mlp.fc2.weight, mlp.fc2.bias)
-
-
-def _project(attn: Any, slots: Tensor) -> Tensor:
-    if not hasattr(attn, "logit_scale"):
-        return attn.qkv(slots)  # type: ignore[no-any-return]
-    bias = None if attn.q_bias is None else torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
-    return F.linear(slots, attn.qkv.weight, bias)
-
-
-def _position_bias(attn: Any, layout: WindowLayout, dtype: torch.dtype) -> Tensor:
-    """Gives what is added to the scores, (G or 1, heads, S, S)."""
-    if hasattr(attn, "logit_scale"):
-        scores = attn.cpb_mlp(attn.relative_coords_table).view(-1, attn.num_heads)
-        table: Tensor = _BIAS_RANGE * scores.sigmoid()
-    else:
-        table = attn.relative_position_bias_table
-    area = math.prod(attn.window_size)
-    window = table.index_select(0, attn.relative_position_index.flatten()).to(dtype)
-    window = window.view(area, area, -1).transpose(1, 2)  # (area, heads, area)
-    if layout.places is None:
-        bias = window.transpose(0, 1)[None]
-    else:
-        # Chosen by products with one-hot rows: the gradient is then a product too, not millions of
-        # additions to one small table.
-        places = layout.places.to(dtype)
-        groups, size, _ = places.shape
-        rows = (places.flatten(0, 1) @ window.flatten(1)).view(groups, -1, area)
-        bias = (rows @ places.transpose(1, 2)).view(groups, size, -1, size).transpose(1, 2)
-    return bias if layout.hidden is None else bias + layout.hidden.to(dtype)

@@ -1,6 +1,6 @@
 """The layout of a whole image: every window full, every token in it (L1)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,7 +8,15 @@ from torch import Tensor
 from ssl_swin.windows.layout import StageLayout, WindowLayout
 
 
-def dense_layouts(model: Any, device: torch.device) -> tuple[list[Tensor], list[StageLayout]]:
+class DenseLayouts(NamedTuple):
+    """The layouts of every stage."""
+
+    orders: list[Tensor]  # int64 (N,), raster indices of a stage's tokens
+    inverses: list[Tensor]  # int64 (N,), the place of each raster index
+    stages: list[StageLayout]
+
+
+def dense_layouts(model: Any, device: torch.device) -> DenseLayouts:
     """Lays out the tokens of whole images for a timm Swin, V1 or V2.
 
     A stage keeps its tokens in the order of its unshifted windows, so that only shifted blocks and
@@ -17,9 +25,6 @@ def dense_layouts(model: Any, device: torch.device) -> tuple[list[Tensor], list[
     Args:
         model: timm's model; its windows tile every map, as `check_sizes` makes sure.
         device: Where the layouts go.
-
-    Returns:
-        The order of each stage's tokens, raster indices int64 (N,), and its layout.
     """
     orders: list[Tensor] = []
     layouts = []
@@ -35,13 +40,14 @@ def dense_layouts(model: Any, device: torch.device) -> tuple[list[Tensor], list[
         in_order = tuple(blocks[block.shift_size] for block in stage.blocks)
         layouts.append(StageLayout(merge, unmerge, in_order).to(device))
         orders.append(order)
-    return [order.to(device) for order in orders], layouts
+    inverses = [inverse(order).to(device) for order in orders]
+    return DenseLayouts([order.to(device) for order in orders], inverses, layouts)
 
 
 def inverse(order: Tensor) -> Tensor:
     """Gives the permutation that undoes one, int64 (N,)."""
     undone = torch.empty_like(order)
-    undone[order] = torch.arange(len(order))
+    undone[order] = torch.arange(len(order), device=order.device)
     return undone
 
 

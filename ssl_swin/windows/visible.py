@@ -61,6 +61,10 @@ class VisibleWindows:
         self._patches = rows * stages[0].blocks[0].input_resolution[1] + columns
         self._on_device: dict[torch.device, tuple[Tensor, list[_LayerKind]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out copies on devices, which a loader's process has no use for."""
+        return self.__dict__ | {"_on_device": {}}
+
     def pack(self, mask: Tensor) -> Packing:
         """Packs the visible tokens of a batch.
 
@@ -106,8 +110,9 @@ class VisibleWindows:
 
     def _tables(self, device: torch.device) -> tuple[Tensor, list[_LayerKind]]:
         if device not in self._on_device:
-            kinds = [kind.to(device) for kind in self._kinds]
-            self._on_device[device] = self._patches.to(device), kinds
+            with torch.inference_mode(False):
+                kinds = [kind.to(device) for kind in self._kinds]
+                self._on_device[device] = self._patches.to(device), kinds
         return self._on_device[device]
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ssl_swin.windows.blocks import run_stages, swin_block
-from ssl_swin.windows.dense import dense_layouts, inverse
+from ssl_swin.windows.dense import dense_layouts
 
 CPU = torch.device("cpu")
 both_versions = pytest.mark.parametrize("version", [1, 2])
@@ -10,7 +10,7 @@ both_versions = pytest.mark.parametrize("version", [1, 2])
 
 def test_dense_layouts__order_and_shift_by_hand(tiny_encoder):
     encoder = tiny_encoder(img_size_px=16, window_size=2, depths=(2,), num_heads=(1,))
-    orders, layouts = dense_layouts(encoder.model, CPU)
+    orders, _, layouts = dense_layouts(encoder.model, CPU)
     # A map of 4x4 in windows of 2x2; shifted by 1, the first window starts at raster index 5.
     assert orders[0].tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
     plain, shifted = layouts[0].blocks
@@ -21,7 +21,7 @@ def test_dense_layouts__order_and_shift_by_hand(tiny_encoder):
 
 def test_dense_layouts__merging_takes_a_square_down_then_across(tiny_encoder):
     encoder = tiny_encoder(img_size_px=16, window_size=2, depths=(1, 1), num_heads=(1, 1))
-    orders, layouts = dense_layouts(encoder.model, CPU)
+    orders, _, layouts = dense_layouts(encoder.model, CPU)
     assert orders[0][layouts[1].merge].view(4, 4).tolist() == [
         [0, 4, 1, 5],
         [2, 6, 3, 7],
@@ -39,11 +39,11 @@ def test_run_stages__equals_timm_with_gradients(tiny_encoder, version, size):
     model = encoder.model.double()
     rows, columns = size[0] // 4, size[1] // 4
     tokens = torch.randn(2, rows, columns, 8, dtype=torch.double, requires_grad=True)
-    orders, layouts = dense_layouts(model, CPU)
+    orders, inverses, layouts = dense_layouts(model, CPU)
 
     theirs = model.layers(tokens).flatten(1, 2)
     *_, ours = run_stages(model.layers, tokens.flatten(1, 2)[:, orders[0]], layouts, swin_block)
-    ours = ours[:, inverse(orders[-1])]
+    ours = ours[:, inverses[-1]]
 
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     inputs = [tokens, *model.layers.parameters()]
@@ -76,7 +76,7 @@ def test_run_stages__dropped_paths_keep_the_mean(tiny_encoder):
     )
     block = encoder.model.layers[0].blocks[0]
     tokens = torch.randn(1, 16, 8)
-    _, (layout,) = dense_layouts(encoder.model, CPU)
+    _, _, (layout,) = dense_layouts(encoder.model, CPU)
     kept = torch.full((1, 1, 1), 2.0)
     both = swin_block(block, tokens, layout.blocks[0], None, None)
     none = swin_block(block, tokens, layout.blocks[0], 0 * kept, 0 * kept)
@@ -97,7 +97,7 @@ def test_drop_path__whole_images_are_dropped_and_the_rest_scaled(tiny_encoder):
     torch.nn.init.zeros_(last.mlp.fc2.bias)
     torch.nn.init.zeros_(encoder.model.layers[0].blocks[0].attn.proj.weight)
     seen = set()
-    _, layouts = dense_layouts(encoder.model, CPU)
+    _, _, layouts = dense_layouts(encoder.model, CPU)
     tokens = torch.randn(1, 16, 8).expand(64, -1, -1)
     branch = swin_block(last, tokens, layouts[0].blocks[1], None, None) - tokens
     (after,) = run_stages(encoder.model.layers, tokens, layouts, _only_last(last))

@@ -1,0 +1,27 @@
+"""Compiled blocks, if a job asks for them (L3)."""
+
+import os
+import shutil
+
+import torch
+
+from ssl_swin.encoders import Encoder
+from ssl_swin.errors import UserError
+from ssl_swin.launch.setup import say
+
+
+def compile_blocks(encoder: Encoder) -> None:
+    """Compiles an encoder's blocks, and says what that costs.
+
+    Raises:
+        UserError: If there is no C++ compiler, which torch.compile works with.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None and shutil.which("clang++") is None:
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name it "
+            "in the environment variable CXX, or leave compile=false"
+        )
+    torch._dynamo.reset()  # of what earlier jobs of a sweep compiled
+    say("compiling the encoder's blocks: the first steps take a minute or more, once per machine")
+    encoder.compile_blocks()
