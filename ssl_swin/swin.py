@@ -65,8 +65,8 @@ class SwinEncoder(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Runs all stages on patch tokens; gives the map (B, num_features, H/stride, W/stride)."""
-        *_, last = self._stage_maps(tokens)
-        return last
+        *_, last = self._stage_tokens(tokens)
+        return self._to_map(last, len(self.depths) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encodes images (B, C, H, W) into the last map (B, num_features, H/stride, W/stride)."""
@@ -74,7 +74,8 @@ class SwinEncoder(nn.Module):
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Gives the map of every stage, (B, C_i, H_i, W_i); the last one after the final norm."""
-        return list(self._stage_maps(self.embed(images)))
+        stages = self._stage_tokens(self.embed(images))
+        return [self._to_map(tokens, stage) for stage, tokens in enumerate(stages)]
 
     @cached_property
     def windows(self) -> VisibleWindows:
@@ -113,16 +114,19 @@ class SwinEncoder(nn.Module):
         """
         self._is_compiled = True
 
-    def _stage_maps(self, tokens: Tensor) -> Iterator[Tensor]:
+    def _stage_tokens(self, tokens: Tensor) -> Iterator[Tensor]:
+        """Gives the tokens after each stage in its own order, the last ones normed."""
         layouts = self._dense_layouts(tokens.device)
         tokens = reorder(tokens.flatten(1, 2), layouts.orders[0], layouts.inverses[0])
         stages = run_stages(self.model.layers, tokens, layouts.stages, self._run_block)
-        for depth, tokens in enumerate(stages):
-            if depth == len(self.depths) - 1:
-                tokens = self.model.norm(tokens)
-            rows, columns = self.model.layers[depth].blocks[0].input_resolution
-            raster = reorder(tokens, layouts.inverses[depth], layouts.orders[depth])
-            yield raster.transpose(1, 2).contiguous().view(len(raster), -1, rows, columns)
+        for stage, tokens in enumerate(stages, start=1):
+            yield self.model.norm(tokens) if stage == len(self.depths) else tokens
+
+    def _to_map(self, tokens: Tensor, stage: int) -> Tensor:
+        layouts = self._dense_layouts(tokens.device)
+        raster = reorder(tokens, layouts.inverses[stage], layouts.orders[stage])
+        rows, columns = self.model.layers[stage].blocks[0].input_resolution
+        return raster.transpose(1, 2).contiguous().view(len(raster), -1, rows, columns)
 
     def _run_block(self, *arguments: Any) -> Tensor:
         return (compiled_block() if self._is_compiled else swin_block)(*arguments)
