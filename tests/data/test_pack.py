@@ -317,8 +317,10 @@ def test_pack__two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Slow(GraySource):
+    pause_s = 0.004
+
     def __getitem__(self, index: int) -> ImageRecord:
-        time.sleep(0.004)
+        time.sleep(self.pause_s)
         return super().__getitem__(index)
 
 
@@ -360,7 +362,8 @@ def test_pack__killed_many_times(tmp_path: Path, num_workers: int) -> None:
     assert (whole / "skipped.txt").read_text().count("\n") == 4
 
 
-def test_pack__interrupted(tmp_path: Path) -> None:
+def test_pack__interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slow, "pause_s", 0.05)  # or a busy machine packs all before the signal
     process = start(tmp_path, num_workers=2, num_shards=3)
     os.killpg(process.pid or 0, signal.SIGINT)  # as a terminal does it: parent and workers
     process.join()
