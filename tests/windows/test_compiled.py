@@ -13,7 +13,7 @@ from ssl_swin.sparse import SparseSimMIM
 from ssl_swin.windows.blocks import compiled_block
 
 SIZES = {"img_size_px": 128, "depths": (3, 2), "num_heads": (1, 2), "drop_path_rate": 0.2}
-both_versions = pytest.mark.parametrize("version", [1, pytest.param(2, marks=pytest.mark.slow)])
+both_versions = pytest.mark.parametrize("version", [1, 2])
 both_objectives = pytest.mark.parametrize(
     "objective", [SimMIM, partial(SparseSimMIM, decoder_depth=1)], ids=["dense", "sparse"]
 )
@@ -47,6 +47,7 @@ def trained_once(model, seed=0):
     return loss.detach(), gradients
 
 
+@pytest.mark.slow
 @both_versions
 @both_objectives
 def test_compile_blocks__changes_neither_results_nor_names(tiny_encoder, version, objective):
