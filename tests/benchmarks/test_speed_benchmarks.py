@@ -336,6 +336,7 @@ def test_largest__by_hand():
     assert memory.largest(lambda _: False, 16) == 0
 
 
+@pytest.mark.slow
 def test_memory__shows_what_checkpointing_saves(tmp_path, capsys):
     words = ["--batch-size", "2", "--precision", "fp32", "--device", "cpu"]
     words += ["--variants", "original", "timm", "dense", "--json", str(tmp_path / "raw")]
@@ -347,6 +348,7 @@ def test_memory__shows_what_checkpointing_saves(tmp_path, capsys):
         assert 2**20 < found[name, True] < 0.5 * found[name, False]
 
 
+@pytest.mark.slow
 def test_scaling__varies_one_thing(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(scaling.POINTS["cpu"], "batch", (1, 2))
     words = ["--axes", "batch", "--rounds", "1", "--device", "cpu", "--variants", "timm", "dense"]
