@@ -40,8 +40,8 @@ def run(
         words: Of the command line; None for the process's own.
     """
     args = parser.parse_args(words)
-    args.device = pick_device(args.device)
     try:
+        args.device = pick_device(args.device)
         original = None if args.reference is None else import_simmim(args.reference)
         machine = describe_machine(args.device)
         print(header(machine))
@@ -51,6 +51,14 @@ def run(
         )
     except UserError as error:
         parser.exit(2, f"{error}\n")
+
+
+def positive(text: str) -> int:
+    """Reads a whole number of at least 1, as an argument's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from benchmarks import job_shares
+from benchmarks.command import positive
 from benchmarks.tables import describe_machine, header, table, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -159,8 +160,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="of pretrain.py")
-    parser.add_argument("--rounds", type=int, default=3, help="of starts and of --help")
-    parser.add_argument("--steps", type=int, default=100, help="more than one epoch is best")
+    parser.add_argument("--rounds", type=positive, default=3, help="of starts and of --help")
+    parser.add_argument("--steps", type=positive, default=100, help="more than one epoch is best")
     parser.add_argument("--worker-images-per-s", type=float, default=1208, help="benchmarks.loader")
     parser.add_argument("--wanted", type=float, nargs="*", default=[], help="images/s to load for")
     parser.add_argument("--json", type=Path, help="file for the raw numbers")

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import make_parser, run
+from benchmarks.command import make_parser, positive, run
 from benchmarks.comparison import BATCH_SIZES, REFERENCES
 from benchmarks.cost import allocated_bytes, memory
 from benchmarks.tables import mebibytes, table
@@ -146,7 +146,7 @@ def main(words: list[str] | None = None) -> None:
     """Prints a table per model and precision, and with `--json` writes the numbers."""
     parser = make_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["swin_nano"], help="Swins of conf/model")
-    parser.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
+    parser.add_argument("--batch-size", type=positive, help="default: 8 on a CPU, 128 on a GPU")
     parser.add_argument(
         "--largest-batch", action="store_true", help="on a GPU, try which batch still fits"
     )

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
-from benchmarks.command import make_parser, run
+from benchmarks.command import make_parser, positive, run
 from benchmarks.comparison import STEPS, Comparison, compare
 from benchmarks.tables import mebibytes, table
 from benchmarks.timing import ratios, spread
@@ -113,7 +113,9 @@ def main(words: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.set_defaults(variants=("dense", "sparse"), precision=["fp32"])
     parser.add_argument("--axes", nargs="+", choices=tuple(SETTINGS), default=tuple(SETTINGS))
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each, of which the median")
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="turns of each, of which the median"
+    )
     run(parser, measure, words)
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
-from benchmarks.command import make_parser, run
+from benchmarks.command import make_parser, positive, run
 from benchmarks.comparison import BATCH_SIZES, STEPS, Comparison, compare
 from benchmarks.tables import mebibytes, table
 from benchmarks.timing import ratios, spread
@@ -101,9 +101,11 @@ def main(words: list[str] | None = None) -> None:
     """Prints a table per precision, and with `--json` writes the numbers."""
     parser = make_parser(__doc__)
     parser.add_argument("--model", default="swin_nano", help="a Swin of conf/model")
-    parser.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
-    parser.add_argument("--img-size-px", type=int, help="default: the model's own")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each, of which the median")
+    parser.add_argument("--batch-size", type=positive, help="default: 8 on a CPU, 128 on a GPU")
+    parser.add_argument("--img-size-px", type=positive, help="default: the model's own")
+    parser.add_argument(
+        "--rounds", type=positive, default=5, help="turns of each, of which the median"
+    )
     run(parser, measure, words)
 
 

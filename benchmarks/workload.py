@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
@@ -124,8 +125,12 @@ def make_workload(
         raise UserError(f"unknown model {model!r}; known: {', '.join(model_names())}")
     settings = load_settings(f"model={model}", *size).model
     torch.manual_seed(seed)
+    try:
+        encoder = instantiate(settings)
+    except InstantiationException as error:
+        raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from None
     return workload_of(
-        instantiate(settings),
+        encoder,
         batch_size=batch_size,
         device=device,
         precision=precision,
@@ -172,7 +177,16 @@ def workload_of(
 
 
 def pick_device(name: str) -> torch.device:
-    """Gives the device of a name; "auto" is a GPU if there is one."""
-    if name == "auto":
+    """Gives the device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: If it is neither a CPU nor a GPU that is here.
+    """
+    kind = name.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got {name!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name}: torch sees no CUDA GPU here")
+    if kind == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

@@ -14,7 +14,7 @@ from ssl_swin.encoders import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.simmim import MaskedImageModel, SimMIMOutput
 from ssl_swin.swin import SwinEncoder
-from ssl_swin.windows.layout import Packing
+from ssl_swin.windows.layout import Packing, take_rows
 
 _HEAD_DIM = 32  # of the decoder's attention, as in Swin
 
@@ -88,7 +88,7 @@ class SparseSimMIM(MaskedImageModel):
         predicted = self.decoder(features, visible, masked)
         target = self.target(images)
         cells = self._cells(target)
-        error = (_rows(cells, masked) - predicted.float()).abs()
+        error = (take_rows(cells, masked) - predicted.float()).abs()
         count = masked.numel() * self.encoder.stride**2  # as in `masked_l1`
         loss = error.sum() / (count + 1e-5) / self.encoder.in_chans
         painted = cells.scatter(1, _wide(masked, cells), predicted.detach().float())
@@ -173,7 +173,7 @@ class CellDecoder(nn.Module):
             # On a CPU torch's fused attention takes half as long again for so few tokens.
             block.attn.fused_attn = tokens.device.type != "cpu"  # type: ignore[union-attr]
             tokens = block(tokens)
-        predicted: Tensor = self.head(self.norm(_rows(tokens, masked)))
+        predicted: Tensor = self.head(self.norm(take_rows(tokens, masked)))
         return predicted
 
 
@@ -182,10 +182,6 @@ def _others(cells: Tensor, grid: tuple[int, int]) -> Tensor:
     listed = torch.zeros(len(cells), grid[0] * grid[1], dtype=torch.uint8, device=cells.device)
     order = listed.scatter(1, cells, 1).argsort(dim=1, stable=True)
     return order[:, : order.shape[1] - cells.shape[1]]
-
-
-def _rows(tokens: Tensor, index: Tensor) -> Tensor:
-    return tokens.gather(1, _wide(index, tokens))
 
 
 def _wide(index: Tensor, tokens: Tensor) -> Tensor:

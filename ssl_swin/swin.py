@@ -19,7 +19,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
 from ssl_swin.windows.blocks import compiled_block, run_stages, swin_block
 from ssl_swin.windows.dense import DenseLayouts, dense_layouts
-from ssl_swin.windows.layout import Packing, reorder
+from ssl_swin.windows.layout import Packing, reorder, take_rows
 from ssl_swin.windows.visible import VisibleWindows
 
 # The timm architecture that each version is a variation of; the hand-off writes this name.
@@ -100,8 +100,7 @@ class SwinEncoder(nn.Module):
         """
         patches, layouts = self.windows.layouts(packing)
         rows = self._patches(images)
-        index = patches.repeat(len(images) // len(patches), 1)[..., None]
-        shown = rows.gather(1, index.expand(-1, -1, rows.shape[-1]))
+        shown = take_rows(rows, patches.repeat(len(images) // len(patches), 1))
         tokens = self._embed_patches(shown)
         *_, tokens = run_stages(self.model.layers, tokens, layouts, self._run_block)
         features: Tensor = self.model.norm(tokens)

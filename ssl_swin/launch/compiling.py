@@ -1,6 +1,7 @@
 """Compiled blocks, if a job asks for them (L3)."""
 
 import os
+import shlex
 import shutil
 
 import torch
@@ -16,12 +17,12 @@ def compile_blocks(encoder: Encoder) -> None:
     Raises:
         UserError: If there is no C++ compiler, which torch.compile works with.
     """
-    compiler = os.environ.get("CXX", "g++")
+    compiler = shlex.split(os.environ.get("CXX", "g++"))[0]
     if shutil.which(compiler) is None and shutil.which("clang++") is None:
         raise UserError(
             f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name it "
             "in the environment variable CXX, or leave compile=false"
         )
     torch._dynamo.reset()  # of what earlier jobs of a sweep compiled
-    say("compiling the encoder's blocks: the first steps take a minute or more, once per machine")
+    say("compiling the encoder's blocks: the first step takes up to a minute or more")
     encoder.compile_blocks()

@@ -78,6 +78,11 @@ def reorder(tokens: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     return reordered
 
 
+def take_rows(tokens: Tensor, index: Tensor) -> Tensor:
+    """Gives each image's own rows (B, M, C) of tokens (B, N, C); index is int64 (B, M)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
 class _Gather(torch.autograd.Function):
     """Rows by index, with a gather as its backward pass.
 
