@@ -13,13 +13,16 @@ from benchmarks.workload import PRECISIONS, pick_device
 from ssl_swin.errors import UserError
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Makes a parser with the options that all have."""
+def make_parser(description: str | None, *, has_variants: bool = True) -> argparse.ArgumentParser:
+    """Makes a parser with the options that all have, or all that compare variants."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--reference", type=Path, help="a checkout of microsoft/SimMIM")
-    parser.add_argument("--variants", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    if has_variants:
+        parser.add_argument("--reference", type=Path, help="a checkout of microsoft/SimMIM")
+        parser.add_argument("--variants", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    else:
+        parser.set_defaults(reference=None)
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32", "bf16"])
     parser.add_argument("--device", default="auto", help="auto is a GPU if there is one")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and masks")
