@@ -1,4 +1,4 @@
-"""Runs of the pretraining script in processes that a test can watch and kill.
+"""Runs of the scripts in processes that a test can watch and kill.
 
 They are forked from one that has imported everything, and started as torchrun would start them.
 """
@@ -20,22 +20,30 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["ssl_swin.launch.pretrain", "hydra.main"])
 
 
-def start(overrides: Sequence[str], folder: Path, num_ranks: int) -> list[Any]:
-    """Starts a run in `folder`, one process a rank; each writes to `output{rank}.txt` there."""
+def start(
+    overrides: Sequence[str], folder: Path, num_ranks: int, job: str = "pretrain"
+) -> list[Any]:
+    """Starts a job in `folder`, one process a rank; each writes to `output{rank}.txt` there."""
     folder.mkdir(exist_ok=True)
     strategy = "ddp" if num_ranks > 1 else "auto"
     placed = (*overrides, f"trainer.devices={num_ranks}", f"trainer.strategy={strategy}")
     processes = []
     for rank, launched in enumerate(_environments(num_ranks)):
-        arguments = (placed, folder, rank, launched)
-        processes.append(CONTEXT.Process(target=_pretrain, args=arguments))
+        arguments = (job, placed, folder, rank, launched)
+        processes.append(CONTEXT.Process(target=_run, args=arguments))
         processes[-1].start()
     return processes
 
 
-def finish(overrides: Sequence[str], folder: Path, num_ranks: int, status: int = 0) -> None:
+def finish(
+    overrides: Sequence[str],
+    folder: Path,
+    num_ranks: int,
+    status: int = 0,
+    job: str = "pretrain",
+) -> None:
     """Runs to the end, and checks how it ended."""
-    for rank, process in enumerate(start(overrides, folder, num_ranks)):
+    for rank, process in enumerate(start(overrides, folder, num_ranks, job)):
         process.join(LIMIT_S)
         assert process.exitcode == status, output(folder, rank)
 
@@ -62,7 +70,9 @@ def _environments(num_ranks: int) -> list[dict[str, str]]:
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
 
 
-def _pretrain(overrides: Sequence[str], folder: Path, rank: int, launched: dict[str, str]) -> None:
+def _run(
+    job: str, overrides: Sequence[str], folder: Path, rank: int, launched: dict[str, str]
+) -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     multiprocessing.set_start_method("fork", force=True)  # of workers, as in any other process
@@ -73,5 +83,5 @@ def _pretrain(overrides: Sequence[str], folder: Path, rank: int, launched: dict[
     printed = os.open(f"output{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
-    sys.argv = ["pretrain.py", *overrides]
-    runpy.run_path(str(ROOT / "pretrain.py"), run_name="__main__")
+    sys.argv = [f"{job}.py", *overrides]
+    runpy.run_path(str(ROOT / f"{job}.py"), run_name="__main__")

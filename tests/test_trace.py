@@ -1,9 +1,9 @@
-"""Twenty seeded training steps, fixed for good: which images, which pixels, which masks, which losses.
+"""Twenty seeded training steps, fixed for good: which images, pixels and masks, and which losses.
 
-A change that is meant to change nothing leaves `tests/golden/trace.json` as it is. Names and digests
-are compared exactly. Losses are compared to 1e-5, since processors round differently; on the machine
-that wrote the file SSL_SWIN_EXACT_TRACE=1 compares them to the bit. To write it anew after a change
-that is meant to change them: SSL_SWIN_WRITE_TRACE=1 pytest -m slow tests/test_trace.py
+A change that is meant to change nothing leaves `tests/golden/trace.json` as it is. Names and
+digests are compared exactly. Losses are compared to 1e-5, since processors round differently; on
+the machine that wrote the file SSL_SWIN_EXACT_TRACE=1 compares them to the bit. To write it anew
+after a change that is meant to change them: SSL_SWIN_WRITE_TRACE=1 and -m slow.
 """
 
 import hashlib
