@@ -1,3 +1,60 @@
-"""SimMIM masked image modeling on Swin Transformers: pretrain, probe, fine-tune, hand off."""
+"""SimMIM masked image modeling on Swin Transformers: pretrain, probe, fine-tune, hand off.
+
+What is listed here is the public face: its names stay when modules move, and configurations name
+nothing else. A name is imported when it is first used, so that `import ssl_swin` takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
+    from ssl_swin.data.transforms import AugmentedView as AugmentedView
+    from ssl_swin.data.transforms import RandomCropView as RandomCropView
+    from ssl_swin.encoders.beit import beit as beit
+    from ssl_swin.encoders.swin import swin as swin
+    from ssl_swin.objectives.simmim import SimMIM as SimMIM
+    from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
+    from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
+    from ssl_swin.optim.schedules import MultistepSchedule as MultistepSchedule
+    from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
+    from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
+    from ssl_swin.training.callbacks.knn_probe import KnnProbe as KnnProbe
+    from ssl_swin.training.callbacks.reconstructions import Reconstructions as Reconstructions
+    from ssl_swin.training.callbacks.throughput import Throughput as Throughput
+    from ssl_swin.training.checkpointing.schedule import StepCheckpoint as StepCheckpoint
+    from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
+    from ssl_swin.training.optim import pretrain_optimizer as pretrain_optimizer
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AugmentedView": "ssl_swin.data.transforms",
+    "BadSamples": "ssl_swin.training.callbacks.bad_samples",
+    "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
+    "CosineSchedule": "ssl_swin.optim.schedules",
+    "KnnProbe": "ssl_swin.training.callbacks.knn_probe",
+    "MultistepSchedule": "ssl_swin.optim.schedules",
+    "RandomCropView": "ssl_swin.data.transforms",
+    "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
+    "SimMIM": "ssl_swin.objectives.simmim",
+    "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
+    "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
+    "Throughput": "ssl_swin.training.callbacks.throughput",
+    "beit": "ssl_swin.encoders.beit",
+    "finetune_optimizer": "ssl_swin.training.optim",
+    "prepare_demo": "ssl_swin.data.synthetic.prepare",
+    "pretrain_optimizer": "ssl_swin.training.optim",
+    "swin": "ssl_swin.encoders.swin",
+}
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,4 +1,4 @@
-"""The `ssl-swin` command: what is done to data before and between runs (L3).
+"""The `ssl-swin` command: what is done to data before and between runs.
 
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the person at the keyboard can mend (L0)."""
+"""The one exception for mistakes that the person at the keyboard can mend."""
 
 
 class UserError(ValueError):

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one (L0)."""
+"""Writing files so that nobody ever sees half of one."""
 
 import os
 import tempfile

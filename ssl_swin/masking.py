@@ -1,4 +1,4 @@
-"""Random masks of whole units, with an exact count (L0).
+"""Random masks of whole units, with an exact count.
 
 Reference: SimMIM (arXiv:2111.09886), random masking with a large masked unit.
 """

@@ -1,4 +1,4 @@
-"""Between raw pixels and what the model sees (L0).
+"""Between raw pixels and what the model sees.
 
 `pixels` are uint8, uint16 or float32 (B, C, H, W) and stay so up to the device; `images` are float,
 normalised per channel by the mean and standard deviation of *values*: integers over their full

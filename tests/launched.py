@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 120
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ssl_swin.launch.pretrain", "hydra.main"])
+CONTEXT.set_forkserver_preload(["ssl_swin.jobs.pretrain", "hydra.main"])
 
 
 def start(

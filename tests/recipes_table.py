@@ -34,14 +34,14 @@ SHARED = {
     "augment.flip_probability": 0.5,
 }
 PRETRAIN = SHARED | {
-    "optim._target_": "ssl_swin.training.optim.pretrain_optimizer",
+    "optim._target_": "ssl_swin.pretrain_optimizer",
     "optim.weight_decay_policy": "official",
-    "augment._target_": "ssl_swin.data.transforms.RandomCropView",
+    "augment._target_": "ssl_swin.RandomCropView",
     "augment.crop_scale": [0.67, 1.0],
     "objective.mask_ratio": 0.6,
     "objective.mask_unit_px": 32,
     "objective.shared_mask": False,
-    "objective.model._target_": "ssl_swin.simmim.SimMIM",
+    "objective.model._target_": "ssl_swin.SimMIM",
     "objective.model._partial_": True,
     "objective.model.normalize_target_window_px": None,
 }
@@ -53,15 +53,15 @@ FINETUNE = SHARED | {
     "labels.per_class": None,
     "labels.seed": 0,
     "ema_decay": None,
-    "optim._target_": "ssl_swin.training.optim.finetune_optimizer",
+    "optim._target_": "ssl_swin.finetune_optimizer",
     "optim.base_lr": 1.25e-3,
-    "schedule._target_": "ssl_swin.schedules.CosineSchedule",
+    "schedule._target_": "ssl_swin.CosineSchedule",
     "schedule.warmup_epochs": 20,
     "schedule.warmup_lr": 2.5e-7,
     "schedule.min_lr": 2.5e-7,
     "schedule.warmup_prefix": False,
     "trainer.max_epochs": 100,
-    "augment._target_": "ssl_swin.data.transforms.AugmentedView",
+    "augment._target_": "ssl_swin.AugmentedView",
     "augment.mean": [0.485, 0.456, 0.406],
     "augment.crop_scale": [0.08, 1.0],
     "augment.auto_augment": "rand-m9-mstd0.5-inc1",
@@ -72,7 +72,7 @@ FINETUNE = SHARED | {
 }
 COSINE_100 = {
     "optim.base_lr": 2e-4,
-    "schedule._target_": "ssl_swin.schedules.CosineSchedule",
+    "schedule._target_": "ssl_swin.CosineSchedule",
     "schedule.warmup_epochs": 10,
     "schedule.warmup_lr": 1e-6,
     "schedule.min_lr": 1e-5,
@@ -81,7 +81,7 @@ COSINE_100 = {
 }
 MULTISTEP_800 = {
     "optim.base_lr": 1e-4,
-    "schedule._target_": "ssl_swin.schedules.MultistepSchedule",
+    "schedule._target_": "ssl_swin.MultistepSchedule",
     "schedule.warmup_epochs": 10,
     "schedule.warmup_lr": 5e-7,
     "schedule.milestone_epochs": [700],
@@ -93,7 +93,7 @@ MULTISTEP_800 = {
 def swin(version: int, embed_dim: int, window_size: int, drop_path_rate: float) -> dict[str, Any]:
     first_heads = embed_dim // 32
     return {
-        "model._target_": "ssl_swin.encoders.swin",
+        "model._target_": "ssl_swin.swin",
         "model.version": version,
         "model.img_size_px": 192,
         "model.patch_size_px": 4,
@@ -113,7 +113,7 @@ def swin_v2(embed_dim: int) -> dict[str, Any]:
 
 
 VIT = {
-    "model._target_": "ssl_swin.beit.beit",
+    "model._target_": "ssl_swin.beit",
     "model.img_size_px": 224,
     "model.patch_size_px": 16,
     "model.embed_dim": 768,

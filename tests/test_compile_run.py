@@ -3,7 +3,7 @@
 import pytest
 from launched import finish, output
 
-from ssl_swin.interop.safe_pickle import load_checkpoint
+from ssl_swin.safe_pickle import load_checkpoint
 
 pytestmark = pytest.mark.slow
 SMALL = (

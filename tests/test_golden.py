@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_swin.interop.official import (
+from ssl_swin.objectives.simmim import SimMIM, SimMIMOutput
+from ssl_swin.weights.formats.official import (
     load_simmim,
     simmim_from_state_dict,
     to_official_simmim_name,
 )
-from ssl_swin.simmim import SimMIM, SimMIMOutput
 
 TINY = Path(__file__).parent / "golden"
 LARGE = Path(__file__).parents[2] / "shared" / "golden"

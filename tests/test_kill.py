@@ -13,7 +13,7 @@ import pytest
 import torch
 from launched import LIMIT_S, finish, output, start
 
-from ssl_swin.interop.safe_pickle import load_checkpoint
+from ssl_swin.safe_pickle import load_checkpoint
 
 pytestmark = pytest.mark.slow
 TINY = (

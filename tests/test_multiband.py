@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_scripts import metrics, start
 
-from ssl_swin.backbone import load_backbone
 from ssl_swin.cli import main as ssl_swin_command
+from ssl_swin.weights.backbone import load_backbone
 
 NUM_IMAGES = 48
 CLASSES = ("bright", "dark")

@@ -16,8 +16,8 @@ import timm
 import torch
 from PIL import Image
 
-from ssl_swin.backbone import load_backbone
 from ssl_swin.cli import main as ssl_swin_command
+from ssl_swin.weights.backbone import load_backbone
 
 ROOT = Path(__file__).parents[1]
 TINY = (

@@ -1,1 +1,1 @@
-"""The sub-commands of `ssl-swin`, one per file, each with `add_parser` and `run` (L3)."""
+"""The sub-commands of `ssl-swin`, one per file, each with `add_parser` and `run`."""

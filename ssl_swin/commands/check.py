@@ -1,4 +1,4 @@
-"""`ssl-swin check`: are these shards sound? (L3)."""
+"""`ssl-swin check`: are these shards sound?."""
 
 import argparse
 import json

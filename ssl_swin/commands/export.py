@@ -1,4 +1,4 @@
-"""`ssl-swin export`: a backbone for other implementations (L3)."""
+"""`ssl-swin export`: a backbone for other implementations."""
 
 import argparse
 from pathlib import Path
@@ -25,7 +25,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Exports, and says what became of every tensor."""
     from ssl_swin.errors import UserError
-    from ssl_swin.interop.exporting import export_weights
+    from ssl_swin.weights.formats.exporting import export_weights
 
     if args.out.exists():
         raise UserError(f"{args.out} exists already. Choose another name, or delete it")

@@ -1,4 +1,4 @@
-"""`ssl-swin import`: weights of other implementations become a backbone (L3)."""
+"""`ssl-swin import`: weights of other implementations become a backbone."""
 
 import argparse
 from pathlib import Path
@@ -47,7 +47,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Imports, and says what became of every tensor."""
     from ssl_swin.errors import UserError
-    from ssl_swin.interop.importing import import_weights, save_import
+    from ssl_swin.weights.formats.importing import import_weights, save_import
 
     if args.out.exists():
         raise UserError(f"{args.out} exists already. Choose another name, or delete it")

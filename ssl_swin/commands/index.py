@@ -1,4 +1,4 @@
-"""`ssl-swin index`: writes down where in the shards each image lies (L3)."""
+"""`ssl-swin index`: writes down where in the shards each image lies."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""`ssl-swin pack`: images into WebDataset shards (L3)."""
+"""`ssl-swin pack`: images into WebDataset shards."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""`ssl-swin push`: a backbone on the Hugging Face hub (L3)."""
+"""`ssl-swin push`: a backbone on the Hugging Face hub."""
 
 import argparse
 
@@ -27,9 +27,9 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Uploads, and says how to get the backbone back."""
-    from ssl_swin.backbone_sources import default_cache
-    from ssl_swin.hub import push_backbone
     from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.weights.hub import push_backbone
+    from ssl_swin.weights.sources import default_cache
 
     folder = local_backbone(args.backbone, default_cache())
     url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)

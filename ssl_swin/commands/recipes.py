@@ -1,4 +1,4 @@
-"""`ssl-swin recipes`: what conf/experiment/ holds, as its files' headers tell it (L3).
+"""`ssl-swin recipes`: what conf/experiment/ holds, as its files' headers tell it.
 
 A header is the comment at the top of a file: what the recipe trains, then one fact a line, each
 `# KEY: text` with a key of `FACTS`. A line that is indented goes on where the one before it ends.

@@ -1,4 +1,4 @@
-"""`ssl-swin show`: the first training batch as a run would see it (L3)."""
+"""`ssl-swin show`: the first training batch as a run would see it."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from ssl_swin.data.batch import PretrainBatch
 
-CONFIG_FOLDER = Path(__file__).parents[2] / "conf"
+CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 JOB = "pretrain"
 
 
@@ -36,9 +36,9 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Loads the batch and draws it."""
-    from ssl_swin.batch_grid import batch_grid
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
+    from ssl_swin.reporting.batch import batch_grid
 
     if args.images < 1 or args.epoch < 0:
         raise UserError(
@@ -102,10 +102,10 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBat
     from hydra.utils import instantiate
 
     from ssl_swin.data.batch import PretrainBatch
-    from ssl_swin.data.exact import ExactLoader, Place
-    from ssl_swin.data.stream import EpochLoader
-    from ssl_swin.launch.pretrain import pretrain_data
-    from ssl_swin.launch.setup import open_data
+    from ssl_swin.data.loading.exact import ExactLoader, Place
+    from ssl_swin.data.loading.stream import EpochLoader
+    from ssl_swin.jobs.pretrain import pretrain_data
+    from ssl_swin.launch.build import open_data
     from ssl_swin.masking import mask_grid
 
     with torch.device("meta"):  # its sizes are wanted, not its weights

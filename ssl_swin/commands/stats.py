@@ -1,4 +1,4 @@
-"""`ssl-swin stats`: what images a set holds, and the configuration that suits them (L3)."""
+"""`ssl-swin stats`: what images a set holds, and the configuration that suits them."""
 
 import argparse
 import shlex

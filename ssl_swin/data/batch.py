@@ -1,12 +1,10 @@
-"""What a loader hands to a training step (L0)."""
+"""What a loader hands to a training step."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from ssl_swin.windows.layout import Packing
 
 UNLABELLED = -1
 
@@ -35,7 +33,7 @@ class PretrainBatch(NamedTuple):
     mask: Tensor  # bool (B, rows, columns), True = masked
     labels: Tensor  # int64 (B,), UNLABELLED where there is none
     names: list[str]  # B
-    packing: Packing | None = None  # of the mask, for an encoder that sees visible cells alone
+    packing: Any = None  # of the mask, for an encoder that sees visible cells alone
 
 
 class LabeledBatch(NamedTuple):
@@ -49,7 +47,7 @@ class LabeledBatch(NamedTuple):
 def collate_masked(
     samples: Sequence[MaskedSample],
     shared_mask: bool = False,
-    pack: Callable[[Tensor], Packing] | None = None,
+    pack: Callable[[Tensor], Any] | None = None,
 ) -> PretrainBatch:
     """Makes a batch of samples.
 

@@ -1,4 +1,4 @@
-"""Work spread over processes, with results in the order of the jobs (L1)."""
+"""Work spread over processes, with results in the order of the jobs."""
 
 import multiprocessing
 import os

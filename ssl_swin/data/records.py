@@ -1,4 +1,4 @@
-"""Encoded images: what one is, what a source of them offers, which names mean what (L0)."""
+"""Encoded images: what one is, what a source of them offers, which names mean what."""
 
 import hashlib
 import os

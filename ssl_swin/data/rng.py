@@ -1,4 +1,4 @@
-"""Randomness of one sample as a function of what the sample is (L0).
+"""Randomness of one sample as a function of what the sample is.
 
 Crops, flips and masks are drawn from a generator keyed by (seed, epoch, sample name). They do not
 depend on workers, ranks, batch size, or on what was drawn before.

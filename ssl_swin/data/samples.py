@@ -1,4 +1,4 @@
-"""From a packed image to a training sample: decode, view, mask (L1).
+"""From a packed image to a training sample: decode, view, mask.
 
 Every draw for a sample comes from a generator keyed by (seed, epoch, sample name).
 """

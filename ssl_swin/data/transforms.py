@@ -1,4 +1,4 @@
-"""Views of an image: random crop, centre crop, and timm's augmentation (L1).
+"""Views of an image: random crop, centre crop, and timm's augmentation.
 
 A view maps decoded pixels, (C, H, W) of uint8, uint16 or float32, and a generator to pixels of the
 model's input size. Normalisation comes later, on the device.

@@ -1,1 +1,1 @@
-"""From a Hydra configuration to a finished run (L3): the only package that imports hydra."""
+"""From a Hydra configuration to a finished run: the only package that imports hydra."""

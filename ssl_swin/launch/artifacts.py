@@ -1,13 +1,13 @@
-"""Backbones that are artifacts of Weights & Biases (L3)."""
+"""Backbones that are artifacts of Weights & Biases."""
 
 from pathlib import Path
 
 from filelock import FileLock
 
-from ssl_swin.backbone_sources import resolve_backbone
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.resolvers import wandb_offline
+from ssl_swin.weights.sources import resolve_backbone
 
 SCHEME = "wandb:"
 

@@ -1,4 +1,4 @@
-"""Compiled blocks, if a job asks for them (L3)."""
+"""Compiled blocks, if a job asks for them."""
 
 import os
 import shlex
@@ -6,9 +6,9 @@ import shutil
 
 import torch
 
-from ssl_swin.encoders import Encoder
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.launch.setup import say
+from ssl_swin.launch.build import say
 
 
 def compile_blocks(encoder: Encoder) -> None:

@@ -1,4 +1,4 @@
-"""Keeps libraries from talking over the run's own few lines (L3)."""
+"""Keeps libraries from talking over the run's own few lines."""
 
 import logging
 import os

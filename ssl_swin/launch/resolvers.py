@@ -1,4 +1,4 @@
-"""Values that a configuration works out for itself (L3)."""
+"""Values that a configuration works out for itself."""
 
 import netrc
 import os

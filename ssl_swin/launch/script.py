@@ -1,4 +1,4 @@
-"""What surrounds a script: resolvers before it, plain messages instead of tracebacks after (L3).
+"""What surrounds a script: resolvers before it, plain messages instead of tracebacks after.
 
 Imports nothing heavy, so that `--help` answers at once.
 """
@@ -43,12 +43,12 @@ def run_script(main: Callable[[], None], config_folder: Path) -> None:
 
 
 def run_job(job: str, cfg: DictConfig) -> None:
-    """Runs `ssl_swin.launch.JOB`, imported only now; a user's mistake ends in one message.
+    """Runs `ssl_swin.jobs.JOB`, imported only now; a user's mistake ends in one message.
 
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
     with _plain_messages(None, job):
-        importlib.import_module(f"ssl_swin.launch.{job}").main(cfg)
+        importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
 
 
 @contextmanager

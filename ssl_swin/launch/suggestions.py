@@ -1,4 +1,4 @@
-"""Messages for a configuration that does not compose, with the nearest valid names (L3)."""
+"""Messages for a configuration that does not compose, with the nearest valid names."""
 
 import re
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""Judging frozen features: stored features, linear heads, nearest neighbours, their scores (L1)."""
+"""Judging frozen features: stored features, linear heads, nearest neighbours, their scores."""

@@ -1,4 +1,4 @@
-"""Features on disk: computed once per encoder, images and view, then read where they lie (L1)."""
+"""Features on disk: computed once per encoder, images and view, then read where they lie."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_swin.errors import UserError
-from ssl_swin.features import Features, PooledBatch, Tap
 from ssl_swin.files import atomic_path, write_atomically
+from ssl_swin.probing.features import Features, PooledBatch, Tap
 
 Append = Callable[[Tensor], None]
 Extract = Callable[[Sequence[Tap]], Iterable[PooledBatch]]

@@ -1,4 +1,4 @@
-"""Training linear heads on frozen features by MAE's recipe, a grid of rates at once (L1).
+"""Training linear heads on frozen features by MAE's recipe, a grid of rates at once.
 
 Reference: MAE's linear probe (arXiv:2111.06377, appendix A.1). It augments every epoch; on stored
 features there is one view. SimMIM publishes one linear number (ViT-B: 56.7, on its 8th of 12
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl_swin.errors import UserError
-from ssl_swin.features import Features
-from ssl_swin.lars import LARS
+from ssl_swin.probing.features import Features
 from ssl_swin.probing.heads import LinearHeads
+from ssl_swin.probing.lars import LARS
 from ssl_swin.probing.scoring import check_labels
 
 REFERENCE_BATCH_SIZE = 256  # MAE states the probe's rate per this many images

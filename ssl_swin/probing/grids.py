@@ -1,11 +1,11 @@
-"""Probing every tap with every setting, and keeping what is best on validation (L1)."""
+"""Probing every tap with every setting, and keeping what is best on validation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ssl_swin.features import Features, Tap
+from ssl_swin.probing.features import Features, Tap
 from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.heads import LinearHeads, head_accuracies
 from ssl_swin.probing.knn import knn_predict_each

@@ -1,4 +1,4 @@
-"""Linear heads on the same features, side by side (L1)."""
+"""Linear heads on the same features, side by side."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_swin.features import Features
+from ssl_swin.probing.features import Features
 
 CHUNK_SCORES = 2**26  # held at a time: 256 MiB of float32
 

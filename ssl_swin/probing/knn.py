@@ -1,4 +1,4 @@
-"""Nearest neighbours on frozen features, the weighted kNN of arXiv:1805.01978 (L1)."""
+"""Nearest neighbours on frozen features, the weighted kNN of arXiv:1805.01978."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl_swin.errors import UserError
-from ssl_swin.features import Features
+from ssl_swin.probing.features import Features
 from ssl_swin.probing.scoring import check_labels
 
 CHUNK_SIMILARITIES = 2**26  # held at a time: 256 MiB of float32

@@ -1,10 +1,10 @@
-"""Accuracies over taps and one setting: which is best, as text and as data (L1)."""
+"""Accuracies over taps and one setting: which is best, as text and as data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ssl_swin.features import Tap
+from ssl_swin.probing.features import Tap
 
 
 class Choice(NamedTuple):

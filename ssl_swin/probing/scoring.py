@@ -1,4 +1,4 @@
-"""What class scores are worth, and labels that they can be judged by (L1)."""
+"""What class scores are worth, and labels that they can be judged by."""
 
 from torch import Tensor
 

@@ -1,1 +1,1 @@
-"""Lightning side of the house (L2): modules, data module, callbacks, loggers."""
+"""Lightning side of the house: modules, data module, callbacks, loggers."""

@@ -1,4 +1,4 @@
-"""Loaders for a run (L2)."""
+"""Loaders for a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_swin.data.exact import ExactLoader, Place
-from ssl_swin.data.loading import BadSample, Collate, Loader, MakeSample, Placement, Reader
-from ssl_swin.data.stream import EpochLoader
+from ssl_swin.data.loading.exact import ExactLoader, Place
+from ssl_swin.data.loading.protocol import BadSample, Collate, Loader, MakeSample, Placement, Reader
+from ssl_swin.data.loading.stream import EpochLoader
 from ssl_swin.errors import UserError
 
 say = rank_zero_only(print)

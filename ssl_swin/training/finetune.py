@@ -1,4 +1,4 @@
-"""Fine-tuning a classifier as a Lightning module (L2)."""
+"""Fine-tuning a classifier as a Lightning module."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ssl_swin.classifier import Classifier
 from ssl_swin.data.batch import LabeledBatch
 from ssl_swin.errors import UserError
+from ssl_swin.tasks.classification import Classifier
 from ssl_swin.training.module import TrainingModule
 
 make_mixup: Any = Mixup  # timm publishes no types for these two

@@ -1,4 +1,4 @@
-"""Every logged scalar in one readable file, whatever else is logged to (L2)."""
+"""Every logged scalar in one readable file, whatever else is logged to."""
 
 import csv
 import io

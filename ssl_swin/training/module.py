@@ -1,4 +1,4 @@
-"""What every training module shares: its optimiser, its clipping, its normalisation (L2)."""
+"""What every training module shares: its optimiser, its clipping, its normalisation."""
 
 import math
 from collections.abc import Callable, Sequence

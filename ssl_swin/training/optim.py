@@ -1,4 +1,4 @@
-"""From a recipe to AdamW with a learning rate per step (L2)."""
+"""From a recipe to AdamW with a learning rate per step."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ssl_swin.classifier import Classifier
 from ssl_swin.errors import UserError
-from ssl_swin.param_groups import layer_decay_groups, weight_decay_groups
-from ssl_swin.schedules import BoundSchedule, RunLength, scale_lr
-from ssl_swin.simmim import MaskedImageModel
+from ssl_swin.objectives.simmim import MaskedImageModel
+from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
+from ssl_swin.optim.schedules import BoundSchedule, RunLength, scale_lr
+from ssl_swin.tasks.classification import Classifier
 
 
 class Schedule(Protocol):

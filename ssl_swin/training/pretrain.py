@@ -1,4 +1,4 @@
-"""Masked image modelling as a Lightning module (L2)."""
+"""Masked image modelling as a Lightning module."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ssl_swin.data.batch import PretrainBatch
-from ssl_swin.simmim import MaskedImageModel, SimMIMOutput
+from ssl_swin.objectives.simmim import MaskedImageModel, SimMIMOutput
 from ssl_swin.training.module import TrainingModule
 
 

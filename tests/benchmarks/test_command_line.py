@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks import step
+from benchmarks.step import __main__ as step
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.job_clock import HookClock
-from benchmarks.job_shares import (
+from benchmarks.job.clock import HookClock
+from benchmarks.job.shares import (
     Length,
     data_wait_ratio,
     num_events,
@@ -145,7 +145,7 @@ def test_hook_clock__inner_calls_are_their_own(monkeypatch: pytest.MonkeyPatch) 
             now += 2.0
             return inner.save()
 
-    monkeypatch.setattr("benchmarks.job_clock.perf_counter", lambda: now)
+    monkeypatch.setattr("benchmarks.job.clock.perf_counter", lambda: now)
     inner, outer, clock = Inner(), Outer(), HookClock()
     clock.watch(inner, ["save"])
     clock.watch(outer, ["on_end"])

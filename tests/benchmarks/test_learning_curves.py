@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.curves import Arm, draw, mean_curve, parse_arm
+from benchmarks.features.curves import Arm, draw, mean_curve, parse_arm
 from ssl_swin.errors import UserError
 
 

@@ -11,16 +11,17 @@ import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks import memory, scaling, step
-from benchmarks.checkout import import_simmim
-from benchmarks.comparison import Comparison, Facts, admit
-from benchmarks.cost import count_flops, kept_bytes, saved_bytes
+from benchmarks.step import __main__ as step
+from benchmarks.step import memory, scaling
+from benchmarks.step.checkout import import_simmim
+from benchmarks.step.comparison import Comparison, Facts, admit
+from benchmarks.step.cost import count_flops, kept_bytes, saved_bytes
+from benchmarks.step.timing import Product, alternate, ratios, spread
+from benchmarks.step.variants import NAMES, Absent, Variant, build
+from benchmarks.step.workload import Workload, make_workload, model_names, workload_of
 from benchmarks.tables import table
-from benchmarks.timing import Product, alternate, ratios, spread
-from benchmarks.variants import NAMES, Absent, Variant, build
-from benchmarks.workload import Workload, make_workload, model_names, workload_of
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
-from ssl_swin.swin import SwinEncoder
 
 CPU = torch.device("cpu")
 DENSE = ["original", "timm", "huggingface", "dense"]
@@ -31,8 +32,8 @@ from timm.models.layers import trunc_normal_
 from torch import int64, nn
 
 from .backbone import backbone
-from ssl_swin.interop.official import to_simmim_name
-from ssl_swin.simmim import SimMIM as Ours
+from ssl_swin.weights.formats.official import to_simmim_name
+from ssl_swin.objectives.simmim import SimMIM as Ours
 
 
 def SwinTransformerForSimMIM(**arguments):
@@ -55,7 +56,7 @@ class SimMIM(nn.Module):
         return self.ours(images, mask.bool()).loss
 """
 BACKBONE = """
-from ssl_swin.swin import swin
+from ssl_swin.encoders.swin import swin
 
 
 def backbone(*, img_size, patch_size, in_chans, num_classes, use_checkpoint, **arguments):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from servers import serve
 
-from ssl_swin.data.loading import Placement
-from ssl_swin.data.order import OrderConstants
-from ssl_swin.data.readers import open_readers
+from ssl_swin.data.loading.opening import open_readers
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.loading.protocol import Placement
 from ssl_swin.errors import UserError
 
 ORDER = OrderConstants(block=None, pool=8, lanes=2)

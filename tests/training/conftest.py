@@ -13,14 +13,14 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.indexed import IndexedReader
-from ssl_swin.data.order import OrderConstants
+from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
-from ssl_swin.encoders import swin
-from ssl_swin.schedules import CosineSchedule
-from ssl_swin.simmim import SimMIM
+from ssl_swin.encoders.encoder import swin
+from ssl_swin.objectives.simmim import SimMIM
+from ssl_swin.optim.schedules import CosineSchedule
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.optim import pretrain_optimizer

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_swin.data.loading import BadSample
+from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
 from ssl_swin.training.callbacks.bad_samples import BadSamples
 

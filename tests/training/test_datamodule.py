@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
-from ssl_swin.data.indexed import IndexedReader
-from ssl_swin.data.loading import BadSample
-from ssl_swin.data.order import OrderConstants
+from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.data.records import ImageRecord
 from ssl_swin.errors import UserError
 from ssl_swin.training.datamodule import ImageDataModule

@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from ssl_swin.classifier import Classifier
 from ssl_swin.data.batch import collate_labeled
-from ssl_swin.data.indexed import IndexedReader
-from ssl_swin.data.loading import Placement
-from ssl_swin.data.order import OrderConstants
+from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.loading.protocol import Placement
 from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.samples import LabeledSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.errors import UserError
-from ssl_swin.schedules import CosineSchedule
+from ssl_swin.optim.schedules import CosineSchedule
+from ssl_swin.tasks.classification import Classifier
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.finetune import FinetuneModule
 from ssl_swin.training.optim import finetune_optimizer

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_swin.errors import UserError
-from ssl_swin.training.callbacks.checkpoint import StepCheckpoint
 from ssl_swin.training.callbacks.ema import WeightEma
+from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's, of loaders without workers
 DECAY = 0.75

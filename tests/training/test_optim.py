@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader
 
-from ssl_swin.classifier import Classifier
-from ssl_swin.schedules import CosineSchedule, RunLength
-from ssl_swin.simmim import SimMIM
+from ssl_swin.objectives.simmim import SimMIM
+from ssl_swin.optim.schedules import CosineSchedule, RunLength
+from ssl_swin.tasks.classification import Classifier
 from ssl_swin.training.optim import (
     StepSchedule,
     finetune_optimizer,

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from ssl_swin.data.indexed import IndexedReader
-from ssl_swin.data.order import OrderConstants
+from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.records import ImageRecord
-from ssl_swin.training.callbacks.checkpoint import StepCheckpoint
+from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
 

@@ -1,4 +1,4 @@
-"""Reading files of any number of channels: TIFF, .npy and .npz (L1)."""
+"""Reading files of any number of channels: TIFF, .npy and .npz."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to raw pixels (L1)."""
+"""From the bytes of an image file to raw pixels."""
 
 import re
 from typing import NamedTuple

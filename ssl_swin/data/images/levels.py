@@ -1,4 +1,4 @@
-"""From an image's values as stored to the channels and the type that are asked for (L1)."""
+"""From an image's values as stored to the channels and the type that are asked for."""
 
 from typing import Any, NamedTuple
 

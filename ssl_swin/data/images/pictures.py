@@ -1,4 +1,4 @@
-"""Reading pictures: JPEG, PNG, and what else PIL opens (L1).
+"""Reading pictures: JPEG, PNG, and what else PIL opens.
 
 torchvision's JPEG decoder is the fastest that is bit-equal to PIL; its PNG decoder keeps 16 bits.
 Version 0.29 deprecates both in favour of TorchCodec, by a warning that Python does not show.

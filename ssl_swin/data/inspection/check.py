@@ -1,4 +1,4 @@
-"""Whether shards are what their index says, and every image in them can be read (L1)."""
+"""Whether shards are what their index says, and every image in them can be read."""
 
 import hashlib
 from collections.abc import Iterator

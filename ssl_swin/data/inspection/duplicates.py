@@ -1,4 +1,4 @@
-"""Which images of a set hold the same bytes (L0)."""
+"""Which images of a set hold the same bytes."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Mean, deviation and range of pixel values per channel, one image after another (L0)."""
+"""Mean, deviation and range of pixel values per channel, one image after another."""
 
 from typing import NamedTuple
 

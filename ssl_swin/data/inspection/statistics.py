@@ -1,4 +1,4 @@
-"""What the images of a set are: kinds, sizes, and moments of their pixel values (L1)."""
+"""What the images of a set are: kinds, sizes, and moments of their pixel values."""
 
 from collections import Counter
 from collections.abc import Sequence

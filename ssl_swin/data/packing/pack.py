@@ -1,4 +1,4 @@
-"""Packing images into WebDataset shards, in an order shuffled once and for all (L1)."""
+"""Packing images into WebDataset shards, in an order shuffled once and for all."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The plan of a packing: which image goes where, decided before the first is read (L1)."""
+"""The plan of a packing: which image goes where, decided before the first is read."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Writing WebDataset shards, several at a time (L1)."""
+"""Writing WebDataset shards, several at a time."""
 
 import io
 import re

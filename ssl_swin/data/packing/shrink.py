@@ -1,4 +1,4 @@
-"""Making images smaller when they are packed (L1)."""
+"""Making images smaller when they are packed."""
 
 import io
 from typing import Any

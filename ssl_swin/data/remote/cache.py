@@ -1,4 +1,4 @@
-"""A folder of this node that holds the remote shards in use, up to a limit (L1).
+"""A folder of this node that holds the remote shards in use, up to a limit.
 
 Any number of processes share it: a lock per shard makes one fetch of many wishes, a lock on the
 room keeps the sum of what lies there and what is on its way within the limit.

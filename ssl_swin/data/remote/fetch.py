@@ -1,4 +1,4 @@
-"""Bringing one file of a remote data set here, tried again until it came whole (L1).
+"""Bringing one file of a remote data set here, tried again until it came whole.
 
 A root is a URL that fsspec opens (http, https, s3, gs, ...), or `pipe:` and a shell command that
 writes the file `{name}` to its output.

@@ -1,4 +1,4 @@
-"""The index of shards that lie elsewhere: brought here, or made from one look at each (L1)."""
+"""The index of shards that lie elsewhere: brought here, or made from one look at each."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""A thread that fetches shards before they are asked for (L1)."""
+"""A thread that fetches shards before they are asked for."""
 
 import os
 import threading

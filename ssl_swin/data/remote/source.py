@@ -1,4 +1,4 @@
-"""Shards that lie elsewhere, as sources that fetch them through a cache on this node (L1)."""
+"""Shards that lie elsewhere, as sources that fetch them through a cache on this node."""
 
 from pathlib import Path
 from typing import Any

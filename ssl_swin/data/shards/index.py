@@ -1,4 +1,4 @@
-"""Opening the index of a folder of shards, so that a loss is noticed before a run starts (L1)."""
+"""Opening the index of a folder of shards, so that a loss is noticed before a run starts."""
 
 import os
 from pathlib import Path

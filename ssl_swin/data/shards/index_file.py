@@ -1,4 +1,4 @@
-"""An index of shards as it lies on disk: two files, and what they say (L1).
+"""An index of shards as it lies on disk: two files, and what they say.
 
 `index.json` lists the shards and is small enough to read by eye. `index.bin` holds 16 bytes per
 image and is mapped, never loaded: millions of images open as fast as ten.

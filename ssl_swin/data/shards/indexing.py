@@ -1,4 +1,4 @@
-"""Building the index of shards by a walk over their headers that trusts none of them (L1)."""
+"""Building the index of shards by a walk over their headers that trusts none of them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The images of shards one after another, as the `webdataset` package reads them (L1)."""
+"""The images of shards one after another, as the `webdataset` package reads them."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import webdataset as wds
 
-from ssl_swin.data.loading import MOST_TRIES, MakeSample
+from ssl_swin.data.loading.protocol import MOST_TRIES, MakeSample
 from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord
 from ssl_swin.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Images of indexed shards by number, each one read away (L1)."""
+"""Images of indexed shards by number, each one read away."""
 
 import errno
 import os

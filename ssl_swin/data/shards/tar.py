@@ -1,4 +1,4 @@
-"""Where the bytes of each member of a tar lie, found by a walk that trusts nothing (L0).
+"""Where the bytes of each member of a tar lie, found by a walk that trusts nothing.
 
 Python's `tarfile` takes a bad header after the first member for the end of the archive, so a
 cut or overwritten shard silently loses samples. This walk reads headers only and reports every

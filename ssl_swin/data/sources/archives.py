@@ -1,4 +1,4 @@
-"""Images in tars, read in place (L1): ImageNet as it is distributed, and other tars of images."""
+"""Images in tars, read in place: ImageNet as it is distributed, and other tars of images."""
 
 import os
 from collections.abc import Sequence

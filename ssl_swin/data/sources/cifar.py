@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 read from the archives that they are distributed in (L1)."""
+"""CIFAR-10 and CIFAR-100 read from the archives that they are distributed in."""
 
 import io
 import os

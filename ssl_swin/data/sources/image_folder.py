@@ -1,4 +1,4 @@
-"""Image files in folders, by number (L1)."""
+"""Image files in folders, by number."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Labels put on images that come without, or taken from images that come with them (L1)."""
+"""Labels put on images that come without, or taken from images that come with them."""
 
 from pathlib import Path
 

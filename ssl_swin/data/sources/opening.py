@@ -1,4 +1,4 @@
-"""Where images to be packed come from: any layout that data sets are handed around in (L1)."""
+"""Where images to be packed come from: any layout that data sets are handed around in."""
 
 import os
 import re

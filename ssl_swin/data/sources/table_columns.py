@@ -1,4 +1,4 @@
-"""Which column of a table holds the images, which the labels, and what labels mean (L1)."""
+"""Which column of a table holds the images, which the labels, and what labels mean."""
 
 import json
 import re

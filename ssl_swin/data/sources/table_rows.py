@@ -1,4 +1,4 @@
-"""Tables on disk, row by row: parquet files and Arrow streams (L1).
+"""Tables on disk, row by row: parquet files and Arrow streams.
 
 The only module that imports pyarrow, which is optional, and only when a table is opened.
 """

@@ -1,4 +1,4 @@
-"""Images in the rows of tables: parquet files and Hugging Face data sets on disk (L1)."""
+"""Images in the rows of tables: parquet files and Hugging Face data sets on disk."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What becomes of images that cannot be read: a list, two metrics, and a limit (L2)."""
+"""What becomes of images that cannot be read: a list, two metrics, and a limit."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ssl_swin.data.loading import BadSample
+from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 

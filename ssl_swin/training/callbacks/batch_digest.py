@@ -1,4 +1,4 @@
-"""A record of every batch, by which two runs can be compared to the bit (L2)."""
+"""A record of every batch, by which two runs can be compared to the bit."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A moving average of the weights (L2)."""
+"""A moving average of the weights."""
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging

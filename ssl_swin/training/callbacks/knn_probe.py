@@ -1,4 +1,4 @@
-"""Is pretraining working? Nearest neighbours on frozen features, while the model learns (L2)."""
+"""Is pretraining working? Nearest neighbours on frozen features, while the model learns."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from ssl_swin.features import Features, NoLabelsError, extract_features
+from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
 from ssl_swin.training.datamodule import ImageDataModule

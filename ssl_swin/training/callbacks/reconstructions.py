@@ -1,4 +1,4 @@
-"""Pictures of the same held-out images while the model learns (L2)."""
+"""Pictures of the same held-out images while the model learns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_swin.files import atomic_path
+from ssl_swin.reporting.reconstructions import predicted_images, reconstruction_grid, shown_bands
 from ssl_swin.training.pretrain import PretrainModule
-from ssl_swin.visualize import predicted_images, reconstruction_grid, shown_bands
 
 
 class Reconstructions(Callback):

@@ -1,4 +1,4 @@
-"""How fast a run is, and how much of its time it waits for data (L2)."""
+"""How fast a run is, and how much of its time it waits for data."""
 
 import time
 from typing import Any

@@ -1,0 +1,67 @@
+"""Evaluation batches: every image once over all ranks, always in the same order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ssl_swin.data.loading.protocol import (
+    BadSample,
+    Collate,
+    MakeSample,
+    Placement,
+    WorkerOwner,
+    read_sample,
+    start_workers,
+)
+from ssl_swin.data.records import Source
+from ssl_swin.data.rng import keyed_permutation
+
+
+class EvalLoader(WorkerOwner):
+    """Every image once over all ranks, in batches; one that cannot be read is left out."""
+
+    def __init__(
+        self, source: Source, make_sample: MakeSample, collate: Collate, placement: Placement
+    ) -> None:
+        batches = FixedBatches(source, make_sample, collate, placement)
+        self.num_batches = len(batches)
+        self.bad_samples: list[BadSample] = []
+        self.loader = start_workers(batches, placement, sampler=range(self.num_batches))
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch, bad_samples in self.loader:
+            self.bad_samples += bad_samples
+            if batch is not None:
+                yield batch
+
+
+class FixedBatches(Dataset[tuple[Any, list[BadSample]]]):
+    """This rank's evaluation batches; the last may be smaller.
+
+    The order is one permutation for good: folders come class by class, and who stops early should
+    have seen images of all.
+    """
+
+    def __init__(
+        self, source: Source, make_sample: MakeSample, collate: Collate, placement: Placement
+    ) -> None:
+        order = keyed_permutation(len(source), "evaluation order")
+        self.indices = order[placement.rank :: placement.world_size]
+        self.source = source
+        self.make_sample = make_sample
+        self.collate = collate
+        self.batch_size = placement.batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[Any, list[BadSample]]:
+        share = self.indices[number * self.batch_size : (number + 1) * self.batch_size].tolist()
+        read = [read_sample(self.source, self.make_sample, index, 0) for index in share]
+        samples = [sample for sample in read if not isinstance(sample, BadSample)]
+        bad_samples = [sample for sample in read if isinstance(sample, BadSample)]
+        return (self.collate(samples) if samples else None), bad_samples

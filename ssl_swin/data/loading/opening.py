@@ -1,0 +1,150 @@
+"""Opening the splits of a data set by the way it is to be read."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_swin.data.loading.indexed import IndexedReader, SourcePart
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.records import Source
+from ssl_swin.data.remote.fetch import is_remote
+from ssl_swin.data.rng import keyed_permutation
+from ssl_swin.errors import UserError
+
+READERS = ("indexed", "stream", "folder")
+
+
+def open_readers(
+    root: str | os.PathLike[str],
+    reader: str,
+    *,
+    how_to_make: str,
+    order: OrderConstants,
+    val_ratio: float = 0.0,
+    index_dir: str | None = None,
+    cache: Mapping[str, Any] | None = None,
+    num_samples: int | None = None,
+) -> dict[str, Reader]:
+    """Opens every split found under `root`.
+
+    Args:
+        root: Folder of shards or of images; or a URL or pipe, see
+            `data/remote/fetch.py`.
+        reader: "indexed" for WebDataset shards in an exact order, "stream" for shards that cannot
+            be indexed, "folder" for images.
+        how_to_make: The command that makes the data, for the message where there is none.
+        order: Constants of the training order; without effect on a stream.
+        val_ratio: Share of a folder's images to hold out where it has no val split; shards have
+            theirs from packing.
+        index_dir: Folder of the index, where it does not lie beside the shards.
+        cache: Other arguments of `open_remote`, for shards that lie elsewhere.
+        num_samples: Of a stream that is not a folder of indexed shards.
+
+    Returns:
+        Readers by split: "train" always, "val" and "test" where the data has them.
+
+    Raises:
+        UserError: If nothing is there, a shard is missing or damaged, or the reader is unknown.
+    """
+    if reader not in READERS:
+        raise UserError(f"data.reader must be one of {', '.join(READERS)}, got {reader!r}")
+    if reader == "stream":
+        opened = _open_stream(str(root), how_to_make, index_dir, num_samples)
+    elif reader == "indexed" and is_remote(str(root)):
+        opened = _open_remote(str(root), order, index_dir, cache)
+    elif reader == "indexed":
+        opened = _open_shards(Path(root), how_to_make, order, index_dir)
+    else:
+        opened = _open_folder(Path(root), how_to_make, order, val_ratio)
+    if "train" not in opened:
+        raise UserError(f"{root} has no train split, only: {', '.join(opened)}")
+    return opened
+
+
+def _open_shards(
+    folder: Path, how_to_make: str, order: OrderConstants, index_dir: str | None
+) -> dict[str, Reader]:
+    from ssl_swin.data.shards.index import open_index
+    from ssl_swin.data.shards.source import ShardSource
+
+    _check_shards(folder, how_to_make)
+    index = open_index(folder, index_dir)
+    return {s: IndexedReader(ShardSource(index, s), order) for s in index.splits}
+
+
+def _open_remote(
+    root: str, order: OrderConstants, index_dir: str | None, cache: Mapping[str, Any] | None
+) -> dict[str, Reader]:
+    from ssl_swin.data.remote.source import open_remote
+
+    if cache is None:
+        raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
+    sources = open_remote(root, index_dir=index_dir, **cache)
+    for source in sources.values():
+        source.check_cache(order.lanes)
+    return {s: IndexedReader(source, order) for s, source in sources.items()}
+
+
+def _open_folder(
+    folder: Path, how_to_make: str, order: OrderConstants, val_ratio: float
+) -> dict[str, Reader]:
+    from ssl_swin.data.sources.opening import open_sources
+
+    if not folder.exists():
+        raise UserError(_no_folder(folder, how_to_make))
+    sources = open_sources(folder)
+    if "val" not in sources and val_ratio > 0:
+        sources |= hold_out(sources["train"], val_ratio)
+    caveat = "images are read file by file; packed into shards they read faster"
+    return {s: IndexedReader(source, order, caveat) for s, source in sources.items()}
+
+
+def _open_stream(
+    root: str, how_to_make: str, index_dir: str | None, num_samples: int | None
+) -> dict[str, Reader]:
+    import braceexpand
+
+    from ssl_swin.data.loading.stream import StreamReader, stream_split
+    from ssl_swin.data.shards.index import open_index
+
+    if is_remote(root):
+        if num_samples is None:
+            raise UserError(
+                "data.reader=stream cannot count the images behind a URL: give data.num_samples"
+            )
+        shards = list(braceexpand.braceexpand(root))
+        return {"train": StreamReader(shards, num_samples=num_samples)}
+    _check_shards(Path(root), how_to_make)
+    index = open_index(root, index_dir)
+    return {split: stream_split(index, split) for split in index.splits}
+
+
+def _check_shards(folder: Path, how_to_make: str) -> None:
+    if not folder.is_dir():
+        raise UserError(_no_folder(folder, how_to_make))
+    if not any(folder.glob("*.tar")):
+        raise UserError(
+            f"no data: looked in the folder {folder} for *.tar, found none. {how_to_make}"
+        )
+
+
+def _no_folder(folder: Path, how_to_make: str) -> str:
+    return f"no data: looked in the folder {folder}, which does not exist. {how_to_make}"
+
+
+def hold_out(source: Source, val_ratio: float) -> dict[str, Source]:
+    """Splits a source into train and val, always in the same way.
+
+    Args:
+        source: To be split.
+        val_ratio: Share of val, rounded up.
+    """
+    order = keyed_permutation(len(source), "hold out").tolist()
+    num_val = math.ceil(val_ratio * len(source))
+    return {
+        "train": SourcePart(source, sorted(order[num_val:])),
+        "val": SourcePart(source, sorted(order[:num_val])),
+    }

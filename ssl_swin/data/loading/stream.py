@@ -1,0 +1,211 @@
+"""Streaming WebDataset shards through the `webdataset` package.
+
+For sources that cannot be indexed, such as a pipe. Shards are dealt out to ranks and their workers,
+read one after another, and shuffled in a buffer. Who reads fewer images starts over until everyone
+has the same number of batches, so an epoch repeats a few images and misses a few. What a sample
+looks like is exact; which samples an epoch holds is not.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ssl_swin.data.loading.protocol import (
+    BadSample,
+    Collate,
+    MakeSample,
+    Placement,
+    WorkerOwner,
+    start_workers,
+)
+from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.rng import keyed_generator
+from ssl_swin.data.shards.index import ShardIndex
+from ssl_swin.data.shards.records import good_samples, read_records
+from ssl_swin.errors import UserError
+
+
+class EpochLoader(WorkerOwner):
+    """A loader that tells its workers which epoch it is when iteration really begins.
+
+    Lightning calls `iter` before it knows the epoch it resumes in, so the epoch is read at the
+    first `next`. It travels by shared memory, which reaches workers that persist between epochs.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]", epoch_cell: Tensor, num_batches: int) -> None:
+        self.loader = loader
+        self.epoch_cell = epoch_cell
+        self.num_batches = num_batches
+        self.current_epoch: Callable[[], int] = lambda: 0
+        self.bad_samples: list[BadSample] = []  # stays empty: nobody can count them
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        self.epoch_cell.fill_(self.current_epoch())
+        yield from self.loader
+
+
+class StreamReader:
+    """Loaders over one split, given as anything that webdataset opens: paths, URLs, pipes."""
+
+    caveat = (
+        "read as a stream: an epoch may repeat or miss a few images, a run resumed inside an epoch "
+        "reshuffles it, an image that cannot be read is left out uncounted, and a shard that was "
+        "cut short ends without a word"
+    )
+
+    def __init__(
+        self,
+        shards: Sequence[str],
+        *,
+        num_samples: int,
+        classes: tuple[str, ...] = (),
+        fingerprint: str = "unknown",
+    ) -> None:
+        """Sets the reader up.
+
+        Args:
+            shards: One tar each.
+            num_samples: In all shards together; it decides how long an epoch is.
+            classes: Names by label.
+            fingerprint: Of the images, where it is known.
+        """
+        self.shards = shards
+        self.num_samples = num_samples
+        self.classes = classes
+        self.fingerprint = fingerprint
+
+    def describe(self) -> str:
+        """Says in one line what is read."""
+        return f"{self.num_samples} images streamed from {len(self.shards)} shards"
+
+    def train_loader(
+        self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int
+    ) -> EpochLoader:
+        """Shuffled batches, as many on every rank.
+
+        Raises:
+            UserError: If there are fewer shards than ranks.
+        """
+        if len(self.shards) < placement.world_size:
+            raise UserError(
+                f"{len(self.shards)} shards cannot be dealt out to {placement.world_size} "
+                "processes; pack the set into more with --shard-samples"
+            )
+        workers = min(placement.num_workers, len(self.shards) // placement.world_size)
+        placement = Placement(placement.batch_size, workers, placement.rank, placement.world_size)
+        num_batches = self.num_samples // placement.global_batch_size
+        epoch = _shared_epoch()
+        stream = ShuffledStream(self.shards, make_sample, placement, epoch, num_batches, seed)
+        return _epoch_loader(stream, epoch, placement, collate, num_batches)
+
+    def eval_loader(
+        self, make_sample: MakeSample, collate: Collate, placement: Placement
+    ) -> EpochLoader:
+        """Every image once, dealt out over ranks and workers."""
+        stream = OrderedStream(self.shards, make_sample, placement)
+        share = len(range(placement.rank, self.num_samples, placement.world_size))
+        # Every worker deals its own batches and may end on a partial one.
+        consumers = max(1, placement.num_workers)
+        num_batches = sum(
+            -(-len(range(worker, share, consumers)) // placement.batch_size)
+            for worker in range(consumers)
+        )
+        return _epoch_loader(stream, _shared_epoch(), placement, collate, num_batches)
+
+
+def stream_split(index: ShardIndex, split: str) -> StreamReader:
+    """Opens one split of a folder of shards as a stream."""
+    return StreamReader(
+        # An empty shard would be read over and over for the sake of an image.
+        [str(index.root / shard.name) for shard in index.splits[split] if shard.num_samples],
+        num_samples=index.num_samples(split),
+        classes=index.classes,
+        fingerprint=index.fingerprint,
+    )
+
+
+def _epoch_loader(
+    stream: "IterableDataset[Any]",
+    epoch_cell: Tensor,
+    placement: Placement,
+    collate: Collate,
+    num_batches: int,
+) -> EpochLoader:
+    loader = start_workers(stream, placement, batch_size=placement.batch_size, collate=collate)
+    return EpochLoader(loader, epoch_cell, num_batches)
+
+
+def _shared_epoch() -> Tensor:
+    """Gives an integer that worker processes see change."""
+    epoch = torch.zeros((), dtype=torch.int64)
+    epoch.share_memory_()  # type: ignore[no-untyped-call]
+    return epoch
+
+
+class ShuffledStream(IterableDataset[Any]):
+    """This worker's exact share of an epoch's training samples."""
+
+    def __init__(
+        self,
+        shards: Sequence[str],
+        make_sample: MakeSample,
+        placement: Placement,
+        epoch: Tensor,
+        num_batches: int,
+        seed: int,
+    ) -> None:
+        self.shards = shards
+        self.make_sample = make_sample
+        self.placement = placement
+        self.epoch = epoch
+        self.num_batches = num_batches
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Any]:
+        worker, num_workers = _worker()
+        epoch = int(self.epoch)
+        my_batches = len(range(worker, self.num_batches, num_workers))
+        records = self._records(epoch, worker, num_workers)
+        samples = good_samples(records, self.make_sample, epoch)
+        yield from islice(samples, my_batches * self.placement.batch_size)
+
+    def _records(self, epoch: int, worker: int, num_workers: int) -> Iterator[ImageRecord]:
+        """Reads this worker's shards over and over, in a new order each time."""
+        order = keyed_generator(self.seed, epoch, "shards").permutation(len(self.shards))
+        reader = self.placement.rank + self.placement.world_size * worker
+        mine = order[reader :: self.placement.world_size * num_workers]
+        for lap in count():
+            generator = keyed_generator(self.seed, epoch, reader, lap)
+            lap_shards = [self.shards[i] for i in generator.permutation(mine)]
+            yield from read_records(lap_shards, random.Random(int(generator.integers(2**63))))
+
+
+class OrderedStream(IterableDataset[Any]):
+    """This worker's share of the evaluation samples, each once."""
+
+    def __init__(
+        self, shards: Sequence[str], make_sample: MakeSample, placement: Placement
+    ) -> None:
+        self.shards = shards
+        self.make_sample = make_sample
+        self.placement = placement
+
+    def __iter__(self) -> Iterator[Any]:
+        worker, num_workers = _worker()
+        first = self.placement.rank + self.placement.world_size * worker
+        step = self.placement.world_size * num_workers
+        records = islice(read_records(self.shards), first, None, step)
+        yield from good_samples(records, self.make_sample, epoch=0)
+
+
+def _worker() -> tuple[int, int]:
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)

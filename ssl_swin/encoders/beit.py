@@ -1,0 +1,240 @@
+"""The ViT of SimMIM as an encoder: timm's BEiT behind the common face.
+
+It has no absolute positions, one table of relative position biases that all blocks share, and layer
+scale; timm's module equals the original's under the same names. Fine-tuning gives every block its
+own table and moves the last norm behind the pooling.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from timm.models.beit import Beit
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ssl_swin.encoders.sizes import Size, as_size
+from ssl_swin.errors import UserError
+
+# The timm architecture that every encoder here varies; the hand-off writes this name.
+BEIT_ARCHITECTURE = "beit_base_patch16_224"
+
+_SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
+_INIT_STD = 0.02
+
+
+class BeitEncoder(nn.Module):
+    """A BEiT-style ViT split where SimMIM needs it: `embed`, then `encode`.
+
+    `ssl_swin.encoders.encoder.Encoder` lists the attributes.
+
+    A ViT has no stages; here its maps are those after every second block, counted from the last, so
+    of twelve blocks map 4 is that after block 8, which the paper's linear probe takes.
+
+    Attributes:
+        stage_blocks: Number, from 1, of the block that each map of `stages` comes after.
+    """
+
+    family: Literal["swin", "vit"] = "vit"
+    title = "ViT (BEiT)"
+    architecture = BEIT_ARCHITECTURE
+    init_bound = _INIT_STD  # the original's pretraining cuts every weight off at one deviation
+    head_init_scale = 0.001
+
+    def __init__(self, model: Any, *, model_args: dict[str, Any], drop_path_rate: float) -> None:
+        super().__init__()
+        self.model = model
+        self.model_args = model_args
+        self.drop_path_rate = drop_path_rate
+        self.in_chans: int = model_args["in_chans"]
+        self.img_size_px: Size = model_args["img_size"]
+        self.patch_size_px: int = model_args["patch_size"]
+        self.stride: int = self.patch_size_px
+        self._grid: Size = tuple(model.patch_embed.grid_size)  # patches per side
+        self.embed_dim: int = model_args["embed_dim"]
+        self.num_features: int = self.embed_dim
+        self.depths: tuple[int, ...] = (model_args["depth"],)
+        self.stage_blocks = tuple(sorted(range(model_args["depth"], 0, -2)))
+        self.stage_dims: tuple[int, ...] = (self.embed_dim,) * len(self.stage_blocks)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""
+        tokens: Tensor = self.model.patch_embed(images)
+        return tokens.reshape(len(tokens), *self._grid, self.embed_dim)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Runs all blocks on patch tokens and a cls token; gives the map (B, D, H/p, W/p)."""
+        sequence, bias = self._with_cls(tokens), self._shared_bias()
+        for block in self.model.blocks:
+            sequence = self._run(block, sequence, bias)
+        return self._to_map(self.model.norm(sequence))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encodes images (B, C, H, W) into the last map (B, D, H/p, W/p)."""
+        return self.encode(self.embed(images))
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Gives the map (B, D, H/p, W/p) after each of `stage_blocks`; the last one normed."""
+        sequence, bias = self._with_cls(self.embed(images)), self._shared_bias()
+        maps = []
+        for number, block in enumerate(self.model.blocks, start=1):
+            sequence = self._run(block, sequence, bias)
+            if number in self.stage_blocks:
+                maps.append(self._to_map(sequence))
+        return [*maps[:-1], self._to_map(self.model.norm(sequence))]
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Averages the last map (B, D, h, w) over space; norms it where the blocks' end did not."""
+        pooled: Tensor = self.model.fc_norm(features.mean(dim=(2, 3)))
+        return pooled
+
+    def compile_blocks(self) -> None:
+        """Compiles each block (`torch.compile`) at the first step; names stay as they are."""
+        for block in self.model.blocks:
+            block.compile()
+
+    def for_finetuning(self) -> "BeitEncoder":
+        """Gives an encoder with these weights of the architecture that the recipe fine-tunes.
+
+        Every block starts with a copy of the shared table. The pretraining's last norm is dropped,
+        and a fresh one acts on the average of the patch tokens.
+
+        Returns:
+            This very encoder, if it is of that architecture already.
+        """
+        if not self.model_args["use_shared_rel_pos_bias"] and self.model_args["use_fc_norm"]:
+            return self
+        encoder = self._as_finetuned()
+        state = self.model.state_dict()
+        kept = {name: t for name, t in state.items() if not name.startswith(("norm.", "fc_norm."))}
+        if (table := kept.pop(_SHARED_TABLE, None)) is not None:
+            for block in range(self.model_args["depth"]):
+                kept[f"blocks.{block}.attn.relative_position_bias_table"] = table
+        encoder.model.load_state_dict(encoder.model.state_dict() | kept)
+        return encoder.to(self.model.cls_token.device).train(self.training)
+
+    def _as_finetuned(self) -> "BeitEncoder":
+        return beit(
+            img_size_px=self.img_size_px,
+            patch_size_px=self.patch_size_px,
+            embed_dim=self.embed_dim,
+            depth=self.model_args["depth"],
+            num_heads=self.model_args["num_heads"],
+            in_chans=self.in_chans,
+            final_norm=False,
+            shared_position_bias=False,
+            drop_path_rate=self.drop_path_rate,
+            grad_checkpointing=self.model.grad_checkpointing,
+        )
+
+    def _with_cls(self, tokens: Tensor) -> Tensor:
+        cls = self.model.cls_token.expand(len(tokens), -1, -1)
+        return torch.cat([cls, tokens.flatten(1, 2)], dim=1)
+
+    def _shared_bias(self) -> Tensor | None:
+        shared = self.model.rel_pos_bias
+        bias: Tensor | None = None if shared is None else shared()
+        return bias
+
+    def _run(self, block: nn.Module, sequence: Tensor, bias: Tensor | None) -> Tensor:
+        recompute = partial(checkpoint, block, use_reentrant=False)
+        run: Callable[..., Tensor] = recompute if self.model.grad_checkpointing else block
+        return run(sequence, bias)
+
+    def _to_map(self, sequence: Tensor) -> Tensor:
+        patches = sequence[:, 1:].reshape(len(sequence), *self._grid, self.embed_dim)
+        return patches.permute(0, 3, 1, 2).contiguous()
+
+
+def beit(
+    *,
+    img_size_px: int | Sequence[int],
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    patch_size_px: int = 16,
+    in_chans: int = 3,
+    final_norm: bool = True,
+    shared_position_bias: bool = True,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
+) -> BeitEncoder:
+    """Builds a BEiT-style ViT encoder with random weights, as SimMIM's pretraining draws them.
+
+    Args:
+        img_size_px: Side of the square input, or (height, width).
+        embed_dim: Width.
+        depth: Number of blocks.
+        num_heads: Attention heads.
+        patch_size_px: Side of one patch.
+        in_chans: Image channels, any number.
+        final_norm: Norm the last block's tokens, as the original's shipped recipe does, although
+            its authors speak of leaving it out. Without it, `pool` norms the average instead.
+        shared_position_bias: One table for all blocks (pretraining), or one each (fine-tuning).
+        drop_path_rate: Of the last block; rises linearly from 0 over the blocks.
+        grad_checkpointing: Recompute each block in the backward pass: less memory, a third slower.
+
+    Raises:
+        UserError: If patches do not tile the image, heads do not divide the width, or a number is
+            out of range.
+    """
+    size = as_size(img_size_px)
+    _check(size, patch_size_px, embed_dim, depth, num_heads)
+    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
+        raise UserError(
+            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
+            f"got {in_chans} and {drop_path_rate}"
+        )
+    model_args: dict[str, Any] = {
+        "img_size": size,
+        "patch_size": patch_size_px,
+        "in_chans": in_chans,
+        "embed_dim": embed_dim,
+        "depth": depth,
+        "num_heads": num_heads,
+        "init_values": 0.1,
+        "use_abs_pos_emb": False,
+        "use_shared_rel_pos_bias": shared_position_bias,
+        "use_rel_pos_bias": not shared_position_bias,
+        "use_fc_norm": not final_norm,
+        "global_pool": "avg",
+    }
+    model = Beit(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
+    _initialise(model)
+    if shared_position_bias:
+        model.fc_norm.requires_grad_(False)  # pretraining does not pool
+    if grad_checkpointing:
+        model.set_grad_checkpointing()
+    return BeitEncoder(model, model_args=model_args, drop_path_rate=drop_path_rate)
+
+
+def _check(size: Size, patch_size_px: int, embed_dim: int, depth: int, num_heads: int) -> None:
+    if min(*size, patch_size_px, embed_dim, depth, num_heads) < 1:
+        raise UserError(
+            "image, patch, width, depth and heads must be at least 1: got "
+            f"{size} px, {patch_size_px} px, {embed_dim}, {depth} and {num_heads}"
+        )
+    if embed_dim % num_heads:
+        raise UserError(f"{num_heads} heads do not divide a width of {embed_dim}")
+    for side_px in size:
+        if side_px % patch_size_px:
+            below = side_px // patch_size_px * patch_size_px
+            fitting = [side for side in (below, below + patch_size_px) if side]
+            raise UserError(
+                f"an image side of {side_px} px does not divide into patches of {patch_size_px} "
+                f"px; sides that do: {', '.join(map(str, fitting))} px"
+            )
+
+
+def _initialise(model: Beit) -> None:
+    """Redraws what timm draws without the cut-off; norms, gammas and tables start as there."""
+    weights: list[Tensor] = [model.cls_token]
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            weights.append(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for weight in weights:
+        nn.init.trunc_normal_(weight, std=_INIT_STD, a=-_INIT_STD, b=_INIT_STD)
+    model.fix_init_weight()  # divides attn.proj and mlp.fc2 of block i by sqrt(2 i)

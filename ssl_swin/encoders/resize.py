@@ -1,0 +1,201 @@
+"""Another image size or attention window for an encoder that is already trained.
+
+Reference: the change of window in SimMIM's fine-tuning. Swin V1 and BEiT have one position bias per
+offset, a table that is resized here. Swin V2 computes its bias from offsets in units of the window
+that it was trained with, so that one is only built anew. No other weight depends on size or window.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_swin.encoders.encoder import Encoder, build_encoder
+from ssl_swin.encoders.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
+from ssl_swin.encoders.spline import spline_matrix
+from ssl_swin.errors import UserError
+
+_TABLE = "relative_position_bias_table"
+_CLASS_TOKEN_ROWS = {"swin": 0, "vit": 3}  # at a table's end: they lie nowhere, and stay
+
+
+def resize_encoder(
+    encoder: Encoder,
+    *,
+    img_size_px: int | Sequence[int] | None = None,
+    window_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
+) -> Encoder:
+    """Builds an encoder of another input size or window, with the weights of this one.
+
+    Args:
+        encoder: Left as it is.
+        img_size_px: Side of the square input, or (height, width); None keeps it.
+        window_size: Of a Swin, in tokens. None scales it with the image, as the recipe does from
+            192 px and 6 to 224 px and 7; where that does not tile the image, it keeps it.
+        drop_path_rate: For the training to come.
+        grad_checkpointing: For the training to come.
+
+    Raises:
+        UserError: If the encoder cannot take the size, naming sizes that it can; or the window.
+    """
+    size = encoder.img_size_px if img_size_px is None else _checked_size(img_size_px)
+    changes: dict[str, object] = {"img_size": size}
+    if encoder.family == "swin":
+        changes["window_size"] = _window_for(encoder, size) if window_size is None else window_size
+    elif window_size is not None:
+        raise UserError(f"window_size={window_size} is for a Swin; a {encoder.title} has none")
+    resized = build_encoder(
+        encoder.architecture,
+        {**encoder.model_args, **changes},
+        drop_path_rate=drop_path_rate,
+        grad_checkpointing=grad_checkpointing,
+    )
+    state, _ = fit_state_to(
+        encoder.model.state_dict(), resized, source_windows=bias_windows(encoder)
+    )
+    resized.model.load_state_dict(state)
+    return resized
+
+
+def fit_state_to(
+    state: Mapping[str, Tensor], encoder: Encoder, *, source_windows: Sequence[Window] | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Resizes the position-bias tables of a state to the windows of an encoder.
+
+    Args:
+        state: By timm's names; whatever is not a table of this encoder passes through.
+        encoder: That the state is for.
+        source_windows: By stage; None takes every table for one of a square window.
+
+    Returns:
+        The state, and a note on each table that was resized.
+
+    Raises:
+        UserError: If a table is not one of its window.
+    """
+    targets, fitted, notes = bias_windows(encoder), dict(state), []
+    num_kept = _CLASS_TOKEN_ROWS[encoder.family]
+    for name, stage in _tables(encoder, state):
+        table = state[name]
+        offsets, kept = table[: len(table) - num_kept], table[len(table) - num_kept :]
+        source = source_windows[stage] if source_windows else _square_window(name, len(offsets))
+        if source != targets[stage]:
+            fitted[name] = torch.cat([resize_bias_table(offsets, source, targets[stage]), kept])
+            notes.append(f"{name}: resized from window {source} to {targets[stage]}")
+    return fitted, notes
+
+
+def resize_bias_table(table: Tensor, source_window: Window, target_window: Window) -> Tensor:
+    """Resizes a position bias to another window.
+
+    The known offsets are taken to lie 1, q, q^2, ... apart from the centre outwards, so that the
+    outermost falls on the new window's outermost, and a bicubic spline through them is read at
+    whole offsets: steps near the centre, which matter most, keep their meaning. As in the original,
+    q lies in [1.01, 1.5], and what is then beyond the outermost known offset takes its value.
+
+    Args:
+        table: (L1, heads), L1 = (2 h - 1) (2 w - 1) offsets of the source window, row by row.
+        source_window: Tokens, a side or (height, width).
+        target_window: Tokens, a side or (height, width).
+
+    Returns:
+        (L2, heads) of the table's type and device; the table itself if the windows are equal.
+
+    Raises:
+        UserError: If the table is not one of the source window.
+    """
+    source, target = _sides(source_window), _sides(target_window)
+    high, wide = (2 * side - 1 for side in source)
+    if len(table) != high * wide:
+        raise UserError(
+            f"a position bias of window {source_window} has {high * wide} rows, "
+            f"this table has {len(table)}"
+        )
+    if source == target:
+        return table
+    values = table.detach().cpu().double().numpy().reshape(high, wide, -1)
+    rows, columns = (spline_matrix(*sides) for sides in zip(source, target, strict=True))
+    resized = np.einsum("ih,jw,hwc->ijc", rows, columns, values)
+    return torch.from_numpy(resized.reshape(-1, table.shape[1])).to(table)
+
+
+def bias_windows(encoder: Encoder) -> tuple[Window, ...]:
+    """Gives the window that each stage's position bias is for; a ViT's is all its patches."""
+    if encoder.family == "vit":
+        high, wide = (side // encoder.patch_size_px for side in encoder.img_size_px)
+        return (high if high == wide else (high, wide),)
+    return stage_window_sizes(
+        encoder.img_size_px,
+        encoder.patch_size_px,
+        encoder.model_args["window_size"],
+        num_stages=len(encoder.depths),
+    )
+
+
+def _tables(encoder: Encoder, state: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """Yields the name of each table, and the number of its stage."""
+    for name in encoder.model.state_dict().keys() & state.keys():
+        if name.endswith(_TABLE):
+            stage = re.match(r"layers\.(\d+)\.", name)
+            yield name, int(stage.group(1)) if stage else 0
+
+
+def _square_window(name: str, num_offsets: int) -> int:
+    side = (math.isqrt(num_offsets) + 1) // 2
+    if (2 * side - 1) ** 2 != num_offsets:
+        raise UserError(f"{name} has {num_offsets} rows, which are those of no square window")
+    return side
+
+
+def _window_for(encoder: Encoder, size: Size) -> int:
+    """Chooses a Swin's window for a size: scaled with the image, else the old one."""
+    if size == encoder.img_size_px:
+        return int(encoder.model_args["window_size"])
+    for window in _windows_to_try(encoder, size):
+        if _tiles(encoder, size, window):
+            return window
+    step = encoder.stride
+    nearest = sorted(range(step, 3 * max(size), step), key=lambda side: abs(side - max(size)))
+    fitting = [side for side in nearest if _is_square_input(encoder, side)][:4]
+    raise UserError(
+        f"no window suits an image of {size[0]} x {size[1]} px, the encoder's own of "
+        f"{encoder.model_args['window_size']} tokens at {encoder.img_size_px[0]} x "
+        f"{encoder.img_size_px[1]} px neither as it is nor scaled: set window_size, or take a "
+        f"square of {', '.join(map(str, sorted(fitting)))} px"
+    )
+
+
+def _windows_to_try(encoder: Encoder, size: Size) -> Iterator[int]:
+    window: int = encoder.model_args["window_size"]
+    scaled = [divmod(window * new, old) for new, old in zip(size, encoder.img_size_px, strict=True)]
+    yield from sorted(whole for whole, rest in scaled if whole and not rest)
+    yield window
+
+
+def _is_square_input(encoder: Encoder, side_px: int) -> bool:
+    size = (side_px, side_px)
+    return any(_tiles(encoder, size, window) for window in _windows_to_try(encoder, size))
+
+
+def _tiles(encoder: Encoder, size: Size, window: int) -> bool:
+    try:
+        check_sizes(size, encoder.patch_size_px, window, num_stages=len(encoder.depths))
+    except UserError:
+        return False
+    return True
+
+
+def _checked_size(img_size_px: int | Sequence[int]) -> Size:
+    sides = [img_size_px] if isinstance(img_size_px, int | float | str) else list(img_size_px)
+    if not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"img_size_px must be a number or [height, width], got {img_size_px!r}")
+    return as_size(img_size_px)
+
+
+def _sides(window: Window) -> Size:
+    return (window, window) if isinstance(window, int) else window

@@ -1,0 +1,247 @@
+"""Swin Transformers V1 and V2 as encoders: timm's modules behind the common face.
+
+timm's modules equal the original's to the bit after a renaming of keys, so they own the weights and
+are not copied; `ssl_swin.encoders.windows` says how their blocks are computed. Patch tokens are
+NHWC, feature maps NCHW.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
+
+from ssl_swin.encoders.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
+from ssl_swin.encoders.windows.blocks import compiled_block, run_stages, swin_block
+from ssl_swin.encoders.windows.dense import DenseLayouts, dense_layouts
+from ssl_swin.encoders.windows.layout import Packing, reorder, take_rows
+from ssl_swin.encoders.windows.visible import VisibleWindows
+from ssl_swin.errors import UserError
+
+# The timm architecture that each version is a variation of; the hand-off writes this name.
+TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
+
+
+class SwinEncoder(nn.Module):
+    """A Swin Transformer split where SimMIM needs it: `embed`, then `encode`.
+
+    `ssl_swin.encoders.encoder.Encoder` lists the attributes; `version` is 1 or 2.
+    """
+
+    family: Literal["swin", "vit"] = "swin"
+    init_bound = 2.0  # a hundred deviations: none is ever cut off
+    head_init_scale = 1.0
+
+    def __init__(self, model: Any, *, version: int, model_args: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.version = version
+        self.title = f"Swin Transformer V{version}"
+        self.architecture = TIMM_ARCHITECTURES[version]
+        self.model_args = model_args
+        self.depths: tuple[int, ...] = tuple(model_args["depths"])
+        self.in_chans: int = model_args["in_chans"]
+        self.img_size_px: Size = tuple(model.patch_embed.img_size)
+        self.patch_size_px: int = model.patch_embed.patch_size[0]
+        self.stage_dims: tuple[int, ...] = tuple(info["num_chs"] for info in model.feature_info)
+        self.stride: int = model.feature_info[-1]["reduction"]
+        self.embed_dim: int = self.stage_dims[0]
+        self.num_features: int = self.stage_dims[-1]
+        self._is_compiled = False
+        self._layouts: dict[torch.device, DenseLayouts] = {}
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim).
+
+        Raises:
+            UserError: If the images are not of the encoder's size.
+        """
+        rows, columns = (side_px // self.patch_size_px for side_px in self.img_size_px)
+        return self._embed_patches(self._patches(images)).view(len(images), rows, columns, -1)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Runs all stages on patch tokens; gives the map (B, num_features, H/stride, W/stride)."""
+        *_, last = self._stage_tokens(tokens)
+        return self._to_map(last, len(self.depths) - 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encodes images (B, C, H, W) into the last map (B, num_features, H/stride, W/stride)."""
+        return self.encode(self.embed(images))
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Gives the map of every stage, (B, C_i, H_i, W_i); the last one after the final norm."""
+        stages = self._stage_tokens(self.embed(images))
+        return [self._to_map(tokens, stage) for stage, tokens in enumerate(stages)]
+
+    @cached_property
+    def windows(self) -> VisibleWindows:
+        """Packs masks for `encode_visible`, and can be sent to the processes that load data."""
+        with torch.inference_mode(False):
+            return VisibleWindows(self.model)
+
+    def encode_visible(self, images: Tensor, packing: Packing) -> Tensor:
+        """Encodes visible cells alone: nothing of the others is computed, or seen.
+
+        Equal to the dense encoder with every masked token hidden as a key.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            packing: What `windows.pack` made of the batch's mask, on the images' device.
+
+        Returns:
+            Features (B, V, num_features), in the order of `packing.visible`.
+
+        Raises:
+            UserError: If the images are not of the encoder's size.
+        """
+        patches, layouts = self.windows.layouts(packing)
+        rows = self._patches(images)
+        shown = take_rows(rows, patches.repeat(len(images) // len(patches), 1))
+        tokens = self._embed_patches(shown)
+        *_, tokens = run_stages(self.model.layers, tokens, layouts, self._run_block)
+        features: Tensor = self.model.norm(tokens)
+        return features
+
+    def compile_blocks(self) -> None:
+        """Has training's blocks compiled (`torch.compile`), at the first step with each shape.
+
+        No parameter changes its name, and no weight its value.
+        """
+        self._is_compiled = True
+
+    def _stage_tokens(self, tokens: Tensor) -> Iterator[Tensor]:
+        """Gives the tokens after each stage in its own order, the last ones normed."""
+        layouts = self._dense_layouts(tokens.device)
+        tokens = reorder(tokens.flatten(1, 2), layouts.orders[0], layouts.inverses[0])
+        stages = run_stages(self.model.layers, tokens, layouts.stages, self._run_block)
+        for stage, tokens in enumerate(stages, start=1):
+            yield self.model.norm(tokens) if stage == len(self.depths) else tokens
+
+    def _to_map(self, tokens: Tensor, stage: int) -> Tensor:
+        layouts = self._dense_layouts(tokens.device)
+        raster = reorder(tokens, layouts.inverses[stage], layouts.orders[stage])
+        rows, columns = self.model.layers[stage].blocks[0].input_resolution
+        return raster.transpose(1, 2).contiguous().view(len(raster), -1, rows, columns)
+
+    def _run_block(self, *arguments: Any) -> Tensor:
+        return (compiled_block() if self._is_compiled else swin_block)(*arguments)
+
+    def _dense_layouts(self, device: torch.device) -> DenseLayouts:
+        if device not in self._layouts:
+            with torch.inference_mode(False):  # they outlive this pass, and training uses them
+                self._layouts[device] = dense_layouts(self.model, device)
+        return self._layouts[device]
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """Cuts images (B, C, H, W) into the values of their patches (B, N, C * p * p)."""
+        if images.shape[1:] != (self.in_chans, *self.img_size_px):
+            raise UserError(
+                f"the encoder takes images of {self.in_chans} channels and "
+                f"{self.img_size_px[0]}x{self.img_size_px[1]} px, got {tuple(images.shape[1:])}"
+            )
+        side = self.patch_size_px
+        rows, columns = (side_px // side for side_px in self.img_size_px)
+        patches = images.view(-1, self.in_chans, rows, side, columns, side)
+        return patches.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, -1)
+
+    def _embed_patches(self, patches: Tensor) -> Tensor:
+        """The patch embedding's convolution as one matrix product, and its norm."""
+        embedding = self.model.patch_embed
+        weight = embedding.proj.weight.flatten(1)
+        tokens: Tensor = embedding.norm(F.linear(patches, weight, embedding.proj.bias))
+        return tokens
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Averages the last map (B, num_features, h, w) over space."""
+        return features.mean(dim=(2, 3))
+
+    def for_finetuning(self) -> Self:
+        """Gives itself: a Swin is fine-tuned as it was pretrained."""
+        return self
+
+
+def swin(
+    *,
+    version: int,
+    img_size_px: int | Sequence[int],
+    window_size: int,
+    embed_dim: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    patch_size_px: int = 4,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    pretrained_window_sizes: Sequence[Window] | None = None,
+    grad_checkpointing: bool = False,
+) -> SwinEncoder:
+    """Builds a Swin Transformer encoder with random weights.
+
+    Args:
+        version: 1 (arXiv:2103.14030) or 2 (arXiv:2111.09883).
+        img_size_px: Side of the square input, or (height, width).
+        window_size: Attention window in tokens; stages with a smaller map use the whole map.
+        embed_dim: Width of the first stage; it doubles from stage to stage.
+        depths: Blocks per stage.
+        num_heads: Attention heads per stage.
+        patch_size_px: Side of one patch.
+        in_chans: Image channels, any number.
+        drop_path_rate: Of the last block; rises linearly from 0 over the blocks.
+        pretrained_window_sizes: Version 2 only: the window of each stage that the position bias was
+            trained with. The default is the model's own windows, stored so that they survive a
+            later change of window.
+        grad_checkpointing: Recompute each block in the backward pass: less memory, a third slower.
+
+    Raises:
+        UserError: If the sizes do not divide, naming those that would, or the stages are not as
+            many as their heads.
+    """
+    if version not in TIMM_ARCHITECTURES:
+        raise UserError(f"Swin version must be 1 or 2, got {version}")
+    size = as_size(img_size_px)
+    _check_stages(embed_dim, depths, num_heads)
+    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
+        raise UserError(
+            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
+            f"got {in_chans} and {drop_path_rate}"
+        )
+    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
+    model_args: dict[str, Any] = {
+        "img_size": size,
+        "patch_size": patch_size_px,
+        "in_chans": in_chans,
+        "window_size": window_size,
+        "embed_dim": embed_dim,
+        "depths": tuple(depths),
+        "num_heads": tuple(num_heads),
+    }
+    if version == 2:
+        own = stage_window_sizes(size, patch_size_px, window_size, num_stages=len(depths))
+        trained = pretrained_window_sizes or own
+        model_args["pretrained_window_sizes"] = tuple(
+            window if isinstance(window, int) else as_size(window) for window in trained
+        )
+    elif pretrained_window_sizes is not None:
+        raise UserError("pretrained_window_sizes belong to Swin V2; V1 has a table per window")
+    model_class = SwinTransformer if version == 1 else SwinTransformerV2
+    model = model_class(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
+    if grad_checkpointing:
+        model.set_grad_checkpointing()
+    return SwinEncoder(model, version=version, model_args=model_args)
+
+
+def _check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
+    if not depths or len(depths) != len(num_heads) or min(depths) < 1:
+        raise UserError(
+            f"every stage needs a depth of at least 1 and its heads: "
+            f"depths {list(depths)}, num_heads {list(num_heads)}"
+        )
+    for stage, heads in enumerate(num_heads):
+        if heads < 1 or embed_dim * 2**stage % heads:
+            raise UserError(
+                f"stage {stage + 1} is {embed_dim * 2**stage} wide, "
+                f"which {heads} heads do not divide"
+            )

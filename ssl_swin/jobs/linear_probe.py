@@ -1,0 +1,156 @@
+"""The probing job."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from ssl_swin.errors import UserError
+from ssl_swin.files import atomic_path, write_atomically
+from ssl_swin.jobs.probe_features import SplitFeatures
+from ssl_swin.jobs.summary import closing_lines
+from ssl_swin.launch.build import (
+    Run,
+    build_encoder,
+    check_labelled,
+    close_loggers,
+    make_loggers,
+    open_data,
+    open_run,
+    say,
+    start_folder,
+)
+from ssl_swin.probing.features import Tap
+from ssl_swin.probing.grids import knn_grid, linear_grid
+from ssl_swin.probing.heads import LinearHeads, head_predictions
+from ssl_swin.probing.knn import knn_predict
+from ssl_swin.probing.score_grid import ScoreGrid
+from ssl_swin.reporting.confusion import confusion_matrix, save_confusion
+from ssl_swin.reporting.score_grid_figure import draw_score_grids
+
+LISTS = ("poolings", "linear.base_lrs", "knn.ks")
+Top1 = dict[str, dict[str, float]]  # by method and split, of what was chosen, in percent
+
+
+def main(cfg: DictConfig) -> None:
+    """Probes frozen features of each stage; what is best on val is then tried on the test split."""
+    _check_lists(cfg)
+    run = open_run(cfg)
+    encoder = build_encoder(cfg).to(cfg.device)
+    readers = open_data(cfg)
+    classes = check_labelled(readers, ("val",))
+    stages = cfg.stages or range(1, len(encoder.stage_dims) + 1)
+    taps = [Tap(stage, pooling) for stage in stages for pooling in cfg.poolings]
+    start_folder(run, readers)
+    features = SplitFeatures(run, encoder, readers)
+    linear, head, knn = _search(cfg, features, taps, len(classes))
+
+    top1: Top1 = {"linear": {}, "knn": {}}
+    for split in [split for split in readers if split != "train"]:
+        labels, predicted = _predict(cfg, features, split, linear, head, knn, len(classes))
+        for method, answers in predicted.items():
+            top1[method][split] = 100 * (answers == labels).double().mean().item()
+        matrix = confusion_matrix(predicted["linear"], labels, len(classes))
+        save_confusion(run.folder.path / f"confusion_{split}", matrix, classes)
+    _conclude(run, [linear, knn], top1)
+
+
+def _check_lists(cfg: DictConfig) -> None:
+    for name in LISTS:
+        value = OmegaConf.select(cfg, name)
+        if not OmegaConf.is_list(value) or not value:
+            raise UserError(f"{name} must be a list of one or more, as [a,b]; got {value!r}")
+
+
+def _search(
+    cfg: DictConfig, features: SplitFeatures, taps: list[Tap], num_classes: int
+) -> tuple[ScoreGrid, LinearHeads, ScoreGrid]:
+    """Learns from train and judges on val."""
+    train, val = features.of("train", taps), features.of("val", taps)
+    linear, head = linear_grid(
+        train,
+        val,
+        num_classes=num_classes,
+        device=cfg.device,
+        seed=cfg.seed,
+        progress=lambda taps: tqdm(taps, desc="linear heads"),
+        **cfg.linear,
+    )
+    knn = knn_grid(train, val, num_classes=num_classes, device=cfg.device, **cfg.knn)
+    return linear, head, knn
+
+
+def _predict(
+    cfg: DictConfig,
+    features: SplitFeatures,
+    split: str,
+    linear: ScoreGrid,
+    head: LinearHeads,
+    knn: ScoreGrid,
+    num_classes: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gives the labels of a split, and by method the classes that the chosen one predicts."""
+    queries = features.of(split, sorted({linear.best.tap, knn.best.tap}))
+    bank = features.of("train", [knn.best.tap])[knn.best.tap]
+    neighbours = knn_predict(
+        bank,
+        queries[knn.best.tap].features.to(cfg.device),
+        k=int(knn.best.setting),
+        temperature=cfg.knn.temperature,
+        num_classes=num_classes,
+    )
+    chosen = queries[linear.best.tap]
+    classes = head_predictions(head, chosen.features, cfg.device)
+    return chosen.labels, {"linear": classes, "knn": neighbours.argmax(dim=1).cpu()}
+
+
+def _conclude(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
+    results = {grid.method: _as_data(grid, top1[grid.method]) for grid in grids}
+    write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")
+    picture = run.folder.path / "grid.png"
+    with atomic_path(picture) as temporary:
+        draw_score_grids(grids).save(temporary, "png")
+    _log(run, grids, top1)
+    run.folder.finish(time.time() - run.started)
+    for grid in grids:
+        say("\n" + "\n".join(grid.lines()))
+        say("  chosen on val: " + _chosen(grid, top1[grid.method]))
+    where = [("results", str(run.folder.results)), ("grid", str(picture))]
+    where += [
+        ("confusion", str(run.folder.path / f"confusion_{split}")) for split in top1["linear"]
+    ]
+    say("\n".join(closing_lines(run, where)))
+
+
+def _as_data(grid: ScoreGrid, top1: Mapping[str, float]) -> dict[str, Any]:
+    tap, setting, _ = grid.best
+    chosen = {"stage": tap.stage, "pooling": tap.pooling, grid.setting: setting}
+    return {"chosen_on_val": chosen, "top1_percent": top1, "grid": grid.as_data()}
+
+
+def _chosen(grid: ScoreGrid, top1: Mapping[str, float]) -> str:
+    tap, setting, _ = grid.best
+    reached = ", ".join(f"{split} {percent:.2f}" for split, percent in top1.items())
+    return f"stage {tap.stage}, {tap.pooling} pooling, {grid.setting} {setting:g}: {reached}"
+
+
+def _log(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
+    """Logs over the stages: the best of each pooling on val, and what was chosen on each split."""
+    rows: dict[int, dict[str, float]] = {}
+    for grid in grids:
+        name = f"{grid.method}_top1"
+        for tap in grid.top1_percent:
+            best = grid.best_of(tap).top1_percent
+            rows.setdefault(tap.stage, {})[f"probe/val/{name}/{tap.pooling}"] = best
+        chosen = {f"probe/{split}/{name}": value for split, value in top1[grid.method].items()}
+        rows[grid.best.tap.stage] |= chosen
+    loggers = make_loggers(run)
+    for logger in loggers:
+        for stage, row in sorted(rows.items()):
+            logger.log_metrics(row, step=stage)
+        logger.finalize("success")
+    close_loggers(loggers)

@@ -1,0 +1,188 @@
+"""Sparse SimMIM: the encoder computes visible cells only, a small decoder predicts the rest.
+
+Not the paper's method: there, mask tokens run through the whole encoder. Here they join its
+features in a decoder that mixes both, so that the loss on masked cells reaches every weight of the
+encoder; a head on lone mask tokens would teach it nothing. The idea for Swin is that of GreenMIM
+(arXiv:2205.13515); grouping, packing and decoder are our own.
+"""
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.swin import SwinEncoder
+from ssl_swin.encoders.windows.layout import Packing, take_rows
+from ssl_swin.errors import UserError
+from ssl_swin.objectives.simmim import MaskedImageModel, SimMIMOutput
+
+_HEAD_DIM = 32  # of the decoder's attention, as in Swin
+
+
+class SparseSimMIM(MaskedImageModel):
+    """An encoder of visible cells, and a transformer that paints the masked ones."""
+
+    encoder: SwinEncoder
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        decoder_depth: int,
+        decoder_dim: int | None = None,
+        normalize_target_window_px: int | None = None,
+    ) -> None:
+        """Wraps an encoder.
+
+        Args:
+            encoder: The Swin to pretrain.
+            decoder_depth: Transformer blocks over all cells, at least 1.
+            decoder_dim: Their width, a multiple of 32; None is half the encoder's last, rounded up.
+            normalize_target_window_px: See `MaskedImageModel`.
+
+        Raises:
+            UserError: If the encoder is no Swin, or the decoder cannot be built.
+        """
+        super().__init__(encoder, normalize_target_window_px=normalize_target_window_px)
+        if not isinstance(encoder, SwinEncoder):
+            raise UserError(
+                f"objective=simmim_sparse takes a Swin Transformer, got a {encoder.title}; "
+                "objective=simmim takes either"
+            )
+        half = -(-encoder.num_features // (2 * _HEAD_DIM)) * _HEAD_DIM
+        dim = half if decoder_dim is None else decoder_dim
+        is_whole = isinstance(decoder_depth, int) and isinstance(dim, int)
+        if not is_whole or decoder_depth < 1 or dim < _HEAD_DIM or dim % _HEAD_DIM:
+            raise UserError(
+                "decoder_depth must be at least 1, since mask tokens learn of the image in it, and "
+                f"decoder_dim a multiple of {_HEAD_DIM}: got {decoder_depth} and {dim}"
+            )
+        rows, columns = encoder.windows.grid
+        cell_values = encoder.stride**2 * encoder.in_chans
+        self.decoder = CellDecoder(
+            encoder.num_features, rows * columns, cell_values, dim=dim, depth=decoder_depth
+        )
+
+    def forward(self, images: Tensor, mask: Tensor, packing: Packing | None = None) -> SimMIMOutput:
+        """Reconstructs masked images.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            mask: Bool (B, rows, columns), True = masked, of units that are whole cells of the last
+                map; the same number in every image.
+            packing: What `encoder.windows.pack` makes of the mask. Made here if it is not given,
+                which on a GPU waits for the mask.
+
+        Returns:
+            Loss, prediction and features. The prediction's visible cells are the target's own, and
+            the features' masked cells are 0: neither is computed.
+
+        Raises:
+            UserError: If the mask does not fit.
+        """
+        if packing is None:
+            packing = self.encoder.windows.pack(mask).to(images.device)
+        features = self.encoder.encode_visible(images, packing)
+        visible = packing.visible.repeat(len(images) // len(packing.visible), 1)
+        masked = _others(visible, self.encoder.windows.grid)
+        predicted = self.decoder(features, visible, masked)
+        target = self.target(images)
+        cells = self._cells(target)
+        error = (take_rows(cells, masked) - predicted.float()).abs()
+        count = masked.numel() * self.encoder.stride**2  # as in `masked_l1`
+        loss = error.sum() / (count + 1e-5) / self.encoder.in_chans
+        painted = cells.scatter(1, _wide(masked, cells), predicted.detach().float())
+        return SimMIMOutput(loss, self._image(painted), self._map(features, visible))
+
+    def check_unit(self, mask_unit_px: int) -> None:
+        """Refuses mask units that are not whole cells.
+
+        Raises:
+            UserError: Naming the sides that are.
+        """
+        stride = self.encoder.stride
+        if mask_unit_px % stride:
+            raise UserError(
+                f"objective.mask_unit_px={mask_unit_px} does not fit objective=simmim_sparse: a "
+                "unit must be as large as the encoder's total stride, or a multiple of it: "
+                f"{stride}, {2 * stride}, ... px"
+            )
+
+    def _cells(self, images: Tensor) -> Tensor:
+        """Cuts (B, C, H, W) into the values of its cells, (B, U, stride * stride * C)."""
+        side, (rows, columns) = self.encoder.stride, self.encoder.windows.grid
+        cells = images.reshape(len(images), -1, rows, side, columns, side)
+        return cells.permute(0, 2, 4, 3, 5, 1).reshape(len(images), rows * columns, -1)
+
+    def _image(self, cells: Tensor) -> Tensor:
+        """Undoes `_cells`."""
+        side, (rows, columns) = self.encoder.stride, self.encoder.windows.grid
+        pixels = cells.view(len(cells), rows, columns, side, side, -1)
+        height_px, width_px = rows * side, columns * side
+        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(len(cells), -1, height_px, width_px)
+
+    def _map(self, features: Tensor, visible: Tensor) -> Tensor:
+        rows, columns = self.encoder.windows.grid
+        empty = features.new_zeros(len(features), rows * columns, features.shape[-1])
+        full = empty.scatter(1, _wide(visible, features), features)
+        return full.transpose(1, 2).reshape(len(features), -1, rows, columns)
+
+
+class CellDecoder(nn.Module):
+    """A transformer over all cells of an image, visible or not, and a head on the masked ones."""
+
+    def __init__(
+        self, num_features: int, num_cells: int, cell_values: int, *, dim: int, depth: int
+    ) -> None:
+        """Builds the decoder.
+
+        Args:
+            num_features: Width of the encoder's features.
+            num_cells: Of an image.
+            cell_values: Pixel values of a cell.
+            dim: Width of the blocks.
+            depth: Number of blocks.
+        """
+        super().__init__()
+        self.embed = nn.Linear(num_features, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_cells, dim))
+        self.blocks = nn.ModuleList(
+            Block(dim, dim // _HEAD_DIM, qkv_bias=True) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, cell_values)
+        for parameter in (self.mask_token, self.pos_embed):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, features: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Predicts masked cells.
+
+        Args:
+            features: (B, V, num_features).
+            visible: Cells that they belong to, int64 (B, V).
+            masked: Cells to predict, int64 (B, M).
+
+        Returns:
+            Values (B, M, cell_values).
+        """
+        shown = self.embed(features)
+        tokens = self.mask_token.to(shown.dtype).expand(len(shown), self.pos_embed.shape[1], -1)
+        tokens = tokens.scatter(1, _wide(visible, shown), shown) + self.pos_embed
+        for block in self.blocks:
+            # On a CPU torch's fused attention takes half as long again for so few tokens.
+            block.attn.fused_attn = tokens.device.type != "cpu"  # type: ignore[union-attr]
+            tokens = block(tokens)
+        predicted: Tensor = self.head(self.norm(take_rows(tokens, masked)))
+        return predicted
+
+
+def _others(cells: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Gives the cells of each row that are not in `cells`, int64 (B, U - V), ascending."""
+    listed = torch.zeros(len(cells), grid[0] * grid[1], dtype=torch.uint8, device=cells.device)
+    order = listed.scatter(1, cells, 1).argsort(dim=1, stable=True)
+    return order[:, : order.shape[1] - cells.shape[1]]
+
+
+def _wide(index: Tensor, tokens: Tensor) -> Tensor:
+    return index[..., None].expand(-1, -1, tokens.shape[-1])

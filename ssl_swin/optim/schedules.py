@@ -1,0 +1,137 @@
+"""Learning rates as pure functions of the optimiser step.
+
+Reference: recipes of SimMIM and Swin Transformer. Every schedule gives an absolute rate. The
+warm-up and minimum rates are absolute as well: layer-wise decay scales `base_lr` alone, so a
+strongly decayed layer may start above its base rate, as in the original.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ssl_swin.errors import UserError
+
+BoundSchedule = Callable[[int, float], float]  # (step, scaled base rate) -> rate
+
+REFERENCE_BATCH_SIZE = 512  # the official recipes state their rates per this many images
+
+
+def scale_lr(lr: float, global_batch_size: int) -> float:
+    """Scales a rate given per 512 images linearly to the global batch size."""
+    return lr * global_batch_size / REFERENCE_BATCH_SIZE
+
+
+def cosine_lr(
+    step: int,
+    *,
+    base_lr: float,
+    warmup_lr: float,
+    min_lr: float,
+    warmup_steps: int,
+    total_steps: int,
+    warmup_prefix: bool,
+) -> float:
+    """Linear warm-up, then half a cosine from `base_lr` to `min_lr`.
+
+    Args:
+        step: Optimiser step, from 0.
+        base_lr: Peak rate.
+        warmup_lr: Rate at step 0.
+        min_lr: Rate at `total_steps` and after.
+        warmup_steps: Length of the warm-up.
+        total_steps: Length of the run, warm-up included.
+        warmup_prefix: True starts the cosine where the warm-up ends (Swin Transformer since
+            2022-10); False counts it from step 0, so that the rate drops a little at the end of the
+            warm-up (SimMIM, and so the published Swin V1 numbers).
+    """
+    if step < warmup_steps:
+        return warmup_lr + step * (base_lr - warmup_lr) / warmup_steps
+    offset = warmup_steps if warmup_prefix else 0
+    progress = min(1.0, (step - offset) / max(1, total_steps - offset))
+    return min_lr + 0.5 * (base_lr - min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def multistep_lr(
+    step: int,
+    *,
+    base_lr: float,
+    warmup_lr: float,
+    warmup_steps: int,
+    milestone_steps: Sequence[int],
+    gamma: float,
+) -> float:
+    """Linear warm-up, then `base_lr` times `gamma` once for each milestone reached.
+
+    Raises:
+        UserError: If a milestone lies inside the warm-up.
+    """
+    if milestone_steps and warmup_steps > min(milestone_steps):
+        raise UserError(
+            f"the warm-up ({warmup_steps} steps) must end before the first milestone "
+            f"({min(milestone_steps)} steps)"
+        )
+    if step < warmup_steps:
+        return warmup_lr + step * (base_lr - warmup_lr) / warmup_steps
+    return base_lr * gamma ** sum(milestone <= step for milestone in milestone_steps)
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run is, in the units that schedules need."""
+
+    steps_per_epoch: int  # optimiser steps
+    num_epochs: int
+    global_batch_size: int  # images per optimiser step, over all devices and accumulated batches
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """`cosine_lr` in the units of a recipe: epochs, and rates per 512 images."""
+
+    warmup_epochs: float
+    warmup_lr: float
+    min_lr: float
+    warmup_prefix: bool
+
+    def bind(self, length: RunLength) -> BoundSchedule:
+        """Gives the rate as a function of (step, scaled base rate) for a run of this length."""
+        return partial(
+            _by_base_lr,
+            partial(
+                cosine_lr,
+                warmup_lr=scale_lr(self.warmup_lr, length.global_batch_size),
+                min_lr=scale_lr(self.min_lr, length.global_batch_size),
+                warmup_steps=round(self.warmup_epochs * length.steps_per_epoch),
+                total_steps=length.num_epochs * length.steps_per_epoch,
+                warmup_prefix=self.warmup_prefix,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class MultistepSchedule:
+    """`multistep_lr` in the units of a recipe: epochs, and rates per 512 images."""
+
+    warmup_epochs: float
+    warmup_lr: float
+    milestone_epochs: Sequence[float]
+    gamma: float
+
+    def bind(self, length: RunLength) -> BoundSchedule:
+        """Gives the rate as a function of (step, scaled base rate) for a run of this length."""
+        milestones = [round(epoch * length.steps_per_epoch) for epoch in self.milestone_epochs]
+        return partial(
+            _by_base_lr,
+            partial(
+                multistep_lr,
+                warmup_lr=scale_lr(self.warmup_lr, length.global_batch_size),
+                warmup_steps=round(self.warmup_epochs * length.steps_per_epoch),
+                milestone_steps=milestones,
+                gamma=self.gamma,
+            ),
+        )
+
+
+def _by_base_lr(schedule: Callable[..., float], step: int, base_lr: float) -> float:
+    return schedule(step, base_lr=base_lr)

@@ -1,0 +1,1 @@
+"""Tasks: heads and losses on labels."""

@@ -1,0 +1,215 @@
+"""The hand-off: a folder that timm, finetune.py and linear_probe.py load.
+
+`config.json` and `model.safetensors` follow timm's own layout, so anyone who has timm can write
+`timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)`. `README.md` is the card.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ssl_swin.encoders.encoder import Encoder, build_encoder
+from ssl_swin.encoders.resize import resize_encoder
+from ssl_swin.errors import UserError
+from ssl_swin.files import make_folder, write_atomically
+from ssl_swin.tasks.classification import Classifier
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+_HEADS = {"swin": "head.fc", "vit": "head"}  # timm's names of a classifier's last layer
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded hand-off."""
+
+    encoder: Encoder
+    mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
+    std: tuple[float, ...]
+
+
+def save_backbone(
+    folder: Path, encoder: Encoder, *, mean: Sequence[float], std: Sequence[float], card: str
+) -> None:
+    """Writes an encoder as a timm model without a head.
+
+    Args:
+        folder: Created if need be; its files are replaced one by one, each atomically.
+        encoder: Its weights and size are written.
+        mean: Normalisation that the encoder was trained with.
+        std: Normalisation that the encoder was trained with.
+        card: Text of the model card, Markdown.
+    """
+    config = _timm_config(encoder, mean, std, num_classes=0)
+    _write(folder, encoder.model.state_dict(), config, card)
+
+
+def save_classifier(
+    folder: Path,
+    classifier: Classifier,
+    *,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    card: str,
+) -> None:
+    """Writes a fine-tuned classifier as a timm model with its head and class names."""
+    prefix = _HEADS[classifier.encoder.family]
+    head = {f"{prefix}.{name}": tensor for name, tensor in classifier.head.state_dict().items()}
+    config = _timm_config(classifier.encoder, mean, std, num_classes=len(classes))
+    config["label_names"] = list(classes)
+    _write(folder, classifier.encoder.model.state_dict() | head, config, card)
+
+
+def load_backbone(
+    path: str | Path,
+    *,
+    img_size_px: int | Sequence[int] | None = None,
+    window_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
+) -> Backbone:
+    """Rebuilds the encoder of a hand-off folder with its weights.
+
+    Args:
+        path: A backbone folder, or a run folder that holds one.
+        img_size_px: Another input size, a side or (height, width); see `resize_encoder`.
+        window_size: Another window in tokens; see `resize_encoder`.
+        drop_path_rate: For the training to come.
+        grad_checkpointing: For the training to come.
+
+    Raises:
+        UserError: If the path holds no backbone, its files do not belong together, or the encoder
+            cannot take the size or window.
+    """
+    folder = find_backbone(path)
+    config = _read_config(folder)
+    encoder = _build_encoder(folder, config, drop_path_rate, grad_checkpointing)
+    _load_weights(encoder, folder / WEIGHTS)
+    if img_size_px is not None or window_size is not None:
+        encoder = resize_encoder(
+            encoder,
+            img_size_px=img_size_px,
+            window_size=window_size,
+            drop_path_rate=drop_path_rate,
+            grad_checkpointing=grad_checkpointing,
+        )
+    preprocessing = config["pretrained_cfg"]
+    return Backbone(encoder, tuple(preprocessing["mean"]), tuple(preprocessing["std"]))
+
+
+def find_backbone(path: str | Path) -> Path:
+    """Resolves a run folder or a backbone folder to the backbone folder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    given = Path(path)
+    if not given.exists():
+        raise UserError(f"backbone={path}: no such folder")
+    for folder in (given, given / "backbone"):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    raise UserError(
+        f"backbone={path} is not a backbone: neither it nor its sub-folder backbone/ holds "
+        f"{CONFIG} and {WEIGHTS}; give the folder of a finished pretraining run, or none"
+    )
+
+
+def check_same_architecture(backbone: Encoder, asked: Encoder) -> None:
+    """Refuses a backbone that is not the architecture that was asked for.
+
+    Raises:
+        UserError: Naming both.
+    """
+    ours, theirs = _describe(backbone), _describe(asked)
+    if ours != theirs:
+        different = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+        raise UserError(
+            "the backbone is of another architecture than the model asked for: "
+            + "; ".join(f"{k} is {ours.get(k)}, asked for {theirs.get(k)}" for k in different)
+            + " (leave the model out to take the backbone's own; img_size_px and window_size "
+            "change its size)"
+        )
+
+
+def _describe(encoder: Encoder) -> dict[str, Any]:
+    return {"architecture": encoder.architecture, **encoder.model_args}
+
+
+def _timm_config(
+    encoder: Encoder, mean: Sequence[float], std: Sequence[float], *, num_classes: int
+) -> dict[str, Any]:
+    return {
+        "architecture": encoder.architecture,
+        "num_classes": num_classes,
+        "num_features": encoder.num_features,
+        "global_pool": "avg",
+        "model_args": encoder.model_args,
+        "pretrained_cfg": {
+            "input_size": [encoder.in_chans, *encoder.img_size_px],
+            "fixed_input_size": True,
+            "mean": list(mean),
+            "std": list(std),
+            "interpolation": "bicubic",
+            "crop_pct": 0.875,  # 224 of 256, the evaluation crop of the Swin recipe
+            "num_classes": num_classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": _HEADS[encoder.family],
+            "custom_load": False,
+        },
+    }
+
+
+def _write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], card: str) -> None:
+    make_folder(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    write_atomically(folder / CARD, card)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / WEIGHTS, weights)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        arguments, preprocessing = config["model_args"], config["pretrained_cfg"]
+        _ = config["architecture"], arguments["img_size"], arguments["patch_size"]
+        _ = preprocessing["mean"], preprocessing["std"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
+    return config
+
+
+def _build_encoder(
+    folder: Path, config: dict[str, Any], drop_path_rate: float, grad_checkpointing: bool
+) -> Encoder:
+    try:
+        return build_encoder(
+            config["architecture"],
+            config["model_args"],
+            drop_path_rate=drop_path_rate,
+            grad_checkpointing=grad_checkpointing,
+        )
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+
+
+def _load_weights(encoder: Encoder, path: Path) -> None:
+    try:
+        state = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    encoder_state = {name: t for name, t in state.items() if not name.startswith("head.")}
+    try:
+        encoder.model.load_state_dict(encoder_state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not fit the {CONFIG} beside it: {str(error)[:400]}"
+        ) from error

@@ -1,0 +1,184 @@
+"""The encoder that the tensors of a file are for."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ssl_swin.encoders.beit import BeitEncoder, beit
+from ssl_swin.encoders.encoder import Encoder, SwinEncoder, swin
+from ssl_swin.encoders.sizes import Size, Window, as_size, stage_window_sizes
+from ssl_swin.errors import UserError
+from ssl_swin.weights.formats.architecture import (
+    Architecture,
+    infer_architecture,
+    stored_pretrained_windows,
+    stored_side_px,
+    stored_windows,
+)
+from ssl_swin.weights.formats.format import FileSettings
+from ssl_swin.weights.formats.known_formats import enumerate_names
+from ssl_swin.weights.formats.official_beit import beit_architecture
+from ssl_swin.weights.formats.report import Entry, LoadReport
+
+_POOL_NORM = "fc_norm."
+
+
+def build_swin(
+    state: Mapping[str, Tensor],
+    settings: FileSettings,
+    img_size_px: int | None,
+    window_size: int | None,
+) -> SwinEncoder:
+    """Builds the encoder that a state dict, by our names, was trained as.
+
+    Args:
+        state: With the tables that the file stored.
+        settings: What the file says.
+        img_size_px: Side of the square image, in case neither tells it.
+        window_size: In tokens, in case neither tells it.
+
+    Raises:
+        UserError: If a size is not told, or what is told does not agree.
+    """
+    architecture = infer_architecture(state)
+    _check_claims(architecture, settings)
+    windows = stored_windows(state, len(architecture.depths))
+    window = window_size or _largest(windows) or settings.window_size
+    if window is None:
+        raise UserError(
+            "nothing in it tells the attention window: give the window_size of its training"
+        )
+    size = _size(state, architecture, settings, img_size_px, window)
+    led_to = stage_window_sizes(
+        size, architecture.patch_size_px, window, num_stages=len(architecture.depths)
+    )
+    if windows is not None and windows != led_to:
+        raise UserError(
+            f"its stages have windows of {_join(windows)} tokens, but {size[0]}x{size[1]} px "
+            f"with a window of {window} leads to {_join(led_to)}: give the image size of its "
+            "training"
+        )
+    trained = None
+    if architecture.version == 2:
+        stored = stored_pretrained_windows(state, len(architecture.depths))
+        trained = _trained_windows(settings.pretrained_window_sizes, led_to) or stored
+    return swin(
+        **architecture._asdict(),
+        img_size_px=size,
+        window_size=window,
+        pretrained_window_sizes=trained,
+    )
+
+
+def build_vit(
+    state: Mapping[str, Tensor],
+    settings: FileSettings,
+    img_size_px: int | None,
+    window_size: int | None,
+) -> BeitEncoder:
+    """Builds the ViT that a state dict, by our names, was pretrained or fine-tuned as.
+
+    Its tables of position biases tell the image size.
+
+    Raises:
+        UserError: If a tensor is missing that tells the architecture, or a window is given.
+    """
+    if window_size is not None:
+        raise UserError(f"window_size={window_size} is for a Swin; this is a ViT")
+    return beit(**beit_architecture({f"encoder.{name}": t for name, t in state.items()}))
+
+
+def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], report: LoadReport) -> LoadReport:
+    """Loads an encoder's tensors, which must be all of them.
+
+    A ViT pretrained without a final norm has one here for its pooled features, which stays fresh.
+
+    Raises:
+        UserError: As `load_into`.
+    """
+    own = encoder.model.state_dict()
+    fresh = {n: t for n, t in own.items() if n.startswith(_POOL_NORM) and n not in state}
+    load_into(encoder.model, {**fresh, **state}, report)
+    reason = "a norm of pooled features, which pretraining has not"
+    return report + LoadReport(missing=tuple(Entry(name, "", reason) for name in fresh))
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Loads tensors that must be exactly those of a module.
+
+    Raises:
+        UserError: Listing by the file's names what is missing, too much, or of another shape.
+    """
+    given_as = {entry.became: entry.name for entry in (*report.matched, *report.renamed)}
+    expected = module.state_dict()
+    problems = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [given_as.get(name, name) for name in state if name not in expected],
+        "of the wrong shape": [
+            f"{given_as.get(name, name)} {tuple(state[name].shape)} "
+            f"instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    if any(problems.values()):
+        listed = (f"{len(n)} {kind}: {enumerate_names(n)}" for kind, n in problems.items() if n)
+        raise UserError(f"the tensors do not add up to the model; {'; '.join(listed)}")
+    module.load_state_dict(dict(state))
+
+
+def _check_claims(architecture: Architecture, settings: FileSettings) -> None:
+    found = architecture._asdict()
+    claimed = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in settings.claims.items()
+    }
+    if any(found[key] != value for key, value in claimed.items()):
+        described = {key: found[key] for key in claimed}
+        raise UserError(
+            f"its configuration describes a Swin of {_describe(claimed)}, its tensors are those "
+            f"of one of {_describe(described)}"
+        )
+
+
+def _describe(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+def _size(
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    settings: FileSettings,
+    img_size_px: int | None,
+    window: int,
+) -> Size:
+    patch_size_px = architecture.patch_size_px
+    told = settings.img_size_px or stored_side_px(state, patch_size_px) or img_size_px
+    if told is None:
+        usual_px = window * patch_size_px * 2 ** (len(architecture.depths) - 1)
+        raise UserError(
+            "nothing in it tells the image size of its training: give img_size_px "
+            f"(--img-size-px; {usual_px} is usual for a window of {window})"
+        )
+    return as_size(told)
+
+
+def _trained_windows(
+    stored: Sequence[int] | None, own: Sequence[Window]
+) -> tuple[Window, ...] | None:
+    """Fills in the stages' own windows where a configuration has 0."""
+    if stored is None:
+        return None
+    if len(stored) != len(own):
+        raise UserError(f"pretrained_window_sizes {tuple(stored)} are not one for each stage")
+    return tuple(trained or window for trained, window in zip(stored, own, strict=True))
+
+
+def _largest(windows: Sequence[Window] | None) -> int | None:
+    if windows is None:
+        return None
+    return max(window if isinstance(window, int) else max(window) for window in windows)
+
+
+def _join(windows: Sequence[Window]) -> str:
+    return ", ".join(map(str, windows))

@@ -1,0 +1,217 @@
+"""Weights of any known format become a backbone."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.resize import resize_encoder
+from ssl_swin.errors import UserError
+from ssl_swin.objectives.simmim import SimMIM
+from ssl_swin.tasks.classification import Classifier
+from ssl_swin.weights.backbone import (
+    Backbone,
+    check_same_architecture,
+    save_backbone,
+    save_classifier,
+)
+from ssl_swin.weights.formats.building import build_swin, build_vit, load_encoder
+from ssl_swin.weights.formats.format import COORDINATES, VITS, FileSettings, kind_of
+from ssl_swin.weights.formats.heads import HEAD, with_classifier, with_simmim
+from ssl_swin.weights.formats.known_formats import format_of
+from ssl_swin.weights.formats.report import LoadReport
+from ssl_swin.weights.formats.simmim_head import PARTS, save_simmim_head
+from ssl_swin.weights.formats.tables import check_tables, is_table
+from ssl_swin.weights.formats.translating import translate
+from ssl_swin.weights.formats.weight_files import read_weights
+
+_ASSUMED_NORMALISATION = "nothing tells the normalisation: ImageNet's mean and std are assumed"
+_ASSUMED_WINDOWS = (
+    "nothing tells the windows that the position biases were trained with: the model's own are "
+    "assumed, which is wrong for a Swin V2 whose window was changed after its pretraining"
+)
+
+
+@dataclass(frozen=True)
+class ImportedBackbone(Backbone):
+    """A backbone from elsewhere, and what its file held beside it.
+
+    Attributes:
+        simmim: The encoder in its SimMIM model, where the file had mask token and pixel head.
+        classifier: The encoder with its head, where the caller asked to keep it.
+    """
+
+    simmim: SimMIM | None = None
+    classifier: Classifier | None = None
+
+
+def import_weights(
+    path: str | os.PathLike[str],
+    *,
+    format_name: str | None = None,
+    img_size_px: int | None = None,
+    window_size: int | None = None,
+    pretrained_window_sizes: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    num_classes: int | None = None,
+    like: Encoder | None = None,
+) -> tuple[ImportedBackbone, LoadReport]:
+    """Loads weights of any format in `ssl_swin.weights.formats.known_formats.FORMATS`.
+
+    Nothing that the file holds is executed. Every tensor is accounted for in the report.
+
+    Args:
+        path: A file of `torch.save` or safetensors, or a folder of timm's or Hugging Face's layout.
+        format_name: A name in `formats.NAMES`; None recognises it.
+        img_size_px: Side of the square image that the model is to take. It is that of the
+            training where the file does not tell it; otherwise the weights are resized to it.
+        window_size: In tokens, where neither weights nor configuration tell it (some Swin V2).
+        pretrained_window_sizes: Of Swin V2, one per stage, where nothing in the file tells it.
+        mean: Normalisation of the training, of pixel values in [0, 1]. None takes the file's, or
+            that of ImageNet for three channels.
+        std: As `mean`.
+        num_classes: Keep the classification head, which must be one of as many classes; None drops
+            it.
+        like: An encoder of the architecture that is expected; None takes any.
+
+    Raises:
+        UserError: Naming the file, if it cannot be read safely, is of no known format or of another
+            than named, holds tensors too many or too few, contradicts itself or the arguments, or
+            does not tell a size that is not given.
+    """
+    file = read_weights(path)
+    with _naming(file.path):
+        source = format_of(file.state, format_name)
+        state, report = translate(file.state, source)
+        parts = _Parts.of(state)
+        settings = _with_given(source.settings(file.config), pretrained_window_sizes, mean, std)
+        build = build_swin if VITS.isdisjoint(source.kinds) else build_vit
+        encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
+        if like is not None:
+            check_same_architecture(encoder, like)
+        report = load_encoder(encoder, parts.encoder, report)
+        check_tables(encoder, parts.tables)
+        report = report.dropping(parts.tables, "rebuilt from the sizes, and found equal")
+        report, simmim = with_simmim(report, encoder, parts.simmim)
+        report, classifier = with_classifier(report, encoder, parts.head, num_classes)
+        means, stds = _normalisation(encoder, settings)
+        report = replace(report, notes=_assumptions(encoder, settings, parts.tables))
+        imported = ImportedBackbone(encoder, means, stds, simmim, classifier)
+        if img_size_px is not None and encoder.img_size_px != (img_size_px, img_size_px):
+            return _resize(imported, report, img_size_px)
+        return imported, report
+
+
+def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
+    """Writes an import as a backbone folder, with its head for SimMIM or classes if it has one."""
+    normalisation = {"mean": imported.mean, "std": imported.std}
+    if imported.classifier is not None:
+        names = [str(number) for number in range(imported.classifier.head.out_features)]
+        save_classifier(folder, imported.classifier, classes=names, card=card, **normalisation)
+    else:
+        save_backbone(folder, imported.encoder, card=card, **normalisation)
+    if imported.simmim is not None:
+        save_simmim_head(folder, imported.simmim)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the name of a file before what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _with_given(
+    settings: FileSettings,
+    pretrained_window_sizes: Sequence[int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> FileSettings:
+    """Puts what the caller says before what the file says."""
+    if (mean is None) != (std is None):
+        raise UserError(f"give mean and std together: got {mean} and {std}")
+    if pretrained_window_sizes is not None:
+        settings = replace(settings, pretrained_window_sizes=tuple(pretrained_window_sizes))
+    if mean is not None and std is not None:
+        settings = replace(settings, mean=tuple(mean), std=tuple(std))
+    return settings
+
+
+def _assumptions(
+    encoder: Encoder, settings: FileSettings, tables: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """Lists what neither the file nor the caller tells."""
+    assumed = [] if settings.mean else [_ASSUMED_NORMALISATION]
+    tells_windows = settings.pretrained_window_sizes or any(COORDINATES in name for name in tables)
+    if kind_of(encoder) == "Swin V2" and not tells_windows:
+        assumed.append(_ASSUMED_WINDOWS)
+    return tuple(assumed)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The tensors of a model by what they are for, under our names."""
+
+    encoder: dict[str, Tensor]
+    tables: dict[str, Tensor]
+    simmim: dict[str, Tensor]
+    head: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> "_Parts":
+        tables = {name for name in state if is_table(name)}
+        simmim = {name for name in state if name in PARTS}
+        head = {name for name in state if name.startswith(HEAD)}
+        encoder = state.keys() - tables - simmim - head
+        return cls(
+            *(
+                {n: t for n, t in state.items() if n in part}
+                for part in (encoder, tables, simmim, head)
+            )
+        )
+
+
+def _normalisation(
+    encoder: Encoder, settings: FileSettings
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    known = (settings.mean or (), settings.std or ())
+    if encoder.in_chans == 3 and not any(known):
+        known = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if {len(values) for values in known} != {encoder.in_chans}:
+        raise UserError(
+            f"the model has {encoder.in_chans} channels: give a mean and a std for each, those "
+            "that it was trained with"
+        )
+    return known
+
+
+def _resize(
+    imported: ImportedBackbone, report: LoadReport, img_size_px: int
+) -> tuple[ImportedBackbone, LoadReport]:
+    """Fits the imported model to another image size."""
+    old = imported.encoder
+    encoder = resize_encoder(old, img_size_px=img_size_px)
+    before, after = old.model.state_dict(), encoder.model.state_dict()
+    changed = {name for name in after if after[name].shape != before[name].shape}
+    reason = f"position biases for {img_size_px} px, as the original resizes them"
+    resized = tuple(
+        entry._replace(reason=reason)
+        for entry in (*report.matched, *report.renamed)
+        if entry.became in changed
+    )
+    taken = report.dropping({name: after[name] for name in changed}, "")
+    report = replace(taken, dropped=report.dropped, resized=report.resized + resized)
+    simmim, classifier = imported.simmim, imported.classifier
+    if simmim is not None:
+        simmim.encoder = encoder
+    if classifier is not None:
+        classifier.encoder = encoder
+    return replace(imported, encoder=encoder), report

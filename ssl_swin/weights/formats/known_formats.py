@@ -1,0 +1,94 @@
+"""The table of checkpoint formats, and which of them a file is."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
+from ssl_swin.weights.formats.detectron2 import DETECTRON2
+from ssl_swin.weights.formats.format import Format, kind_of
+from ssl_swin.weights.formats.huggingface import HUGGINGFACE, HUGGINGFACE_V2
+from ssl_swin.weights.formats.official_format import SIMMIM, SWIN
+from ssl_swin.weights.formats.official_vit_format import SIMMIM_FINETUNED_VIT, SIMMIM_VIT, TIMM_VIT
+from ssl_swin.weights.formats.openmmlab import OPENMMLAB
+from ssl_swin.weights.formats.timm_format import TIMM
+from ssl_swin.weights.formats.torchvision_format import TORCHVISION, TORCHVISION_V2
+
+# The first that recognises a file counts.
+FORMATS: tuple[Format, ...] = (
+    SIMMIM,
+    SIMMIM_VIT,
+    SIMMIM_FINETUNED_VIT,
+    SWIN,
+    TIMM,
+    TIMM_VIT,
+    HUGGINGFACE,
+    HUGGINGFACE_V2,
+    TORCHVISION,
+    TORCHVISION_V2,
+    OPENMMLAB,
+    DETECTRON2,
+)
+NAMES = tuple(dict.fromkeys(each.name for each in FORMATS))
+_MAX_NAMES_SHOWN = 4
+
+
+def recognise(state: Mapping[str, Tensor]) -> Format | None:
+    """Tells a format by the names of its tensors; None if it is none of them."""
+    names = "\n".join(state)
+    for known in FORMATS:
+        if all(re.search(part, names, re.MULTILINE) for part in known.recognised_by):
+            return known
+    return None
+
+
+def format_of(state: Mapping[str, Tensor], name: str | None) -> Format:
+    """Gives the format of a file.
+
+    Args:
+        state: Its tensors.
+        name: What the user says that it is; None recognises it.
+
+    Raises:
+        UserError: If it is of no known format, or of another than the user says.
+    """
+    known = recognise(state)
+    if name is not None:
+        _check_name(name)
+    if known is None:
+        raise UserError(
+            f"not a Swin in any of the formats {', '.join(NAMES)}: "
+            f"its tensors are {enumerate_names(list(state))}"
+        )
+    if name is not None and known.name != name:
+        raise UserError(f"not of the format {name!r}: its names are those of {known.title}")
+    return known
+
+
+def format_for(name: str, encoder: Encoder) -> Format:
+    """Gives the format of that name for an encoder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    _check_name(name)
+    kind = kind_of(encoder)
+    of_name = [known for known in FORMATS if known.name == name]
+    for known in of_name:
+        if kind in known.kinds:
+            return known
+    kinds = ", ".join(kind for known in of_name for kind in known.kinds)
+    raise UserError(f"a {kind} cannot be written as {name!r}, which is for {kinds}")
+
+
+def enumerate_names(names: Sequence[str]) -> str:
+    """Lists the first few names."""
+    shown, rest = names[:_MAX_NAMES_SHOWN], len(names) - _MAX_NAMES_SHOWN
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise UserError(f"there is no format {name!r}; there are {', '.join(NAMES)}")

@@ -1,0 +1,84 @@
+"""timm's pretrained models as backbones: where their weights are, and their form here."""
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import get_pretrained_cfg, is_model
+
+from ssl_swin.encoders.from_timm import encoder_of
+from ssl_swin.errors import UserError
+from ssl_swin.weights.backbone import CONFIG, WEIGHTS, save_backbone
+
+SUPPORTED = ("swin_*_patch4_window*", "swinv2_*_window*", "beit_*", "beitv2_*")  # of timm's names
+
+
+def is_timm_name(name: str) -> bool:
+    """Says whether timm has this architecture, with or without a tag behind a dot."""
+    known: bool = is_model(name.partition(".")[0])
+    return known
+
+
+def supported_names() -> list[str]:
+    """Lists the architectures of timm that can be backbones."""
+    names: list[str] = timm.list_models(list(SUPPORTED))
+    return names
+
+
+def timm_repository(name: str) -> str:
+    """Finds the hub's repository of a timm model's pretrained weights.
+
+    Args:
+        name: Architecture, such as swin_tiny_patch4_window7_224, for the weights that timm prefers;
+            or with a tag, such as swin_tiny_patch4_window7_224.ms_in22k.
+
+    Raises:
+        UserError: If timm has no such model or weights, or the model cannot be a backbone here.
+    """
+    architecture = name.partition(".")[0]
+    if not is_timm_name(name):
+        raise UserError(f"timm has no model {architecture}; {_supported()}")
+    _check_supported(architecture)
+    try:
+        source: Any = get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        tagged = ", ".join(timm.list_pretrained(f"{architecture}.*"))
+        raise UserError(f"timm has no weights {name}; it has: {tagged or 'none'}") from error
+    return str(source.hf_hub_id)
+
+
+def convert_timm(folder: Path, target: Path) -> None:
+    """Rewrites a folder in timm's layout to one that `load_backbone` reads, without the head.
+
+    timm's own configurations leave the sizes of an architecture to its code; ours state them.
+
+    Args:
+        folder: Holds config.json, which names the architecture, and model.safetensors.
+        target: Created.
+
+    Raises:
+        UserError: If the architecture is not supported, or the two files do not fit together.
+    """
+    architecture = str(json.loads((folder / CONFIG).read_text())["architecture"])
+    _check_supported(architecture)
+    try:
+        model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
+    except (RuntimeError, TypeError, ValueError, LookupError, SafetensorError) as error:
+        problem = " ".join(str(error).split())[:400]
+        raise UserError(f"{folder / WEIGHTS} does not fit the {CONFIG}: {problem}") from error
+    source = model.pretrained_cfg
+    weights = f"{architecture}.{source['tag']}" if source.get("tag") else architecture
+    card = f"# {weights}\n\nThe weights of timm's {weights}, without its head.\n"
+    save_backbone(target, encoder_of(model), mean=source["mean"], std=source["std"], card=card)
+
+
+def _check_supported(architecture: str) -> None:
+    if not any(fnmatch(architecture, pattern) for pattern in SUPPORTED):
+        raise UserError(f"{architecture} of timm cannot be a backbone here; {_supported()}")
+
+
+def _supported() -> str:
+    return f"supported: {', '.join(supported_names())}"

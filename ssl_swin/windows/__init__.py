@@ -1,5 +1,0 @@
-"""Swin blocks on tokens grouped by window: every token, or the visible ones alone (L1).
-
-`layout` says where tokens sit, `dense` and `packing` make layouts, `blocks` computes with timm's
-own modules, whose parameters keep their names.
-"""

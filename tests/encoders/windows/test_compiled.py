@@ -1,0 +1,84 @@
+"""What `compile=true` promises, with graphs captured and differentiated but not turned into C++."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from ssl_swin.encoders.windows.blocks import compiled_block
+from ssl_swin.masking import random_mask
+from ssl_swin.objectives.simmim import SimMIM
+from ssl_swin.objectives.simmim_sparse import SparseSimMIM
+
+SIZES = {"img_size_px": 128, "depths": (3, 2), "num_heads": (1, 2), "drop_path_rate": 0.2}
+both_versions = pytest.mark.parametrize("version", [1, 2])
+both_objectives = pytest.mark.parametrize(
+    "objective", [SimMIM, partial(SparseSimMIM, decoder_depth=1)], ids=["dense", "sparse"]
+)
+
+
+@pytest.fixture(autouse=True)
+def captured_graphs(monkeypatch):
+    """Compiles anew in each test, without a C++ compiler."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    compiled_block.cache_clear()
+    counters.clear()
+    yield
+    compiled_block.cache_clear()
+    torch._dynamo.reset()
+
+
+def batch_for(model, seed):
+    rows, columns = (side_px // model.encoder.stride for side_px in model.encoder.img_size_px)
+    mask = random_mask((rows, columns), 0.6, np.random.default_rng(seed), batch_size=2)
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(seed))
+    return images, mask
+
+
+def trained_once(model, seed=0):
+    torch.manual_seed(seed)
+    loss = model(*batch_for(model, seed)).loss
+    loss.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return loss.detach(), gradients
+
+
+@pytest.mark.slow
+@both_versions
+@both_objectives
+def test_compile_blocks__changes_neither_results_nor_names(tiny_encoder, version, objective):
+    torch.manual_seed(0)
+    model = objective(tiny_encoder(version=version, **SIZES)).train()
+    names = list(model.state_dict())
+    loss, gradients = trained_once(model)
+
+    model.encoder.compile_blocks()
+    compiled_loss, compiled_gradients = trained_once(model)
+
+    assert list(model.state_dict()) == names
+    assert counters["stats"]["unique_graphs"] > 0
+    torch.testing.assert_close(compiled_loss, loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@both_objectives
+def test_compile_blocks__one_graph_for_all_blocks_and_steps_of_a_shape(tiny_encoder, objective):
+    model = objective(tiny_encoder(**SIZES)).train()
+    model.encoder.compile_blocks()
+    trained_once(model)
+    # Two stages, shifted and not. A first dense block may get its first path dropped at a rate of
+    # 0: no draw, and so a graph of its own.
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs <= 5
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for seed in range(1, 6):
+            trained_once(model, seed)
+    assert counters["stats"]["unique_graphs"] == graphs
+    windows = model.encoder.windows
+    packings = [windows.pack(batch_for(model, seed)[1]) for seed in range(6)]
+    assert len({packing.num_bins for packing in packings}) > 1  # and yet no graph for each

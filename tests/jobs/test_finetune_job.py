@@ -1,0 +1,183 @@
+"""The settings of conf/finetune.yaml that change sizes, labels and what is kept, in whole runs."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+from PIL import Image
+from safetensors.torch import load_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
+from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
+from torchvision.transforms.v2 import functional as TF
+
+from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.encoders.resize import resize_encoder
+from ssl_swin.errors import UserError
+from ssl_swin.launch.build import build_encoder
+from ssl_swin.launch.resolvers import register_resolvers
+from ssl_swin.launch.script import run_job
+from ssl_swin.weights.backbone import load_backbone, save_backbone
+
+ROOT = Path(__file__).parents[2]
+COLOURS = {"gray": (120, 120, 120), "pink": (135, 120, 120)}
+BRIEF = (
+    "backbone=mine",
+    "data=folder",
+    "data.root=photos",
+    "logger=csv",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+    "batch_size=4",
+    "num_workers=0",
+    "optim.base_lr=0.1",
+    "schedule.warmup_epochs=0",
+    "run_dir=run",
+)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_encoder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A backbone for 64 px, and 12 training and 7 validation pictures of two classes."""
+    monkeypatch.chdir(tmp_path)
+    save_backbone(Path("mine"), tiny_encoder(), mean=[0.5] * 3, std=[0.5] * 3, card="")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 7)):
+        for number in range(count):
+            name, colour = list(COLOURS.items())[number % 2]
+            path = Path("photos") / split / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = generator.normal(colour, 60, (70, 90, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def composed(job: str, *overrides: str) -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(job, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            cfg.pop("hydra")
+    return cfg
+
+
+def run(*overrides: str) -> None:
+    run_job("finetune", composed("finetune", *BRIEF, *overrides))
+
+
+def last_row() -> dict[str, str]:
+    with Path("run/metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def by_hand(size_px: int) -> dict[str, float]:
+    """The handed-over classifier, taken to a size and shown every validation picture."""
+    encoder = resize_encoder(load_backbone("run/classifier").encoder, img_size_px=size_px).eval()
+    weights = load_file("run/classifier/model.safetensors")
+    mean, std = (torch.tensor(m)[:, None, None] for m in (IMAGENET_MEAN, IMAGENET_STD))
+    view, losses, right = CentreCropView((size_px, size_px)), [], []
+    for path in sorted(Path("photos/val").rglob("*.png")):
+        pixels = view(TF.pil_to_tensor(Image.open(path)), np.random.default_rng(0))
+        with torch.no_grad():
+            features = encoder(((pixels / 255 - mean) / std)[None]).mean(dim=(2, 3))[0]
+        scores = weights["head.fc.weight"] @ features + weights["head.fc.bias"]
+        label = list(COLOURS).index(path.parent.name)
+        losses.append(-scores.log_softmax(0)[label].item())
+        right.append(scores.argmax().item() == label)
+    return {"val/loss": np.mean(losses), "val/top1": np.mean(right)}
+
+
+def check(suffix: str, size_px: int) -> None:
+    row = last_row()
+    for name, value in by_hand(size_px).items():
+        assert float(row[name + suffix]) == pytest.approx(value, rel=1e-4), name
+
+
+def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
+    run("img_size_px=96", "test_img_size_px=[64,128]")
+    arguments = json.loads(Path("run/classifier/config.json").read_text())["model_args"]
+    assert (arguments["img_size"], arguments["window_size"]) == ([96, 96], 6)
+    row = last_row()
+    printed = capsys.readouterr().out
+    assert f"{float(row['val/top1']):.4f} on val at 96 px, " in printed
+    assert f"{float(row['val/top1_at_64x128px']):.4f} on val at 64x128 px" in printed
+    check("", 96)
+
+
+def test_finetune__measures_its_result_at_a_second_size(workplace):
+    run("test_img_size_px=96")
+    check("", 64)
+    check("_at_96px", 96)
+    assert last_row()["val/loss"] != last_row()["val/loss_at_96px"]
+    config = json.loads(Path("run/classifier/config.json").read_text())
+    assert config["model_args"]["img_size"] == [64, 64]
+
+
+def test_finetune__on_few_labels_with_averaged_weights(workplace, capsys):
+    run("labels.per_class=4", "ema_decay=0.5")
+    assert "labels: 8 of 12 training images" in capsys.readouterr().out
+    last = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 4  # two epochs of 8 images
+    best = torch.load("run/checkpoints/best.ckpt", weights_only=True)
+    handed_over = load_file("run/classifier/model.safetensors")
+    name = "layers.0.blocks.0.mlp.fc1.weight"
+    assert handed_over[name].equal(best["state_dict"][f"model.encoder.model.{name}"])
+    assert not handed_over[name].equal(best["current_model_state"][f"model.encoder.model.{name}"])
+    check("", 64)
+
+
+NANO = ("model=swin_nano", "model.embed_dim=8", "model.depths=[1,1,1]", "model.num_heads=[1,1,2]")
+
+
+@pytest.mark.parametrize("job", ["finetune", "linear_probe"])
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((), ((96, 96), 6)),
+        (("img_size_px=128",), ((128, 128), 8)),
+        (("img_size_px=[96,192]", "window_size=3"), ((96, 192), 3)),
+    ],
+)
+def test_build_encoder__at_a_size(tmp_path, monkeypatch, job, sizes, expected):
+    """Of random weights, of a backbone, and of one that must be the model that is named."""
+    monkeypatch.chdir(tmp_path)
+    data = ("data=folder", "data.root=photos", "name=x")
+    pretrained = build_encoder(composed(job, "backbone=none", *NANO, *data))
+    save_backbone(Path("mine"), pretrained, mean=[0.5] * 3, std=[0.5] * 3, card="")
+    random = build_encoder(composed(job, "backbone=none", *NANO, *data, *sizes))
+    loaded = build_encoder(composed(job, "backbone=mine", *data, *sizes))
+    checked = build_encoder(composed(job, "backbone=mine", *NANO, *data, *sizes))
+    for encoder in (random, loaded, checked):
+        assert (encoder.img_size_px, encoder.model_args["window_size"]) == expected
+    weights, handed_over = loaded.model.state_dict(), pretrained.model.state_dict()
+    assert weights["patch_embed.proj.weight"].equal(handed_over["patch_embed.proj.weight"])
+    with pytest.raises(UserError, match=r"img_size is .* asked for .*img_size_px and window_size"):
+        build_encoder(composed(job, "backbone=mine", *NANO, "model.img_size_px=192", *data))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("img_size_px=80", "no window suits an image of 80 x 80 px"),
+        ("img_size_px=large", "img_size_px must be a number, got 'large'"),
+        ("window_size=5", "windows of 5 tokens"),
+        ("test_img_size_px=80", "no window suits an image of 80 x 80 px"),
+        ("labels.ratio=1.5", "labels.ratio must lie in (0, 1]"),
+        ("labels.ratio=few", "labels.ratio must be a number, got 'few'"),
+        ("labels.per_class=9", "has 6 training images, fewer than the 9"),
+        ("ema_decay=1.0", "ema_decay must lie in (0, 1)"),
+    ],
+)
+def test_finetune__refuses_before_it_starts(workplace, capsys, override, message):
+    with pytest.raises(SystemExit) as stop:
+        run(override)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("run").exists()

@@ -1,0 +1,122 @@
+"""Every configuration composes, and what it composes can be built."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_swin.launch.resolvers import register_resolvers
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = ("model", "objective", "data", "optim", "schedule", "callbacks", "logger")
+
+
+@pytest.fixture(autouse=True)
+def hydra_here() -> Iterator[None]:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(job: str, *overrides: str) -> DictConfig:
+    cfg = compose(job, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+def resolved(cfg: DictConfig) -> dict:
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+FOR_FINETUNING = ("finetune", "adamw_layer_decay", "from_backbone")  # composed below
+PRETRAINING = [(g, o) for g in GROUPS for o in options(g) if o not in FOR_FINETUNING]
+
+
+@pytest.mark.parametrize(("group", "option"), PRETRAINING)
+def test_pretrain__composes_with_every_option(group: str, option: str) -> None:
+    root = ["data.root=somewhere"] if option in ("shards", "folder", "remote") else []
+    assert resolved(composed("pretrain", f"{group}={option}", *root))
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_experiment__composes_in_its_job(option: str) -> None:
+    job = option.partition("_")[0]
+    needed = [] if job == "pretrain" else ["backbone=none"]
+    cfg = composed(job, f"experiment={option}", "data=shards", "data.root=somewhere", *needed)
+    assert resolved(cfg)["data"]["root"] == "somewhere"
+
+
+@pytest.mark.parametrize("job", ["finetune", "linear_probe"])
+@pytest.mark.parametrize("data", options("data"))
+def test_downstream__composes_with_every_data_set(job: str, data: str) -> None:
+    cfg = composed(job, f"data={data}", "data.root=somewhere", "backbone=runs/pretrain/x/backbone")
+    assert resolved(cfg)["run_dir"] == f"runs/{job}/x_{data}"
+
+
+OFFICIAL_STRIDE_PX = 32
+
+
+@pytest.mark.parametrize(
+    "model", [m for m in options("model") if m not in ("from_backbone", "vit_b")]
+)
+def test_model__builds_and_says_its_size(model: str) -> None:
+    cfg = composed("pretrain", f"model={model}", "model.embed_dim=32", "model.depths=[1,1,1,1]")
+    if model == "swin_nano":
+        cfg = composed("pretrain")
+    else:
+        cfg.model.num_heads = [1, 1, 1, 1]  # thin, so that the large ones build in a moment
+    encoder = instantiate(cfg.model)
+    assert cfg.objective.mask_unit_px == encoder.stride
+    assert encoder.stride == (16 if model == "swin_nano" else OFFICIAL_STRIDE_PX)
+
+
+def test_model__vit_has_units_of_two_patches() -> None:
+    changes = ("model.embed_dim=32", "model.depth=2", "model.num_heads=1")
+    cfg = composed("pretrain", "model=vit_b", *changes)
+    assert (cfg.objective.mask_unit_px, instantiate(cfg.model).stride) == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("model", "million"),
+    [
+        ("swin_t", 27.51),
+        ("swin_s", 48.82),
+        ("swin_b", 86.73),
+        ("swinv2_s", 48.96),
+        ("vit_b", 85.67),
+    ],
+)
+def test_model__has_the_official_number_of_parameters(model: str, million: float) -> None:
+    """Swin-B: 86.725 M, and SwinV2-S: 48.96 M, are recipe facts; T and S follow timm's."""
+    with torch.device("meta"):
+        encoder = instantiate(composed("pretrain", f"model={model}").model)
+    count = sum(p.numel() for p in encoder.parameters()) / 1e6
+    assert count == pytest.approx(million, abs=0.005)
+
+
+def test_pretrain__paper_recipe_without_a_budget() -> None:
+    """The 100-epoch recipe: batch 2048 at lr 2e-4 per 512, warm-up 10 epochs, clip 5, wd 0.05."""
+    cfg = composed("pretrain", "model=swin_b", "data=imagenet22k")
+    assert (cfg.optim.base_lr, cfg.optim.weight_decay, cfg.batch_size) == (2e-4, 0.05, 128)
+    assert (cfg.schedule.warmup_epochs, cfg.schedule.warmup_lr) == (10, 1e-6)
+    assert (cfg.trainer.max_epochs, cfg.trainer.gradient_clip_val) == (100, 5.0)
+    assert (cfg.objective.mask_ratio, cfg.objective.mask_unit_px) == (0.6, 32)
+    assert (cfg.model.img_size_px, cfg.model.window_size) == (192, 6)
+
+
+def test_struct__a_misspelt_key_is_refused() -> None:
+    with pytest.raises(ConfigCompositionException, match=r"optim\.lr"):
+        composed("pretrain", "optim.lr=3")

@@ -1,0 +1,380 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_swin.errors import UserError
+from ssl_swin.probing import fitting, heads, knn
+from ssl_swin.probing.features import Features, Tap
+from ssl_swin.probing.fitting import fit_linear_heads
+from ssl_swin.probing.grids import knn_grid, linear_grid
+from ssl_swin.probing.heads import LinearHeads, head_accuracies, head_predictions
+from ssl_swin.probing.knn import knn_predict, knn_predict_each
+from ssl_swin.probing.lars import LARS
+from ssl_swin.probing.scoring import accuracy
+
+RECIPE: dict[str, Any] = {
+    "optimizer": "sgd",
+    "batch_size": 64,
+    "epochs": 10,
+    "warmup_epochs": 1,
+    "weight_decay": 0.0,
+    "momentum": 0.9,
+    "seed": 0,
+}
+
+
+def clusters(num_samples: int, seed: int) -> Features:
+    """Three well separated clusters in 8 dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_samples) % 3
+    centres = 4 * torch.eye(3, 8)
+    return Features(centres[labels] + torch.randn(num_samples, 8, generator=generator), labels)
+
+
+def fit(train: Features, **changes: Any) -> LinearHeads:
+    settings = {**RECIPE, "num_classes": 3, "base_lrs": [1.0], "device": "cpu"}
+    return fit_linear_heads(train, **(settings | changes))
+
+
+# linear heads
+
+
+def test_linear_heads__are_the_mae_head_several_times():
+    probe = LinearHeads(2000, 10, 3, generator=torch.Generator().manual_seed(0))
+    assert [tuple(value.shape) for value in probe.parameters()] == 3 * [(10, 2000)] + 3 * [(10,)]
+    assert (probe.norm.eps, probe.norm.affine) == (1e-6, False)
+    for weight, bias in zip(probe.weights, probe.biases, strict=True):
+        assert weight.std().item() == pytest.approx(0.01, rel=0.02)
+        assert weight.mean().item() == pytest.approx(0, abs=3e-4)
+        assert torch.equal(weight, probe.weights[0])
+        assert bias.abs().max() == 0
+
+
+def test_linear_heads__leave_the_global_generator_alone():
+    state = torch.get_rng_state()
+    LinearHeads(8, 3, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_linear_heads__scores_by_hand():
+    probe = LinearHeads(2, 3, 2, generator=torch.Generator()).eval()
+    probe.norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
+    probe.norm.running_var.copy_(torch.tensor([4.0, 16.0]) - 1e-6)
+    with torch.no_grad():
+        for index, scale in enumerate((1.0, 10.0)):
+            probe.weights[index].copy_(scale * torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+            probe.biases[index].fill_(index)
+    scores = probe(torch.tensor([[3.0, 10.0]]))  # normalised: (1, 2)
+    expected = torch.tensor([[[1.0, 2.0, 3.0], [11.0, 21.0, 31.0]]])
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(probe.head(1)(torch.tensor([[3.0, 10.0]])), expected[:, 1:])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_fit_linear_heads__each_equals_itself_trained_alone(optimizer):
+    train = clusters(70, seed=0)
+    rates = [0.01, 1.0, 30.0]
+    options = {"optimizer": optimizer, "batch_size": 16, "epochs": 4, "weight_decay": 1e-3}
+    together = fit(train, base_lrs=rates, **options)
+    for index, rate in enumerate(rates):
+        alone = fit(train, base_lrs=[rate], **options)
+        torch.testing.assert_close(together.weights[index], alone.weights[0])
+        torch.testing.assert_close(together.biases[index], alone.biases[0])
+    assert not torch.allclose(together.weights[0], together.weights[2])
+
+
+def test_fit_linear_heads__one_that_diverges_leaves_the_others_alone():
+    train = clusters(70, seed=0)
+    together = fit(train, base_lrs=[1.0, math.inf])
+    torch.testing.assert_close(together.weights[0], fit(train).weights[0])
+    assert not together.weights[1].isfinite().all()
+    right, wrong = head_accuracies(together, train, "cpu")
+    assert right > 95 and wrong == 0
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"optimizer": "sgd", "base_lrs": [1.0]},
+        # a step moves the weight by a thousandth of its norm times the rate: it takes many
+        {"optimizer": "lars", "base_lrs": [16.0], "epochs": 100},
+    ],
+)
+def test_fit_linear_heads__separates_what_is_separable(recipe):
+    probe = fit(clusters(300, seed=0), **recipe)
+    assert not probe.training
+    assert head_accuracies(probe, clusters(300, seed=1), "cpu")[0] > 95
+
+
+def test_fit_linear_heads__is_at_chance_on_shuffled_labels():
+    features, labels = clusters(3900, seed=0)
+    labels = labels[torch.randperm(3900, generator=torch.Generator().manual_seed(0))]
+    losses = []
+    probe = fit(
+        Features(features[:3000], labels[:3000]),
+        base_lrs=[0.1],
+        on_epoch_end=lambda _, by_head: losses.append(by_head[0]),
+    )
+    # 900 draws at a chance of a third: a standard deviation of 1.6 percent points
+    held_out = Features(features[3000:], labels[3000:])
+    assert head_accuracies(probe, held_out, "cpu")[0] == pytest.approx(100 / 3, abs=4)
+    assert losses[-1] == pytest.approx(math.log(3), abs=0.01)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_fit_linear_heads__one_step_at_a_time_by_brute_force(optimizer):
+    train = clusters(5, seed=0)
+    options = {"optimizer": optimizer, "weight_decay": 0.1, "base_lrs": [16.0]}
+    probe = fit(train, batch_size=2, epochs=3, **options)
+
+    # batches of 2 and 2, the fifth sample dropped: 2 steps per epoch, 6 in all, and a peak rate of
+    # 16 * 2 / 256 after one epoch of warm-up
+    slow = nn.Sequential(nn.BatchNorm1d(8, affine=False, eps=1e-6), nn.Linear(8, 3))
+    generator = torch.Generator().manual_seed(0)
+    nn.init.trunc_normal_(slow[1].weight, std=0.01, generator=generator)
+    nn.init.zeros_(slow[1].bias)
+    updates = {
+        "sgd": torch.optim.SGD(slow.parameters(), lr=0.0, momentum=0.9, weight_decay=0.1),
+        "lars": LARS(slow.parameters(), lr=0.0, momentum=0.9, weight_decay=0.1),
+    }[optimizer]
+    factors = [0, 1 / 2, 1, 0.5 + math.sqrt(2) / 4, 1 / 2, 0.5 - math.sqrt(2) / 4]
+    generator.manual_seed(0)
+    for epoch in range(3):
+        order = torch.randperm(5, generator=generator)
+        for half in range(2):
+            updates.param_groups[0]["lr"] = 0.125 * factors[2 * epoch + half]
+            batch = order[2 * half : 2 * half + 2]
+            loss = nn.functional.cross_entropy(slow(train.features[batch]), train.labels[batch])
+            updates.zero_grad()
+            loss.backward()
+            updates.step()
+    torch.testing.assert_close(probe.weights[0], slow[1].weight)
+    torch.testing.assert_close(probe.biases[0], slow[1].bias)
+    torch.testing.assert_close(probe.norm.running_mean, slow[0].running_mean)
+    torch.testing.assert_close(probe.norm.running_var, slow[0].running_var)
+
+
+def test_fit_linear_heads__a_single_partial_batch_is_used():
+    probe = fit(clusters(30, seed=0), batch_size=64, epochs=40, base_lrs=[16.0])
+    assert head_accuracies(probe, clusters(90, seed=1), "cpu")[0] > 90
+
+
+def test_fit_linear_heads__same_seed_same_weights():
+    train = clusters(50, seed=0)
+    first, again, other = fit(train, seed=3), fit(train, seed=3), fit(train, seed=4)
+    assert torch.equal(first.weights[0], again.weights[0])
+    assert not torch.equal(first.weights[0], other.weights[0])
+
+
+def test_fit_linear_heads__float16_features_are_trained_on_as_float32():
+    train = clusters(70, seed=0)
+    halved = Features(train.features.half(), train.labels)
+    as_floats = Features(train.features.half().float(), train.labels)
+    assert torch.equal(fit(halved).weights[0], fit(as_floats).weights[0])
+
+
+def test_fit_linear_heads__reports_the_mean_loss_of_every_epoch():
+    reports: list[tuple[int, list[float]]] = []
+    fit(
+        clusters(300, seed=0),
+        epochs=4,
+        base_lrs=[1.0, 1e-9],
+        on_epoch_end=lambda epoch, losses: reports.append((epoch, losses)),
+    )
+    assert [epoch for epoch, _ in reports] == [1, 2, 3, 4]
+    (first, still), (last, unmoved) = reports[0][1], reports[-1][1]
+    assert 0 < last < first < math.log(3) + 0.1
+    assert still == pytest.approx(unmoved, rel=0.01) == pytest.approx(math.log(3), rel=0.05)
+
+
+def test_fit_linear_heads__no_warmup():
+    probe = fit(clusters(300, seed=0), warmup_epochs=0)
+    assert head_accuracies(probe, clusters(90, seed=1), "cpu")[0] > 95
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 1}, "2 samples per step or more: batch_size is 1"),
+        ({"warmup_epochs": 10}, r"warmup_epochs must lie in \[0, 10\), the epochs; got 10"),
+        ({"warmup_epochs": -1}, "got -1"),
+        ({"epochs": 0, "warmup_epochs": 0}, r"\[0, 0\)"),
+        ({"optimizer": "adam"}, "unknown probe optimizer 'adam': use 'sgd' or 'lars'"),
+        ({"num_classes": 2}, "label 2 is not a class: num_classes is 2"),
+        ({"base_lrs": []}, r"base_lrs must be one rate above 0 or more, got \[\]"),
+        ({"base_lrs": [0.1, 0.0]}, r"got \[0.1, 0.0\]"),
+    ],
+)
+def test_fit_linear_heads__errors(changes, message):
+    with pytest.raises(UserError, match=message):
+        fit(clusters(12, seed=0), **changes)
+
+
+def test_fit_linear_heads__one_sample():
+    with pytest.raises(UserError, match="there are 1 samples to train on"):
+        fit(clusters(1, seed=0))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("share", [0.0, fitting.RESIDENT_SHARE])
+def test_fit_linear_heads__on_a_gpu_equals_the_cpu_wherever_the_features_lie(monkeypatch, share):
+    monkeypatch.setattr(fitting, "RESIDENT_SHARE", share)
+    train = clusters(300, seed=0)
+    on_cpu = fit(train, base_lrs=[0.1, 1.0])
+    on_gpu = fit(train, base_lrs=[0.1, 1.0], device="cuda").cpu()
+    for ours, theirs in zip(on_gpu.parameters(), on_cpu.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk_scores", [2**26, 50, 1])
+def test_head_accuracies__against_whole_scores(monkeypatch, chunk_scores):
+    monkeypatch.setattr(heads, "CHUNK_SCORES", chunk_scores)
+    probe = fit(clusters(60, seed=0), base_lrs=[0.001, 0.01, 1.0])
+    test = clusters(31, seed=1)
+    scores = probe(test.features)
+    expected = [accuracy(scores[:, index], test.labels) for index in range(3)]
+    assert head_accuracies(probe, test, "cpu") == pytest.approx(expected)
+    assert len(set(expected)) > 1
+    predicted = head_predictions(probe.head(2), test.features, "cpu")
+    assert predicted.tolist() == scores[:, 2].argmax(dim=1).tolist()
+
+
+# grids
+
+
+def taps_of(seed: int) -> dict[Tap, Features]:
+    """One tap of noise, one of clusters."""
+    good = clusters(90, seed)
+    noise = torch.randn(90, 4, generator=torch.Generator().manual_seed(seed))
+    return {Tap(1, "mean"): Features(noise, good.labels), Tap(2, "max"): good}
+
+
+def test_linear_grid__keeps_the_head_that_is_best_on_val():
+    train, val = taps_of(0), taps_of(1)
+    rates = [1e-4, 1.0]
+    grid, head = linear_grid(
+        train, val, num_classes=3, base_lrs=rates, device="cpu", **RECIPE | {"batch_size": 16}
+    )
+    assert list(grid.top1_percent) == list(train)
+    assert grid.settings == rates
+    assert grid.best.tap == Tap(2, "max")
+    assert head_accuracies(head, val[grid.best.tap], "cpu") == [grid.best.top1_percent]
+    assert grid.best.top1_percent > 95 > 60 > max(grid.top1_percent[Tap(1, "mean")].values())
+
+
+def test_knn_grid__judges_every_tap_with_every_k():
+    train, val = taps_of(0), taps_of(1)
+    grid = knn_grid(train, val, num_classes=3, ks=[1, 5], temperature=0.1, device="cpu")
+    for tap, row in grid.top1_percent.items():
+        for k, top1 in row.items():
+            scores = knn_predict(
+                train[tap], val[tap].features, k=int(k), temperature=0.1, num_classes=3
+            )
+            assert top1 == accuracy(scores, val[tap].labels)
+    assert grid.best.tap == Tap(2, "max")
+
+
+# kNN
+
+
+def test_knn_predict__temperature_weights_by_hand():
+    # at an angle of 0, 60 and 90 degrees to the query, so similarities 1, 1/2 and 0
+    bank = torch.tensor([[3.0, 0.0], [0.5, math.sqrt(0.75)], [0.0, 2.0]])
+    train = Features(bank, torch.tensor([0, 1, 1]))
+    query = torch.tensor([[5.0, 0.0]])
+
+    weights = [math.exp(1 / 0.5), math.exp(0.5 / 0.5), math.exp(0)]
+    expected = torch.tensor([[weights[0], weights[1] + weights[2], 0]]) / sum(weights)
+    scores = knn_predict(train, query, k=3, temperature=0.5, num_classes=3)
+    torch.testing.assert_close(scores, expected)
+
+    # two far votes for class 1 outweigh one near vote when hot, not when cold
+    hot = knn_predict(train, query, k=3, temperature=100.0, num_classes=2)
+    cold = knn_predict(train, query, k=3, temperature=0.01, num_classes=2)
+    assert (hot.argmax().item(), cold.argmax().item()) == (1, 0)
+
+
+def brute_force_knn(train: Features, query: Tensor, k: int, temperature: float) -> list[float]:
+    similarities = [
+        (sum(a * b for a, b in zip(query, row, strict=True)) / (row.norm() * query.norm())).item()
+        for row in train.features
+    ]
+    votes = [0.0, 0.0, 0.0]
+    for index in sorted(range(len(similarities)), key=lambda i: -similarities[i])[:k]:
+        votes[train.labels[index]] += math.exp(similarities[index] / temperature)
+    return [vote / sum(votes) for vote in votes]
+
+
+@pytest.mark.parametrize("chunk_similarities", [2**26, 130, 1])
+def test_knn_predict__against_a_loop(monkeypatch, chunk_similarities):
+    monkeypatch.setattr(knn, "CHUNK_SIMILARITIES", chunk_similarities)
+    generator = torch.Generator().manual_seed(0)
+    train = Features(torch.randn(60, 4, generator=generator), torch.arange(60) % 3)
+    queries = torch.randn(11, 4, generator=generator)
+
+    scores = knn_predict(train, queries, k=7, temperature=0.2, num_classes=3)
+    expected = [brute_force_knn(train, query, k=7, temperature=0.2) for query in queries]
+    torch.testing.assert_close(scores, torch.tensor(expected))
+
+
+def test_knn_predict__more_neighbours_than_samples():
+    train, queries = clusters(12, seed=0), clusters(5, seed=1).features
+    every, more = (
+        knn_predict(train, queries, k=k, temperature=0.1, num_classes=3) for k in (12, 1000)
+    )
+    assert torch.equal(every, more)
+    assert every.sum(dim=1).tolist() == pytest.approx([1.0] * 5)
+
+
+def test_knn_predict__tiny_temperature_stays_finite():
+    train = clusters(12, seed=0)
+    scores = knn_predict(train, train.features, k=5, temperature=1e-4, num_classes=3)
+    assert accuracy(scores, train.labels) == 100.0  # each is its own nearest neighbour
+
+
+def test_knn_predict_each__equals_one_k_at_a_time():
+    train, queries = clusters(60, seed=0), clusters(20, seed=1).features
+    options = {"temperature": 0.3, "num_classes": 3}
+    each = knn_predict_each(train, queries, ks=[9, 1, 100], **options)
+    assert list(each) == [9, 1, 100]
+    for k, scores in each.items():
+        torch.testing.assert_close(scores, knn_predict(train, queries, k=k, **options))
+    assert not torch.allclose(each[1], each[9])
+
+
+def test_knn_predict_each__no_k():
+    train = clusters(6, seed=0)
+    with pytest.raises(UserError, match="at least 1 neighbour, got no k at all"):
+        knn_predict_each(train, train.features, ks=[], temperature=0.1, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": 0}, "at least 1 neighbour, got k=0"),
+        ({"temperature": 0.0}, r"temperature must be above 0, got 0\.0"),
+        ({"num_classes": 2}, "label 2 is not a class"),
+    ],
+)
+def test_knn_predict__errors(changes, message):
+    train = clusters(6, seed=0)
+    with pytest.raises(UserError, match=message):
+        knn_predict(
+            train, train.features, **({"k": 1, "temperature": 0.1, "num_classes": 3} | changes)
+        )
+
+
+# scores
+
+
+def test_accuracy__by_hand():
+    scores = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    assert accuracy(scores, torch.tensor([1, 0, 0, 0])) == 75.0
+
+
+def test_accuracy__what_is_not_finite_is_wrong():
+    scores = torch.tensor([[math.nan, 0.0], [1.0, 0.0]])
+    assert accuracy(scores, torch.tensor([0, 0])) == 50.0

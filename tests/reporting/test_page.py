@@ -1,0 +1,145 @@
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ssl_swin.errors import UserError
+from ssl_swin.reporting.page import write_report
+
+PNG = b"\x89PNG not really"
+
+
+def report(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = tmp_path / "swin_t_run"
+    (folder / "reconstructions").mkdir(parents=True)
+    (folder / "metrics.csv").write_text(
+        "step,epoch,train/loss,val/loss,lr/all,optim/grad_norm\n"
+        "0,0,1.0,,0,5\n500,0,nan,0.75,1e-3,4\n1000,1,0.5,0.625,0,3\n"
+    )
+    for step in (0, 1000):
+        (folder / f"reconstructions/step_{step:06d}.png").write_bytes(PNG + str(step).encode())
+    (folder / "confusion_matrix.png").write_bytes(PNG)
+    (folder / "config.yaml").write_text("model: swin_t  # a & b\n")
+    (folder / "provenance.json").write_text(json.dumps({"status": "finished", "duration_s": 5025}))
+    return folder
+
+
+def test_write_report__shows_every_part(run_folder):
+    page = report(run_folder)
+    assert "<title>swin_t_run</title>" in page and "<h1>swin_t_run</h1>" in page
+    assert '<p class="summary">finished · 1,000 steps · 1 h 23 min</p>' in page
+    assert re.findall(r"<figcaption><b>([^<]*)</b>", page) == [
+        "loss",
+        "lr/all",
+        "optim/grad_norm",
+    ]
+    assert re.findall(r"</svg>(train|val)</span>", page) == ["train", "val"]
+    assert re.findall(r'aria-label="([^"]*)"', page)[0] == "train/loss, val/loss"
+    assert "1 not finite, left out" in page
+    assert "<summary>config.yaml</summary><pre>model: swin_t  # a &amp; b\n</pre>" in page
+    assert "<summary>provenance.json</summary>" in page
+    assert "confusion_matrix" in page
+
+
+def test_write_report__returns_the_page_and_leaves_nothing_else(run_folder):
+    before = set(run_folder.iterdir())
+    assert write_report(run_folder) == run_folder / "report.html"
+    assert set(run_folder.iterdir()) - before == {run_folder / "report.html"}
+    assert report(run_folder) == report(run_folder)
+
+
+def test_write_report__is_self_contained_and_inert(run_folder):
+    page = report(run_folder)
+    assert "default-src 'none'" in page
+    assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', page)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+
+
+def test_write_report__embeds_pictures_byte_for_byte(run_folder):
+    embedded = re.findall(r'base64,([^"]+)" alt="([^"]+)"', report(run_folder))
+    assert [(base64.b64decode(data), alt) for data, alt in embedded] == [
+        (PNG + b"1000", "step 1,000"),
+        (PNG + b"0", "step 0"),
+        (PNG, "confusion_matrix"),
+    ]
+
+
+def test_write_report__shows_six_reconstructions_spread_over_the_run(tmp_path):
+    (tmp_path / "reconstructions").mkdir()
+    for step in [*range(0, 10_001, 500), 99_999_999]:  # 22, in numbers and not in letters
+        (tmp_path / f"reconstructions/step_{step:06d}.png").write_bytes(PNG)
+    (tmp_path / "reconstructions/step_x.png").write_bytes(PNG)
+    (tmp_path / "reconstructions/other.png").write_bytes(PNG)
+    captions = re.findall(r"<figcaption>step ([^<]*)</figcaption>", report(tmp_path))
+    assert captions == ["99,999,999", "0", "2,000", "4,000", "6,500", "8,500"]
+
+
+def test_write_report__everything_is_escaped(tmp_path):
+    attack = "<script>alert('x')<b>"
+    folder = tmp_path / attack
+    folder.mkdir()
+    (folder / "metrics.csv").write_text(f"step,{attack},train/{attack}\n0,1,1\n1,2,2\n")
+    (folder / f"{attack}.png").write_bytes(PNG)
+    (folder / "config.yaml").write_text(attack + "</pre></details>")
+    (folder / "provenance.json").write_text(json.dumps({"status": attack}))
+    page = report(folder)
+    assert "<script" not in page
+    assert page.count("</pre>") == 2
+    assert page.count("&lt;script&gt;alert(&#x27;x&#x27;)") >= 8
+
+
+def test_write_report__empty_folder_says_so(tmp_path):
+    page = report(tmp_path)
+    assert "Nothing has been logged in this folder yet." in page
+    assert not re.search(r"<h2|<svg|<img|<details", page)
+
+
+def test_write_report__metrics_without_values(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,epoch,train/loss\n0,0,\n1,0,nan\n")
+    page = report(tmp_path)
+    assert "<svg" not in page and "steps" not in page
+
+
+@pytest.mark.parametrize(
+    "missing", ["metrics.csv", "config.yaml", "provenance.json", "confusion_matrix.png"]
+)
+def test_write_report__missing_parts_are_left_out(run_folder, missing):
+    (run_folder / missing).unlink()
+    page = report(run_folder)
+    expected = {
+        "<h2>Curves over steps</h2>": "metrics.csv",
+        "<summary>config.yaml</summary>": "config.yaml",
+        "<summary>provenance.json</summary>": "provenance.json",
+        "<h2>Pictures</h2>": "confusion_matrix.png",
+        "<h2>Reconstructions</h2>": "reconstructions",
+    }
+    for part, source in expected.items():
+        assert (part in page) == (source != missing)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "summary"),
+    [
+        ('{"status": "interrupted"}', "interrupted · 1,000 steps"),
+        ('{"duration_s": 61.4}', "1,000 steps · 1 min 1 s"),
+        ('{"duration_s": 9, "status": null}', "1,000 steps · 9 s"),
+        ('{"duration_s": "long"}', "1,000 steps"),
+        ("[1]", "1,000 steps"),
+        ("{broken", "1,000 steps"),
+    ],
+)
+def test_write_report__summary_of_what_is_known(run_folder, provenance, summary):
+    (run_folder / "provenance.json").write_text(provenance)
+    assert f'<p class="summary">{summary}</p>' in report(run_folder)
+
+
+def test_write_report__no_such_folder(tmp_path):
+    with pytest.raises(UserError, match=r"there is no run folder .*absent to report on"):
+        write_report(tmp_path / "absent")

@@ -1,0 +1,196 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_swin.errors import UserError
+from ssl_swin.masking import expand_mask
+from ssl_swin.objectives.simmim import normalize_locally
+from ssl_swin.pixels import normalize
+from ssl_swin.reporting.reconstructions import predicted_images, reconstruction_grid, shown_bands
+
+HEIGHT, WIDTH = 32, 48
+GREY = (118, 118, 118)
+
+
+class Drawing:
+    """A grid of random pixels, and the tiles that were drawn."""
+
+    def __init__(self, num_channels: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (2, num_channels, HEIGHT, WIDTH)
+        self.true, self.painted = (
+            torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for _ in range(2)
+        )
+        mask = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[0, 1, 0], [1, 0, 0]]]).bool()
+        self.hidden = expand_mask(mask, (HEIGHT, WIDTH)).numpy()
+        statistics = {"mean": num_channels * [0.4], "std": num_channels * [0.2]}
+        self.picture = reconstruction_grid(
+            normalize(self.true, **statistics),
+            mask,
+            normalize(self.painted, **statistics),
+            **statistics,
+        )
+
+    def column(self, index: int) -> np.ndarray:
+        """Tiles of a column, (2, H, W, 3)."""
+        left = index * (WIDTH + 2)
+        tops = [16 + row * (HEIGHT + 2) for row in range(2)]
+        return np.stack([crop(self.picture, left, top) for top in tops])
+
+
+def crop(picture: Image.Image, left: int, top: int) -> np.ndarray:
+    return np.asarray(picture.crop((left, top, left + WIDTH, top + HEIGHT)))
+
+
+def as_shown(pixels: Tensor) -> np.ndarray:
+    if pixels.shape[1] == 1:
+        pixels = pixels.repeat(1, 3, 1, 1)
+    return pixels[:, :3].permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(params=[1, 3, 5])
+def drawing(request) -> Drawing:
+    return Drawing(request.param)
+
+
+def test_grid__one_row_per_image_and_four_columns(drawing):
+    assert drawing.picture.mode == "RGB"
+    assert drawing.picture.size == (4 * (WIDTH + 2), 16 + 2 * (HEIGHT + 2))
+
+
+def test_grid__first_column_is_the_input(drawing):
+    assert (drawing.column(0) == as_shown(drawing.true)).all()
+
+
+def test_grid__masked_pixels_are_grey_and_visible_ones_as_they_are(drawing):
+    column, hidden = drawing.column(1), drawing.hidden
+    assert (column[hidden] == GREY).all()
+    assert (column[~hidden] == as_shown(drawing.true)[~hidden]).all()
+
+
+def test_grid__prediction_is_pasted_into_the_visible_pixels(drawing):
+    column, hidden = drawing.column(2), drawing.hidden
+    assert (column[hidden] == as_shown(drawing.painted)[hidden]).all()
+    assert (column[~hidden] == as_shown(drawing.true)[~hidden]).all()
+
+
+def test_grid__error_is_black_where_visible_and_grows_with_the_distance(drawing):
+    column, hidden = drawing.column(3), drawing.hidden
+    assert (column[~hidden] == 0).all()
+    distance = (drawing.true.float() - drawing.painted.float()).abs().mean(dim=1).numpy()
+    order = np.argsort(distance[hidden])
+    brightness = column[hidden].astype(int).sum(axis=1)[order]
+    assert (np.diff(brightness) >= 0).all()
+    assert brightness[-1] > brightness[0]
+
+
+def test_grid__error_colours_by_hand():
+    true = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    painted = true.clone()
+    levels = torch.tensor([[0, 0, 0], [85, 85, 85], [255, 0, 0], [255, 255, 255]])
+    painted[0, :, 0] = levels.T.to(torch.uint8)
+    statistics = {"mean": 3 * [0.5], "std": 3 * [0.25]}
+    picture = reconstruction_grid(
+        normalize(true, **statistics),
+        torch.ones(1, 1, 1).bool(),
+        normalize(painted, **statistics),
+        **statistics,
+    )
+    colours = np.asarray(picture)[16, 3 * 6 : 3 * 6 + 4].astype(int)
+    # White from half of the range on; a mean of 85 is two thirds of the way there: the third stop.
+    expected = [(0, 0, 0), (255, 190, 40), (255, 190, 40), (255, 255, 255)]
+    assert np.abs(colours - expected).max() <= 1
+
+
+# Bands, and values beyond 8 bits
+
+
+@pytest.mark.parametrize(
+    ("bands", "channels", "shown"),
+    [
+        (None, 1, [0]),
+        (None, 2, [0]),
+        (None, 3, [0, 1, 2]),
+        (None, 5, [0, 1, 2]),
+        ([4, 2, 0], 5, [4, 2, 0]),
+        ([1], 2, [1]),
+        ([0, 0, 1], 2, [0, 0, 1]),
+    ],
+)
+def test_shown_bands(bands, channels, shown):
+    assert shown_bands(bands, channels) == shown
+
+
+@pytest.mark.parametrize("bands", [[0, 1, 5], [-1, 0, 1], [0, 1], [], [0, 1, 2, 3]])
+def test_shown_bands__refused(bands):
+    with pytest.raises(UserError, match=rf"one or three from 0 to 4, got \[{str(bands)[1:-1]}\]"):
+        shown_bands(bands, 5)
+
+
+def drawn(values: Tensor, painted: Tensor, **options: object) -> np.ndarray:
+    """The four columns (4, H, W, 3) of one image, wholly masked."""
+    height, width = values.shape[-2:]
+    mask, statistics = torch.ones(1, 1, 1).bool(), {"mean": 5 * [0.3], "std": 5 * [0.1]}
+    images = (normalize(pixels, **statistics) for pixels in (values, painted))
+    true, predicted = images
+    picture = np.asarray(reconstruction_grid(true, mask, predicted, **statistics, **options))
+    lefts = [column * (width + 2) for column in range(4)]
+    return np.stack([picture[16 : 16 + height, left : left + width] for left in lefts])
+
+
+def test_grid__bands_are_drawn_as_red_green_blue():
+    levels = torch.arange(5, dtype=torch.uint8).mul(50).view(1, 5, 1, 1).repeat(1, 1, 8, 8)
+    columns = drawn(levels, 250 - levels, bands=[4, 2, 0])
+    assert (columns[0] == [200, 100, 0]).all()
+    assert (columns[2] == [50, 150, 250]).all()
+    assert (drawn(levels, levels, bands=[3])[0] == [150, 150, 150]).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.2), (5000.0, -800.0)])
+def test_grid__stretched_from_the_2nd_to_the_98th_percentile_of_the_true_values(scale, shift):
+    ramp = torch.arange(101.0).view(1, 1, 1, 101)  # percentiles of themselves
+    true = (ramp * scale + shift).repeat(1, 5, 1, 1)
+    painted = true.clone()
+    painted[..., :3] = torch.tensor([50.0, 26.0, 1000.0]) * scale + shift
+    columns = drawn(true, painted, stretch=True).astype(int)
+    expected = np.clip((np.arange(101) - 2) / 96 * 255, 0, 255)
+    assert np.abs(columns[0, 0] - expected[:, None]).max() <= 1
+    assert np.abs(columns[2, 0, :3] - np.array([[127.5], [63.75], [255]])).max() <= 1
+    assert (columns[1] == 118).all()
+    assert columns[3, 0, 3:].max() == 0 and columns[3, 0, 2].min() == 255
+
+
+def test_grid__stretch_is_of_each_band():
+    generator = torch.Generator().manual_seed(0)
+    band = torch.rand(1, 1, 16, 16, generator=generator)
+    values = torch.cat([band * 10**power - power for power in range(5)], dim=1)
+    tile = drawn(values, values, stretch=True)[0].astype(int)
+    assert np.abs(tile - tile[..., :1]).max() <= 1
+    assert tile.min() == 0 and tile.max() == 255
+
+
+def test_grid__a_constant_band_has_nothing_to_stretch():
+    values = torch.full((1, 5, 4, 4), 7.0)
+    columns = drawn(values, values + 0.2 * 0.1, stretch=True)  # a fifth of a deviation
+    assert (columns[0] == 0).all() and (columns[2] == 51).all()
+
+
+def test_predicted_images__without_local_normalisation_is_the_prediction():
+    prediction = torch.randn(2, 3, 16, 16).bfloat16()
+    images = predicted_images(prediction, torch.randn(2, 3, 16, 16), None)
+    assert images.equal(prediction.float())
+
+
+@pytest.mark.parametrize("contrast", [60.0, 0.5])  # of grey levels around 250
+def test_predicted_images__inverts_the_local_normalisation(contrast):
+    levels = 250 + contrast * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    images = normalize(levels / 255, **statistics)
+    perfect = normalize_locally(images, 47)
+    found = predicted_images(perfect, images, 47)
+    one_level = 1 / 255 / 0.225
+    assert (found - images).abs().max() < 0.25 * one_level
+    # A prediction of zero is the local mean, not the image.
+    assert (predicted_images(0 * perfect, images, 47) - images).abs().max() > 0.5 * one_level

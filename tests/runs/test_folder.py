@@ -1,0 +1,183 @@
+import json
+import platform
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import torch
+import yaml
+
+from ssl_swin.errors import UserError
+from ssl_swin.runs.folder import RECORDED_PACKAGES, RunFolder
+
+CONFIG = {
+    "name": "first",
+    "seed": 0,
+    "num_workers": 2,
+    "data": {"root": "images", "split": "train", "mean": [0.5, 0.5, 0.5]},
+    "optim": {"lr": 1e-4, "betas": [0.9, 0.999]},
+    "logger": {"offline": True},
+    "trainer": {"max_epochs": 3, "devices": 1, "accelerator": "cpu"},
+}
+
+
+def changed(dotted: str, value: object) -> dict:
+    config = json.loads(json.dumps(CONFIG))
+    *path, last = dotted.split(".")
+    node = config
+    for key in path:
+        node = node[key]
+    node[last] = value
+    return config
+
+
+@pytest.fixture
+def new_run(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "pretrain" / "first")
+
+
+@pytest.fixture
+def run(new_run) -> RunFolder:
+    """A run that was started with CONFIG and has left a checkpoint."""
+    new_run.start(CONFIG, {})
+    new_run.checkpoints.mkdir()
+    new_run.last_checkpoint.touch()
+    return new_run
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_checkpoint_to_resume__nothing_there_starts_afresh(new_run, resume):
+    assert new_run.checkpoint_to_resume(resume, CONFIG) is None
+    assert not new_run.path.exists()  # the decision comes before anything is written
+
+
+def test_checkpoint_to_resume__auto_continues_the_same_run(run):
+    assert run.checkpoint_to_resume("auto", CONFIG) == run.path / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_checkpoint_to_resume__a_failed_start_may_be_repeated_and_changed(new_run, resume):
+    new_run.start(CONFIG, {})
+    assert new_run.checkpoint_to_resume(resume, changed("seed", 1)) is None
+
+
+@pytest.mark.parametrize("result", ["checkpoints/step_1.ckpt", "backbone", "results.json"])
+def test_checkpoint_to_resume__any_result_is_protected(new_run, result):
+    new_run.start(CONFIG, {})
+    (new_run.path / result).mkdir(parents=True)
+    assert new_run.checkpoint_to_resume("auto", CONFIG) is None  # the same run, from the start
+    with pytest.raises(UserError, match="another configuration"):
+        new_run.checkpoint_to_resume("auto", changed("seed", 1))
+    with pytest.raises(UserError, match="resume=never"):
+        new_run.checkpoint_to_resume("never", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_workers", 8),
+        ("data.root", "elsewhere"),
+        ("logger", None),
+        ("logger.offline", False),
+        ("logger.project", "new key"),
+        ("trainer.devices", 4),
+        ("trainer.accelerator", "gpu"),
+        ("resume", "auto"),
+    ],
+)
+def test_checkpoint_to_resume__what_may_change(run, key, value):
+    assert run.checkpoint_to_resume("auto", changed(key, value)) == run.last_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("seed", 1, "seed: was 0, now 1"),
+        ("optim.lr", 2e-4, "optim.lr: was 0.0001, now 0.0002"),
+        ("data.mean", [0.4, 0.5, 0.5], "data.mean: was [0.5, 0.5, 0.5], now [0.4, 0.5, 0.5]"),
+        ("trainer.max_epochs", 30, "trainer.max_epochs: was 3, now 30"),
+        ("optim.eps", 1e-8, "optim.eps: was None, now 1e-08"),
+        ("data.root_folder", "x", "data.root_folder: was None, now 'x'"),
+        ("num_workers_too", 1, "num_workers_too: was None, now 1"),
+        ("optim", None, "optim.lr: was 0.0001, now None"),
+    ],
+)
+def test_checkpoint_to_resume__another_configuration(run, key, value, told):
+    with pytest.raises(UserError, match=re.escape(f"\n  {told}\n")) as refusal:
+        run.checkpoint_to_resume("auto", changed(key, value))
+    message = str(refusal.value)
+    assert message.startswith(f"{run.path} already holds a run with another configuration")
+    assert "choose another name=" in message
+    assert "num_workers:" not in message
+
+
+def test_checkpoint_to_resume__lists_every_difference(run):
+    config = changed("seed", 1) | {"name": "second", "num_workers": 7}
+    with pytest.raises(UserError) as refusal:
+        run.checkpoint_to_resume("auto", config)
+    lines = str(refusal.value).splitlines()
+    assert lines[1:-1] == ["  name: was 'first', now 'second'", "  seed: was 0, now 1"]
+
+
+def test_checkpoint_to_resume__never_leaves_an_old_run_alone(run):
+    with pytest.raises(UserError, match="already holds a run and resume=never: choose another"):
+        run.checkpoint_to_resume("never", CONFIG)
+
+
+def test_checkpoint_to_resume__an_explicit_checkpoint(new_run, tmp_path):
+    checkpoint = tmp_path / "epoch_7.ckpt"
+    with pytest.raises(UserError, match=r"epoch_7\.ckpt: no such checkpoint \(use auto, never"):
+        new_run.checkpoint_to_resume(str(checkpoint), CONFIG)
+    checkpoint.touch()
+    assert new_run.checkpoint_to_resume(str(checkpoint), CONFIG) == checkpoint
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- a list", ""])
+def test_checkpoint_to_resume__damaged_configuration(run, content):
+    run.config.write_text(content)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+        run.checkpoint_to_resume("auto", CONFIG)
+
+
+def test_identity__stays_with_the_folder(new_run, tmp_path):
+    identity = new_run.identity()
+    assert re.fullmatch("[0-9a-f]{10}", identity)
+    new_run.start(CONFIG, {})
+    assert RunFolder(str(new_run.path)).identity() == identity
+    assert RunFolder(tmp_path / "other").identity() != identity
+
+
+def test_start__writes_the_configuration_in_its_order(new_run):
+    new_run.start(CONFIG, {})
+    stored = yaml.safe_load(new_run.config.read_text())
+    assert stored == CONFIG
+    assert list(stored) == list(CONFIG)
+
+
+def test_start__writes_where_the_run_comes_from(new_run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/private/pretrain.py", "data=folder", "seed=1"])
+    new_run.start(CONFIG, {"data": {"train": "f00d"}})
+    provenance = json.loads(new_run.provenance.read_text())
+
+    assert provenance["command"] == ["pretrain.py", "data=folder", "seed=1"]
+    age = datetime.now(UTC) - datetime.fromisoformat(provenance["started"])
+    assert timedelta(0) <= age < timedelta(minutes=1)
+    assert provenance["python"] == platform.python_version()
+    assert provenance["packages"].keys() == set(RECORDED_PACKAGES)
+    assert provenance["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert provenance["git"] is None or re.match("[0-9a-f]{40}(-dirty)?$", provenance["git"])
+    assert len(provenance["gpus"]) == torch.cuda.device_count()
+    assert provenance["cpu_threads"] == torch.get_num_threads()
+    assert provenance["data"] == {"train": "f00d"}
+
+
+def test_finish__adds_up_the_time_of_a_continued_run(new_run):
+    new_run.start(CONFIG, {})
+    assert new_run.finish(10.0) == 10.0
+    new_run.start(CONFIG, {}, resumed=True)
+    assert new_run.finish(2.5) == 12.5
+    record = json.loads(new_run.provenance.read_text())
+    assert (record["status"], record["duration_s"]) == ("finished", 12.5)
+    new_run.start(CONFIG, {})
+    assert new_run.finish(1.0) == 1.0

@@ -1,0 +1,68 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.optim import SGD
+from torch.utils.data import DataLoader
+
+from ssl_swin.training.checkpointing.schedule import StepCheckpoint
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+
+
+class OneWeight(LightningModule):
+    """Pulls a weight to each batch in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return (self.weight - batch).square().mean()
+
+    def configure_optimizers(self) -> SGD:
+        return SGD(self.parameters(), lr=0.1)
+
+
+class Saves(Callback):
+    """Writes down (optimiser steps, batches) of every checkpoint, and stops after a batch."""
+
+    def __init__(self, last_batch: int) -> None:
+        self.last_batch = last_batch
+        self.saves: list[tuple[int, int]] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, *args: Any) -> None:
+        self.saves.append((trainer.global_step, self.num_batches(trainer)))
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop = self.num_batches(trainer) >= self.last_batch
+
+    def num_batches(self, trainer: Trainer) -> int:
+        return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def saves_of_a_run(
+    checkpoint: type[ModelCheckpoint], folder: Path, last_batch: int, resume_from: Path | None
+) -> list[tuple[int, int]]:
+    saves = Saves(last_batch)
+    save = checkpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    options = {"max_epochs": 1, "accumulate_grad_batches": 3, "logger": False, **QUIET}
+    trainer = Trainer(callbacks=[saves, save], **options)
+    trainer.fit(OneWeight(), DataLoader(torch.arange(12.0)), ckpt_path=resume_from)
+    return saves.saves
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "after_resuming"),
+    [
+        (StepCheckpoint, [(3, 9), (4, 12)]),
+        (ModelCheckpoint, [(2, 7), (3, 9), (4, 12)]),  # the error that StepCheckpoint is there for
+    ],
+)
+def test_step_checkpoint__never_saves_inside_an_accumulation(tmp_path, checkpoint, after_resuming):
+    assert saves_of_a_run(checkpoint, tmp_path, 6, None) == [(1, 3), (2, 6)]
+    resume_from = tmp_path / "step=2.ckpt"
+    assert saves_of_a_run(checkpoint, tmp_path, 12, resume_from) == after_resuming

@@ -1,0 +1,94 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ssl_swin import __version__
+from ssl_swin.tasks.classification import Classifier
+from ssl_swin.weights.backbone import save_backbone, save_classifier
+from ssl_swin.weights.cards import Training, backbone_card, classifier_card
+
+TRAINING = Training(
+    run_name="clothes_v1",
+    data="clothing",
+    data_fingerprint="f00dcafe",
+    num_images=1234567,
+    steps=62500,
+    epochs=100,
+    objective="SimMIM, 60 % masked",
+    losses="train 0.41, val 0.43",
+)
+CLASSES = ("hat", "dress", "shoes")
+NORMALISATION = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+
+
+def front_matter(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def table(card: str) -> dict[str, str]:
+    return dict(re.findall(r"^\| (\w[\w ]*) \| (.*) \|$", card, flags=re.MULTILINE))
+
+
+def run_snippet(folder: Path) -> torch.nn.Module:
+    """Runs the Python of the card in a folder, as a reader would who puts in the path."""
+    card = (folder / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    namespace: dict = {}
+    exec(snippet.replace("PATH/TO/THIS/FOLDER", str(folder)), namespace)
+    return namespace["model"].eval()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_backbone_card__states_the_facts(tiny_encoder, version):
+    encoder = tiny_encoder(version=version, img_size_px=(64, 128), in_chans=5)
+    card = backbone_card(encoder, TRAINING)
+    assert front_matter(card)["library_name"] == "timm"
+    assert "# clothes_v1\n" in card
+    assert f"Swin Transformer V{version}" in card
+    assert table(card) == {
+        "objective": "SimMIM, 60 % masked",
+        "data": "clothing, 1,234,567 images (fingerprint f00dcafe)",
+        "length": "100 epochs, 62,500 optimiser steps",
+        "last measured": "train 0.41, val 0.43",
+        "input": "5 channels, 64x128 px, normalised as in config.json",
+        "architecture": "width 8, depths (2, 1, 2, 1), window 4, patch 4 px",
+        "made with": f"ssl_swin {__version__}",
+    }
+
+
+def test_classifier_card__states_the_facts(tiny_encoder):
+    card = classifier_card(tiny_encoder(), TRAINING, CLASSES)
+    assert front_matter(card)["tags"][0] == "image-classification"
+    assert "classifier of 3 classes" in card
+    assert "Classes: hat, dress, shoes\n" in card
+    assert table(card)["last measured"] == "train 0.41, val 0.43"
+    assert table(card)["input"].startswith("3 channels, 64x64 px")
+
+
+def test_cards__say_when_nothing_was_measured(tiny_encoder):
+    unmeasured = Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses="")
+    assert table(backbone_card(tiny_encoder(), unmeasured))["last measured"] == "nothing"
+    card = classifier_card(tiny_encoder(), unmeasured, CLASSES)
+    assert table(card)["last measured"] == "nothing"
+
+
+def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):
+    encoder = tiny_encoder()
+    card = backbone_card(encoder, TRAINING)
+    save_backbone(tmp_path, encoder, **NORMALISATION, card=card)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = run_snippet(tmp_path)(images)
+        torch.testing.assert_close(features, encoder(images).mean(dim=(2, 3)))
+
+
+def test_classifier_card__its_code_runs(tmp_path, tiny_encoder):
+    classifier = Classifier(tiny_encoder(), num_classes=3)
+    card = classifier_card(classifier.encoder, TRAINING, CLASSES)
+    save_classifier(tmp_path, classifier, classes=CLASSES, **NORMALISATION, card=card)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(run_snippet(tmp_path)(images), classifier(images))
