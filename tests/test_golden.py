@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_swin.objectives.simmim import SimMIM, SimMIMOutput
+from ssl_swin.objectives.simmim import Reconstruction, SimMIM
 from ssl_swin.weights.formats.official import (
     load_simmim,
     simmim_from_state_dict,
@@ -44,7 +44,7 @@ class Case(NamedTuple):
 class Run(NamedTuple):
     case: Case
     golden: Golden
-    output: SimMIMOutput
+    output: Reconstruction
 
 
 def load_tiny(name: str, normalize_target_window_px: int | None) -> Golden:
@@ -97,7 +97,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     golden = case.load()
     images = torch.from_numpy(golden.arrays["images"]).float()
     mask = torch.from_numpy(golden.arrays["mask_units"]).bool()
-    output = golden.model(images, mask)
+    output = golden.model.reconstruct(images, mask)
     output.loss.backward()
     return Run(case, golden, output)
 

@@ -27,18 +27,18 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from ssl_swin.data.batch import collate_masked
 from ssl_swin.data.loading.exact import ExactLoader, Place
 from ssl_swin.data.loading.indexed import IndexedReader
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Placement
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.samples import MaskedSamples
+from ssl_swin.data.samples import PixelFormat
 from ssl_swin.data.shards.index import EXTENT, Shard, load_index, write_index
 from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.data.sources.opening import open_sources
 from ssl_swin.data.synthetic.source import DemoSource
 from ssl_swin.data.transforms import RandomCropView
+from ssl_swin.objectives.masked_images import MaskedTransform, collate_masked
 
 SIZE_PX = 192
 ORDER = OrderConstants(block=64, pool=262144, lanes=1)
@@ -73,8 +73,8 @@ def ours(shards: Path, batch_size: int, workers: int) -> ExactLoader:
     view = RandomCropView(
         (SIZE_PX, SIZE_PX), crop_scale=(0.67, 1), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5
     )
-    samples = MaskedSamples(
-        view, channels=3, dtype="uint8", mask_units=(6, 6), mask_ratio=0.6, seed=0
+    samples = MaskedTransform(
+        view, PixelFormat(3, "uint8"), mask_grid=(6, 6), mask_ratio=0.6, seed=0
     )
     return reader.train_loader(
         samples, collate_masked, Placement(batch_size, workers, 0, 1), seed=0

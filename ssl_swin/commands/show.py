@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssl_swin.data.batch import PretrainBatch
+    from ssl_swin.objectives.base import Batch, Objective
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 JOB = "pretrain"
@@ -36,24 +36,34 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Loads the batch and draws it."""
+    import torch
+
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
-    from ssl_swin.reporting.batch import batch_grid
+    from ssl_swin.pixels import normalize
+    from ssl_swin.reporting.reconstructions import draw_figure
 
     if args.images < 1 or args.epoch < 0:
         raise UserError(
             f"--images must be at least 1 and --epoch at least 0, got {args.images}, {args.epoch}"
         )
     cfg = _compose(args.settings)
-    batch = _first_batch(cfg, args.images, args.epoch)
-    bands = cfg.callbacks.reconstructions.bands
+    objective, batch = _first_batch(cfg, args.images, args.epoch)
+    mean, std = list(cfg.data.mean), list(cfg.data.std)
+    figure = draw_figure(
+        objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
+        mean,
+        std,
+        bands=cfg.callbacks.reconstructions.bands,
+        stretch=batch.pixels.dtype != torch.uint8,
+        names=batch.names,
+    )
     with atomic_path(args.out) as temporary:
-        batch_grid(batch.pixels, batch.mask, batch.names, bands).save(temporary, format="png")
+        figure.save(temporary, format="png")
     channels, height_px, width_px = batch.pixels.shape[1:]
-    num_masked, num_units = int(batch.mask[0].sum()), batch.mask[0].numel()
     print(
         f"{args.out}: {len(batch.names)} images of epoch {args.epoch}, {channels} x {height_px} x "
-        f"{width_px}, {num_masked} of {num_units} units masked"
+        f"{width_px}; {objective.describe()}"
     )
 
 
@@ -92,8 +102,8 @@ def _compose(settings: Sequence[str]) -> "DictConfig":
     return cfg
 
 
-def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBatch":
-    """Loads an epoch's first images in this process.
+def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objective, Batch]":
+    """Loads an epoch's first images in this process, as the objective wants them.
 
     The order of shards and folders is the same with more workers and a larger batch; that of
     data.reader=stream is the one of a run with num_workers=0.
@@ -101,26 +111,22 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBat
     import torch
     from hydra.utils import instantiate
 
-    from ssl_swin.data.batch import PretrainBatch
     from ssl_swin.data.loading.exact import ExactLoader, Place
     from ssl_swin.data.loading.stream import EpochLoader
-    from ssl_swin.jobs.pretrain import pretrain_data
+    from ssl_swin.jobs.loop import training_data
     from ssl_swin.launch.build import open_data
-    from ssl_swin.masking import mask_grid
 
     with torch.device("meta"):  # its sizes are wanted, not its weights
         encoder = instantiate(cfg.model)
-    units = mask_grid(
-        encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
-    )
-    data = pretrain_data(cfg, open_data(cfg), encoder, units)
+    objective: Objective = instantiate(cfg.objective)(encoder)
+    data = training_data(cfg, open_data(cfg), objective)
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()
     if isinstance(loader, ExactLoader):
         loader.go_to(Place(epoch, 0))
     elif isinstance(loader, EpochLoader):
         loader.current_epoch = lambda: epoch
-    batch: PretrainBatch = next(iter(loader))
+    batch: Batch = next(iter(loader))
     for bad in loader.bad_samples:
         print(f"cannot be read, the next image stands in: {bad.name}: {bad.reason}")
-    return batch
+    return objective, batch

@@ -33,7 +33,7 @@ from ssl_swin.weights.sources import default_cache
 
 # Sections whose settings are numbers, flags or lists, and the settings there that may be words.
 NUMERIC = {"seed", "batch_size", "num_workers", "drop_path_rate", "model", "objective", "optim"}
-NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn", "labels", "ema_decay"}
+NUMERIC |= {"schedule", "trainer", "task", "linear", "knn", "labels", "ema_decay"}
 NUMERIC |= {"compile", "img_size_px", "window_size", "test_img_size_px"}
 WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
 WORDS |= {"weight_decay_policy", "optimizer"}

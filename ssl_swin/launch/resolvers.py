@@ -19,20 +19,12 @@ def register_resolvers() -> None:
         auto_precision,
         backbone_name,
         choice,
-        mask_unit_px,
         one_folder,
         run_dir,
         sweep_name,
         wandb_offline,
     ):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
-
-
-def mask_unit_px(model: DictConfig) -> int:
-    """Side of a mask unit: a token of a Swin's last stage, or two patches of a ViT."""
-    num_halvings = len(model.get("depths") or (0, 0)) - 1
-    side_px: int = model.patch_size_px * 2**num_halvings
-    return side_px
 
 
 def auto_device() -> str:

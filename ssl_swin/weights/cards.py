@@ -1,5 +1,6 @@
 """The README.md that travels with handed-off weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_swin import __version__
@@ -20,11 +21,17 @@ class Training:
     losses: str  # one phrase with the last losses, may be empty
 
 
-def backbone_card(encoder: Encoder, training: Training) -> str:
-    """Writes the card of a pretrained backbone, Markdown."""
+def backbone_card(encoder: Encoder, training: Training, tags: Sequence[str]) -> str:
+    """Write the card of a pretrained backbone, Markdown.
+
+    Args:
+        encoder: The backbone.
+        training: Where its weights come from.
+        tags: Words of the objective.
+    """
     return f"""---
 library_name: timm
-tags: [image-feature-extraction, timm, {encoder.family}, simmim]
+tags: [{", ".join(["image-feature-extraction", "timm", encoder.family, *tags])}]
 ---
 # {training.run_name}
 
@@ -37,7 +44,7 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True, num_
 ```
 
 {_facts(encoder, training)}
-| architecture | {_architecture(encoder)} |
+| architecture | {encoder.describe()} |
 
 The weights have not seen a label. Masked-image features are meant to be fine-tuned; frozen, they
 are weaker than those of contrastive methods on natural photographs.
@@ -64,15 +71,6 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 
 Classes: {", ".join(classes)}
 """
-
-
-def _architecture(encoder: Encoder) -> str:
-    shape = f"width {encoder.embed_dim}, "
-    if encoder.family == "vit":
-        shape += f"depth {encoder.depths[0]}"
-    else:
-        shape += f"depths {encoder.depths}, window {encoder.model_args['window_size']}"
-    return f"{shape}, patch {encoder.patch_size_px} px"
 
 
 def _facts(encoder: Encoder, training: Training) -> str:

@@ -53,7 +53,7 @@ class SimMIM(nn.Module):
 
     def forward(self, images, mask):
         assert mask.dtype == int64 and mask.shape[1] * 4 == images.shape[2]
-        return self.ours(images, mask.bool()).loss
+        return self.ours.reconstruct(images, mask.bool()).loss
 """
 BACKBONE = """
 from ssl_swin.encoders.swin import swin

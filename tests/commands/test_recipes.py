@@ -36,10 +36,8 @@ from ssl_swin.data import transforms
 from ssl_swin.errors import UserError
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
-from ssl_swin.masking import mask_grid, num_masked_units
+from ssl_swin.masking import num_masked_units
 from ssl_swin.optim.schedules import RunLength
-from ssl_swin.tasks.classification import Classifier
-from ssl_swin.training.finetune import FinetuneModule
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -97,14 +95,14 @@ def official_model(name: str) -> nn.Module:
     ):
         if name.startswith("pretrain"):
             cfg = composed(name)
-            return instantiate(cfg.objective.model)(instantiate(cfg.model))
+            return instantiate(cfg.objective)(instantiate(cfg.model))
         pretraining = next(p for p in PRETRAINING if OFFICIAL[p].model == OFFICIAL[name].model)
         cfg = OmegaConf.merge(composed(name), {"backbone": "none"})
         cfg.model = composed(pretraining).model
         encoder = build_encoder(
             cfg, drop_path_rate=cfg.drop_path_rate, grad_checkpointing=cfg.grad_checkpointing
         )
-        return Classifier(encoder, num_classes=1000)
+        return instantiate(cfg.task)(encoder, [str(label) for label in range(1000)])
 
 
 def table_of_window(table: torch.Tensor, source: int, target: int) -> torch.Tensor:
@@ -299,12 +297,10 @@ def test_drop_path__rises_to_the_official_rate(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_mask__hides_the_official_number_of_units(name: str) -> None:
-    cfg = composed(name)
-    encoder: Any = official_model(name).encoder
-    rows, columns = mask_grid(
-        encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
-    )
-    masked = num_masked_units(rows * columns, cfg.objective.mask_ratio)
+    model: Any = official_model(name)
+    rows, columns = model.mask_grid
+    masked = num_masked_units(rows * columns, model.mask_ratio)
+    assert model.mask_patch_size_px == 32
     assert (masked, rows * columns) == OFFICIAL[name].num_masked
 
 
@@ -335,12 +331,8 @@ def test_evaluation__resizes_as_the_original(name: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", FINETUNING)
 def test_mixing__is_the_official_one(name: str) -> None:
-    cfg = composed(name)
     model: Any = official_model(name)
-    module = FinetuneModule(
-        model, optimizer=None, schedule=None, mean=[0.0], std=[1.0], seed=0, **cfg.mixing
-    )
-    mixup, erasing = module.mixup, module.erasing
+    mixup, erasing = model.mixup, model.erasing
     assert (mixup.mixup_alpha, mixup.cutmix_alpha, mixup.label_smoothing) == (0.8, 1.0, 0.1)
     assert (mixup.mix_prob, mixup.switch_prob, mixup.mode) == (1.0, 0.5, "batch")
     assert (erasing.probability, erasing.per_pixel, erasing.max_count) == (0.25, True, 1)

@@ -44,7 +44,7 @@ def run_snippet(folder: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("version", [1, 2])
 def test_backbone_card__states_the_facts(tiny_encoder, version):
     encoder = tiny_encoder(version=version, img_size_px=(64, 128), in_chans=5)
-    card = backbone_card(encoder, TRAINING)
+    card = backbone_card(encoder, TRAINING, ["simmim"])
     assert front_matter(card)["library_name"] == "timm"
     assert "# clothes_v1\n" in card
     assert f"Swin Transformer V{version}" in card
@@ -70,14 +70,14 @@ def test_classifier_card__states_the_facts(tiny_encoder):
 
 def test_cards__say_when_nothing_was_measured(tiny_encoder):
     unmeasured = Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses="")
-    assert table(backbone_card(tiny_encoder(), unmeasured))["last measured"] == "nothing"
+    assert table(backbone_card(tiny_encoder(), unmeasured, []))["last measured"] == "nothing"
     card = classifier_card(tiny_encoder(), unmeasured, CLASSES)
     assert table(card)["last measured"] == "nothing"
 
 
 def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):
     encoder = tiny_encoder()
-    card = backbone_card(encoder, TRAINING)
+    card = backbone_card(encoder, TRAINING, ["simmim"])
     save_backbone(tmp_path, encoder, **NORMALISATION, card=card)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

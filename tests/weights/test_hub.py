@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from torch import Tensor
 
 from ssl_swin.cli import main
-from ssl_swin.encoders.encoder import SwinEncoder
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import load_backbone, save_backbone, save_classifier

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_swin.encoders.encoder import swin
 from ssl_swin.encoders.sizes import Window, stage_window_sizes
+from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.safe_pickle import load_checkpoint
