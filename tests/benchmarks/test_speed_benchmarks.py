@@ -32,7 +32,7 @@ from timm.models.layers import trunc_normal_
 from torch import int64, nn
 
 from .backbone import backbone
-from ssl_swin.weights.formats.official import to_simmim_name
+from official_names import to_simmim_name
 from ssl_swin.objectives.simmim import SimMIM as Ours
 
 

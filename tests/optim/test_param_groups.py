@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_names import to_timm_name
 from torch import nn
 
 from ssl_swin.encoders.beit import BeitEncoder, beit, vit_layer_id
@@ -19,7 +20,6 @@ from ssl_swin.optim.param_groups import (
     weight_decay_groups,
 )
 from ssl_swin.tasks.classification import Classification
-from ssl_swin.weights.formats.official import to_timm_name
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 DEPTHS = (2, 2, 6, 2)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ssl_swin import __version__
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import save_backbone, save_classifier
 from ssl_swin.weights.cards import Training, backbone_card, classifier_card
+from ssl_swin.weights.hub_card import hub_card
 
 TRAINING = Training(
     run_name="clothes_v1",
@@ -73,6 +75,33 @@ def test_cards__say_when_nothing_was_measured(tiny_encoder):
     assert table(backbone_card(tiny_encoder(), unmeasured, []))["last measured"] == "nothing"
     card = classifier_card(tiny_encoder(), unmeasured, CLASSES)
     assert table(card)["last measured"] == "nothing"
+
+
+ATTACK = "a_run<script>alert(1)</script>\n---\nlicense: mit\n---\n```\n# x\n|[y](z)` *b* _i_ & \\"
+SHOWN = (
+    r"a_run&lt;script&gt;alert(1)&lt;/script&gt; --- license: mit --- \`\`\` \# x "
+    r"\|\[y\](z)\` \*b\* \_i\_ &amp; \\"
+)
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_cards__show_the_names_of_users_as_they_are(tiny_encoder, pushed):
+    named = replace(TRAINING, run_name=ATTACK, data=ATTACK, objective=ATTACK, losses=ATTACK)
+    plain = [backbone_card(tiny_encoder(), TRAINING)]
+    cards = [backbone_card(tiny_encoder(), named)]
+    plain.append(classifier_card(tiny_encoder(), TRAINING, ("a", "b")))
+    cards.append(classifier_card(tiny_encoder(), named, ("a", ATTACK)))
+    for card, expected in zip(cards, plain, strict=True):
+        if pushed:
+            card, expected = (hub_card(text, "user/name") for text in (card, expected))
+        assert front_matter(card) == front_matter(expected)
+        assert len(card.splitlines()) == len(expected.splitlines())
+        assert f"\n# {SHOWN}\n" in card
+        assert f"\n| data | {SHOWN}, 1,234,567 images" in card
+        assert f"\n| objective | {SHOWN} |\n| data" in card
+        assert f"\n| last measured | {SHOWN} |\n| input" in card
+        assert card.count("```") == 2 and "<" not in card
+    assert f"\nClasses: a, {SHOWN}\n" in cards[1]
 
 
 def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):
