@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_swin.cli import main
-from ssl_swin.commands.show import CONFIG_FOLDER
 from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.records import ImageRecord
@@ -114,15 +113,6 @@ def test_show__mistakes(
     assert main(["show", *arguments, "--out", str(tmp_path / "batch.png")]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_show__without_the_yaml_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert (CONFIG_FOLDER / "pretrain.yaml").is_file()
-    monkeypatch.setattr("ssl_swin.commands.show.CONFIG_FOLDER", tmp_path)
-    assert main(["show", "--out", str(tmp_path / "batch.png")]) == 2
-    assert "`show` needs the folder conf/ beside the package" in capsys.readouterr().err
 
 
 def test_batch_grid__stretches_what_is_not_8_bits() -> None:
