@@ -34,7 +34,9 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads the batch and draws it."""
+    """Load the batch and draw it."""
+    from hydra.errors import InstantiationException
+
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
     from ssl_swin.reporting.batch import batch_grid
@@ -44,7 +46,12 @@ def run(args: argparse.Namespace) -> None:
             f"--images must be at least 1 and --epoch at least 0, got {args.images}, {args.epoch}"
         )
     cfg = _compose(args.settings)
-    batch = _first_batch(cfg, args.images, args.epoch)
+    try:
+        batch = _first_batch(cfg, args.images, args.epoch)
+    except InstantiationException as error:  # Hydra hides a user's mistake behind its own words
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
     bands = cfg.callbacks.reconstructions.bands
     with atomic_path(args.out) as temporary:
         batch_grid(batch.pixels, batch.mask, batch.names, bands).save(temporary, format="png")
