@@ -36,9 +36,7 @@ from ssl_swin.weights.cards import classifier_card
 def main(cfg: DictConfig) -> None:
     """Fine-tunes, keeps the best epoch by validation top-1, and leaves a classifier."""
     run = open_run(cfg)
-    encoder = build_encoder(
-        cfg, drop_path_rate=cfg.drop_path_rate, grad_checkpointing=cfg.grad_checkpointing
-    )
+    encoder = build_encoder(cfg)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
     _keep_few_labels(cfg, readers)

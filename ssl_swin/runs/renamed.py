@@ -26,16 +26,31 @@ TARGETS = {  # of version 0.1.0
 }
 
 
+# Settings of `model` today, which 0.1.0's fine-tuning had beside it and probing had not; the values
+# are those of a probed backbone.
+OF_THE_MODEL = {"drop_path_rate": 0.0, "grad_checkpointing": False}
+
+
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's configuration with today's names.
+    """Return a run's configuration with today's names, each setting at today's place.
 
     Args:
-        config: Of a run by this version or an earlier one, nested; left as it is.
+        config: Configuration of a run by this version or an earlier one, nested; left as it is.
     """
-    return {key: _renamed(key, value) for key, value in config.items()}
+    renamed = _renamed(config)
+    model = renamed.get("model")
+    if isinstance(model, dict):
+        beside = {key: renamed.pop(key) for key in OF_THE_MODEL if key in renamed}
+        without = OF_THE_MODEL if model.get("_target_") is None else {}
+        renamed["model"] = {**without, **model, **beside}
+    return renamed
 
 
-def _renamed(key: str, value: Any) -> Any:
+def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _renamed_value(key, value) for key, value in config.items()}
+
+
+def _renamed_value(key: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return up_to_date(value)
+        return _renamed(value)
     return TARGETS.get(value, value) if key == "_target_" else value

@@ -99,11 +99,9 @@ def official_model(name: str) -> nn.Module:
             return instantiate(cfg.objective.model)(instantiate(cfg.model))
         pretraining = next(p for p in PRETRAINING if OFFICIAL[p].model == OFFICIAL[name].model)
         cfg = OmegaConf.merge(composed(name), {"backbone": "none"})
-        cfg.model = composed(pretraining).model
-        encoder = build_encoder(
-            cfg, drop_path_rate=cfg.drop_path_rate, grad_checkpointing=cfg.grad_checkpointing
-        )
-        return Classifier(encoder, num_classes=1000)
+        of_finetuning = {key: value for key, value in cfg.model.items() if key != "_target_"}
+        cfg.model = OmegaConf.merge(composed(pretraining).model, of_finetuning)
+        return Classifier(build_encoder(cfg), num_classes=1000)
 
 
 def table_of_window(table: torch.Tensor, source: int, target: int) -> torch.Tensor:
@@ -160,8 +158,7 @@ def test_global_batch__is_the_official_one_on_16_gpus(name: str) -> None:
 def test_one_gpu__accumulates_the_official_batch(name: str) -> None:
     cfg = composed(name, "data=shards", "data.root=somewhere")
     assert cfg.batch_size * cfg.trainer.accumulate_grad_batches == GLOBAL_BATCH_SIZE
-    encoder = cfg.model if name.startswith("pretrain") else cfg
-    assert encoder.grad_checkpointing
+    assert cfg.model.grad_checkpointing
 
 
 def official_rate(schedule: Schedule, update: int, base_lr: float) -> float:
@@ -292,8 +289,7 @@ def test_size__is_the_published_one(name: str) -> None:
 def test_drop_path__rises_to_the_official_rate(name: str) -> None:
     blocks: list[Any] = [m for m in official_model(name).modules() if hasattr(m, "drop_path1")]
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
-    settings = OFFICIAL[name].settings
-    official = settings.get("model.drop_path_rate", settings.get("drop_path_rate"))
+    official = OFFICIAL[name].settings["model.drop_path_rate"]
     assert rates == pytest.approx(np.linspace(0.0, official, len(blocks)), abs=1e-6)
 
 
