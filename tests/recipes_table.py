@@ -47,7 +47,7 @@ PRETRAIN = SHARED | {
 }
 FINETUNE = SHARED | {
     "model._target_": None,  # the backbone's own
-    "grad_checkpointing": False,
+    "model.grad_checkpointing": False,
     "test_img_size_px": None,
     "labels.ratio": None,  # all of them
     "labels.per_class": None,
@@ -134,7 +134,7 @@ def downstream(
     return FINETUNE | {
         "img_size_px": img_size_px,
         "window_size": window_size,
-        "drop_path_rate": drop_path_rate,
+        "model.drop_path_rate": drop_path_rate,
         "optim.layer_decay": layer_decay,
     }
 

@@ -32,9 +32,10 @@ EDGES: dict[str, set[str]] = {
     | {"data", "encoders", "objectives", "tasks", "optim", "probing", "reporting", "runs"},
 }
 CORE = set(EDGES) - {"training"}
-EDGES["launch"] = set(EDGES)
-EDGES["jobs"] = set(EDGES)
-EDGES["commands"] = set(EDGES)
+EDGES["conf"] = set()
+EDGES["launch"] = set(EDGES) - {"conf"}
+EDGES["jobs"] = set(EDGES) - {"conf"}
+EDGES["commands"] = set(EDGES) - {"conf"}
 EDGES["cli"] = {"errors", "commands"}
 # Frameworks that a package may import; nobody imports wandb, it comes in through YAML.
 ALLOWED = {"training": {"lightning"}} | {

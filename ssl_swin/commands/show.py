@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from ssl_swin.objectives.base import Batch, Objective
 
-CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 JOB = "pretrain"
 
 
@@ -21,12 +20,12 @@ def add_parser(
     parser = commands.add_parser(
         "show",
         help="draw the first training batch: crops, flips and masks",
-        description="Draws images of the first training batch exactly as pretrain.py with the same "
-        "settings sees them on one device: the view, and what the mask leaves of it.",
+        description="Draws images of the first training batch exactly as `ssl-swin pretrain` with "
+        "the same settings sees them on one device: the view, and what the mask leaves of it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "settings", nargs="*", help="as for pretrain.py: data=shards data.root=shards model=swin_t"
+        "settings", nargs="*", help="as for pretrain: data=shards data.root=shards model=swin_t"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
     parser.add_argument("--images", type=int, default=8, help="how many of the batch")
@@ -35,8 +34,9 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads the batch and draws it."""
+    """Load the batch and draw it."""
     import torch
+    from hydra.errors import InstantiationException
 
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
@@ -48,7 +48,12 @@ def run(args: argparse.Namespace) -> None:
             f"--images must be at least 1 and --epoch at least 0, got {args.images}, {args.epoch}"
         )
     cfg = _compose(args.settings)
-    objective, batch = _first_batch(cfg, args.images, args.epoch)
+    try:
+        objective, batch = _first_batch(cfg, args.images, args.epoch)
+    except InstantiationException as error:  # Hydra hides a user's mistake behind its own words
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
     mean, std = list(cfg.data.mean), list(cfg.data.std)
     figure = draw_figure(
         objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
@@ -68,37 +73,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _compose(settings: Sequence[str]) -> "DictConfig":
-    """Composes what `python pretrain.py SETTINGS` would.
+    """Compose what `ssl-swin pretrain SETTINGS` would.
 
     Raises:
-        UserError: If the settings do not compose, or the YAML files are not there.
+        UserError: If the settings do not compose.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from ssl_swin.errors import UserError
+    from ssl_swin.launch.config_files import compose_job
     from ssl_swin.launch.resolvers import register_resolvers
     from ssl_swin.launch.suggestions import explain_composition_error
 
-    if not (CONFIG_FOLDER / f"{JOB}.yaml").exists():
-        raise UserError(
-            f"no {CONFIG_FOLDER}/{JOB}.yaml: `show` needs the folder conf/ beside the package. "
-            "Install it from a clone: pip install -e ."
-        )
     register_resolvers()
     try:
-        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3", job_name=JOB):
-            cfg = compose(JOB, overrides=list(settings), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
+        cfg = compose_job(JOB, settings)
         OmegaConf.resolve(cfg)
         OmegaConf.to_container(cfg, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain_composition_error(error, CONFIG_FOLDER, JOB)) from error
+        raise UserError(explain_composition_error(error, JOB, settings)) from error
     return cfg
 
 

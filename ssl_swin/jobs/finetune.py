@@ -30,9 +30,7 @@ from ssl_swin.weights.cards import classifier_card
 def main(cfg: DictConfig) -> None:
     """Fine-tune, keep the best epoch by the validation metric, and leave a classifier."""
     run = open_run(cfg)
-    encoder = build_encoder(
-        cfg, drop_path_rate=cfg.drop_path_rate, grad_checkpointing=cfg.grad_checkpointing
-    )
+    encoder = build_encoder(cfg)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
     _keep_few_labels(cfg, readers)

@@ -8,6 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_swin.launch.command_line import command
+
 WANDB_HOST = "api.wandb.ai"
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
@@ -19,6 +21,7 @@ def register_resolvers() -> None:
         auto_precision,
         backbone_name,
         choice,
+        command,
         one_folder,
         run_dir,
         sweep_name,

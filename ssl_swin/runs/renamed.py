@@ -26,13 +26,18 @@ TARGETS = {  # of version 0.1.0
 }
 
 
+# Settings of `model` today, which 0.1.0's fine-tuning had beside it and probing had not; the values
+# are those of a probed backbone.
+OF_THE_MODEL = {"drop_path_rate": 0.0, "grad_checkpointing": False}
+
+
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's configuration with today's names.
 
     Args:
         config: Configuration of a run by this version or an earlier one; left as it is.
     """
-    return _with_flat_objective(_with_task(_with_targets(config)))
+    return _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
 
 
 def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,6 +49,17 @@ def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in config.items()
     }
+
+
+def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Since 0.2.0 what lay beside `model` in fine-tuning lies in it."""
+    model = config.get("model")
+    if not isinstance(model, dict):
+        return config
+    beside = {key: config[key] for key in OF_THE_MODEL if key in config}
+    without = OF_THE_MODEL if model.get("_target_") is None else {}
+    rest = {key: value for key, value in config.items() if key not in OF_THE_MODEL}
+    return rest | {"model": {**without, **model, **beside}}
 
 
 def _with_task(config: dict[str, Any]) -> dict[str, Any]:

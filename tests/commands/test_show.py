@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_swin.cli import main
-from ssl_swin.commands.show import CONFIG_FOLDER
 from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.records import ImageRecord
@@ -106,6 +105,7 @@ def test_show__no_more_than_a_batch(shards: Path, tmp_path: Path) -> None:
         (["batch_sise=4"], "there is no setting batch_sise, did you mean batch_size?"),
         (["data=shards"], "data.root is not set: give it as data.root=VALUE"),
         (["data=shards", "data.root=absent"], "no data: looked in the folder absent"),
+        (["model.window_size=5"], "windows of 5 tokens"),
         (["--images", "0"], "--images must be at least 1"),
         (["--epoch", "-1"], "--epoch at least 0, got 8, -1"),
     ],
@@ -116,12 +116,3 @@ def test_show__mistakes(
     assert main(["show", *arguments, "--out", str(tmp_path / "batch.png")]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_show__without_the_yaml_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert (CONFIG_FOLDER / "pretrain.yaml").is_file()
-    monkeypatch.setattr("ssl_swin.commands.show.CONFIG_FOLDER", tmp_path)
-    assert main(["show", "--out", str(tmp_path / "batch.png")]) == 2
-    assert "`show` needs the folder conf/ beside the package" in capsys.readouterr().err

@@ -285,7 +285,7 @@ def test_push__prints_how_to_get_it_back(hub, folder, capsys):
     printed = capsys.readouterr().out
     assert f"to {hub.root}/user/name\n" in printed
     assert 'timm.create_model("hf-hub:user/name", pretrained=True, num_classes=0)' in printed
-    assert "next: python linear_probe.py backbone=hf-hub:user/name\n" in printed
+    assert "next: ssl-swin linear-probe backbone=hf-hub:user/name\n" in printed
     assert main(["push", str(folder), "name"]) == 2
 
 
