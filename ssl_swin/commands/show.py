@@ -102,7 +102,7 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBat
     from hydra.utils import instantiate
 
     from ssl_swin.data.batch import PretrainBatch
-    from ssl_swin.data.loading.exact import ExactLoader, Place
+    from ssl_swin.data.loading.exact import Cursor, ExactLoader
     from ssl_swin.data.loading.stream import EpochLoader
     from ssl_swin.jobs.pretrain import pretrain_data
     from ssl_swin.launch.build import open_data
@@ -117,7 +117,7 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBat
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()
     if isinstance(loader, ExactLoader):
-        loader.go_to(Place(epoch, 0))
+        loader.go_to(Cursor(epoch, 0))
     elif isinstance(loader, EpochLoader):
         loader.current_epoch = lambda: epoch
     batch: PretrainBatch = next(iter(loader))

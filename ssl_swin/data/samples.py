@@ -4,8 +4,8 @@ Every draw for a sample comes from a generator keyed by (seed, epoch, sample nam
 """
 
 from ssl_swin.data.batch import UNLABELLED, LabeledSample, MaskedSample
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.data.transforms import View
 from ssl_swin.masking import random_mask
@@ -41,7 +41,7 @@ class MaskedSamples:
         self.mask_ratio = mask_ratio
         self.seed = seed
 
-    def __call__(self, record: ImageRecord, epoch: int) -> MaskedSample:
+    def __call__(self, record: EncodedSample, epoch: int) -> MaskedSample:
         """Decodes, crops and masks one image."""
         pixels = decode_image(
             record.data, channels=self.channels, dtype=self.dtype, name=record.name
@@ -66,7 +66,7 @@ class LabeledSamples:
         self.dtype = dtype
         self.seed = seed
 
-    def __call__(self, record: ImageRecord, epoch: int) -> LabeledSample:
+    def __call__(self, record: EncodedSample, epoch: int) -> LabeledSample:
         """Decodes and augments one image."""
         pixels = decode_image(
             record.data, channels=self.channels, dtype=self.dtype, name=record.name
@@ -75,5 +75,5 @@ class LabeledSamples:
         return LabeledSample(view, _label(record), record.name)
 
 
-def _label(record: ImageRecord) -> int:
+def _label(record: EncodedSample) -> int:
     return UNLABELLED if record.label is None else record.label

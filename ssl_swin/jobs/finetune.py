@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.resize import resize_encoder
@@ -70,7 +70,7 @@ def main(cfg: DictConfig) -> None:
     )
 
 
-def _keep_few_labels(cfg: DictConfig, readers: dict[str, Reader]) -> None:
+def _keep_few_labels(cfg: DictConfig, readers: dict[str, Split]) -> None:
     """Reduces the training split to `cfg.labels`, and says so."""
     everything = readers["train"]
     readers["train"] = keep_few_labels(everything, FewLabels(**cfg.labels))
@@ -92,7 +92,7 @@ def _module(cfg: DictConfig, model: Classifier, suffix: str = "") -> FinetuneMod
 
 
 def _data_module(
-    cfg: DictConfig, readers: Mapping[str, Reader], size_px: tuple[int, int]
+    cfg: DictConfig, readers: Mapping[str, Split], size_px: tuple[int, int]
 ) -> ImageDataModule:
     samples = partial(
         LabeledSamples, channels=cfg.data.channels, dtype=cfg.data.dtype, seed=cfg.seed
@@ -153,7 +153,7 @@ def _at_size(model: Classifier, img_size_px: int | Sequence[int]) -> Classifier:
 
 
 def _hand_off(
-    run: Run, trainer: Trainer, model: Classifier, reader: Reader, classes: tuple[str, ...]
+    run: Run, trainer: Trainer, model: Classifier, reader: Split, classes: tuple[str, ...]
 ) -> None:
     if not trainer.is_global_zero:
         return

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.encoder import Encoder
@@ -65,7 +65,7 @@ def main(cfg: DictConfig) -> None:
 
 def pretrain_data(
     cfg: DictConfig,
-    readers: dict[str, Reader],
+    readers: dict[str, Split],
     encoder: Encoder,
     units: tuple[int, int],
     pack: Callable[[Tensor], Packing] | None = None,
@@ -90,7 +90,7 @@ def pretrain_data(
     )
 
 
-def _hand_off(run: Run, trainer: Trainer, model: MaskedImageModel, reader: Reader) -> None:
+def _hand_off(run: Run, trainer: Trainer, model: MaskedImageModel, reader: Split) -> None:
     if not trainer.is_global_zero:
         return
     objective = run.cfg.objective

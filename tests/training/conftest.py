@@ -13,9 +13,10 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.encoder import swin
@@ -29,7 +30,7 @@ from ssl_swin.training.pretrain import PretrainModule
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
 
-class Shades:
+class Shades(ImageDataset):
     """Images of one shade each, class by class; light ones are of the last class."""
 
     fingerprint = "shades"
@@ -41,12 +42,14 @@ class Shades:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         label = 2 * index // self.length
         shade = np.random.default_rng(index).integers(0, 40, 3) + 180 * label
         file = io.BytesIO()
         Image.new("RGB", (16, 16), tuple(map(int, shade))).save(file, "PNG")
-        return ImageRecord(file.getvalue(), "png", label if self.classes else None, str(index))
+        return EncodedSample.of_image(
+            file.getvalue(), "png", label if self.classes else None, str(index)
+        )
 
 
 Pretrain = Callable[..., Trainer]
@@ -93,7 +96,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
         lengths = {"train": 12, "val": num_val}
         data = ImageDataModule(
             {
-                s: IndexedReader(Shades(n, num_classes), OrderConstants(64, 512, 1))
+                s: IndexedSplit(Shades(n, num_classes), OrderConstants(64, 512, 1))
                 for s, n in lengths.items()
                 if n
             },

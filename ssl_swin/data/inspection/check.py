@@ -14,9 +14,9 @@ from ssl_swin.data.images.decode import decode_image, probe_image
 from ssl_swin.data.images.levels import DTYPES
 from ssl_swin.data.inspection.duplicates import Digests, repeated
 from ssl_swin.data.parallel import ordered_map
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index_file import EXTENTS_NAME, Extents, Shard, ShardIndex
 from ssl_swin.data.shards.indexing import scan_shard
-from ssl_swin.data.shards.source import ShardSource
 
 WARNINGS = ("duplicate", "leak")  # kinds of findings with which a set is sound all the same
 
@@ -77,7 +77,7 @@ def check_shards(
         progress: Whether to show a progress bar.
     """
     places = _places(index)
-    sources = {split: ShardSource(index, split) for split in index.splits}
+    sources = {split: ShardDataset(index, split) for split in index.splits}
     work = partial(_check_shard, index, sources, decode)
     findings = [*_check_extents(index), *_check_listed(index)]
     digests = []
@@ -120,7 +120,7 @@ def _check_listed(index: ShardIndex) -> Iterator[Finding]:
 
 
 def _check_shard(
-    index: ShardIndex, sources: dict[str, ShardSource], decode: bool, place: _Place
+    index: ShardIndex, sources: dict[str, ShardDataset], decode: bool, place: _Place
 ) -> _Checked:
     digests = np.zeros((place.shard.num_samples, 2), dtype=np.uint64)
     extents = index.extents(place.split)[place.images]
@@ -133,7 +133,7 @@ def _check_shard(
         *_unreadable(source, place, decode, digests),
     ]
     findings = [
-        Finding(kind, place.split, place.shard.name, source.member_name(place.first + number), text)
+        Finding(kind, place.split, place.shard.name, source.file_name(place.first + number), text)
         for kind, number, text in problems
     ]
     return _Checked(findings, digests)
@@ -171,12 +171,13 @@ def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple
 
 
 def _unreadable(
-    source: ShardSource, place: _Place, decode: bool, digests: Digests
+    source: ShardDataset, place: _Place, decode: bool, digests: Digests
 ) -> Iterator[tuple[str, int, str]]:
     """Reads the images of a shard, and writes down their digests."""
     for number in range(place.shard.num_samples):
         try:
-            data, _, _, name = source[place.first + number]
+            encoded = source[place.first + number]
+            data, name = encoded.data, encoded.name
             digests[number] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
             if decode:
                 _, _, channels, dtype = probe_image(data)
@@ -187,7 +188,7 @@ def _unreadable(
 
 
 def _duplicates(
-    places: list[_Place], sources: dict[str, ShardSource], digests: Digests
+    places: list[_Place], sources: dict[str, ShardDataset], digests: Digests
 ) -> Iterator[Finding]:
     ends = np.cumsum([place.shard.num_samples for place in places])
 
@@ -195,7 +196,7 @@ def _duplicates(
         number = int(np.searchsorted(ends, image, side="right"))
         split, shard, first = places[number]
         index = first + shard.num_samples - (int(ends[number]) - image)
-        return split, shard.name, sources[split].member_name(index)
+        return split, shard.name, sources[split].file_name(index)
 
     for image, earlier in repeated(digests):
         here, there = find(image), find(earlier)

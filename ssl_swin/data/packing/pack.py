@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.packing.plan import (
     SKIPPED_NAME,
     PackOptions,
@@ -17,8 +18,8 @@ from ssl_swin.data.packing.plan import (
 )
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
 from ssl_swin.data.shards.index import PLAN_NAME, Extents, Shard, ShardIndex, write_index
-from ssl_swin.data.sources.opening import Source, common_classes
-from ssl_swin.data.sources.tables import TableSource
+from ssl_swin.data.sources.opening import common_classes
+from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 
@@ -37,7 +38,7 @@ class PackReport:
 
 
 def pack(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageDataset],
     out: str | Path,
     *,
     shard_samples: int | None = None,
@@ -142,18 +143,18 @@ def _keeping_what_is_done(folder: Path, jobs: Sequence[ShardJob]) -> Iterator[No
         raise
 
 
-def _quick(sources: Mapping[str, Source], folder: Path) -> dict[str, Source]:
+def _quick(sources: Mapping[str, ImageDataset], folder: Path) -> dict[str, ImageDataset]:
     """Replaces sources that are slow to read out of order."""
     return {
         split: source.unpacked(folder / UNPACKED_NAME / split)
-        if isinstance(source, TableSource)
+        if isinstance(source, TableDataset)
         else source
         for split, source in sources.items()
     }
 
 
 def _by_split(
-    sources: Mapping[str, Source], jobs: Sequence[ShardJob], written: Sequence[WrittenShard]
+    sources: Mapping[str, ImageDataset], jobs: Sequence[ShardJob], written: Sequence[WrittenShard]
 ) -> dict[str, list[tuple[Shard, Extents]]]:
     splits: dict[str, list[tuple[Shard, Extents]]] = {}
     for job, (shard, extents, _) in zip(jobs, written, strict=True):

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS
 from ssl_swin.data.images.decode import probe_image
 from ssl_swin.data.packing.plan import PackOptions, ShardJob
 from ssl_swin.data.packing.shrink import decode_stored, shrink_image
 from ssl_swin.data.parallel import ordered_map
-from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, Source
 from ssl_swin.data.shards.index import Extents, Shard
 from ssl_swin.data.shards.indexing import scan_shard
 from ssl_swin.data.shards.tar import group_samples, scan_tar
@@ -49,7 +51,9 @@ class ShardWriter:
         options: Of the packing.
     """
 
-    def __init__(self, sources: Mapping[str, Source], folder: Path, options: PackOptions) -> None:
+    def __init__(
+        self, sources: Mapping[str, ImageDataset], folder: Path, options: PackOptions
+    ) -> None:
         self.sources = sources
         self.folder = folder
         self.options = options
@@ -125,7 +129,7 @@ class ShardWriter:
             return None
         return WrittenShard(shard, extents, skipped)
 
-    def _read(self, job: ShardJob, place: int) -> ImageRecord | SkippedImage:
+    def _read(self, job: ShardJob, place: int) -> EncodedSample | SkippedImage:
         """Reads an image, and makes sure that training will be able to."""
         index = int(job.images[place - job.first])
         try:
@@ -186,7 +190,7 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
-def _add_sample(archive: tarfile.TarFile, key: str, record: ImageRecord) -> None:
+def _add_sample(archive: tarfile.TarFile, key: str, record: EncodedSample) -> None:
     _add_member(archive, f"{key}.{record.extension}", record.data)
     if record.label is not None:
         _add_member(archive, f"{key}.cls", str(record.label).encode())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ssl_swin.data.records import fingerprint
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.remote.fetch import fetch
 from ssl_swin.data.remote.prefetch import Prefetcher
 from ssl_swin.data.shards.index_file import Shard

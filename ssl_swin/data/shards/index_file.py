@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.records import fingerprint
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
 

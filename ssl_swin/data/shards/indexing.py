@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ssl_swin.data.records import IMAGE_EXTENSIONS, SPLIT_NAMES
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS
 from ssl_swin.data.shards.index_file import (
     CLASSES_NAME,
     EXTENT,
@@ -23,6 +23,7 @@ from ssl_swin.data.shards.index_file import (
     write_index,
 )
 from ssl_swin.data.shards.tar import group_samples, scan_tar
+from ssl_swin.data.split_names import split_in_name
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 
@@ -94,9 +95,8 @@ def scan_shard(path: Path) -> tuple[Shard, Extents]:
 
 
 def split_of(name: str) -> str:
-    """Tells the split of a shard by the words in its file name; without any it is train."""
-    words = re.findall("[a-z]+", name.lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+    """Return the split that a word of a shard's file name names; without any it is train."""
+    return split_in_name(name) or "train"
 
 
 def make_index_folder(

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.records import fingerprint
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.remote.cache import ShardCache
 from ssl_swin.data.remote.index import fetch_index
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import ShardIndex, load_index
-from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.errors import UserError
 
 _BYTES_PER_GB = 10**9
 
 
-class RemoteShardSource(ShardSource):
+class RemoteShardDataset(ShardDataset):
     """One split of a remote set; fetches ahead what it is told will be needed."""
 
     def __init__(self, index: ShardIndex, split: str, cache: ShardCache) -> None:
@@ -52,6 +52,11 @@ class RemoteShardSource(ShardSource):
                 "data.order.lanes"
             )
 
+    @property
+    def fetches_ahead(self) -> bool:
+        """Whether `fetch_ahead` has an effect: it has."""
+        return True
+
     def fetch_ahead(self, indices: NDArray[np.int64]) -> None:
         """Has the shards of some images fetched in the background, in the order of need."""
         self.cache.want(self.shards_of(indices))
@@ -65,7 +70,7 @@ def open_remote(
     limit_gb: float,
     num_tries: int,
     first_wait_s: float,
-) -> dict[str, RemoteShardSource]:
+) -> dict[str, RemoteShardDataset]:
     """Opens every split of a remote set.
 
     Args:
@@ -91,4 +96,4 @@ def open_remote(
     cache = ShardCache(
         root, Path(dir), limit_bytes=limit_bytes, num_tries=num_tries, first_wait_s=first_wait_s
     )
-    return {split: RemoteShardSource(index, split, cache) for split in index.splits}
+    return {split: RemoteShardDataset(index, split, cache) for split in index.splits}

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.records import ImageRecord, extension_of_content
+from ssl_swin.data.dataset import ImageDataset, Indices
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.shards.index import NO_LABEL, Shard, ShardIndex
 from ssl_swin.data.shards.tar import BLOCK, header_name
 from ssl_swin.errors import UserError
@@ -23,7 +25,7 @@ _TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)  # as netw
 _RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 
 
-class ShardSource:
+class ShardDataset(ImageDataset):
     """One split of a set of shards, as a source.
 
     Files are opened when needed and by each process for itself. One thread may read at a time.
@@ -50,15 +52,15 @@ class ShardSource:
         self.classes = index.classes
         self.fingerprint = index.fingerprint
         self.shards = index.splits[split]
-        self.shard_lengths = index.shard_lengths(split)
-        self._ends = np.cumsum(self.shard_lengths)
+        self._lengths = index.shard_lengths(split)
+        self._ends = np.cumsum(self._lengths)
         self._extents = index.extents(split)
         self._files = _OpenFiles(max_open)
 
     def __len__(self) -> int:
         return len(self._extents)
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         """Reads image `index` in [0, len).
 
         Raises:
@@ -69,9 +71,14 @@ class ShardSource:
         offset, size, label = self._extents[index].item()
         data = self._read(shard, offset, size)
         name = f"{self.shards[shard].name}:{number}"
-        return ImageRecord(
+        return EncodedSample.of_image(
             data, extension_of_content(data), None if label == NO_LABEL else label, name
         )
+
+    @property
+    def shard_lengths(self) -> Indices | None:
+        """Numbers of samples in each shard, in order."""
+        return self._lengths
 
     def labels(self) -> NDArray[np.int64]:
         """Gives the label of every image, -1 for none; reads no shard."""
@@ -97,7 +104,7 @@ class ShardSource:
                 offset, size, _ = self._extents[index].item()
                 os.posix_fadvise(self._open(shard), offset, size, os.POSIX_FADV_WILLNEED)
 
-    def member_name(self, index: int) -> str:
+    def file_name(self, index: int) -> str:
         """Gives the name of an image in its tar, for messages; it never fails.
 
         Tars keep names of over 100 characters apart, in GNU's and pax's formats: of those this is
@@ -115,7 +122,7 @@ class ShardSource:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         shard = int(np.searchsorted(self._ends, index, side="right"))
-        return shard, int(index - self._ends[shard] + self.shard_lengths[shard])
+        return shard, int(index - self._ends[shard] + self._lengths[shard])
 
     def _shard_numbers(self, indices: NDArray[np.int64]) -> NDArray[np.intp]:
         return np.searchsorted(self._ends, indices, side="right")
