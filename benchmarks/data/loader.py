@@ -35,7 +35,8 @@ from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.shards.dataset import ShardDataset
-from ssl_swin.data.shards.index import EXTENT, Shard, load_index, write_index
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.index_file import EXTENT, ScannedShard, Shard, write_index
 from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.data.synthetic.dataset import SyntheticDataset
 from ssl_swin.data.transforms import RandomCropView
@@ -148,7 +149,7 @@ def large_index_s(folder: Path, num_shards: int, shard_samples: int) -> dict[str
     extents = np.zeros(shard_samples, dtype=EXTENT)
     extents["offset"] = 1024 * np.arange(shard_samples)
     scanned = [
-        (Shard(f"train-{number:06d}.tar", 1, shard_samples), extents)
+        ScannedShard(Shard(f"train-{number:06d}.tar", 1, shard_samples), extents)
         for number in range(num_shards)
     ]
     write_index(folder, (), {"train": scanned})

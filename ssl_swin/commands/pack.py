@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ssl_swin.data.shards.index import ShardIndex
+    from ssl_swin.data.shards.index_file import ShardIndex
 
 NUM_PROBED = 16  # images looked at to tell whether the set is of 8-bit colour pictures
 

@@ -248,7 +248,7 @@ def test_pack__full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def no_space(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shard_writer, "_add_member", no_space)
+    monkeypatch.setattr(shard_writer, "_add_file", no_space)
     with pytest.raises(
         UserError, match=r"cannot write .*train-000000\.tar: No space left on device"
     ):

@@ -12,7 +12,7 @@ import pytest
 
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.shards.dataset import ShardDataset
-from ssl_swin.data.shards.index import Shard
+from ssl_swin.data.shards.index_file import Shard
 from ssl_swin.data.shards.indexing import build_index
 from ssl_swin.errors import UserError
 

@@ -2,13 +2,14 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
@@ -30,8 +31,9 @@ def open_splits(
     index_dir: str | None = None,
     cache: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
+    members: Collection[str] = (IMAGE,),
 ) -> dict[str, Split]:
-    """Opens every split found under `root`.
+    """Open every split found under `root`.
 
     Args:
         root: Folder of shards or of images; or a URL or pipe, see
@@ -59,9 +61,9 @@ def open_splits(
     if reader == "stream":
         opened = _open_stream(str(root), how_to_make, index_dir, num_samples)
     elif reader == "indexed" and is_remote(str(root)):
-        opened = _open_remote(str(root), order, index_dir, cache)
+        opened = _open_remote(str(root), order, index_dir, cache, members)
     elif reader == "indexed":
-        opened = _open_shards(Path(root), how_to_make, order, index_dir)
+        opened = _open_shards(Path(root), how_to_make, order, index_dir, members)
     else:
         opened = _open_folder(Path(root), how_to_make, order, val_ratio)
     if "train" not in opened:
@@ -70,24 +72,35 @@ def open_splits(
 
 
 def _open_shards(
-    folder: Path, how_to_make: str, order: OrderConstants, index_dir: str | None
+    folder: Path,
+    how_to_make: str,
+    order: OrderConstants,
+    index_dir: str | None,
+    members: Collection[str],
 ) -> dict[str, Split]:
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import open_index
 
     _check_shards(folder, how_to_make)
     index = open_index(folder, index_dir)
-    return {s: IndexedSplit(ShardDataset(index, s), order) for s in index.splits}
+    return {
+        split: IndexedSplit(ShardDataset(index, split, members=members), order)
+        for split in index.splits
+    }
 
 
 def _open_remote(
-    root: str, order: OrderConstants, index_dir: str | None, cache: Mapping[str, Any] | None
+    root: str,
+    order: OrderConstants,
+    index_dir: str | None,
+    cache: Mapping[str, Any] | None,
+    members: Collection[str],
 ) -> dict[str, Split]:
     from ssl_swin.data.remote.dataset import open_remote
 
     if cache is None:
         raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
-    sources = open_remote(root, index_dir=index_dir, **cache)
+    sources = open_remote(root, index_dir=index_dir, members=members, **cache)
     for dataset in sources.values():
         dataset.check_cache(order.lanes)
     return {s: IndexedSplit(dataset, order) for s, dataset in sources.items()}

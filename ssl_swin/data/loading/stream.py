@@ -25,7 +25,7 @@ from ssl_swin.data.loading.protocol import (
     start_workers,
 )
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.shards.index import ShardIndex
+from ssl_swin.data.shards.index_file import ShardIndex
 from ssl_swin.data.shards.streaming import good_samples, read_samples
 from ssl_swin.errors import UserError
 

@@ -17,7 +17,7 @@ from ssl_swin.data.packing.plan import (
     plan_jobs,
 )
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
-from ssl_swin.data.shards.index import PLAN_NAME, Extents, Shard, ShardIndex, write_index
+from ssl_swin.data.shards.index_file import PLAN_NAME, ScannedShard, ShardIndex, write_index
 from ssl_swin.data.sources.opening import common_classes
 from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
@@ -81,6 +81,8 @@ def pack(
     options = PackOptions(shard_samples, val_ratio, seed, max_short_side_px, verify)
     if num_workers < 0:
         raise UserError(f"the number of workers must not be negative, got {num_workers}")
+    if max_short_side_px is not None:
+        _check_images_alone(sources)
     classes = common_classes(sources)
     jobs = plan_jobs(sources, options)
     with _new_folder(out) as folder, _only_packer(folder):
@@ -96,6 +98,16 @@ def pack(
         shutil.rmtree(folder / UNPACKED_NAME, ignore_errors=True)
         (folder / PLAN_NAME).unlink()
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped)
+
+
+def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
+    for split, dataset in sources.items():
+        if len(dataset.members) > 1:
+            raise UserError(
+                f"{split} has samples with {', '.join(dataset.members)}; scaling down changes the "
+                "images alone, and masks or boxes would no longer fit. Pack it without "
+                "--max-short-side-px"
+            )
 
 
 @contextmanager
@@ -155,11 +167,11 @@ def _quick(sources: Mapping[str, ImageDataset], folder: Path) -> dict[str, Image
 
 def _by_split(
     sources: Mapping[str, ImageDataset], jobs: Sequence[ShardJob], written: Sequence[WrittenShard]
-) -> dict[str, list[tuple[Shard, Extents]]]:
-    splits: dict[str, list[tuple[Shard, Extents]]] = {}
-    for job, (shard, extents, _) in zip(jobs, written, strict=True):
-        if shard.num_samples:
-            splits.setdefault(job.split, []).append((shard, extents))
+) -> dict[str, list[ScannedShard]]:
+    splits: dict[str, list[ScannedShard]] = {}
+    for job, (scanned, _) in zip(jobs, written, strict=True):
+        if scanned.shard.num_samples:
+            splits.setdefault(job.split, []).append(scanned)
     for split in sources:
         if split not in splits:
             done = zip(jobs, written, strict=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.rng import keyed_permutation
-from ssl_swin.data.shards.index import EXTENTS_NAME, INDEX_NAME, PLAN_NAME
+from ssl_swin.data.shards.index_file import EXTENTS_NAME, INDEX_NAME, MEMBERS_NAME, PLAN_NAME
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 
@@ -166,7 +166,7 @@ def _flat(plan: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _remove_leftovers(folder: Path, shard_names: list[str]) -> None:
     """Removes the temporary files of processes that were killed."""
-    names = {*shard_names, INDEX_NAME, EXTENTS_NAME, SKIPPED_NAME, PLAN_NAME}
+    names = {*shard_names, INDEX_NAME, EXTENTS_NAME, MEMBERS_NAME, SKIPPED_NAME, PLAN_NAME}
     for path in folder.glob(".*.tmp"):
         if (
             path.name[1:].rsplit(".", 2)[0] in names

@@ -7,7 +7,8 @@ from pathlib import Path
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
 from ssl_swin.data.shards.dataset import ShardDataset
-from ssl_swin.data.shards.index import INDEX_NAME, PLAN_NAME, open_index
+from ssl_swin.data.shards.index import open_index
+from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
 from ssl_swin.data.shards.tar import TarMember, group_samples, scan_tar
 from ssl_swin.data.sources.archives import TarDataset, inner_tars, tar_parts
 from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar
