@@ -106,7 +106,7 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objec
     import torch
     from hydra.utils import instantiate
 
-    from ssl_swin.data.loading.exact import ExactLoader, Place
+    from ssl_swin.data.loading.exact import Cursor, ExactLoader
     from ssl_swin.data.loading.stream import EpochLoader
     from ssl_swin.jobs.loop import training_data
     from ssl_swin.launch.build import open_data
@@ -118,7 +118,7 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objec
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()
     if isinstance(loader, ExactLoader):
-        loader.go_to(Place(epoch, 0))
+        loader.go_to(Cursor(epoch, 0))
     elif isinstance(loader, EpochLoader):
         loader.current_epoch = lambda: epoch
     batch: Batch = next(iter(loader))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ssl_swin.data.batch import UNLABELLED, LabeledSample
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.data.transforms import View as Augmentation
 
@@ -38,14 +38,14 @@ class LabeledTransform:
         self.pixels = pixels
         self.seed = seed
 
-    def __call__(self, encoded: ImageRecord, epoch: int) -> LabeledSample:
+    def __call__(self, encoded: EncodedSample, epoch: int) -> LabeledSample:
         """Make the example of an encoded sample in an epoch."""
         pixels = augmented(encoded, self.augmentation, self.pixels, seed=self.seed, epoch=epoch)
         return LabeledSample(pixels, label_of(encoded), encoded.name)
 
 
 def augmented(
-    encoded: ImageRecord,
+    encoded: EncodedSample,
     augmentation: Augmentation,
     pixels: PixelFormat,
     *,
@@ -72,6 +72,6 @@ def augmented(
     return augmentation(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
 
 
-def label_of(encoded: ImageRecord) -> int:
+def label_of(encoded: EncodedSample) -> int:
     """Return the class of a sample, UNLABELLED where it has none."""
     return UNLABELLED if encoded.label is None else encoded.label

@@ -5,7 +5,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import (
@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> None:
     )
 
 
-def _keep_few_labels(cfg: DictConfig, readers: dict[str, Reader]) -> None:
+def _keep_few_labels(cfg: DictConfig, readers: dict[str, Split]) -> None:
     """Reduces the training split to `cfg.labels`, and says so."""
     everything = readers["train"]
     readers["train"] = keep_few_labels(everything, FewLabels(**cfg.labels))
@@ -107,7 +107,7 @@ def _side(task: Task) -> str:
     return str(height_px) if height_px == width_px else f"{height_px}x{width_px}"
 
 
-def _export(run: Run, trainer: Trainer, task: Task, reader: Reader) -> None:
+def _export(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
     if not trainer.is_global_zero:
         return
     facts = training_facts(run, trainer, reader, f"{task.title}, from {run.cfg.backbone}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.objectives.base import Objective
@@ -14,7 +14,7 @@ from ssl_swin.training.module import TrainingModule
 
 
 def training_data(
-    cfg: DictConfig, readers: Mapping[str, Reader], objective: Objective
+    cfg: DictConfig, readers: Mapping[str, Split], objective: Objective
 ) -> ImageDataModule:
     """Return the loaders of what an objective is trained on and evaluated with.
 

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.summary import finish, training_facts
@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     _conclude(run, trainer)
 
 
-def _export(run: Run, trainer: Trainer, objective: Objective, reader: Reader) -> None:
+def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> None:
     if not trainer.is_global_zero:
         return
     encoder, data = objective.encoder, run.cfg.data

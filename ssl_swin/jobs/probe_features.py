@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ssl_swin import __version__
 from ssl_swin.data.batch import collate_labeled
-from ssl_swin.data.loading.protocol import Placement, Reader
+from ssl_swin.data.loading.protocol import LoaderConfig, Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.encoder import Encoder
@@ -32,7 +32,7 @@ class SplitFeatures:
     Images that cannot be recognised later have their features in the run's folder, made anew.
     """
 
-    def __init__(self, run: Run, encoder: Encoder, readers: Mapping[str, Reader]) -> None:
+    def __init__(self, run: Run, encoder: Encoder, readers: Mapping[str, Split]) -> None:
         """Sets the features up; nothing is computed yet.
 
         Args:
@@ -92,7 +92,7 @@ class SplitFeatures:
         cfg = self.cfg
         pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
         samples = LabeledTransform(self.view, pixels, seed=cfg.seed)
-        placement = Placement(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
+        placement = LoaderConfig(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
         loader = self.readers[split].eval_loader(samples, collate_labeled, placement)
         for batch in loader:
             pixels = batch.pixels.to(cfg.device, non_blocking=True)

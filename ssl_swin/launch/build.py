@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_swin.data.loading.opening import open_readers
+from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
@@ -98,14 +98,14 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} must be at least {lowest}, got {config[key]}")
 
 
-def open_data(cfg: DictConfig) -> dict[str, Reader]:
+def open_data(cfg: DictConfig) -> dict[str, Split]:
     """Opens the splits of `cfg.data`, making the set first if it is one that can be made."""
     data = cfg.data
     if data.prepare is not None:
         root = Path(data.root)
         with FileLock(make_folder(root.parent) / f".{root.name}.lock"):
             instantiate(data.prepare)
-    readers = open_readers(
+    readers = open_splits(
         data.root,
         data.reader,
         how_to_make=data.how_to_make or "",
@@ -116,13 +116,13 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
         num_samples=data.num_samples,
     )
     for split, reader in readers.items():
-        say(f"{split}: {reader.describe()}")
-    if readers["train"].caveat:
-        say(f"note: {readers['train'].caveat}")
+        say(f"{split}: {reader.summary()}")
+    if readers["train"].warning:
+        say(f"note: {readers['train'].warning}")
     return readers
 
 
-def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tuple[str, ...]:
+def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tuple[str, ...]:
     """Gives the class names of labelled data.
 
     Raises:
@@ -239,7 +239,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
 
 
 @rank_zero_only
-def start_folder(run: Run, readers: Mapping[str, Reader]) -> None:
+def start_folder(run: Run, readers: Mapping[str, Split]) -> None:
     """Creates the run's folder and records what runs on which data."""
     fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
     run.folder.start(run.config, {"data": fingerprints}, resumed=run.checkpoint is not None)

@@ -9,8 +9,8 @@ from PIL import Image
 
 import ssl_swin
 from ssl_swin.cli import main
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.data.shards.source import ShardSource
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_pack__images_that_are_not_8_bit_colour(
     )
     shapes = {
         np.load(io.BytesIO(record.data)).shape
-        for record in ShardSource(load_index(out), "train")
+        for record in ShardDataset(load_index(out), "train")
         if record.extension == "npy"
     }
     assert shapes == {(12, 16, 20)}
@@ -90,7 +90,7 @@ def test_pack__val_labels(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--val-labels", str(tmp_path / "labels.txt"), "--workers", "0"]
     assert main(["pack", str(folder), str(out), *options]) == 0
-    val = ShardSource(load_index(out), "val")
+    val = ShardDataset(load_index(out), "val")
     levels = {Image.open(io.BytesIO(data)).getpixel((0, 0)): label for data, _, label, _ in val}
     assert levels == {10: 1, 20: 0}
 

@@ -7,18 +7,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_swin.cli import main
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.reporting.reconstructions import GAP_PX, HEADER_PX, MASKED_GREY
 
 SIZE_PX = 96  # of model=swin_nano, whose 6 x 6 units of 16 px are masked by 22
 NUM_IMAGES = 12
 
 
-class Levels:
+class Levels(ImageDataset):
     """Image i is of level 10 * i all over."""
 
     classes: tuple[str, ...] = ()
@@ -27,10 +28,10 @@ class Levels:
     def __len__(self) -> int:
         return NUM_IMAGES
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         file = io.BytesIO()
         Image.new("RGB", (20, 20), (10 * index, 0, 0)).save(file, "PNG")
-        return ImageRecord(file.getvalue(), "png", None, str(index))
+        return EncodedSample.of_image(file.getvalue(), "png", None, str(index))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,10 @@ def tiles(picture: NDArray[np.uint8], row: int) -> tuple[NDArray[np.uint8], NDAr
 
 
 def levels_in_order(shards: Path, epoch: int) -> list[int]:
-    source = ShardSource(load_index(shards), "train")
+    source = ShardDataset(load_index(shards), "train")
     constants = OrderConstants(block=64, pool=262144, lanes=1)
     order = SampleOrder(np.array([5, 5, 2]), constants, seed=0, epoch=epoch)
-    files = [io.BytesIO(source[i].data) for i in order.samples(np.arange(NUM_IMAGES)).tolist()]
+    files = [io.BytesIO(source[i].data) for i in order.indices(np.arange(NUM_IMAGES)).tolist()]
     return [Image.open(file).getpixel((0, 0))[0] for file in files]
 
 

@@ -6,17 +6,17 @@ import torch
 from PIL import Image
 
 from ssl_swin.data.batch import UNLABELLED
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import RandomCropView
 from ssl_swin.objectives.masked_images import MaskedTransform
 
 
-def record(name: str = "n01/x.jpg", label: int | None = 3) -> ImageRecord:
+def record(name: str = "n01/x.jpg", label: int | None = 3) -> EncodedSample:
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "JPEG")
-    return ImageRecord(file.getvalue(), "jpg", label, name)
+    return EncodedSample.of_image(file.getvalue(), "jpg", label, name)
 
 
 def masked_samples(seed: int = 0) -> MaskedTransform:
@@ -76,7 +76,7 @@ def test_samples__name_is_the_records(make):
 def test_samples__channels_and_type_as_asked_for():
     file = io.BytesIO()
     np.save(file, np.arange(5 * 40 * 50, dtype=np.uint16).reshape(5, 40, 50))
-    five_bands = ImageRecord(file.getvalue(), "npy", 1, "x.npy")
+    five_bands = EncodedSample.of_image(file.getvalue(), "npy", 1, "x.npy")
     masked, labeled = masked_samples(), labeled_samples()
     for make in (masked, labeled):
         make.pixels = PixelFormat(5, "uint16")

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.swin import swin
@@ -28,7 +29,7 @@ from ssl_swin.training.optim import pretrain_optimizer
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
 
-class Shades:
+class Shades(ImageDataset):
     """Images of one shade each, class by class; light ones are of the last class."""
 
     fingerprint = "shades"
@@ -40,12 +41,14 @@ class Shades:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         label = 2 * index // self.length
         shade = np.random.default_rng(index).integers(0, 40, 3) + 180 * label
         file = io.BytesIO()
         Image.new("RGB", (16, 16), tuple(map(int, shade))).save(file, "PNG")
-        return ImageRecord(file.getvalue(), "png", label if self.classes else None, str(index))
+        return EncodedSample.of_image(
+            file.getvalue(), "png", label if self.classes else None, str(index)
+        )
 
 
 Pretrain = Callable[..., Trainer]
@@ -87,7 +90,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
         lengths = {"train": 12, "val": num_val}
         data = ImageDataModule(
             {
-                s: IndexedReader(Shades(n, num_classes), OrderConstants(64, 512, 1))
+                s: IndexedSplit(Shades(n, num_classes), OrderConstants(64, 512, 1))
                 for s, n in lengths.items()
                 if n
             },

@@ -8,17 +8,18 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
 from ssl_swin.data.batch import LabeledSample
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import BadSample
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.errors import UserError
 from ssl_swin.training.datamodule import ImageDataModule
 
 ORDER = OrderConstants(block=2, pool=8, lanes=1)
 
 
-class Numbers:
+class Numbers(ImageDataset):
     """Image i is the byte first + i."""
 
     classes = ("a", "b")
@@ -31,15 +32,15 @@ class Numbers:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(bytes([self.first + index]), "png", index % 2, str(index))
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(bytes([self.first + index]), "png", index % 2, str(index))
 
 
 def data_module(batch_size: int = 4, num_workers: int = 0, **lengths: int) -> ImageDataModule:
     """Splits of the given lengths: numbers from 0 in train, 100 in val and 200 in test."""
     first = {"train": 0, "val": 100, "test": 200}
     return ImageDataModule(
-        {split: IndexedReader(Numbers(first[split], n), ORDER) for split, n in lengths.items()},
+        {split: IndexedSplit(Numbers(first[split], n), ORDER) for split, n in lengths.items()},
         train_samples=lambda record, epoch: (record.data[0], epoch),
         eval_samples=lambda record, epoch: record.data[0],
         labelled_samples=lambda record, epoch: LabeledSample(

@@ -10,10 +10,11 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from ssl_swin.data.batch import collate_labeled
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.errors import UserError
@@ -26,7 +27,7 @@ from ssl_swin.training.optim import finetune_optimizer
 SAMPLES = LabeledTransform(CentreCropView((16, 16)), PixelFormat(3, "uint8"), seed=0)
 
 
-class Noise:
+class Noise(ImageDataset):
     """Pictures of noise; every third is of the same class."""
 
     classes = ("a", "b", "c")
@@ -38,15 +39,15 @@ class Noise:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "png")
-        return ImageRecord(file.getvalue(), "png", index % 3, str(index))
+        return EncodedSample.of_image(file.getvalue(), "png", index % 3, str(index))
 
 
-def reader(length: int) -> IndexedReader:
-    return IndexedReader(Noise(length), OrderConstants(4, 64, 1))
+def reader(length: int) -> IndexedSplit:
+    return IndexedSplit(Noise(length), OrderConstants(4, 64, 1))
 
 
 def data_module(batch_size: int = 2, **lengths: int) -> ImageDataModule:
@@ -100,7 +101,7 @@ def trainer(**options: Any) -> Trainer:
 
 def by_hand(module: TrainingModule, length: int) -> dict[str, float]:
     """All images in one batch."""
-    loader = reader(length).eval_loader(SAMPLES, collate_labeled, Placement(length, 0, 0, 1))
+    loader = reader(length).eval_loader(SAMPLES, collate_labeled, LoaderConfig(length, 0, 0, 1))
     (batch,) = loader
     with torch.no_grad():
         scores = module.eval().model.predict(module.normalized(batch.pixels))

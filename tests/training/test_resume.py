@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
@@ -24,15 +25,15 @@ NUM_IMAGES = 29
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
 
-class Numbers:
+class Numbers(ImageDataset):
     classes = ()
     fingerprint = "numbers"
 
     def __len__(self) -> int:
         return NUM_IMAGES
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(bytes([index]), "png", None, str(index))
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(bytes([index]), "png", None, str(index))
 
 
 class Layers(nn.Sequential):
@@ -81,8 +82,8 @@ def fit(
     """Trains three epochs of seven batches; gives batches and final weights."""
     module = Recorder(options.pop("asks_for_length", False))
     data = ImageDataModule(
-        {"train": IndexedReader(Numbers(), OrderConstants(4, 64, 1)),
-         "val": IndexedReader(Numbers(), OrderConstants(4, 64, 1))},
+        {"train": IndexedSplit(Numbers(), OrderConstants(4, 64, 1)),
+         "val": IndexedSplit(Numbers(), OrderConstants(4, 64, 1))},
         train_samples=lambda record, epoch: (float(record.data[0]), float(epoch)),
         eval_samples=lambda record, epoch: (0.0, 0.0),
         collate=torch.tensor,
