@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
-    from ssl_swin.data.transforms import AugmentedView as AugmentedView
-    from ssl_swin.data.transforms import RandomCropView as RandomCropView
+    from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
+    from ssl_swin.data.transforms import RandomCrop as RandomCrop
     from ssl_swin.encoders.beit import beit as beit
     from ssl_swin.encoders.swin import swin as swin
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AugmentedView": "ssl_swin.data.transforms",
+    "FinetuneAugmentation": "ssl_swin.data.transforms",
     "BadSamples": "ssl_swin.training.callbacks.bad_samples",
     "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
     "CosineSchedule": "ssl_swin.optim.schedules",
     "KnnProbe": "ssl_swin.training.callbacks.knn_probe",
     "MultistepSchedule": "ssl_swin.optim.schedules",
-    "RandomCropView": "ssl_swin.data.transforms",
+    "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",

@@ -7,7 +7,7 @@ from ssl_swin.data.batch import UNLABELLED, LabeledSample, MaskedSample
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.transforms import View
+from ssl_swin.data.transforms import Augmentation
 from ssl_swin.masking import random_mask
 
 
@@ -16,7 +16,7 @@ class MaskedSamples:
 
     def __init__(
         self,
-        view: View,
+        view: Augmentation,
         *,
         channels: int,
         dtype: str,
@@ -46,7 +46,7 @@ class MaskedSamples:
         pixels = decode_image(
             record.data, channels=self.channels, dtype=self.dtype, name=record.name
         )
-        view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
+        view = self.view.on_pixels(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
         masks = random_mask(
             self.mask_units,
             self.mask_ratio,
@@ -59,7 +59,7 @@ class MaskedSamples:
 class LabeledSamples:
     """Makes samples for classification."""
 
-    def __init__(self, view: View, *, channels: int, dtype: str, seed: int) -> None:
+    def __init__(self, view: Augmentation, *, channels: int, dtype: str, seed: int) -> None:
         """Sets the maker up; see `MaskedSamples`."""
         self.view = view
         self.channels = channels
@@ -71,7 +71,7 @@ class LabeledSamples:
         pixels = decode_image(
             record.data, channels=self.channels, dtype=self.dtype, name=record.name
         )
-        view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
+        view = self.view.on_pixels(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
         return LabeledSample(view, _label(record), record.name)
 
 

@@ -11,7 +11,7 @@ from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import (
@@ -100,7 +100,7 @@ def _data_module(
     return ImageDataModule(
         readers,
         train_samples=samples(instantiate(cfg.augment)(size_px)),
-        eval_samples=samples(CentreCropView(size_px)),
+        eval_samples=samples(CentreCrop(size_px)),
         collate=collate_labeled,
         batch_size=cfg.batch_size,
         num_workers=cfg.num_workers,

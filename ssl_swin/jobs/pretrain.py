@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_swin.data.batch import collate_masked
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import MaskedSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.windows.layout import Packing
 from ssl_swin.jobs.summary import finish, training_facts
@@ -82,7 +82,7 @@ def pretrain_data(
     return ImageDataModule(
         readers,
         train_samples=masked_samples(instantiate(cfg.augment)(encoder.img_size_px)),
-        eval_samples=masked_samples(CentreCropView(encoder.img_size_px)),
+        eval_samples=masked_samples(CentreCrop(encoder.img_size_px)),
         collate=partial(collate_masked, shared_mask=cfg.objective.shared_mask, pack=pack),
         batch_size=cfg.batch_size,
         num_workers=cfg.num_workers,

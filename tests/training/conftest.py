@@ -18,7 +18,7 @@ from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.samples import MaskedSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import swin
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.schedules import CosineSchedule
@@ -86,7 +86,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
             std=[0.25] * 3,
         )
         samples = MaskedSamples(
-            CentreCropView((16, 16)),
+            CentreCrop((16, 16)),
             channels=3,
             dtype="uint8",
             mask_units=(2, 2),

@@ -16,7 +16,7 @@ from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.samples import LabeledSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
 from ssl_swin.optim.schedules import CosineSchedule
 from ssl_swin.tasks.classification import Classifier
@@ -24,7 +24,7 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.finetune import FinetuneModule
 from ssl_swin.training.optim import finetune_optimizer
 
-SAMPLES = LabeledSamples(CentreCropView((16, 16)), channels=3, dtype="uint8", seed=0)
+SAMPLES = LabeledSamples(CentreCrop((16, 16)), channels=3, dtype="uint8", seed=0)
 UNMIXED = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}
 UNMIXED |= {"label_smoothing": 0.0, "erasing_probability": 0.0}
 
