@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssl_swin.data.loading.opening import open_splits as open_splits
     from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
-    from ssl_swin.data.transforms import AugmentedView as AugmentedView
-    from ssl_swin.data.transforms import RandomCropView as RandomCropView
+    from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
+    from ssl_swin.data.transforms import RandomCrop as RandomCrop
     from ssl_swin.encoders.beit import beit as beit
     from ssl_swin.encoders.encoder import Encoder as Encoder
     from ssl_swin.encoders.swin import swin as swin
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AugmentedView": "ssl_swin.data.transforms",
+    "FinetuneAugmentation": "ssl_swin.data.transforms",
     "Backbone": "ssl_swin.weights.backbone",
     "BadSamples": "ssl_swin.training.callbacks.bad_samples",
     "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
@@ -58,7 +58,7 @@ _HOMES = {
     "MultistepSchedule": "ssl_swin.optim.schedules",
     "Objective": "ssl_swin.objectives.base",
     "Output": "ssl_swin.objectives.base",
-    "RandomCropView": "ssl_swin.data.transforms",
+    "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",

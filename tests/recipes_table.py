@@ -36,7 +36,7 @@ SHARED = {
 PRETRAIN = SHARED | {
     "optim._target_": "ssl_swin.pretrain_optimizer",
     "optim.weight_decay_policy": "official",
-    "augment._target_": "ssl_swin.RandomCropView",
+    "augment._target_": "ssl_swin.RandomCrop",
     "augment.crop_scale": [0.67, 1.0],
     "objective.mask_ratio": 0.6,
     "objective.mask_patch_size_px": None,
@@ -61,7 +61,7 @@ FINETUNE = SHARED | {
     "schedule.min_lr": 2.5e-7,
     "schedule.warmup_prefix": False,
     "trainer.max_epochs": 100,
-    "augment._target_": "ssl_swin.AugmentedView",
+    "augment._target_": "ssl_swin.FinetuneAugmentation",
     "augment.mean": [0.485, 0.456, 0.406],
     "augment.crop_scale": [0.08, 1.0],
     "augment.auto_augment": "rand-m9-mstd0.5-inc1",

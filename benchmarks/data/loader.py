@@ -38,7 +38,7 @@ from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.shards.index_file import EXTENT, ScannedShard, Shard, write_index
 from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.data.synthetic.dataset import SyntheticDataset
-from ssl_swin.data.transforms import RandomCropView
+from ssl_swin.data.transforms import RandomCrop
 from ssl_swin.objectives.masked_images import MaskedTransform, collate_masked
 
 SIZE_PX = 192
@@ -71,7 +71,7 @@ class OriginalTransform:
 def ours(shards: Path, batch_size: int, workers: int) -> ExactLoader:
     """Our loader over a folder of shards."""
     reader = IndexedSplit(ShardDataset(load_index(shards), "train"), ORDER)
-    view = RandomCropView(
+    view = RandomCrop(
         (SIZE_PX, SIZE_PX), crop_scale=(0.67, 1), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5
     )
     samples = MaskedTransform(

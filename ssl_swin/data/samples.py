@@ -11,7 +11,7 @@ from ssl_swin.data.batch import UNLABELLED, LabeledSample
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.transforms import View as Augmentation
+from ssl_swin.data.transforms import Augmentation
 
 __all__ = ["Augmentation", "LabeledTransform", "PixelFormat", "augmented", "label_of"]
 
@@ -69,7 +69,7 @@ def augmented(
     decoded = decode_image(
         encoded.data, channels=pixels.channels, dtype=pixels.dtype, name=encoded.name
     )
-    return augmentation(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
+    return augmentation.on_pixels(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
 
 
 def label_of(encoded: EncodedSample) -> int:

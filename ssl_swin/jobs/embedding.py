@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.sources.opening import open_datasets
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
 from ssl_swin.probing.features import Pooling, pool_map
@@ -72,11 +72,11 @@ def embed(
 
 def _views(backbone: Backbone, images: Path) -> Iterator[tuple[str, Tensor]]:
     encoder = backbone.encoder
-    crop, unused = CentreCropView(encoder.img_size_px), np.random.default_rng(0)
+    crop, unused = CentreCrop(encoder.img_size_px), np.random.default_rng(0)
     for dataset in open_datasets(images).values():
         for index in range(len(dataset)):
             encoded = dataset[index]
             pixels = decode_image(
                 encoded.data, channels=encoder.in_chans, dtype="uint8", name=encoded.name
             )
-            yield encoded.name, crop(pixels, unused)
+            yield encoded.name, crop.on_pixels(pixels, unused)

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.objectives.base import Objective
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
@@ -25,7 +25,7 @@ def training_data(
     """
     size_px = objective.encoder.img_size_px
     pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
-    augment, centre_crop = instantiate(cfg.augment)(size_px), CentreCropView(size_px)
+    augment, centre_crop = instantiate(cfg.augment)(size_px), CentreCrop(size_px)
     return ImageDataModule(
         readers,
         train_samples=objective.make_transform(augment, pixels, seed=cfg.seed),

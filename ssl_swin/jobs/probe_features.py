@@ -13,7 +13,7 @@ from ssl_swin import __version__
 from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.build import Run, say
@@ -50,7 +50,7 @@ class SplitFeatures:
         self.cfg = run.cfg
         self.encoder = encoder
         self.readers = readers
-        self.view = CentreCropView(encoder.img_size_px)
+        self.view = CentreCrop(encoder.img_size_px)
         self._weights = weights_fingerprint(encoder.model)
         self._unrecognisable = run.folder.path / "features"
         shutil.rmtree(self._unrecognisable, ignore_errors=True)

@@ -91,7 +91,10 @@ def test_pack__val_labels(photos: Path, tmp_path: Path) -> None:
     options = ["--val-labels", str(tmp_path / "labels.txt"), "--workers", "0"]
     assert main(["pack", str(folder), str(out), *options]) == 0
     val = ShardDataset(load_index(out), "val")
-    levels = {Image.open(io.BytesIO(data)).getpixel((0, 0)): label for data, _, label, _ in val}
+    levels = {
+        Image.open(io.BytesIO(data)).getpixel((0, 0)): label
+        for data, label in ((s.data, s.label) for s in val)
+    }
     assert levels == {10: 1, 20: 0}
 
 

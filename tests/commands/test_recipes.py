@@ -31,7 +31,7 @@ from torch import nn
 
 from ssl_swin.cli import main
 from ssl_swin.commands.recipes import FACTS, Recipe, find_recipe, read_recipe, read_recipes
-from ssl_swin.data import transforms
+from ssl_swin.data import geometry, transforms
 from ssl_swin.errors import UserError
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
@@ -317,10 +317,10 @@ def test_evaluation__resizes_as_the_original(name: str, monkeypatch: pytest.Monk
         sizes.append((*size, mode.value))
         return torch.zeros(3, *size)
 
-    monkeypatch.setattr(transforms, "_resize", resize)
-    view = transforms.CentreCropView(encoder.img_size_px)
+    monkeypatch.setattr(geometry, "_resize_pixels", resize)
+    view = transforms.CentreCrop(encoder.img_size_px)
     pixels = torch.zeros(3, 300, 600, dtype=torch.uint8)
-    assert view(pixels, np.random.default_rng(0)).shape[1:] == encoder.img_size_px
+    assert view.on_pixels(pixels, np.random.default_rng(0)).shape[1:] == encoder.img_size_px
     short = OFFICIAL[name].eval_resize_px
     assert sizes == [(short, 2 * short, "bicubic")]
 

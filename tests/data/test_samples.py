@@ -8,7 +8,7 @@ from PIL import Image
 from ssl_swin.data.batch import UNLABELLED
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
-from ssl_swin.data.transforms import RandomCropView
+from ssl_swin.data.transforms import RandomCrop
 from ssl_swin.objectives.masked_images import MaskedTransform
 
 
@@ -20,9 +20,7 @@ def record(name: str = "n01/x.jpg", label: int | None = 3) -> EncodedSample:
 
 
 def masked_samples(seed: int = 0) -> MaskedTransform:
-    view = RandomCropView(
-        (32, 24), crop_scale=(0.3, 1), crop_aspect=(0.7, 1.4), flip_probability=0.5
-    )
+    view = RandomCrop((32, 24), crop_scale=(0.3, 1), crop_aspect=(0.7, 1.4), flip_probability=0.5)
     return MaskedTransform(
         view, PixelFormat(3, "uint8"), mask_grid=(8, 6), mask_ratio=0.6, seed=seed
     )

@@ -16,7 +16,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
 from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
 from torchvision.transforms.v2 import functional as TF
 
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.build import build_encoder
@@ -82,9 +82,9 @@ def by_hand(size_px: int) -> dict[str, float]:
     encoder = resize_encoder(load_backbone("run/classifier").encoder, img_size_px=size_px).eval()
     weights = load_file("run/classifier/model.safetensors")
     mean, std = (torch.tensor(m)[:, None, None] for m in (IMAGENET_MEAN, IMAGENET_STD))
-    view, losses, right = CentreCropView((size_px, size_px)), [], []
+    view, losses, right = CentreCrop((size_px, size_px)), [], []
     for path in sorted(Path("photos/val").rglob("*.png")):
-        pixels = view(TF.pil_to_tensor(Image.open(path)), np.random.default_rng(0))
+        pixels = view.on_pixels(TF.pil_to_tensor(Image.open(path)), np.random.default_rng(0))
         with torch.no_grad():
             features = encoder(((pixels / 255 - mean) / std)[None]).mean(dim=(2, 3))[0]
         scores = weights["head.fc.weight"] @ features + weights["head.fc.bias"]

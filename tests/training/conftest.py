@@ -17,7 +17,7 @@ from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.swin import swin
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.schedules import CosineSchedule
@@ -85,7 +85,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
             mean=[0.5] * 3,
             std=[0.25] * 3,
         )
-        crop, pixels = CentreCropView((16, 16)), PixelFormat(3, "uint8")
+        crop, pixels = CentreCrop((16, 16)), PixelFormat(3, "uint8")
         samples = objective.make_transform(crop, pixels, seed=0)
         lengths = {"train": 12, "val": num_val}
         data = ImageDataModule(

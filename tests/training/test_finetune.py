@@ -16,7 +16,7 @@ from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
 from ssl_swin.optim.schedules import CosineSchedule
 from ssl_swin.tasks.classification import Classification
@@ -24,7 +24,7 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.optim import finetune_optimizer
 
-SAMPLES = LabeledTransform(CentreCropView((16, 16)), PixelFormat(3, "uint8"), seed=0)
+SAMPLES = LabeledTransform(CentreCrop((16, 16)), PixelFormat(3, "uint8"), seed=0)
 
 
 class Noise(ImageDataset):
