@@ -12,11 +12,17 @@ if TYPE_CHECKING:
     from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
     from ssl_swin.data.transforms import RandomCrop as RandomCrop
     from ssl_swin.encoders.beit import beit as beit
+    from ssl_swin.encoders.encoder import Encoder as Encoder
     from ssl_swin.encoders.swin import swin as swin
+    from ssl_swin.objectives.base import Objective as Objective
+    from ssl_swin.objectives.base import Output as Output
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
     from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
     from ssl_swin.optim.schedules import MultistepSchedule as MultistepSchedule
+    from ssl_swin.tasks.base import Task as Task
+    from ssl_swin.tasks.classification import Classification as Classification
+    from ssl_swin.tasks.classification import Classifier as Classifier
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.knn_probe import KnnProbe as KnnProbe
@@ -32,14 +38,20 @@ _HOMES = {
     "FinetuneAugmentation": "ssl_swin.data.transforms",
     "BadSamples": "ssl_swin.training.callbacks.bad_samples",
     "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
+    "Classification": "ssl_swin.tasks.classification",
+    "Classifier": "ssl_swin.tasks.classification",
     "CosineSchedule": "ssl_swin.optim.schedules",
+    "Encoder": "ssl_swin.encoders.encoder",
     "KnnProbe": "ssl_swin.training.callbacks.knn_probe",
     "MultistepSchedule": "ssl_swin.optim.schedules",
+    "Objective": "ssl_swin.objectives.base",
+    "Output": "ssl_swin.objectives.base",
     "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
     "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
+    "Task": "ssl_swin.tasks.base",
     "Throughput": "ssl_swin.training.callbacks.throughput",
     "beit": "ssl_swin.encoders.beit",
     "finetune_optimizer": "ssl_swin.training.optim",

@@ -27,19 +27,19 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from ssl_swin.data.batch import collate_masked
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.samples import MaskedSamples
+from ssl_swin.data.samples import PixelFormat
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.shards.index_file import EXTENT, ScannedShard, Shard, write_index
 from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.data.synthetic.dataset import SyntheticDataset
 from ssl_swin.data.transforms import RandomCrop
+from ssl_swin.objectives.masked_images import MaskedTransform, collate_masked
 
 SIZE_PX = 192
 ORDER = OrderConstants(block=64, pool=262144, lanes=1)
@@ -74,8 +74,8 @@ def ours(shards: Path, batch_size: int, workers: int) -> ExactLoader:
     view = RandomCrop(
         (SIZE_PX, SIZE_PX), crop_scale=(0.67, 1), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5
     )
-    samples = MaskedSamples(
-        view, channels=3, dtype="uint8", mask_units=(6, 6), mask_ratio=0.6, seed=0
+    samples = MaskedTransform(
+        view, PixelFormat(3, "uint8"), mask_grid=(6, 6), mask_ratio=0.6, seed=0
     )
     return reader.train_loader(
         samples, collate_masked, LoaderConfig(batch_size, workers, 0, 1), seed=0

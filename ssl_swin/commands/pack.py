@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
     _advise_on_values(index, args.out)
-    print(f"next: python pretrain.py data=shards {shlex.quote(f'data.root={args.out}')}")
+    print(f"next: ssl-swin pretrain data=shards {shlex.quote(f'data.root={args.out}')}")
 
 
 def _advise_on_values(index: "ShardIndex", out: Path) -> None:

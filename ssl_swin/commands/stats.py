@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         base = "folder" if index is None else "shards"
         config = {"defaults": [base, "_self_"], "root": str(args.folder), **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
-        print(f"\nwrote {args.write}; next: python pretrain.py data={args.write.stem}")
+        print(f"\nwrote {args.write}; next: ssl-swin pretrain data={args.write.stem}")
 
 
 def _open(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ssl_swin import __version__
 from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
-from ssl_swin.data.samples import LabeledSamples
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
@@ -90,9 +90,8 @@ class SplitFeatures:
 
     def _batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         cfg = self.cfg
-        samples = LabeledSamples(
-            self.view, channels=cfg.data.channels, dtype=cfg.data.dtype, seed=cfg.seed
-        )
+        pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
+        samples = LabeledTransform(self.view, pixels, seed=cfg.seed)
         placement = LoaderConfig(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
         loader = self.readers[split].eval_loader(samples, collate_labeled, placement)
         for batch in loader:

@@ -32,8 +32,8 @@ from ssl_swin.weights.backbone import check_same_architecture, load_backbone
 from ssl_swin.weights.sources import default_cache
 
 # Sections whose settings are numbers, flags or lists, and the settings there that may be words.
-NUMERIC = {"seed", "batch_size", "num_workers", "drop_path_rate", "model", "objective", "optim"}
-NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn", "labels", "ema_decay"}
+NUMERIC = {"seed", "batch_size", "num_workers", "model", "objective", "optim"}
+NUMERIC |= {"schedule", "trainer", "task", "linear", "knn", "labels", "ema_decay"}
 NUMERIC |= {"compile", "img_size_px", "window_size", "test_img_size_px"}
 WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
 WORDS |= {"weight_decay_policy", "optimizer"}
@@ -143,41 +143,47 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
     return classes
 
 
-def build_encoder(
-    cfg: DictConfig, *, drop_path_rate: float = 0.0, grad_checkpointing: bool = False
-) -> Encoder:
-    """Loads `cfg.backbone`, or with none builds `cfg.model` with random weights.
+def build_encoder(cfg: DictConfig) -> Encoder:
+    """Load `cfg.backbone`, or with none build `cfg.model` with random weights.
 
-    Either way at `cfg.img_size_px` and `cfg.window_size`, where they are set.
+    Either way at `cfg.img_size_px` and `cfg.window_size`, where they are set, and with the
+    `drop_path_rate` and `grad_checkpointing` of `cfg.model`.
 
     Raises:
         UserError: If backbone and model contradict each other, neither says what to build, or the
             encoder cannot take the size.
     """
-    has_model = cfg.model.get("_target_") is not None
-    options: dict[str, Any] = {
-        "drop_path_rate": drop_path_rate,
-        "grad_checkpointing": grad_checkpointing,
-    }
+    model = cfg.model
+    has_model = model.get("_target_") is not None
     if cfg.backbone == "none":
         if not has_model:
             raise UserError(
                 "backbone=none starts from random weights: name a model, as model=swin_t"
             )
-        return _resized(cfg, instantiate(cfg.model, **options), **options)
-    size = {"img_size_px": cfg.img_size_px, "window_size": cfg.window_size}
-    backbone = load_backbone(local_backbone(cfg.backbone, default_cache()), **size, **options)
+        return _resized(cfg, instantiate(model))
+    backbone = load_backbone(
+        local_backbone(cfg.backbone, default_cache()),
+        img_size_px=cfg.img_size_px,
+        window_size=cfg.window_size,
+        drop_path_rate=model.drop_path_rate,
+        grad_checkpointing=model.grad_checkpointing,
+    )
     if has_model:
-        check_same_architecture(backbone.encoder, _resized(cfg, instantiate(cfg.model)))
+        check_same_architecture(backbone.encoder, _resized(cfg, instantiate(model)))
     _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
 
 
-def _resized(cfg: DictConfig, encoder: Encoder, **options: Any) -> Encoder:
-    size = {"img_size_px": cfg.img_size_px, "window_size": cfg.window_size}
-    if all(value is None for value in size.values()):
+def _resized(cfg: DictConfig, encoder: Encoder) -> Encoder:
+    if cfg.img_size_px is None and cfg.window_size is None:
         return encoder
-    return resize_encoder(encoder, **size, **options)
+    return resize_encoder(
+        encoder,
+        img_size_px=cfg.img_size_px,
+        window_size=cfg.window_size,
+        drop_path_rate=cfg.model.drop_path_rate,
+        grad_checkpointing=cfg.model.grad_checkpointing,
+    )
 
 
 def _warn_of_other_normalisation(

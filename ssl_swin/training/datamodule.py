@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
+from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
 from ssl_swin.data.loading.protocol import (
     BadSample,
@@ -34,6 +35,7 @@ class ImageDataModule(LightningDataModule):
         *,
         train_samples: MakeSample,
         eval_samples: MakeSample,
+        labelled_samples: MakeSample | None = None,
         collate: Collate,
         batch_size: int,
         num_workers: int,
@@ -45,6 +47,7 @@ class ImageDataModule(LightningDataModule):
             readers: By split; "train" is required.
             train_samples: Makes a training sample of an image.
             eval_samples: Makes an evaluation sample of an image.
+            labelled_samples: Makes an image with its label, for probes; None where none are made.
             collate: Makes a batch of samples.
             batch_size: Images per device.
             num_workers: Loading processes per device; 0 loads in the training process.
@@ -54,6 +57,7 @@ class ImageDataModule(LightningDataModule):
         self.readers = readers
         self.train_samples = train_samples
         self.eval_samples = eval_samples
+        self.labelled_samples = labelled_samples
         self.collate = collate
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -117,10 +121,11 @@ class ImageDataModule(LightningDataModule):
             raise UserError(f"no held-out image can be read, the first is {name}: {reason}")
         return batch
 
-    def plain_loader(self, split: str) -> Loader:
-        """Every image of a split once, seen as in evaluation, on one device."""
+    def labelled_loader(self, split: str) -> Loader:
+        """Every image of a split once with its label, in the view of evaluation, on one device."""
+        assert self.labelled_samples is not None
         placement = LoaderConfig(self.batch_size, self.num_workers, rank=0, world_size=1)
-        return self.readers[split].eval_loader(self.eval_samples, self.collate, placement)
+        return self.readers[split].eval_loader(self.labelled_samples, collate_labeled, placement)
 
     def take_bad_samples(self) -> list[BadSample]:
         """Hands over the images of this rank that could not be read since the last call."""

@@ -39,7 +39,7 @@ def test_pack__says_what_it_did_and_what_comes_next(
         f"val: {num_val} images in 1 shard, held out of train",
         "classes: 2",
         f"left out: 1 unreadable image, listed in {out}/skipped.txt",
-        f"next: python pretrain.py data=shards 'data.root={out}'",
+        f"next: ssl-swin pretrain data=shards 'data.root={out}'",
     ]
 
 

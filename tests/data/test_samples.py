@@ -7,8 +7,9 @@ from PIL import Image
 
 from ssl_swin.data.batch import UNLABELLED
 from ssl_swin.data.encoded import EncodedSample
-from ssl_swin.data.samples import LabeledSamples, MaskedSamples
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import RandomCrop
+from ssl_swin.objectives.masked_images import MaskedTransform
 
 
 def record(name: str = "n01/x.jpg", label: int | None = 3) -> EncodedSample:
@@ -18,15 +19,15 @@ def record(name: str = "n01/x.jpg", label: int | None = 3) -> EncodedSample:
     return EncodedSample.of_image(file.getvalue(), "jpg", label, name)
 
 
-def masked_samples(seed: int = 0) -> MaskedSamples:
+def masked_samples(seed: int = 0) -> MaskedTransform:
     view = RandomCrop((32, 24), crop_scale=(0.3, 1), crop_aspect=(0.7, 1.4), flip_probability=0.5)
-    return MaskedSamples(
-        view, channels=3, dtype="uint8", mask_units=(8, 6), mask_ratio=0.6, seed=seed
+    return MaskedTransform(
+        view, PixelFormat(3, "uint8"), mask_grid=(8, 6), mask_ratio=0.6, seed=seed
     )
 
 
-def labeled_samples(seed: int = 0) -> LabeledSamples:
-    return LabeledSamples(masked_samples().view, channels=3, dtype="uint8", seed=seed)
+def labeled_samples(seed: int = 0) -> LabeledTransform:
+    return LabeledTransform(masked_samples().augmentation, PixelFormat(3, "uint8"), seed=seed)
 
 
 def test_masked_samples__shapes_and_mask_count():
@@ -76,7 +77,7 @@ def test_samples__channels_and_type_as_asked_for():
     five_bands = EncodedSample.of_image(file.getvalue(), "npy", 1, "x.npy")
     masked, labeled = masked_samples(), labeled_samples()
     for make in (masked, labeled):
-        make.channels, make.dtype = 5, "uint16"
+        make.pixels = PixelFormat(5, "uint16")
     samples = masked(five_bands, 0), labeled(five_bands, 0)
     assert {(s.pixels.dtype, s.pixels.shape) for s in samples} == {(torch.uint16, (5, 32, 24))}
     assert samples[0].pixels.equal(samples[1].pixels)

@@ -186,7 +186,7 @@ def test_stats__of_shards(shards: Path, tmp_path: Path, capsys: pytest.CaptureFi
         f"mean: [{11 / 255:.4g}, {11 / 255:.4g}, {11 / 255:.4g}]",
         f"std: [{44**0.5 / 255:.4g}, {44**0.5 / 255:.4g}, {44**0.5 / 255:.4g}]",
         "",
-        f"wrote {path}; next: python pretrain.py data=mine",
+        f"wrote {path}; next: ssl-swin pretrain data=mine",
     ]
     comment, *_ = path.read_text().splitlines()
     assert comment.startswith("# Measured on 20")

@@ -163,6 +163,29 @@ def test_build_encoder__at_a_size(tmp_path, monkeypatch, job, sizes, expected):
 
 
 @pytest.mark.parametrize(
+    ("backbone", "model"), [("none", NANO), ("mine", ()), ("mine", NANO)], ids=str
+)
+def test_build_encoder__drop_path_and_checkpointing_of_the_model(
+    tmp_path, monkeypatch, backbone, model
+):
+    """By one setting each, of a backbone as of random weights; 0.1 unless it says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    data = ("data=folder", "data.root=photos", "name=x")
+    pretrained = build_encoder(composed("finetune", "backbone=none", *NANO, *data))
+    save_backbone(Path("mine"), pretrained, mean=[0.5] * 3, std=[0.5] * 3, card="")
+    options = ("model.drop_path_rate=0.33", "model.grad_checkpointing=true")
+    for settings, rate, checkpointing in (((), 0.1, False), (options, 0.33, True)):
+        cfg = composed("finetune", f"backbone={backbone}", *model, *data, *settings)
+        modules = list(build_encoder(cfg).model.modules())
+        paths = [module.drop_path1 for module in modules if hasattr(module, "drop_path1")]
+        rates = [getattr(path, "drop_prob", 0.0) for path in paths]
+        assert rates == pytest.approx([0.0, rate / 2, rate])
+        assert {m.grad_checkpointing for m in modules if hasattr(m, "grad_checkpointing")} == {
+            checkpointing
+        }
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("img_size_px=80", "no window suits an image of 80 x 80 px"),

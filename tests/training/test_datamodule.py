@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
+from ssl_swin.data.batch import LabeledSample
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.indexed import IndexedSplit
@@ -42,6 +43,9 @@ def data_module(batch_size: int = 4, num_workers: int = 0, **lengths: int) -> Im
         {split: IndexedSplit(Numbers(first[split], n), ORDER) for split, n in lengths.items()},
         train_samples=lambda record, epoch: (record.data[0], epoch),
         eval_samples=lambda record, epoch: record.data[0],
+        labelled_samples=lambda record, epoch: LabeledSample(
+            torch.tensor([record.data[0]]), 0, record.name
+        ),
         collate=torch.tensor,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -53,6 +57,10 @@ def numbers(loader: Any) -> list[int]:
     return [int(number) for batch in loader for number in batch.flatten()]
 
 
+def labelled_numbers(loader: Any) -> list[int]:
+    return [int(number) for batch in loader for number in batch.pixels.flatten()]
+
+
 def test_data_module__splits_get_their_samples():
     data = data_module(train=10, val=6, test=3)
     batches = list(data.train_dataloader())
@@ -61,7 +69,7 @@ def test_data_module__splits_get_their_samples():
     assert {int(number) for batch in batches for number in batch[:, 0]} <= set(range(10))
     assert sorted(numbers(data.val_dataloader())) == list(range(100, 106))
     assert sorted(numbers(data.test_dataloader())) == [200, 201, 202]
-    assert sorted(numbers(data.plain_loader("train"))) == list(range(10))
+    assert sorted(labelled_numbers(data.labelled_loader("train"))) == list(range(10))
 
 
 def test_data_module__splits_that_are_not_there():
@@ -79,7 +87,7 @@ def test_data_module__devices_share_train_and_val():
         assert len(batches) == data.num_train_batches() == 2
         train += [int(number) for batch in batches for number in batch[:, 0]]
         val += numbers(data.val_dataloader())
-        assert sorted(numbers(data.plain_loader("val"))) == list(range(100, 107))
+        assert sorted(labelled_numbers(data.labelled_loader("val"))) == list(range(100, 107))
     assert len(set(train)) == len(train) == 12
     assert sorted(val) == list(range(100, 107))
 

@@ -36,6 +36,17 @@ class Numbers(ImageDataset):
         return EncodedSample.of_image(bytes([index]), "png", None, str(index))
 
 
+class Layers(nn.Sequential):
+    """What the training module asks of an objective besides its loss."""
+
+    def new_metrics(self) -> dict[str, Any]:
+        return {}
+
+    def check_batch_size(self, batch_size: int, global_batch_size: int) -> None: ...
+
+    def after_step(self, step: int) -> None: ...
+
+
 class Recorder(TrainingModule):
     """Learns from (number, epoch) with dropout, and writes down what it saw."""
 
@@ -43,7 +54,7 @@ class Recorder(TrainingModule):
 
     def __init__(self, asks_for_length: bool = False) -> None:
         torch.manual_seed(0)
-        layers = nn.Sequential(nn.Linear(1, 16), nn.Dropout(0.5), nn.Linear(16, 1))
+        layers = Layers(nn.Linear(1, 16), nn.Dropout(0.5), nn.Linear(16, 1))
         super().__init__(layers, optimizer=adam, schedule=None, mean=[0.0], std=[1.0], seed=0)
         self.asks_for_length = asks_for_length
         self.seen = []
