@@ -3,12 +3,14 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ from torchvision.transforms.v2 import functional as TF
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
+from ssl_swin.jobs import linear_probe
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.launch.script import run_job
@@ -98,6 +101,27 @@ def check(suffix: str, size_px: int) -> None:
     row = last_row()
     for name, value in by_hand(size_px).items():
         assert float(row[name + suffix]) == pytest.approx(value, rel=1e-4), name
+
+
+class Predict(Callback):
+    """Makes the classifier answer gray in the first epoch's validation, and pink in the second's.
+
+    Of seven validation images four are gray, so that the first epoch is the better one.
+    """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
+            bias = [5.0, 0.0] if trainer.current_epoch == 0 else [0.0, 5.0]
+            with torch.no_grad():
+                pl_module.model.head.weight.zero_()
+                pl_module.model.head.bias.copy_(torch.tensor(bias))
+
+
+def test_finetune__hands_on_the_best_epoch_and_not_the_last(workplace):
+    run(f"+callbacks.predict={{_target_: {__name__}.Predict}}")
+    weights = load_file("run/classifier/model.safetensors")
+    assert weights["head.fc.bias"].tolist() == [5.0, 0.0]
+    assert float(last_row()["val/top1"]) == pytest.approx(4 / 7, abs=1e-4)
 
 
 def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
@@ -204,3 +228,23 @@ def test_finetune__refuses_before_it_starts(workplace, capsys, override, message
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_linear_probe__learns_from_train_and_chooses_on_val(workplace, monkeypatch):
+    """Twelve images to learn from, seven to choose by; whoever mixes them up has other numbers."""
+    sizes = []
+    for search in ("linear_grid", "knn_grid"):
+        original = getattr(linear_probe, search)
+
+        def watched(train: Any, val: Any, *, original: Any = original, **options: Any) -> Any:
+            sizes.extend(
+                (len(of.labels), len(on.labels))
+                for of, on in zip(train.values(), val.values(), strict=True)
+            )
+            return original(train, val, **options)
+
+        monkeypatch.setattr(linear_probe, search, watched)
+    brief = [each for each in BRIEF if not each.startswith(("trainer", "optim", "schedule"))]
+    settings = ("stages=[4]", "poolings=[mean]", "linear.epochs=2", "linear.warmup_epochs=0")
+    run_job("linear_probe", composed("linear_probe", *brief, *settings, "knn.ks=[3]"))
+    assert sizes == [(12, 7), (12, 7)]

@@ -72,6 +72,18 @@ class Recorder(TrainingModule):
         self.log("val", torch.rand(()))  # draws, as a user's callback may
 
 
+class Drawing(Recorder):
+    """Notes a number that is drawn in every batch, as dropped paths and mixing are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[float] = []
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.draws.append(torch.rand(()).item())
+        return super().training_step(batch, batch_idx)
+
+
 def adam(model: nn.Module, **length: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01)
 
@@ -80,7 +92,7 @@ def fit(
     folder: Path, checkpoint: Path | None = None, *, num_workers: int = 0, **options: Any
 ) -> tuple[list[list[int]], Tensor]:
     """Trains three epochs of seven batches; gives batches and final weights."""
-    module = Recorder(options.pop("asks_for_length", False))
+    module = options.pop("module", None) or Recorder(options.pop("asks_for_length", False))
     data = ImageDataModule(
         {"train": IndexedSplit(Numbers(), OrderConstants(4, 64, 1)),
          "val": IndexedSplit(Numbers(), OrderConstants(4, 64, 1))},
@@ -181,3 +193,9 @@ def test_resume__other_batch_size_continues_the_order(tmp_path, before, after):
     assert len(continued) // 2 > NUM_IMAGES - 3 * before - after
     steps = NUM_IMAGES // after  # of Lightning's epochs, whose number stays what was asked for
     assert len(rest) == max(steps - 3, 0) + 2 * steps
+
+
+def test_draws__differ_in_every_batch_also_of_one_accumulated_step(tmp_path):
+    module = Drawing()
+    fit(tmp_path, module=module, accumulate_grad_batches=3)
+    assert len(set(module.draws)) == len(module.draws) == 21

@@ -17,7 +17,8 @@ from official_names import (
 )
 from torch import Tensor
 
-from ssl_swin.encoders.encoder import stage_window_sizes, swin
+from ssl_swin.encoders.sizes import stage_window_sizes
+from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.weights.formats.importing import ImportedBackbone, import_weights
