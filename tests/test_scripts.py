@@ -273,7 +273,7 @@ def test_pretrain__swin_b_on_synset_tars_makes_a_step(tmp_path: Path) -> None:
         "logger=csv",
     )
     printed = start("pretrain", *options, cwd=tmp_path)
-    assert "22 of 36 units of 32 px masked" in printed
+    assert "22 of 36 mask patches of 32 px masked" in printed
     assert "finished swin_b_imagenet22k: 1 steps" in printed
     assert load_backbone(tmp_path / "runs/pretrain/swin_b_imagenet22k").encoder.embed_dim == 128
 
