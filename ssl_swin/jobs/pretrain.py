@@ -15,7 +15,7 @@ from ssl_swin.data.loading.protocol import Reader
 from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.encoders.windows.layout import Packing
+from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import Run, fit, make_trainer, open_data, open_run, say
 from ssl_swin.launch.compiling import compile_blocks
@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
         f"{masked} of {units[0] * units[1]} units of {cfg.objective.mask_unit_px} px masked"
     )
     readers = open_data(cfg)
-    pack = model.encoder.windows.pack if isinstance(model, SparseSimMIM) else None
+    pack = model.encoder.windows.bin_visible if isinstance(model, SparseSimMIM) else None
     data = pretrain_data(cfg, readers, encoder, units, pack=pack)
     module = PretrainModule(
         model,
@@ -68,7 +68,7 @@ def pretrain_data(
     readers: dict[str, Reader],
     encoder: Encoder,
     units: tuple[int, int],
-    pack: Callable[[Tensor], Packing] | None = None,
+    pack: Callable[[Tensor], Binning] | None = None,
 ) -> ImageDataModule:
     """Loaders of masked images for an encoder, whose sizes alone matter; `pack` plans its masks."""
     masked_samples = partial(

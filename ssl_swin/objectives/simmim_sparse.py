@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.swin import SwinEncoder
-from ssl_swin.encoders.windows.layout import Packing, take_rows
+from ssl_swin.encoders.windows.layout import take_rows
+from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import MaskedImageModel, SimMIMOutput
 
@@ -63,14 +64,14 @@ class SparseSimMIM(MaskedImageModel):
             encoder.num_features, rows * columns, cell_values, dim=dim, depth=decoder_depth
         )
 
-    def forward(self, images: Tensor, mask: Tensor, packing: Packing | None = None) -> SimMIMOutput:
+    def forward(self, images: Tensor, mask: Tensor, packing: Binning | None = None) -> SimMIMOutput:
         """Reconstructs masked images.
 
         Args:
             images: Normalised (B, C, H, W).
             mask: Bool (B, rows, columns), True = masked, of units that are whole cells of the last
                 map; the same number in every image.
-            packing: What `encoder.windows.pack` makes of the mask. Made here if it is not given,
+            packing: What `encoder.windows.bin_visible` makes of the mask; made here if it is None,
                 which on a GPU waits for the mask.
 
         Returns:
@@ -81,7 +82,7 @@ class SparseSimMIM(MaskedImageModel):
             UserError: If the mask does not fit.
         """
         if packing is None:
-            packing = self.encoder.windows.pack(mask).to(images.device)
+            packing = self.encoder.windows.bin_visible(mask).to(images.device)
         features = self.encoder.encode_visible(images, packing)
         visible = packing.visible.repeat(len(images) // len(packing.visible), 1)
         masked = _others(visible, self.encoder.windows.grid)
