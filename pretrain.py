@@ -4,19 +4,7 @@ python pretrain.py                                            # a demo that need
 python pretrain.py model=swin_b data=shards data.root=shards  # on images packed by `ssl-swin pack`
 """
 
-from pathlib import Path
-
-import hydra
-from omegaconf import DictConfig
-
-from ssl_swin.launch.script import run_job, run_script
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="pretrain")
-def pretrain(cfg: DictConfig) -> None:
-    """Runs the job that the command line composes."""
-    run_job("pretrain", cfg)
-
+from ssl_swin.launch.script import run_script
 
 if __name__ == "__main__":
-    run_script(pretrain, Path(__file__).parent / "conf")
+    run_script("pretrain")

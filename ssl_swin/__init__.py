@@ -8,15 +8,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl_swin.data.loading.opening import open_splits as open_splits
     from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
-    from ssl_swin.data.transforms import AugmentedView as AugmentedView
-    from ssl_swin.data.transforms import RandomCropView as RandomCropView
+    from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
+    from ssl_swin.data.transforms import RandomCrop as RandomCrop
     from ssl_swin.encoders.beit import beit as beit
+    from ssl_swin.encoders.encoder import Encoder as Encoder
     from ssl_swin.encoders.swin import swin as swin
+    from ssl_swin.errors import UserError as UserError
+    from ssl_swin.jobs.embedding import embed as embed
+    from ssl_swin.jobs.in_process import finetune as finetune
+    from ssl_swin.jobs.in_process import linear_probe as linear_probe
+    from ssl_swin.jobs.in_process import pretrain as pretrain
+    from ssl_swin.objectives.base import Objective as Objective
+    from ssl_swin.objectives.base import Output as Output
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
     from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
     from ssl_swin.optim.schedules import MultistepSchedule as MultistepSchedule
+    from ssl_swin.tasks.base import Task as Task
+    from ssl_swin.tasks.classification import Classification as Classification
+    from ssl_swin.tasks.classification import Classifier as Classifier
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.knn_probe import KnnProbe as KnnProbe
@@ -25,26 +37,48 @@ if TYPE_CHECKING:
     from ssl_swin.training.checkpointing.schedule import StepCheckpoint as StepCheckpoint
     from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
     from ssl_swin.training.optim import pretrain_optimizer as pretrain_optimizer
+    from ssl_swin.weights.backbone import Backbone as Backbone
+    from ssl_swin.weights.backbone import save_backbone as save_backbone
+    from ssl_swin.weights.formats.exporting import export_weights as export_weights
+    from ssl_swin.weights.formats.importing import import_weights as import_weights
+    from ssl_swin.weights.loading import load_backbone as load_backbone
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AugmentedView": "ssl_swin.data.transforms",
+    "FinetuneAugmentation": "ssl_swin.data.transforms",
+    "Backbone": "ssl_swin.weights.backbone",
     "BadSamples": "ssl_swin.training.callbacks.bad_samples",
     "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
+    "Classification": "ssl_swin.tasks.classification",
+    "Classifier": "ssl_swin.tasks.classification",
     "CosineSchedule": "ssl_swin.optim.schedules",
+    "Encoder": "ssl_swin.encoders.encoder",
     "KnnProbe": "ssl_swin.training.callbacks.knn_probe",
     "MultistepSchedule": "ssl_swin.optim.schedules",
-    "RandomCropView": "ssl_swin.data.transforms",
+    "Objective": "ssl_swin.objectives.base",
+    "Output": "ssl_swin.objectives.base",
+    "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
     "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
+    "Task": "ssl_swin.tasks.base",
     "Throughput": "ssl_swin.training.callbacks.throughput",
+    "UserError": "ssl_swin.errors",
     "beit": "ssl_swin.encoders.beit",
+    "embed": "ssl_swin.jobs.embedding",
+    "export_weights": "ssl_swin.weights.formats.exporting",
+    "finetune": "ssl_swin.jobs.in_process",
     "finetune_optimizer": "ssl_swin.training.optim",
+    "import_weights": "ssl_swin.weights.formats.importing",
+    "linear_probe": "ssl_swin.jobs.in_process",
+    "load_backbone": "ssl_swin.weights.loading",
+    "open_splits": "ssl_swin.data.loading.opening",
     "prepare_demo": "ssl_swin.data.synthetic.prepare",
+    "pretrain": "ssl_swin.jobs.in_process",
     "pretrain_optimizer": "ssl_swin.training.optim",
+    "save_backbone": "ssl_swin.weights.backbone",
     "swin": "ssl_swin.encoders.swin",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

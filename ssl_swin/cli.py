@@ -1,29 +1,36 @@
-"""The `ssl-swin` command: what is done to data before and between runs.
+"""The `ssl-swin` command: the jobs, and what is done to data before and between runs.
 
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from ssl_swin import __version__
 from ssl_swin.commands import check, export, import_, index, pack, push, recipes, show, stats
+from ssl_swin.commands.jobs import JOBS, job_of_completion, run_job
 from ssl_swin.errors import UserError
 
 COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one job or command.
 
     Args:
         argv: Arguments; None takes those of the process.
 
     Returns:
-        Exit status: what the command gives, 2 after a mistake of the user, 130 after Ctrl-C.
+        Exit status: that of the command, 2 after a mistake of the user, 130 after Ctrl-C.
     """
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in JOBS:  # Hydra reads the rest
+        return run_job(words[0], words[1:])
+    if words and words[0] in ("-sc", "--shell-completion"):
+        return run_job(job_of_completion(os.environ), words)
+    args = _parser().parse_args(words)
     try:
         return int(args.run(args) or 0)
     except UserError as error:
@@ -35,9 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ssl-swin", description="Tools around ssl_swin's runs.")
+    parser = argparse.ArgumentParser(
+        prog="ssl-swin",
+        description="Pretrains, fine-tunes and probes Swin Transformers, and prepares their data.",
+    )
     parser.add_argument("--version", action="version", version=f"ssl-swin {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for job, summary in JOBS.items():
+        commands.add_parser(job, help=summary, add_help=False)
     for command in COMMANDS:
         command.add_parser(commands).set_defaults(run=command.run)
     return parser

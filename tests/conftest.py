@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_swin.encoders.encoder import SwinEncoder, swin
+from ssl_swin.encoders.swin import SwinEncoder, swin
 
 TINY: dict[str, Any] = {
     "img_size_px": 64,

@@ -36,18 +36,18 @@ SHARED = {
 PRETRAIN = SHARED | {
     "optim._target_": "ssl_swin.pretrain_optimizer",
     "optim.weight_decay_policy": "official",
-    "augment._target_": "ssl_swin.RandomCropView",
+    "augment._target_": "ssl_swin.RandomCrop",
     "augment.crop_scale": [0.67, 1.0],
     "objective.mask_ratio": 0.6,
-    "objective.mask_unit_px": 32,
+    "objective.mask_patch_size_px": None,
     "objective.shared_mask": False,
-    "objective.model._target_": "ssl_swin.SimMIM",
-    "objective.model._partial_": True,
-    "objective.model.normalize_target_window_px": None,
+    "objective._target_": "ssl_swin.SimMIM",
+    "objective._partial_": True,
+    "objective.normalize_target_window_px": None,
 }
 FINETUNE = SHARED | {
     "model._target_": None,  # the backbone's own
-    "grad_checkpointing": False,
+    "model.grad_checkpointing": False,
     "test_img_size_px": None,
     "labels.ratio": None,  # all of them
     "labels.per_class": None,
@@ -61,14 +61,16 @@ FINETUNE = SHARED | {
     "schedule.min_lr": 2.5e-7,
     "schedule.warmup_prefix": False,
     "trainer.max_epochs": 100,
-    "augment._target_": "ssl_swin.AugmentedView",
+    "augment._target_": "ssl_swin.FinetuneAugmentation",
     "augment.mean": [0.485, 0.456, 0.406],
     "augment.crop_scale": [0.08, 1.0],
     "augment.auto_augment": "rand-m9-mstd0.5-inc1",
-    "mixing.mixup_alpha": 0.8,
-    "mixing.cutmix_alpha": 1.0,
-    "mixing.label_smoothing": 0.1,
-    "mixing.erasing_probability": 0.25,
+    "task._target_": "ssl_swin.Classification",
+    "task._partial_": True,
+    "task.mixup_alpha": 0.8,
+    "task.cutmix_alpha": 1.0,
+    "task.label_smoothing": 0.1,
+    "task.erasing_probability": 0.25,
 }
 COSINE_100 = {
     "optim.base_lr": 2e-4,
@@ -108,7 +110,7 @@ def swin(version: int, embed_dim: int, window_size: int, drop_path_rate: float) 
 
 
 def swin_v2(embed_dim: int) -> dict[str, Any]:
-    target = {"objective.model.normalize_target_window_px": 47}
+    target = {"objective.normalize_target_window_px": 47}
     return PRETRAIN | swin(2, embed_dim, 12, 0.1) | MULTISTEP_800 | target
 
 
@@ -132,7 +134,7 @@ def downstream(
     return FINETUNE | {
         "img_size_px": img_size_px,
         "window_size": window_size,
-        "drop_path_rate": drop_path_rate,
+        "model.drop_path_rate": drop_path_rate,
         "optim.layer_decay": layer_decay,
     }
 

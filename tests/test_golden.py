@@ -14,16 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from official_names import TINY_MODELS, save_official, tiny_state, to_official_simmim_name
 from torch import Tensor
 
-from ssl_swin.objectives.simmim import SimMIM, SimMIMOutput
-from ssl_swin.weights.formats.official import (
-    load_simmim,
-    simmim_from_state_dict,
-    to_official_simmim_name,
-)
+from ssl_swin.objectives.simmim import Reconstruction, SimMIM
+from ssl_swin.weights.formats.importing import import_weights
 
-TINY = Path(__file__).parent / "golden"
 LARGE = Path(__file__).parents[2] / "shared" / "golden"
 
 HALF_PRECISION = 2.0**-11  # relative rounding of the large models' stored reconstruction
@@ -36,7 +32,7 @@ class Golden(NamedTuple):
 
 
 class Case(NamedTuple):
-    load: Callable[[], Golden]
+    load: Callable[[Path], Golden]  # from a folder to write to
     loss_rtol: float
     reconstruction_rtol: float
 
@@ -44,27 +40,26 @@ class Case(NamedTuple):
 class Run(NamedTuple):
     case: Case
     golden: Golden
-    output: SimMIMOutput
+    output: Reconstruction
 
 
-def load_tiny(name: str, normalize_target_window_px: int | None) -> Golden:
-    arrays = dict(np.load(TINY / f"{name}.npz"))
-    state = {
-        key.removeprefix("param/"): torch.from_numpy(value)
-        for key, value in arrays.items()
-        if key.startswith("param/")
-    }
+def load_model(path: Path, normalize_target_window_px: int | None, **sizes: int) -> SimMIM:
+    """Imports a checkpoint as users do, and gives it the target of its pretraining."""
+    imported, _ = import_weights(path, **sizes)
+    model = SimMIM(imported.encoder, normalize_target_window_px=normalize_target_window_px)
+    model.load_state_dict(imported.simmim.state_dict())
+    return model
+
+
+def load_tiny(name: str, normalize_target_window_px: int | None, folder: Path) -> Golden:
+    arrays = dict(np.load(TINY_MODELS / f"{name}.npz"))
     grad_norms = {
         key.removeprefix("grad_norm/"): float(value)
         for key, value in arrays.items()
         if key.startswith("grad_norm/")
     }
-    model = simmim_from_state_dict(
-        state,
-        img_size_px=64,
-        window_size=4,
-        normalize_target_window_px=normalize_target_window_px,
-    )
+    path = save_official(folder / f"{name}.pth", tiny_state(int(name[-1])))
+    model = load_model(path, normalize_target_window_px, img_size_px=64, window_size=4)
     return Golden(model, arrays, grad_norms)
 
 
@@ -72,32 +67,28 @@ def load_large(name: str, normalize_target_window_px: int | None) -> Golden:
     folder = Path(os.environ.get("SSL_SWIN_GOLDEN", LARGE))
     if not folder.is_dir():
         pytest.skip(f"{'../shared/golden' if folder == LARGE else folder} is not here")
-    model = load_simmim(
-        folder / f"{name}.pth",
-        img_size_px=192,
-        normalize_target_window_px=normalize_target_window_px,
-    )
+    model = load_model(folder / f"{name}.pth", normalize_target_window_px)
     grad_norms = json.loads((folder / f"{name}.json").read_text())["grad_norms"]
     return Golden(model, dict(np.load(folder / f"{name}.npz")), grad_norms)
 
 
 # V2's target is computed in double precision here, and in float32 by the original.
 CASES = {
-    "tiny_v1": Case(lambda: load_tiny("swin_v1", None), 1e-6, 0.0),
-    "tiny_v2": Case(lambda: load_tiny("swin_v2", 15), 1e-4, 0.0),
-    "large_v1": Case(lambda: load_large("swin_v1_w6", None), 1e-6, HALF_PRECISION),
-    "large_v2": Case(lambda: load_large("swin_v2_w12", 47), 1e-4, HALF_PRECISION),
+    "tiny_v1": Case(lambda folder: load_tiny("swin_v1", None, folder), 1e-6, 0.0),
+    "tiny_v2": Case(lambda folder: load_tiny("swin_v2", 15, folder), 1e-4, 0.0),
+    "large_v1": Case(lambda _: load_large("swin_v1_w6", None), 1e-6, HALF_PRECISION),
+    "large_v2": Case(lambda _: load_large("swin_v2_w12", 47), 1e-4, HALF_PRECISION),
 }
 
 
 @pytest.fixture(scope="module", params=CASES)
-def run(request: pytest.FixtureRequest) -> Run:
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Loads a model and runs it forward and backward, once for all tests."""
     case = CASES[request.param]
-    golden = case.load()
+    golden = case.load(tmp_path_factory.mktemp("golden"))
     images = torch.from_numpy(golden.arrays["images"]).float()
     mask = torch.from_numpy(golden.arrays["mask_units"]).bool()
-    output = golden.model(images, mask)
+    output = golden.model.reconstruct(images, mask)
     output.loss.backward()
     return Run(case, golden, output)
 

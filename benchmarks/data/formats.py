@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import swin_transformer as tv
 
-from ssl_swin.encoders.encoder import SwinEncoder, swin
+from ssl_swin.encoders.swin import SwinEncoder, swin
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.weights.formats.exporting import export_weights
 from ssl_swin.weights.formats.importing import ImportedBackbone, import_weights, save_import
@@ -122,7 +122,7 @@ def difference(target: Target, direction: str, found: Tensor, expected: Tensor) 
 def run_ours(target: Target, model: SimMIM, images: Tensor, mask: Tensor) -> Tensor:
     """Gives what `target.run` is to give."""
     if target.is_simmim:
-        return model(images, mask).prediction
+        return model.reconstruct(images, mask).prediction
     features: Tensor = model.encoder(images)
     return features
 

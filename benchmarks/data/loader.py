@@ -27,18 +27,19 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.loading.exact import ExactLoader, Place
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.loading.exact import Cursor, ExactLoader
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
+from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.samples import MaskedSamples
-from ssl_swin.data.shards.index import EXTENT, Shard, load_index, write_index
-from ssl_swin.data.shards.source import ShardSource
-from ssl_swin.data.sources.opening import open_sources
-from ssl_swin.data.synthetic.source import DemoSource
-from ssl_swin.data.transforms import RandomCropView
+from ssl_swin.data.samples import PixelFormat
+from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.index_file import EXTENT, ScannedShard, Shard, write_index
+from ssl_swin.data.sources.opening import open_datasets
+from ssl_swin.data.synthetic.dataset import SyntheticDataset
+from ssl_swin.data.transforms import RandomCrop
+from ssl_swin.objectives.masked_images import MaskedTransform, collate_masked
 
 SIZE_PX = 192
 ORDER = OrderConstants(block=64, pool=262144, lanes=1)
@@ -69,15 +70,15 @@ class OriginalTransform:
 
 def ours(shards: Path, batch_size: int, workers: int) -> ExactLoader:
     """Our loader over a folder of shards."""
-    reader = IndexedReader(ShardSource(load_index(shards), "train"), ORDER)
-    view = RandomCropView(
+    reader = IndexedSplit(ShardDataset(load_index(shards), "train"), ORDER)
+    view = RandomCrop(
         (SIZE_PX, SIZE_PX), crop_scale=(0.67, 1), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5
     )
-    samples = MaskedSamples(
-        view, channels=3, dtype="uint8", mask_units=(6, 6), mask_ratio=0.6, seed=0
+    samples = MaskedTransform(
+        view, PixelFormat(3, "uint8"), mask_grid=(6, 6), mask_ratio=0.6, seed=0
     )
     return reader.train_loader(
-        samples, collate_masked, Placement(batch_size, workers, 0, 1), seed=0
+        samples, collate_masked, LoaderConfig(batch_size, workers, 0, 1), seed=0
     )
 
 
@@ -126,7 +127,7 @@ def first_batch_s(shards: Path, batch_size: int, workers: int, share: float) -> 
     """Seconds from nothing to the first batch, some way into an epoch."""
     start = time.perf_counter()
     loader = ours(shards, batch_size, workers)
-    loader.go_to(Place(0, int(share * loader.num_samples) // batch_size * batch_size))
+    loader.go_to(Cursor(0, int(share * loader.num_samples) // batch_size * batch_size))
     next(iter(loader))
     return time.perf_counter() - start
 
@@ -148,24 +149,24 @@ def large_index_s(folder: Path, num_shards: int, shard_samples: int) -> dict[str
     extents = np.zeros(shard_samples, dtype=EXTENT)
     extents["offset"] = 1024 * np.arange(shard_samples)
     scanned = [
-        (Shard(f"train-{number:06d}.tar", 1, shard_samples), extents)
+        ScannedShard(Shard(f"train-{number:06d}.tar", 1, shard_samples), extents)
         for number in range(num_shards)
     ]
     write_index(folder, (), {"train": scanned})
     start = time.perf_counter()
-    reader = IndexedReader(ShardSource(load_index(folder, check_shards=False), "train"), ORDER)
-    loader = reader.train_loader(lambda *_: None, list, Placement(2048, 0, 0, 1), seed=0)
+    reader = IndexedSplit(ShardDataset(load_index(folder, check_shards=False), "train"), ORDER)
+    loader = reader.train_loader(lambda *_: None, list, LoaderConfig(2048, 0, 0, 1), seed=0)
     opened = time.perf_counter()
     batches = loader.batches
-    batches.indices(Place(0, reader.num_samples * 9 // 10))
+    batches.indices(Cursor(0, reader.num_samples * 9 // 10))
     first = time.perf_counter()
-    batches.indices(Place(0, reader.num_samples * 9 // 10 + 2048))
+    batches.indices(Cursor(0, reader.num_samples * 9 // 10 + 2048))
     return {"open": opened - start, "first": first - opened, "next": time.perf_counter() - first}
 
 
 def draw_images(folder: Path) -> Path:
     """Draws JPEGs, in one sub-folder."""
-    source = DemoSource(DRAWN_IMAGES, DRAWN_PX, seed=0)
+    source = SyntheticDataset(DRAWN_IMAGES, DRAWN_PX, seed=0)
     (folder / "drawn").mkdir(parents=True)
     for number in range(len(source)):
         record = source[number]
@@ -193,7 +194,7 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Runs everything; prints as it goes."""
     images = args.images or draw_images(work / "images")
     shards = work / "shards"
-    pack({"train": open_sources(images)["train"]}, shards, progress=False)
+    pack({"train": open_datasets(images)["train"]}, shards, progress=False)
     print(f"{platform.machine()}, torch {torch.__version__}, {date.today()}")
     print(f"{load_index(shards).num_samples('train')} images, {args.workers} worker(s)")
     openers: dict[str, Callable[[], Iterable[Any]]] = {

@@ -54,7 +54,7 @@ def fetches_per_shard(order: SampleOrder, num_nodes: int, cached_shards: int) ->
     caches: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(num_nodes)]
     fetches = 0
     for start in range(0, len(order) - GLOBAL_BATCH, GLOBAL_BATCH):
-        shards = order.samples(np.arange(start, start + GLOBAL_BATCH)) // SHARD_SAMPLES
+        shards = order.indices(np.arange(start, start + GLOBAL_BATCH)) // SHARD_SAMPLES
         for node, cache in enumerate(caches):
             first = node * ranks_per_node
             ranks = range(first, first + ranks_per_node)
@@ -73,9 +73,9 @@ def milliseconds(constants: OrderConstants) -> tuple[float, float, float]:
     start = time.perf_counter()
     order = SampleOrder(lengths, constants, seed=0, epoch=0)
     ready = time.perf_counter()
-    order.samples(np.arange(7_000_000, 7_000_000 + GLOBAL_BATCH))
+    order.indices(np.arange(7_000_000, 7_000_000 + GLOBAL_BATCH))
     first = time.perf_counter()
-    order.samples(np.arange(7_000_000 + GLOBAL_BATCH, 7_000_000 + 2 * GLOBAL_BATCH))
+    order.indices(np.arange(7_000_000 + GLOBAL_BATCH, 7_000_000 + 2 * GLOBAL_BATCH))
     later = time.perf_counter()
     return 1e3 * (ready - start), 1e3 * (first - ready), 1e3 * (later - first)
 

@@ -107,7 +107,7 @@ def _ours(
     model: Any
     if is_sparse:
         torch.manual_seed(workload.seed)  # for the decoder, which only this objective has
-        model = instantiate(load_settings("objective=simmim_sparse").objective.model)(encoder)
+        model = instantiate(load_settings("objective=simmim_sparse").objective)(encoder)
     else:
         model = SimMIM(encoder)
         model.load_state_dict(workload.weights.state_dict())
@@ -122,7 +122,7 @@ def _ours(
     return Variant(
         name,
         model,
-        lambda images, mask: model(images, *mask).loss,
+        lambda images, mask: model.reconstruct(images, *mask).loss,
         pack if is_sparse else lambda mask: (mask,),
         AdamW(weight_decay_groups(model, **RECIPE, policy="official"), fused=True),
         workload,

@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ssl_swin.encoders.encoder import SwinEncoder, build_encoder
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.masking import mask_grid, random_mask

@@ -68,4 +68,4 @@ def run(args: argparse.Namespace) -> None:
     save_import(args.out, imported, card=card)
     for line in (*report.lines(), report.summary()):
         print(line)
-    print(f"wrote {args.out}; next: python finetune.py backbone={args.out}")
+    print(f"wrote {args.out}; next: ssl-swin finetune backbone={args.out}")

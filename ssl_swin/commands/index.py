@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     overrides = [f"data={'remote' if remote else 'shards'}", _override("data.root", args.root)]
     if args.out is not None:
         overrides.append(_override("data.index_dir", str(args.out)))
-    print(f"next: python pretrain.py {shlex.join(overrides)}")
+    print(f"next: ssl-swin pretrain {shlex.join(overrides)}")
 
 
 def _index_local(args: argparse.Namespace) -> "ShardIndex":

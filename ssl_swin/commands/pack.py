@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ssl_swin.data.shards.index import ShardIndex
+    from ssl_swin.data.shards.index_file import ShardIndex
 
 NUM_PROBED = 16  # images looked at to tell whether the set is of 8-bit colour pictures
 
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
     from ssl_swin.data.packing.pack import pack
     from ssl_swin.data.packing.plan import SKIPPED_NAME
-    from ssl_swin.data.sources.opening import open_sources
+    from ssl_swin.data.sources.opening import open_datasets
 
-    sources = open_sources(args.images, not args.no_labels, args.val_labels)
+    sources = open_datasets(args.images, not args.no_labels, args.val_labels)
     try:
         report = pack(
             sources,
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
     _advise_on_values(index, args.out)
-    print(f"next: python pretrain.py data=shards {shlex.quote(f'data.root={args.out}')}")
+    print(f"next: ssl-swin pretrain data=shards {shlex.quote(f'data.root={args.out}')}")
 
 
 def _advise_on_values(index: "ShardIndex", out: Path) -> None:
@@ -102,9 +102,9 @@ def _advise_on_values(index: "ShardIndex", out: Path) -> None:
     from collections import Counter
 
     from ssl_swin.data.images.decode import probe_image
-    from ssl_swin.data.shards.source import ShardSource
+    from ssl_swin.data.shards.dataset import ShardDataset
 
-    source = ShardSource(index, "train")
+    source = ShardDataset(index, "train")
     infos = [probe_image(source[number].data) for number in range(min(NUM_PROBED, len(source)))]
     [(kind, _)] = Counter((info.channels, info.dtype) for info in infos).most_common(1)
     if kind != (3, "uint8"):

@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
     url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)
     print(f"uploaded {folder} to {url}")
     print(f'timm: timm.create_model("hf-hub:{args.repository}", pretrained=True, num_classes=0)')
-    print(f"next: python linear_probe.py backbone=hf-hub:{args.repository}")
+    print(f"next: ssl-swin linear-probe backbone=hf-hub:{args.repository}")

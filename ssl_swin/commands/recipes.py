@@ -1,20 +1,24 @@
-"""`ssl-swin recipes`: what conf/experiment/ holds, as its files' headers tell it.
+"""`ssl-swin recipes`: the experiments of the package and of the user, as their `recipe:` says.
 
-A header is the comment at the top of a file: what the recipe trains, then one fact a line, each
-`# KEY: text` with a key of `FACTS`. A line that is indented goes on where the one before it ends.
+An experiment may hold a mapping `recipe` beside its settings: what it trains (`title`), and the
+facts of `FACTS`. A run takes no notice of it.
 """
 
 import argparse
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import takewhile
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
 
-from ssl_swin.commands.show import CONFIG_FOLDER
+import yaml
+
 from ssl_swin.errors import UserError
 
-EXPERIMENTS = CONFIG_FOLDER / "experiment"
+PACKAGE = "ssl_swin.conf"
+USER_FOLDER = Path("conf")  # in the working directory, as jobs find it
 FACTS = ("source", "expected", "hardware", "batch", "command", "reproduced", "note")
 UNSTATED = "not stated"
 
@@ -25,11 +29,11 @@ class Recipe:
 
     name: str
     title: str
-    facts: dict[str, str]  # those of FACTS that the header states
+    facts: dict[str, str]  # those of FACTS that it states
 
     @property
     def job(self) -> str:
-        """The script that runs it, which its name starts with."""
+        """The job that runs it, which its name starts with."""
         return self.name.partition("_")[0]
 
 
@@ -39,68 +43,79 @@ def add_parser(
     """Describes the command."""
     parser = commands.add_parser(
         "recipes",
-        help="list the recipes of conf/experiment, or tell all about one",
+        help="list the recipes, which are experiments, or tell all about one",
         description="Lists every recipe: its job, its name, the accuracy to expect (ImageNet-1k "
         "top-1 unless it says otherwise), and whether we have reproduced it. With a name: where "
-        "it comes from, what it needs, and the command.",
+        "it comes from, what it needs, and the command. Your own experiments are found in "
+        "conf/experiment/, or in the folder of --config-dir.",
     )
     parser.add_argument("name", nargs="?", help="of one recipe")
+    parser.add_argument(
+        "--config-dir", "-cd", type=Path, default=USER_FOLDER, help="folder of your configurations"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints one line a recipe, or one recipe."""
-    lines = table(read_recipes()) if args.name is None else page(find_recipe(args.name))
+    recipes = read_recipes(args.config_dir)
+    lines = table(recipes) if args.name is None else page(find_recipe(recipes, args.name))
     print("\n".join(lines))
 
 
-def read_recipes() -> list[Recipe]:
-    """Reads the headers of all experiments, pretraining first.
+def read_recipes(user_folder: Path = USER_FOLDER) -> list[Recipe]:
+    """Return the recipes of the package and of the user, pretraining first.
 
-    Raises:
-        UserError: If the YAML files are not there.
+    Args:
+        user_folder: Folder that may hold a folder `experiment`; a name of the package comes first.
     """
-    paths = sorted(EXPERIMENTS.glob("*.yaml"))
-    if not paths:
-        raise UserError(
-            f"no recipes in {EXPERIMENTS}: `recipes` needs the folder conf/ beside the package. "
-            "Install it from a clone: pip install -e ."
-        )
-    recipes = (read_header(path.stem, path.read_text(encoding="utf-8")) for path in paths)
-    return sorted(recipes, key=lambda recipe: recipe.job, reverse=True)
+    recipes = {}
+    for folder in (user_folder / "experiment", resources.files(PACKAGE) / "experiment"):
+        for file in folder.iterdir() if folder.is_dir() else ():
+            if file.name.endswith(".yaml"):
+                recipe = read_recipe(file)
+                recipes[recipe.name] = recipe
+    return sorted(sorted(recipes.values(), key=_name), key=_job, reverse=True)
 
 
-def find_recipe(name: str) -> Recipe:
-    """Reads the header of one experiment.
+def find_recipe(recipes: list[Recipe], name: str) -> Recipe:
+    """Return the recipe of a name.
 
     Raises:
         UserError: If there is none of this name, with the nearest names.
     """
-    recipes = {recipe.name: recipe for recipe in read_recipes()}
-    if name not in recipes:
-        close = get_close_matches(name, recipes, n=3, cutoff=0.6)
+    by_name = {recipe.name: recipe for recipe in recipes}
+    if name not in by_name:
+        close = get_close_matches(name, by_name, n=3, cutoff=0.6)
         nearest = f", did you mean {' or '.join(close)}?" if close else ";"
         raise UserError(f"there is no recipe {name}{nearest} `ssl-swin recipes` lists them all")
-    return recipes[name]
+    return by_name[name]
 
 
-def read_header(name: str, text: str) -> Recipe:
-    """Makes a recipe of the comment at the top of an experiment's file."""
-    comment = [line[1:] for line in takewhile(lambda line: line.startswith("#"), text.splitlines())]
-    title, facts, key = "", dict[str, str](), ""
-    for line in comment:
-        if fact := re.fullmatch(rf" ({'|'.join(FACTS)}): (.*)", line):
-            key = fact[1]
-            facts[key] = fact[2]
-        elif key and line.startswith("  "):
-            facts[key] += "\n" + line.strip()
-        elif not line.startswith(" @package"):
-            title = f"{title} {line.strip()}".strip()
-    return Recipe(name, title or UNSTATED, facts)
+def read_recipe(file: Traversable) -> Recipe:
+    """Return the recipe of an experiment's file.
+
+    Raises:
+        UserError: If the file is no YAML, or states something that no recipe states.
+    """
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is no YAML: {error}") from error
+    stated = (content.get("recipe") if isinstance(content, dict) else None) or {}
+    if not isinstance(stated, dict):
+        raise UserError(f"{file}: recipe must be a mapping of its facts, got {stated!r}")
+    facts = {str(key): str(value).rstrip("\n") for key, value in stated.items()}
+    unknown = facts.keys() - {"title", *FACTS}
+    if unknown:
+        raise UserError(
+            f"{file}: a recipe states title, {', '.join(FACTS)}, not {', '.join(sorted(unknown))}"
+        )
+    return Recipe(file.name.removesuffix(".yaml"), facts.pop("title", UNSTATED), facts)
 
 
 def table(recipes: list[Recipe]) -> Iterator[str]:
-    """Gives one line a recipe: job, name, expected number, reproduced or not."""
+    """Yield one line a recipe: job, name, expected number, reproduced or not."""
     rows = [
         (recipe.job, recipe.name, *(_first_line(recipe, key) for key in ("expected", "reproduced")))
         for recipe in recipes
@@ -112,10 +127,10 @@ def table(recipes: list[Recipe]) -> Iterator[str]:
 
 
 def page(recipe: Recipe) -> Iterator[str]:
-    """Gives the lines of a recipe's header, and last its command, ready to be copied."""
+    """Yield the lines about a recipe, and last its command, ready to be copied."""
     yield f"{recipe.name}: {recipe.title}"
-    told = [key for key in FACTS if key in recipe.facts and key != "command"]
-    for key in told:
+    stated = [key for key in FACTS if key in recipe.facts and key != "command"]
+    for key in stated:
         yield f"{key + ':':<12}" + recipe.facts[key].replace("\n", "\n" + " " * 12)
     if "command" in recipe.facts:
         yield ""
@@ -124,3 +139,11 @@ def page(recipe: Recipe) -> Iterator[str]:
 
 def _first_line(recipe: Recipe, key: str) -> str:
     return recipe.facts.get(key, UNSTATED).partition("\n")[0]
+
+
+def _name(recipe: Recipe) -> str:
+    return recipe.name
+
+
+def _job(recipe: Recipe) -> str:
+    return recipe.job

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssl_swin.data.batch import PretrainBatch
+    from ssl_swin.objectives.base import Batch, Objective
 
-CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 JOB = "pretrain"
 
 
@@ -21,12 +20,12 @@ def add_parser(
     parser = commands.add_parser(
         "show",
         help="draw the first training batch: crops, flips and masks",
-        description="Draws images of the first training batch exactly as pretrain.py with the same "
-        "settings sees them on one device: the view, and what the mask leaves of it.",
+        description="Draws images of the first training batch exactly as `ssl-swin pretrain` with "
+        "the same settings sees them on one device: the view, and what the mask leaves of it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "settings", nargs="*", help="as for pretrain.py: data=shards data.root=shards model=swin_t"
+        "settings", nargs="*", help="as for pretrain: data=shards data.root=shards model=swin_t"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
     parser.add_argument("--images", type=int, default=8, help="how many of the batch")
@@ -35,65 +34,71 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads the batch and draws it."""
+    """Load the batch and draw it."""
+    import torch
+    from hydra.errors import InstantiationException
+
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
-    from ssl_swin.reporting.batch import batch_grid
+    from ssl_swin.pixels import normalize
+    from ssl_swin.reporting.reconstructions import draw_figure
 
     if args.images < 1 or args.epoch < 0:
         raise UserError(
             f"--images must be at least 1 and --epoch at least 0, got {args.images}, {args.epoch}"
         )
     cfg = _compose(args.settings)
-    batch = _first_batch(cfg, args.images, args.epoch)
-    bands = cfg.callbacks.reconstructions.bands
+    try:
+        objective, batch = _first_batch(cfg, args.images, args.epoch)
+    except InstantiationException as error:  # Hydra hides a user's mistake behind its own words
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+    mean, std = list(cfg.data.mean), list(cfg.data.std)
+    figure = draw_figure(
+        objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
+        mean,
+        std,
+        bands=cfg.callbacks.reconstructions.bands,
+        stretch=batch.pixels.dtype != torch.uint8,
+        names=batch.names,
+    )
     with atomic_path(args.out) as temporary:
-        batch_grid(batch.pixels, batch.mask, batch.names, bands).save(temporary, format="png")
+        figure.save(temporary, format="png")
     channels, height_px, width_px = batch.pixels.shape[1:]
-    num_masked, num_units = int(batch.mask[0].sum()), batch.mask[0].numel()
     print(
         f"{args.out}: {len(batch.names)} images of epoch {args.epoch}, {channels} x {height_px} x "
-        f"{width_px}, {num_masked} of {num_units} units masked"
+        f"{width_px}; {objective.describe()}"
     )
 
 
 def _compose(settings: Sequence[str]) -> "DictConfig":
-    """Composes what `python pretrain.py SETTINGS` would.
+    """Compose what `ssl-swin pretrain SETTINGS` would.
 
     Raises:
-        UserError: If the settings do not compose, or the YAML files are not there.
+        UserError: If the settings do not compose.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from ssl_swin.errors import UserError
+    from ssl_swin.launch.config_files import compose_job
     from ssl_swin.launch.resolvers import register_resolvers
     from ssl_swin.launch.suggestions import explain_composition_error
 
-    if not (CONFIG_FOLDER / f"{JOB}.yaml").exists():
-        raise UserError(
-            f"no {CONFIG_FOLDER}/{JOB}.yaml: `show` needs the folder conf/ beside the package. "
-            "Install it from a clone: pip install -e ."
-        )
     register_resolvers()
     try:
-        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3", job_name=JOB):
-            cfg = compose(JOB, overrides=list(settings), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
+        cfg = compose_job(JOB, settings)
         OmegaConf.resolve(cfg)
         OmegaConf.to_container(cfg, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain_composition_error(error, CONFIG_FOLDER, JOB)) from error
+        raise UserError(explain_composition_error(error, JOB, settings)) from error
     return cfg
 
 
-def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBatch":
-    """Loads an epoch's first images in this process.
+def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objective, Batch]":
+    """Loads an epoch's first images in this process, as the objective wants them.
 
     The order of shards and folders is the same with more workers and a larger batch; that of
     data.reader=stream is the one of a run with num_workers=0.
@@ -101,26 +106,22 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "PretrainBat
     import torch
     from hydra.utils import instantiate
 
-    from ssl_swin.data.batch import PretrainBatch
-    from ssl_swin.data.loading.exact import ExactLoader, Place
+    from ssl_swin.data.loading.exact import Cursor, ExactLoader
     from ssl_swin.data.loading.stream import EpochLoader
-    from ssl_swin.jobs.pretrain import pretrain_data
+    from ssl_swin.jobs.loop import training_data
     from ssl_swin.launch.build import open_data
-    from ssl_swin.masking import mask_grid
 
     with torch.device("meta"):  # its sizes are wanted, not its weights
         encoder = instantiate(cfg.model)
-    units = mask_grid(
-        encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
-    )
-    data = pretrain_data(cfg, open_data(cfg), encoder, units)
+    objective: Objective = instantiate(cfg.objective)(encoder)
+    data = training_data(cfg, open_data(cfg), objective)
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()
     if isinstance(loader, ExactLoader):
-        loader.go_to(Place(epoch, 0))
+        loader.go_to(Cursor(epoch, 0))
     elif isinstance(loader, EpochLoader):
         loader.current_epoch = lambda: epoch
-    batch: PretrainBatch = next(iter(loader))
+    batch: Batch = next(iter(loader))
     for bad in loader.bad_samples:
         print(f"cannot be read, the next image stands in: {bad.name}: {bad.reason}")
-    return batch
+    return objective, batch

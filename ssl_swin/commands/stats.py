@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ssl_swin.data.dataset import ImageDataset
     from ssl_swin.data.inspection.statistics import ImageKind, SetStatistics
-    from ssl_swin.data.records import Source
     from ssl_swin.data.shards.index_file import ShardIndex
 
 
@@ -60,23 +60,25 @@ def run(args: argparse.Namespace) -> None:
         base = "folder" if index is None else "shards"
         config = {"defaults": [base, "_self_"], "root": str(args.folder), **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
-        print(f"\nwrote {args.write}; next: python pretrain.py data={args.write.stem}")
+        print(f"\nwrote {args.write}; next: ssl-swin pretrain data={args.write.stem}")
 
 
-def _open(folder: Path, index_dir: Path | None) -> "tuple[ShardIndex | None, dict[str, Source]]":
+def _open(
+    folder: Path, index_dir: Path | None
+) -> "tuple[ShardIndex | None, dict[str, ImageDataset]]":
+    from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import load_index
     from ssl_swin.data.shards.index_file import INDEX_NAME
-    from ssl_swin.data.shards.source import ShardSource
-    from ssl_swin.data.sources.opening import open_sources
+    from ssl_swin.data.sources.opening import open_datasets
 
     if not ((index_dir or folder) / INDEX_NAME).exists():
-        return None, open_sources(folder)
+        return None, open_datasets(folder)
     index = load_index(folder, index_dir)
-    return index, {split: ShardSource(index, split) for split in index.splits}
+    return index, {split: ShardDataset(index, split) for split in index.splits}
 
 
 def _of_set(
-    index: "ShardIndex | None", sources: "dict[str, Source]", statistics: "SetStatistics"
+    index: "ShardIndex | None", sources: "dict[str, ImageDataset]", statistics: "SetStatistics"
 ) -> list[str]:
     lines = [f"{split}: {len(source)} images" for split, source in sources.items()]
     labels, of_what = statistics.labels, "images opened"

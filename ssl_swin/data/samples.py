@@ -1,79 +1,77 @@
-"""From a packed image to a training sample: decode, view, mask.
+"""From an encoded sample to a labelled example: decode, augment.
 
-Every draw for a sample comes from a generator keyed by (seed, epoch, sample name).
+Every draw for a sample comes from a generator keyed by (seed, epoch, sample name, purpose).
 """
 
-from ssl_swin.data.batch import UNLABELLED, LabeledSample, MaskedSample
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ssl_swin.data.batch import UNLABELLED, LabeledSample
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.transforms import View
-from ssl_swin.masking import random_mask
+from ssl_swin.data.transforms import Augmentation
+
+__all__ = ["Augmentation", "LabeledTransform", "PixelFormat", "augmented", "label_of"]
 
 
-class MaskedSamples:
-    """Makes samples for masked image modelling."""
+class PixelFormat(NamedTuple):
+    """What a decoded image is."""
 
-    def __init__(
-        self,
-        view: View,
-        *,
-        channels: int,
-        dtype: str,
-        mask_units: tuple[int, int],
-        mask_ratio: float,
-        seed: int,
-    ) -> None:
-        """Sets the maker up.
+    channels: int
+    dtype: str  # uint8, uint16 or float32; see `decode_image`
+
+
+class LabeledTransform:
+    """Decodes and augments one image, and keeps its label."""
+
+    def __init__(self, augmentation: Augmentation, pixels: PixelFormat, *, seed: int) -> None:
+        """Set the transform up.
 
         Args:
-            view: Geometry of the sample.
-            channels: Of an image.
-            dtype: Of its pixels: uint8, uint16 or float32; see `decode_image`.
-            mask_units: Mask units (rows, columns).
-            mask_ratio: Fraction of units to mask, in (0, 1).
-            seed: Of all draws.
+            augmentation: Crops, flips and colours of an image.
+            pixels: Channels and dtype of a decoded image.
+            seed: Seed of all draws.
         """
-        self.view = view
-        self.channels = channels
-        self.dtype = dtype
-        self.mask_units = mask_units
-        self.mask_ratio = mask_ratio
+        self.augmentation = augmentation
+        self.pixels = pixels
         self.seed = seed
 
-    def __call__(self, record: ImageRecord, epoch: int) -> MaskedSample:
-        """Decodes, crops and masks one image."""
-        pixels = decode_image(
-            record.data, channels=self.channels, dtype=self.dtype, name=record.name
-        )
-        view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
-        masks = random_mask(
-            self.mask_units,
-            self.mask_ratio,
-            keyed_generator(self.seed, epoch, record.name, "mask"),
-            batch_size=1,
-        )
-        return MaskedSample(view, masks[0], _label(record), record.name)
+    def __call__(self, encoded: EncodedSample, epoch: int) -> LabeledSample:
+        """Make the example of an encoded sample in an epoch."""
+        pixels = augmented(encoded, self.augmentation, self.pixels, seed=self.seed, epoch=epoch)
+        return LabeledSample(pixels, label_of(encoded), encoded.name)
 
 
-class LabeledSamples:
-    """Makes samples for classification."""
+def augmented(
+    encoded: EncodedSample,
+    augmentation: Augmentation,
+    pixels: PixelFormat,
+    *,
+    seed: int,
+    epoch: int,
+    purpose: str = "view",
+) -> Tensor:
+    """Decode an image and augment it, with draws of its own.
 
-    def __init__(self, view: View, *, channels: int, dtype: str, seed: int) -> None:
-        """Sets the maker up; see `MaskedSamples`."""
-        self.view = view
-        self.channels = channels
-        self.dtype = dtype
-        self.seed = seed
+    Args:
+        encoded: The sample.
+        augmentation: Crops, flips and colours of an image.
+        pixels: Channels and dtype of a decoded image.
+        seed: Seed of the run.
+        epoch: Number of the pass over the data, from 0.
+        purpose: What the draws are for; another view of the same image needs another word.
 
-    def __call__(self, record: ImageRecord, epoch: int) -> LabeledSample:
-        """Decodes and augments one image."""
-        pixels = decode_image(
-            record.data, channels=self.channels, dtype=self.dtype, name=record.name
-        )
-        view = self.view(pixels, keyed_generator(self.seed, epoch, record.name, "view"))
-        return LabeledSample(view, _label(record), record.name)
+    Returns:
+        Pixels (C, H, W) of the dtype asked for.
+    """
+    decoded = decode_image(
+        encoded.data, channels=pixels.channels, dtype=pixels.dtype, name=encoded.name
+    )
+    return augmentation.on_pixels(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
 
 
-def _label(record: ImageRecord) -> int:
-    return UNLABELLED if record.label is None else record.label
+def label_of(encoded: EncodedSample) -> int:
+    """Return the class of a sample, UNLABELLED where it has none."""
+    return UNLABELLED if encoded.label is None else encoded.label

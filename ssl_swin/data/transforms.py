@@ -1,12 +1,14 @@
-"""Views of an image: random crop, centre crop, and timm's augmentation.
+"""Augmentations of a sample: random crop, centre crop, and timm's augmentation.
 
-A view maps decoded pixels, (C, H, W) of uint8, uint16 or float32, and a generator to pixels of the
-model's input size. Normalisation comes later, on the device.
+An augmentation maps a decoded sample and a generator to a sample of the model's input size, with
+one draw for its pixels, mask and boxes. Normalisation comes later, on the device.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +18,37 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from ssl_swin.data.geometry import Size, contiguous, crop, flip, resize
 from ssl_swin.data.rng import seeded_globals
+from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
 
-Size = tuple[int, int]
 Range = tuple[float, float]
 
 
-class View(Protocol):
-    """Maps raw pixels to raw pixels of the model's input size."""
+class Augmentation(ABC):
+    """Maps a sample to one of the model's input size, with the types that it has."""
 
-    def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """(C, H, W) to (C, height, width) of the same type."""
-        ...
+    @abstractmethod
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """Return the augmented sample.
+
+        Args:
+            sample: The sample, of any size.
+            generator: Random generator of all draws.
+        """
+
+    def on_pixels(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
+        """Return augmented pixels: (C, H, W) to (C, height, width) of the same type.
+
+        Args:
+            pixels: Pixels of an image without a mask or boxes.
+            generator: Random generator of all draws.
+        """
+        return self(Sample(pixels), generator).pixels
 
 
-class RandomCropView:
+class RandomCrop(Augmentation):
     """Random resized crop and horizontal flip: the whole augmentation of SimMIM pretraining.
 
     Like torchvision's RandomResizedCrop, antialiased, drawn from the given generator.
@@ -46,14 +63,14 @@ class RandomCropView:
         flip_probability: float,
         interpolation: str = "bilinear",
     ) -> None:
-        """Sets the view up.
+        """Set the augmentation up.
 
         Args:
-            size_px: (height, width) of the result.
+            size_px: Height and width of the result.
             crop_scale: Smallest and largest area of the crop, as fractions of the image.
             crop_aspect: Smallest and largest width / height of the crop.
-            flip_probability: Of a horizontal flip.
-            interpolation: bilinear or bicubic.
+            flip_probability: Probability of a horizontal flip.
+            interpolation: "bilinear" or "bicubic", for the pixels.
         """
         self.size_px = size_px
         self.crop_scale = crop_scale
@@ -61,19 +78,17 @@ class RandomCropView:
         self.flip_probability = flip_probability
         self.interpolation = InterpolationMode(interpolation)
 
-    def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """(C, H, W) to (C, height, width) of the same type."""
-        height_px, width_px = pixels.shape[-2:]
-        box = self.random_box(height_px, width_px, generator)
-        resized = _resize(TF.crop(pixels, *box), self.size_px, self.interpolation)
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """Return a random crop, resized and perhaps flipped."""
+        box = self.random_box(*sample.size_px, generator)
+        resized = resize(crop(sample, *box), self.size_px, self.interpolation)
         flipped = generator.random() < self.flip_probability
-        view: Tensor = TF.horizontal_flip(resized) if flipped else resized
-        return view.contiguous()
+        return contiguous(flip(resized) if flipped else resized)
 
     def random_box(
         self, height_px: int, width_px: int, generator: np.random.Generator
     ) -> tuple[int, int, int, int]:
-        """Draws a crop (top, left, height, width); the largest central one after ten misses."""
+        """Draw a crop (top, left, height, width); after ten misses, the largest central one."""
         log_aspects = np.log(self.crop_aspect)
         for _ in range(10):
             area = height_px * width_px * generator.uniform(*self.crop_scale)
@@ -92,37 +107,39 @@ class RandomCropView:
         return (height_px - height) // 2, (width_px - width) // 2, height, width
 
 
-class CentreCropView:
-    """Evaluation view: resize, then crop the centre, as in the Swin recipe (224 of 256)."""
+class CentreCrop(Augmentation):
+    """The augmentation of evaluation: resize, then crop the centre, as in Swin (224 of 256)."""
 
     def __init__(self, size_px: Size, *, crop_ratio: float = 224 / 256) -> None:
-        """Sets the view up.
+        """Set the augmentation up.
 
         Args:
-            size_px: (height, width) of the result.
+            size_px: Height and width of the result.
             crop_ratio: Side of the crop over the shorter side of the resized image.
         """
         self.size_px = size_px
         self.crop_ratio = crop_ratio
 
-    def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """(C, H, W) to (C, height, width) of the same type; draws nothing."""
-        height_px, width_px = pixels.shape[-2:]
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """Return the centre of the resized sample; nothing is drawn."""
+        height_px, width_px = sample.size_px
         least_height_px, least_width_px = (int(side / self.crop_ratio) for side in self.size_px)
         if least_height_px * width_px >= least_width_px * height_px:
             resized_px = least_height_px, least_height_px * width_px // height_px
         else:
             resized_px = least_width_px * height_px // width_px, least_width_px
-        resized = _resize(pixels, resized_px, InterpolationMode.BICUBIC)
-        crop: Tensor = TF.center_crop(resized, list(self.size_px))
-        return crop.contiguous()
+        resized = resize(sample, resized_px, InterpolationMode.BICUBIC)
+        margins_px = [side - inner for side, inner in zip(resized_px, self.size_px, strict=True)]
+        top, left = (round(margin_px / 2) for margin_px in margins_px)  # as torchvision has it
+        return contiguous(crop(resized, top, left, *self.size_px))
 
 
-class AugmentedView:
+class FinetuneAugmentation(Augmentation):
     """timm's training augmentation up to, and without, normalisation and random erasing.
 
     Random resized crop (bicubic), flip and RandAugment; erasing and mixing follow on the device.
-    RandAugment needs 8 bits of gray or RGB; without it, any pixels will do.
+    RandAugment needs 8 bits of gray or RGB, and moves pixels where no mask or box can follow;
+    without it, any sample will do.
     """
 
     def __init__(
@@ -135,17 +152,17 @@ class AugmentedView:
         flip_probability: float,
         auto_augment: str | None,
     ) -> None:
-        """Sets the view up.
+        """Set the augmentation up.
 
         Args:
-            size_px: (height, width) of the result.
-            mean: Per channel; its grey fills what an augmentation uncovers.
-            crop_scale: As in `RandomCropView`.
-            crop_aspect: As in `RandomCropView`.
-            flip_probability: Of a horizontal flip.
-            auto_augment: timm's notation, e.g. "rand-m9-mstd0.5-inc1", or None.
+            size_px: Height and width of the result.
+            mean: Mean of each channel in [0, 1]; this colour fills what an augmentation uncovers.
+            crop_scale: Smallest and largest area of the crop, as fractions of the image.
+            crop_aspect: Smallest and largest width / height of the crop.
+            flip_probability: Probability of a horizontal flip.
+            auto_augment: timm's notation, such as "rand-m9-mstd0.5-inc1"; None for none.
         """
-        self.plain = RandomCropView(
+        self.plain = RandomCrop(
             size_px,
             crop_scale=crop_scale,
             crop_aspect=crop_aspect,
@@ -156,34 +173,32 @@ class AugmentedView:
         if auto_augment is not None:
             self.transform = _timm_transform(self.plain, mean, auto_augment)
 
-    def __call__(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """(C, H, W) to (C, height, width) of the same type.
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """Return the augmented sample.
 
         Raises:
-            UserError: If the pixels are none that `auto_augment` can change.
+            UserError: If `auto_augment` cannot change the pixels, or there is a mask or boxes.
         """
         if self.auto_augment is None:
-            return self.plain(pixels, generator)
+            return self.plain(sample, generator)
+        pixels = sample.pixels
         if pixels.dtype != torch.uint8 or len(pixels) not in (1, 3):
             dtype = str(pixels.dtype).removeprefix("torch.")
             raise UserError(
                 f"{self.auto_augment} changes 1 or 3 channels of uint8, not {len(pixels)} of "
                 f"{dtype}: set augment.auto_augment=null"
             )
+        if sample.is_annotated:
+            raise UserError(
+                f"{self.auto_augment} rotates and shears the pixels, which masks and boxes cannot "
+                "follow: set augment.auto_augment=null"
+            )
         with seeded_globals(generator):
-            return torch.as_tensor(np.asarray(self.transform(TF.to_pil_image(pixels))))
+            augmented = np.asarray(self.transform(TF.to_pil_image(pixels)))
+        return replace(sample, pixels=torch.as_tensor(augmented))
 
 
-def _resize(pixels: Tensor, size_px: Size, interpolation: InterpolationMode) -> Tensor:
-    """Resizes with antialiasing; 16 bits by way of float, since torch resizes 8 bits or floats."""
-    if pixels.dtype != torch.uint16:
-        resized: Tensor = TF.resize(pixels, list(size_px), interpolation, antialias=True)
-        return resized
-    levels = TF.resize(pixels.float(), list(size_px), interpolation, antialias=True)
-    return levels.round_().clamp_(0, 65535).to(torch.uint16)  # type: ignore[no-any-return]
-
-
-def _timm_transform(plain: RandomCropView, mean: Sequence[float], auto_augment: str) -> Any:
+def _timm_transform(plain: RandomCrop, mean: Sequence[float], auto_augment: str) -> Any:
     transform = create_transform(
         (3, *plain.size_px),
         is_training=True,
@@ -203,7 +218,7 @@ def _timm_transform(plain: RandomCropView, mean: Sequence[float], auto_augment: 
 
 
 def _operations(transform: Any) -> Iterator[Any]:
-    """Finds the image operations inside timm's transform."""
+    """Yield the image operations inside timm's transform."""
     for step in transform.transforms:
         yield from getattr(step, "ops", ())  # RandAugment, AugMix
         for pair in getattr(step, "policy", ()):  # AutoAugment
@@ -211,7 +226,7 @@ def _operations(transform: Any) -> Iterator[Any]:
 
 
 def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
-    """Keeps the upper bits. None is black: the recipe's strength draws it, Pillow 13 refuses it."""
+    """Keep the upper bits; no bit at all, which Pillow 13 refuses, gives black."""
     if bits == 0:
         return Image.new(image.mode, image.size)
     return ImageOps.posterize(image, bits)

@@ -5,16 +5,18 @@ scale; timm's module equals the original's under the same names. Fine-tuning giv
 own table and moves the last norm behind the pooling.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Self
 
 import torch
 from timm.models.beit import Beit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssl_swin.encoders.sizes import Size, as_size
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.sizes import Size, Window, as_size
 from ssl_swin.errors import UserError
 
 # The timm architecture that every encoder here varies; the hand-off writes this name.
@@ -24,10 +26,8 @@ _SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 _INIT_STD = 0.02
 
 
-class BeitEncoder(nn.Module):
-    """A BEiT-style ViT split where SimMIM needs it: `embed`, then `encode`.
-
-    `ssl_swin.encoders.encoder.Encoder` lists the attributes.
+class BeitEncoder(Encoder):
+    """A BEiT-style ViT; `Encoder` lists the attributes.
 
     A ViT has no stages; here its maps are those after every second block, counted from the last, so
     of twelve blocks map 4 is that after block 8, which the paper's linear probe takes.
@@ -36,9 +36,19 @@ class BeitEncoder(nn.Module):
         stage_blocks: Number, from 1, of the block that each map of `stages` comes after.
     """
 
-    family: Literal["swin", "vit"] = "vit"
+    family = "vit"
     title = "ViT (BEiT)"
     architecture = BEIT_ARCHITECTURE
+    architectures = (BEIT_ARCHITECTURE,)
+    head_prefix = "head"
+    num_class_token_rows = 3
+    undecayed = r"(cls_token|pos_embed|relative_position_bias_table)$"
+    # In pretraining the original has no keywords for a ViT at all, and its list of names lacks the
+    # mask token; in fine-tuning it has none for the table.
+    decayed_by_accident: ClassVar[Mapping[str, str]] = {
+        "pretraining": r"(relative_position_bias_table|mask_token)$",
+        "finetuning": r"relative_position_bias_table$",
+    }
     init_bound = _INIT_STD  # the original's pretraining cuts every weight off at one deviation
     head_init_scale = 0.001
 
@@ -51,6 +61,7 @@ class BeitEncoder(nn.Module):
         self.img_size_px: Size = model_args["img_size"]
         self.patch_size_px: int = model_args["patch_size"]
         self.stride: int = self.patch_size_px
+        self.mask_patch_size_px = 2 * self.patch_size_px
         self._grid: Size = tuple(model.patch_embed.grid_size)  # patches per side
         self.embed_dim: int = model_args["embed_dim"]
         self.num_features: int = self.embed_dim
@@ -69,10 +80,6 @@ class BeitEncoder(nn.Module):
         for block in self.model.blocks:
             sequence = self._run(block, sequence, bias)
         return self._to_map(self.model.norm(sequence))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Encodes images (B, C, H, W) into the last map (B, D, H/p, W/p)."""
-        return self.encode(self.embed(images))
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Gives the map (B, D, H/p, W/p) after each of `stage_blocks`; the last one normed."""
@@ -114,6 +121,46 @@ class BeitEncoder(nn.Module):
         encoder.model.load_state_dict(encoder.model.state_dict() | kept)
         return encoder.to(self.model.cls_token.device).train(self.training)
 
+    @classmethod
+    def rebuild(cls, architecture: str, model_args: Mapping[str, Any], **training: Any) -> Self:
+        """See `Encoder.rebuild`."""
+        encoder = beit(
+            img_size_px=model_args["img_size"],
+            patch_size_px=model_args["patch_size"],
+            in_chans=model_args["in_chans"],
+            embed_dim=model_args["embed_dim"],
+            depth=model_args["depth"],
+            num_heads=model_args["num_heads"],
+            final_norm=not model_args["use_fc_norm"],
+            shared_position_bias=model_args["use_shared_rel_pos_bias"],
+            **training,
+        )
+        assert isinstance(encoder, cls)
+        return encoder
+
+    def layer_id(self, name: str) -> int:
+        """See `vit_layer_id`."""
+        return vit_layer_id(name, self.depths)
+
+    def bias_windows(self) -> tuple[Window, ...]:
+        """Return the patches per side, which all attend to each other."""
+        high, wide = self._grid
+        return (high if high == wide else (high, wide),)
+
+    def resized_args(self, size: Size, window_size: int | None) -> dict[str, Any]:
+        """See `Encoder.resized_args`.
+
+        Raises:
+            UserError: If a window is given.
+        """
+        if window_size is not None:
+            raise UserError(f"window_size={window_size} is for a Swin; a {self.title} has none")
+        return {**self.model_args, "img_size": size}
+
+    def describe(self) -> str:
+        """See `Encoder.describe`."""
+        return f"width {self.embed_dim}, depth {self.depths[0]}, patch {self.patch_size_px} px"
+
     def _as_finetuned(self) -> "BeitEncoder":
         return beit(
             img_size_px=self.img_size_px,
@@ -145,6 +192,23 @@ class BeitEncoder(nn.Module):
     def _to_map(self, sequence: Tensor) -> Tensor:
         patches = sequence[:, 1:].reshape(len(sequence), *self._grid, self.embed_dim)
         return patches.permute(0, 3, 1, 2).contiguous()
+
+
+def vit_layer_id(name: str, depths: Sequence[int]) -> int:
+    """Number the layers of a ViT for layer-wise learning rates, as the original does.
+
+    The patch embedding and the tokens are 0, blocks count from 1 and include a table of their own;
+    a shared table, the norms and the head come last.
+
+    Args:
+        name: Dotted timm name of the parameter, with any prefix.
+        depths: The number of blocks, alone.
+    """
+    if "patch_embed." in name or name.endswith(("cls_token", "mask_token")):
+        return 0
+    if match := re.search(r"blocks\.(\d+)\.", name):
+        return int(match.group(1)) + 1
+    return sum(depths) + 1
 
 
 def beit(

@@ -1,55 +1,58 @@
-"""Encoders: what Swin Transformers and ViTs have in common, and building either again."""
+"""The contract of an encoder: what turns images into feature maps, whichever family it is of.
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, Self
+A new family is one module beside this one: a subclass that declares what is asked for here.
+"""
 
-import torch
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
 from torch import Tensor, nn
 
-from ssl_swin.encoders.beit import BEIT_ARCHITECTURE, beit
-from ssl_swin.encoders.sizes import Size, Window, check_sizes, stage_window_sizes
-from ssl_swin.encoders.swin import TIMM_ARCHITECTURES, SwinEncoder, swin
-from ssl_swin.errors import UserError
-
-__all__ = [
-    "ARCHITECTURES",
-    "TIMM_ARCHITECTURES",
-    "Encoder",
-    "Size",
-    "SwinEncoder",
-    "Window",
-    "build_encoder",
-    "check_sizes",
-    "stage_window_sizes",
-    "swin",
-]
-
-ARCHITECTURES = (*TIMM_ARCHITECTURES.values(), BEIT_ARCHITECTURE)
+from ssl_swin.encoders.sizes import Size, Window
 
 
-class Encoder(Protocol):
-    """What pretraining, probing and fine-tuning know of an encoder, whichever it is.
+class Encoder(nn.Module, ABC):
+    """A network split where masked image modeling needs it: `embed`, then `encode`.
+
+    Class attributes say what is true of a family, instance attributes what is true of one network.
 
     Attributes:
-        family: "swin" or "vit", which parameter rules go by.
-        title: Its name for a reader.
-        architecture: Name of the timm model that `model_args` vary.
-        model: The timm module that owns every weight.
-        model_args: Keyword arguments that rebuild it through `timm.create_model(architecture)`.
-        in_chans: Image channels.
-        img_size_px: (height, width) of the images.
-        patch_size_px: Image pixels per token where the mask token enters.
-        stride: Image pixels per token of the last map.
-        embed_dim: Width where the mask token enters.
-        num_features: Width of the last map.
-        stage_dims: Width of each map that `stages` gives.
-        depths: Blocks per stage.
+        family: Short name of the family, as in the tags of a model card.
+        title: Name of the network for a reader.
+        architectures: Names of the timm models whose arguments `rebuild` takes.
+        head_prefix: timm's name of a classifier's last layer.
+        num_class_token_rows: Rows at the end of a position-bias table that belong to a class token,
+            and so to no offset between tokens.
+        undecayed: Pattern of the dotted names of multi-dimensional parameters that the recipes mean
+            to spare from weight decay.
+        decayed_by_accident: By phase ("pretraining", "finetuning"), pattern of the names among
+            them that the published runs decayed nevertheless.
         init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
         head_init_scale: Factor on the initial weights of a classifier's head.
+        architecture: Name of the timm model that `model_args` vary, one of `architectures`.
+        model: The timm module that owns every weight.
+        model_args: Keyword arguments that rebuild it through `timm.create_model(architecture)`.
+        in_chans: Number of image channels.
+        img_size_px: (height, width) of the images in pixels.
+        patch_size_px: Image pixels per token where the mask token enters.
+        stride: Image pixels per token of the last map.
+        mask_patch_size_px: Side of a mask patch that suits the encoder: no map mixes two of them.
+        embed_dim: Width of the tokens where the mask token enters.
+        num_features: Width of the last map.
+        stage_dims: Width of each map that `stages` returns.
+        depths: Number of blocks of each stage.
     """
 
-    family: Literal["swin", "vit"]
+    family: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
+    head_prefix: ClassVar[str]
+    num_class_token_rows: ClassVar[int] = 0
+    undecayed: ClassVar[str]
+    decayed_by_accident: ClassVar[Mapping[str, str]] = {}
+    init_bound: ClassVar[float]
+    head_init_scale: ClassVar[float]
+
     title: str
     architecture: str
     model: Any
@@ -58,116 +61,86 @@ class Encoder(Protocol):
     img_size_px: Size
     patch_size_px: int
     stride: int
+    mask_patch_size_px: int
     embed_dim: int
     num_features: int
     stage_dims: tuple[int, ...]
     depths: tuple[int, ...]
-    init_bound: float
-    head_init_scale: float
 
+    @classmethod
+    @abstractmethod
+    def rebuild(cls, architecture: str, model_args: Mapping[str, Any], **training: Any) -> Self:
+        """Build an encoder with random weights from what another one says of itself.
+
+        Args:
+            architecture: One of `architectures`.
+            model_args: The other encoder's `model_args`.
+            **training: `drop_path_rate` and `grad_checkpointing` of the training to come.
+
+        Raises:
+            KeyError: If an argument is missing.
+            UserError: If the arguments contradict each other.
+        """
+
+    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""
+        """Turn normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""
 
+    @abstractmethod
     def encode(self, tokens: Tensor) -> Tensor:
-        """Turns patch tokens into the last map (B, num_features, H/stride, W/stride)."""
+        """Turn patch tokens into the last map (B, num_features, H/stride, W/stride)."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Turns normalised images (B, C, H, W) into the last map."""
-
+    @abstractmethod
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Gives one map (B, C_i, H_i, W_i) per stage; the last one is that of `encode`."""
+        """Return one map (B, C_i, H_i, W_i) per stage; the last one is that of `encode`."""
 
+    @abstractmethod
     def pool(self, features: Tensor) -> Tensor:
-        """Turns the last map into the vector (B, num_features) that a classifier's head sees."""
+        """Turn the last map into the vector (B, num_features) that a classifier's head sees."""
+
+    @abstractmethod
+    def layer_id(self, name: str) -> int:
+        """Return the layer of a parameter for layer-wise learning rates, 0 at the input.
+
+        The last layer, `last_layer`, is that of the head.
+
+        Args:
+            name: Dotted name of the parameter, with any prefix.
+        """
+
+    @abstractmethod
+    def bias_windows(self) -> tuple[Window, ...]:
+        """Return the window, in tokens, that each stage's position bias is for."""
+
+    @abstractmethod
+    def resized_args(self, size: Size, window_size: int | None) -> dict[str, Any]:
+        """Return `model_args` of this encoder for another image size or window.
+
+        Args:
+            size: (height, width) in pixels.
+            window_size: Attention window in tokens; None lets the encoder choose.
+
+        Raises:
+            UserError: If the encoder cannot take the size or the window.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return its shape in one phrase, as "width 96, depths (2, 2, 6, 2), patch 4 px"."""
+
+    @abstractmethod
+    def compile_blocks(self) -> None:
+        """Compile what its blocks compute, without a change of names or weights."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn normalised images (B, C, H, W) into the last map."""
+        return self.encode(self.embed(images))
 
     def for_finetuning(self) -> "Encoder":
-        """Gives the encoder that fine-tuning trains, with these weights; may be this very one."""
+        """Return the encoder that fine-tuning trains, with these weights: here this very one."""
+        return self
 
-    def compile_blocks(self) -> None:
-        """Compiles what its blocks compute, without a change of names or weights."""
-
-    def modules(self) -> Iterator[nn.Module]:
-        """As in `torch.nn.Module`."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """As in `torch.nn.Module`."""
-
-    def eval(self) -> Self:
-        """As in `torch.nn.Module`."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """As in `torch.nn.Module`."""
-
-
-def build_encoder(
-    architecture: str,
-    model_args: Mapping[str, Any],
-    *,
-    drop_path_rate: float = 0.0,
-    grad_checkpointing: bool = False,
-) -> Encoder:
-    """Rebuilds an encoder, with random weights, from what `Encoder` says of itself.
-
-    Args:
-        architecture: One of `ARCHITECTURES`.
-        model_args: The encoder's own; lists may stand for tuples, as in JSON.
-        drop_path_rate: For the training to come.
-        grad_checkpointing: For the training to come.
-
-    Raises:
-        UserError: If the architecture is unknown here, or the arguments are not those of an encoder
-            of it.
-    """
-    if architecture not in ARCHITECTURES:
-        raise UserError(
-            f"the architecture {architecture!r} is unknown here; known: {', '.join(ARCHITECTURES)}"
-        )
-    training = {"drop_path_rate": drop_path_rate, "grad_checkpointing": grad_checkpointing}
-    rebuild = _rebuild_beit if architecture == BEIT_ARCHITECTURE else _rebuild_swin
-    try:
-        encoder = rebuild(architecture, dict(model_args), training)
-    except KeyError as error:
-        raise UserError(f"the arguments of {architecture} lack {error}") from error
-    for name, value in model_args.items():
-        if _as_json(value) != _as_json(encoder.model_args.get(name)):
-            raise UserError(
-                f"an encoder of the architecture {architecture} has "
-                f"{name}={encoder.model_args.get(name)} here, not {value}"
-            )
-    return encoder
-
-
-def _rebuild_swin(
-    architecture: str, arguments: dict[str, Any], training: dict[str, Any]
-) -> Encoder:
-    versions = {name: version for version, name in TIMM_ARCHITECTURES.items()}
-    return swin(
-        version=versions[architecture],
-        img_size_px=arguments["img_size"],
-        patch_size_px=arguments["patch_size"],
-        in_chans=arguments["in_chans"],
-        window_size=arguments["window_size"],
-        embed_dim=arguments["embed_dim"],
-        depths=arguments["depths"],
-        num_heads=arguments["num_heads"],
-        pretrained_window_sizes=arguments.get("pretrained_window_sizes"),
-        **training,
-    )
-
-
-def _rebuild_beit(_: str, arguments: dict[str, Any], training: dict[str, Any]) -> Encoder:
-    return beit(
-        img_size_px=arguments["img_size"],
-        patch_size_px=arguments["patch_size"],
-        in_chans=arguments["in_chans"],
-        embed_dim=arguments["embed_dim"],
-        depth=arguments["depth"],
-        num_heads=arguments["num_heads"],
-        final_norm=not arguments["use_fc_norm"],
-        shared_position_bias=arguments["use_shared_rel_pos_bias"],
-        **training,
-    )
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+    @property
+    def last_layer(self) -> int:
+        """Number of the layer that the head belongs to, see `layer_id`."""
+        return sum(self.depths) + 1

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_swin.encoders.encoder import Encoder, build_encoder
-from ssl_swin.encoders.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.sizes import Size, Window, as_size
 from ssl_swin.encoders.spline import spline_matrix
 from ssl_swin.errors import UserError
 
 _TABLE = "relative_position_bias_table"
-_CLASS_TOKEN_ROWS = {"swin": 0, "vit": 3}  # at a table's end: they lie nowhere, and stay
 
 
 def resize_encoder(
@@ -44,19 +44,14 @@ def resize_encoder(
         UserError: If the encoder cannot take the size, naming sizes that it can; or the window.
     """
     size = encoder.img_size_px if img_size_px is None else _checked_size(img_size_px)
-    changes: dict[str, object] = {"img_size": size}
-    if encoder.family == "swin":
-        changes["window_size"] = _window_for(encoder, size) if window_size is None else window_size
-    elif window_size is not None:
-        raise UserError(f"window_size={window_size} is for a Swin; a {encoder.title} has none")
     resized = build_encoder(
         encoder.architecture,
-        {**encoder.model_args, **changes},
+        encoder.resized_args(size, window_size),
         drop_path_rate=drop_path_rate,
         grad_checkpointing=grad_checkpointing,
     )
     state, _ = fit_state_to(
-        encoder.model.state_dict(), resized, source_windows=bias_windows(encoder)
+        encoder.model.state_dict(), resized, source_windows=encoder.bias_windows()
     )
     resized.model.load_state_dict(state)
     return resized
@@ -78,8 +73,8 @@ def fit_state_to(
     Raises:
         UserError: If a table is not one of its window.
     """
-    targets, fitted, notes = bias_windows(encoder), dict(state), []
-    num_kept = _CLASS_TOKEN_ROWS[encoder.family]
+    targets, fitted, notes = encoder.bias_windows(), dict(state), []
+    num_kept = encoder.num_class_token_rows
     for name, stage in _tables(encoder, state):
         table = state[name]
         offsets, kept = table[: len(table) - num_kept], table[len(table) - num_kept :]
@@ -124,19 +119,6 @@ def resize_bias_table(table: Tensor, source_window: Window, target_window: Windo
     return torch.from_numpy(resized.reshape(-1, table.shape[1])).to(table)
 
 
-def bias_windows(encoder: Encoder) -> tuple[Window, ...]:
-    """Gives the window that each stage's position bias is for; a ViT's is all its patches."""
-    if encoder.family == "vit":
-        high, wide = (side // encoder.patch_size_px for side in encoder.img_size_px)
-        return (high if high == wide else (high, wide),)
-    return stage_window_sizes(
-        encoder.img_size_px,
-        encoder.patch_size_px,
-        encoder.model_args["window_size"],
-        num_stages=len(encoder.depths),
-    )
-
-
 def _tables(encoder: Encoder, state: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
     """Yields the name of each table, and the number of its stage."""
     for name in encoder.model.state_dict().keys() & state.keys():
@@ -150,44 +132,6 @@ def _square_window(name: str, num_offsets: int) -> int:
     if (2 * side - 1) ** 2 != num_offsets:
         raise UserError(f"{name} has {num_offsets} rows, which are those of no square window")
     return side
-
-
-def _window_for(encoder: Encoder, size: Size) -> int:
-    """Chooses a Swin's window for a size: scaled with the image, else the old one."""
-    if size == encoder.img_size_px:
-        return int(encoder.model_args["window_size"])
-    for window in _windows_to_try(encoder, size):
-        if _tiles(encoder, size, window):
-            return window
-    step = encoder.stride
-    nearest = sorted(range(step, 3 * max(size), step), key=lambda side: abs(side - max(size)))
-    fitting = [side for side in nearest if _is_square_input(encoder, side)][:4]
-    raise UserError(
-        f"no window suits an image of {size[0]} x {size[1]} px, the encoder's own of "
-        f"{encoder.model_args['window_size']} tokens at {encoder.img_size_px[0]} x "
-        f"{encoder.img_size_px[1]} px neither as it is nor scaled: set window_size, or take a "
-        f"square of {', '.join(map(str, sorted(fitting)))} px"
-    )
-
-
-def _windows_to_try(encoder: Encoder, size: Size) -> Iterator[int]:
-    window: int = encoder.model_args["window_size"]
-    scaled = [divmod(window * new, old) for new, old in zip(size, encoder.img_size_px, strict=True)]
-    yield from sorted(whole for whole, rest in scaled if whole and not rest)
-    yield window
-
-
-def _is_square_input(encoder: Encoder, side_px: int) -> bool:
-    size = (side_px, side_px)
-    return any(_tiles(encoder, size, window) for window in _windows_to_try(encoder, size))
-
-
-def _tiles(encoder: Encoder, size: Size, window: int) -> bool:
-    try:
-        check_sizes(size, encoder.patch_size_px, window, num_stages=len(encoder.depths))
-    except UserError:
-        return False
-    return True
 
 
 def _checked_size(img_size_px: int | Sequence[int]) -> Size:

@@ -1,6 +1,6 @@
 """Image sizes: as (height, width), and which of them a Swin tiles without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ssl_swin.errors import UserError
 
@@ -39,6 +39,53 @@ def stage_window_sizes(
     grid = [side_px // patch_size_px for side_px in size]
     windows = [[min(window_size, side >> stage) for side in grid] for stage in range(num_stages)]
     return tuple(high if high == wide else (high, wide) for high, wide in windows)
+
+
+def window_for_size(
+    size: Size,
+    *,
+    trained_size: Size,
+    trained_window: int,
+    patch_size_px: int,
+    num_stages: int,
+) -> int:
+    """Choose the window of a Swin for another image size: scaled with the image, else the old one.
+
+    The recipe goes from 192 px and a window of 6 to 224 px and 7.
+
+    Args:
+        size: (height, width) that the encoder shall take, in pixels.
+        trained_size: (height, width) that it takes now.
+        trained_window: Window that it has now, in tokens.
+        patch_size_px: Side of a patch.
+        num_stages: Number of stages.
+
+    Raises:
+        UserError: If neither window tiles the maps of that size, naming sizes that would do.
+    """
+
+    def windows_to_try(size: Size) -> Iterator[int]:
+        pairs = zip(size, trained_size, strict=True)
+        scaled = [divmod(trained_window * new, old) for new, old in pairs]
+        yield from sorted(whole for whole, rest in scaled if whole and not rest)
+        yield trained_window
+
+    def fitting_window(size: Size) -> int | None:
+        for window in windows_to_try(size):
+            if all(_fits(side_px, patch_size_px, window, num_stages) for side_px in size):
+                return window
+        return None
+
+    if (window := fitting_window(size)) is not None:
+        return window
+    step = patch_size_px * 2 ** (num_stages - 1)
+    nearest = sorted(range(step, 3 * max(size), step), key=lambda side: abs(side - max(size)))
+    fitting = [side for side in nearest if fitting_window((side, side)) is not None][:4]
+    raise UserError(
+        f"no window suits an image of {size[0]} x {size[1]} px, the encoder's own of "
+        f"{trained_window} tokens at {trained_size[0]} x {trained_size[1]} px neither as it is nor "
+        f"scaled: set window_size, or take a square of {', '.join(map(str, sorted(fitting)))} px"
+    )
 
 
 def _fits(side_px: int, patch_size_px: int, window_size: int, num_stages: int) -> bool:

@@ -5,17 +5,26 @@ are not copied; `ssl_swin.encoders.windows` says how they are computed. Patch to
 feature maps NCHW.
 """
 
+import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssl_swin.encoders.sizes import Size, Window, as_size, check_sizes, stage_window_sizes
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.sizes import (
+    Size,
+    Window,
+    as_size,
+    check_sizes,
+    stage_window_sizes,
+    window_for_size,
+)
 from ssl_swin.encoders.windows.adopt import adopt
 from ssl_swin.encoders.windows.blocks import WindowBlock
 from ssl_swin.encoders.windows.dense import DenseLayouts, dense_layouts
@@ -28,13 +37,18 @@ TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8
 _MOST_LAYOUTS = 32  # map sizes whose layouts are kept; a detector's images have many
 
 
-class SwinEncoder(nn.Module):
-    """A Swin Transformer split where SimMIM needs it: `embed`, then `encode`.
+class SwinEncoder(Encoder):
+    """A Swin Transformer; `Encoder` lists the attributes, and `version` is 1 or 2."""
 
-    `ssl_swin.encoders.encoder.Encoder` lists the attributes; `version` is 1 or 2.
-    """
-
-    family: Literal["swin", "vit"] = "swin"
+    family = "swin"
+    architectures = tuple(TIMM_ARCHITECTURES.values())
+    head_prefix = "head.fc"
+    undecayed = r"(pos_embed|cls_token|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
+    # In pretraining, the original's keywords carry a prefix, `encoder.`, that never occurs inside
+    # the names they are matched against.
+    decayed_by_accident: ClassVar[Mapping[str, str]] = {
+        "pretraining": r"(relative_position_bias_table|logit_scale|cpb_mlp\.\d\.weight)$"
+    }
     init_bound = 2.0  # a hundred deviations: none is ever cut off
     head_init_scale = 1.0
 
@@ -52,6 +66,7 @@ class SwinEncoder(nn.Module):
         self.patch_size_px: int = model.patch_embed.patch_size[0]
         self.stage_dims: tuple[int, ...] = tuple(info["num_chs"] for info in model.feature_info)
         self.stride: int = model.feature_info[-1]["reduction"]
+        self.mask_patch_size_px = self.stride
         self.embed_dim: int = self.stage_dims[0]
         self.num_features: int = self.stage_dims[-1]
         self._is_compiled = False
@@ -194,9 +209,79 @@ class SwinEncoder(nn.Module):
         """Averages the last map (B, num_features, h, w) over space."""
         return features.mean(dim=(2, 3))
 
-    def for_finetuning(self) -> Self:
-        """Gives itself: a Swin is fine-tuned as it was pretrained."""
-        return self
+    @classmethod
+    def rebuild(cls, architecture: str, model_args: Mapping[str, Any], **training: Any) -> Self:
+        """See `Encoder.rebuild`."""
+        versions = {name: version for version, name in TIMM_ARCHITECTURES.items()}
+        encoder = swin(
+            version=versions[architecture],
+            img_size_px=model_args["img_size"],
+            patch_size_px=model_args["patch_size"],
+            in_chans=model_args["in_chans"],
+            window_size=model_args["window_size"],
+            embed_dim=model_args["embed_dim"],
+            depths=model_args["depths"],
+            num_heads=model_args["num_heads"],
+            pretrained_window_sizes=model_args.get("pretrained_window_sizes"),
+            **training,
+        )
+        assert isinstance(encoder, cls)
+        return encoder
+
+    def layer_id(self, name: str) -> int:
+        """See `swin_layer_id`."""
+        return swin_layer_id(name, self.depths)
+
+    def bias_windows(self) -> tuple[Window, ...]:
+        """Return the attention window of each stage."""
+        return stage_window_sizes(
+            self.img_size_px,
+            self.patch_size_px,
+            self.model_args["window_size"],
+            num_stages=len(self.depths),
+        )
+
+    def resized_args(self, size: Size, window_size: int | None) -> dict[str, Any]:
+        """See `Encoder.resized_args`; the window is chosen as in `window_for_size`."""
+        if window_size is None:
+            window_size = self.model_args["window_size"]
+            if size != self.img_size_px:
+                window_size = window_for_size(
+                    size,
+                    trained_size=self.img_size_px,
+                    trained_window=window_size,
+                    patch_size_px=self.patch_size_px,
+                    num_stages=len(self.depths),
+                )
+        return {**self.model_args, "img_size": size, "window_size": window_size}
+
+    def describe(self) -> str:
+        """See `Encoder.describe`."""
+        return (
+            f"width {self.embed_dim}, depths {self.depths}, window "
+            f"{self.model_args['window_size']}, patch {self.patch_size_px} px"
+        )
+
+
+def swin_layer_id(name: str, depths: Sequence[int]) -> int:
+    """Number the layers of a Swin for layer-wise learning rates, as the original does.
+
+    The patch embedding is 0, blocks count from 1 through all stages, and the final norm and the
+    head come last. A patch merging belongs to the last block before it; timm's own table, which
+    keeps the merging in the stage that follows, puts it with the first block after.
+
+    Args:
+        name: Dotted timm name of the parameter, with any prefix.
+        depths: Number of blocks of each stage.
+    """
+    if "patch_embed." in name or name.endswith("mask_token"):
+        return 0
+    if match := re.search(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
+        stage, block = map(int, match.groups())
+        return sum(depths[:stage]) + block + 1
+    if match := re.search(r"layers\.(\d+)\.downsample\.", name):
+        return sum(depths[: int(match.group(1))])
+    return sum(depths) + 1
 
 
 def _to_map(tokens: Tensor, layouts: DenseLayouts, stage: int) -> Tensor:

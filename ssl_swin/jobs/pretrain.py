@@ -1,109 +1,49 @@
 """The pretraining job."""
 
 import shlex
-from collections.abc import Callable
-from functools import partial
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
-from torch import Tensor
 
-from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.loading.protocol import Reader
-from ssl_swin.data.samples import MaskedSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.encoders.windows.visible import Binning
+from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import Run, fit, make_trainer, open_data, open_run, say
 from ssl_swin.launch.compiling import compile_blocks
-from ssl_swin.masking import mask_grid, num_masked_units
-from ssl_swin.objectives.simmim import MaskedImageModel, SimMIM
-from ssl_swin.objectives.simmim_sparse import SparseSimMIM
-from ssl_swin.training.datamodule import ImageDataModule
-from ssl_swin.training.pretrain import PretrainModule
-from ssl_swin.weights.backbone import save_backbone
+from ssl_swin.objectives.base import Objective
+from ssl_swin.weights.backbone import save_backbone, save_extra_weights
 from ssl_swin.weights.cards import backbone_card
-from ssl_swin.weights.formats.simmim_head import save_simmim_head
 
 
 def main(cfg: DictConfig) -> None:
-    """Pretrains, draws, and leaves a backbone."""
+    """Pretrain, draw, and leave a backbone."""
     run = open_run(cfg)
     encoder: Encoder = instantiate(cfg.model)
-    model: MaskedImageModel = instantiate(cfg.objective.model)(encoder)
+    objective: Objective = instantiate(cfg.objective)(encoder)
     if cfg.compile:
         compile_blocks(encoder)
-    units = mask_grid(
-        encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
-    )
-    if isinstance(model, SparseSimMIM):
-        model.check_unit(cfg.objective.mask_unit_px)
-    masked = num_masked_units(units[0] * units[1], cfg.objective.mask_ratio)
-    say(
-        f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
-        f"{masked} of {units[0] * units[1]} units of {cfg.objective.mask_unit_px} px masked"
-    )
+    num_parameters = sum(parameter.numel() for parameter in objective.parameters())
+    say(f"model: {num_parameters / 1e6:.1f} M parameters, {objective.describe()}")
     readers = open_data(cfg)
-    pack = model.encoder.windows.bin_visible if isinstance(model, SparseSimMIM) else None
-    data = pretrain_data(cfg, readers, encoder, units, pack=pack)
-    module = PretrainModule(
-        model,
-        optimizer=instantiate(cfg.optim),
-        schedule=instantiate(cfg.schedule),
-        mean=list(cfg.data.mean),
-        std=list(cfg.data.std),
-        seed=cfg.seed,
-    )
+    data = training_data(cfg, readers, objective)
     trainer = make_trainer(run)
-    fit(run, trainer, module, data)
-    _hand_off(run, trainer, model, readers["train"])
+    fit(run, trainer, training_module(cfg, objective), data)
+    _export(run, trainer, objective, readers["train"])
     _conclude(run, trainer)
 
 
-def pretrain_data(
-    cfg: DictConfig,
-    readers: dict[str, Reader],
-    encoder: Encoder,
-    units: tuple[int, int],
-    pack: Callable[[Tensor], Binning] | None = None,
-) -> ImageDataModule:
-    """Loaders of masked images for an encoder, whose sizes alone matter; `pack` plans its masks."""
-    masked_samples = partial(
-        MaskedSamples,
-        channels=cfg.data.channels,
-        dtype=cfg.data.dtype,
-        mask_units=units,
-        mask_ratio=cfg.objective.mask_ratio,
-        seed=cfg.seed,
-    )
-    return ImageDataModule(
-        readers,
-        train_samples=masked_samples(instantiate(cfg.augment)(encoder.img_size_px)),
-        eval_samples=masked_samples(CentreCropView(encoder.img_size_px)),
-        collate=partial(collate_masked, shared_mask=cfg.objective.shared_mask, pack=pack),
-        batch_size=cfg.batch_size,
-        num_workers=cfg.num_workers,
-        seed=cfg.seed,
-    )
-
-
-def _hand_off(run: Run, trainer: Trainer, model: MaskedImageModel, reader: Reader) -> None:
+def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> None:
     if not trainer.is_global_zero:
         return
-    objective = run.cfg.objective
-    method = "SimMIM" if isinstance(model, SimMIM) else "sparse SimMIM (visible cells only)"
-    phrase = f"{method}, mask ratio {objective.mask_ratio}, units of {objective.mask_unit_px} px"
-    if objective.model.normalize_target_window_px:
-        phrase += f", target normalised over {objective.model.normalize_target_window_px} px"
-    encoder = model.encoder
-    card = backbone_card(encoder, training_facts(run, trainer, reader, phrase))
-    data = run.cfg.data
-    save_backbone(run.folder.backbone, encoder, mean=list(data.mean), std=list(data.std), card=card)
-    if isinstance(model, SimMIM):  # the published formats hold its head, and know no other
-        save_simmim_head(run.folder.backbone, model)
+    encoder, data = objective.encoder, run.cfg.data
+    facts = training_facts(run, trainer, reader, objective.describe())
+    card = backbone_card(encoder, facts, objective.tags)
+    folder = run.folder.backbone
+    save_backbone(folder, encoder, mean=list(data.mean), std=list(data.std), card=card)
+    save_extra_weights(folder, objective.extra_weights())
 
 
 def _conclude(run: Run, trainer: Trainer) -> None:

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from ssl_swin import __version__
 from ssl_swin.data.batch import collate_labeled
-from ssl_swin.data.loading.protocol import Placement, Reader
-from ssl_swin.data.samples import LabeledSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.loading.protocol import LoaderConfig, Split
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.build import Run, say
@@ -32,7 +32,7 @@ class SplitFeatures:
     Images that cannot be recognised later have their features in the run's folder, made anew.
     """
 
-    def __init__(self, run: Run, encoder: Encoder, readers: Mapping[str, Reader]) -> None:
+    def __init__(self, run: Run, encoder: Encoder, readers: Mapping[str, Split]) -> None:
         """Sets the features up; nothing is computed yet.
 
         Args:
@@ -50,7 +50,7 @@ class SplitFeatures:
         self.cfg = run.cfg
         self.encoder = encoder
         self.readers = readers
-        self.view = CentreCropView(encoder.img_size_px)
+        self.view = CentreCrop(encoder.img_size_px)
         self._weights = weights_fingerprint(encoder.model)
         self._unrecognisable = run.folder.path / "features"
         shutil.rmtree(self._unrecognisable, ignore_errors=True)
@@ -90,10 +90,9 @@ class SplitFeatures:
 
     def _batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         cfg = self.cfg
-        samples = LabeledSamples(
-            self.view, channels=cfg.data.channels, dtype=cfg.data.dtype, seed=cfg.seed
-        )
-        placement = Placement(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
+        pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
+        samples = LabeledTransform(self.view, pixels, seed=cfg.seed)
+        placement = LoaderConfig(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
         loader = self.readers[split].eval_loader(samples, collate_labeled, placement)
         for batch in loader:
             pixels = batch.pixels.to(cfg.device, non_blocking=True)

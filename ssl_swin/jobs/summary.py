@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
 
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.build import Run, close_loggers, say
 from ssl_swin.reporting.page import write_report
 from ssl_swin.weights.cards import Training
 
 
-def training_facts(run: Run, trainer: Trainer, reader: Reader, objective: str) -> Training:
+def training_facts(run: Run, trainer: Trainer, reader: Split, objective: str) -> Training:
     """Collects what a model card states."""
     return Training(
         run_name=run.name,

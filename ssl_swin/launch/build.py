@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_swin.data.loading.opening import open_readers
+from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Reader
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
@@ -32,8 +32,8 @@ from ssl_swin.weights.backbone import check_same_architecture, load_backbone
 from ssl_swin.weights.sources import default_cache
 
 # Sections whose settings are numbers, flags or lists, and the settings there that may be words.
-NUMERIC = {"seed", "batch_size", "num_workers", "drop_path_rate", "model", "objective", "optim"}
-NUMERIC |= {"schedule", "trainer", "mixing", "linear", "knn", "labels", "ema_decay"}
+NUMERIC = {"seed", "batch_size", "num_workers", "model", "objective", "optim"}
+NUMERIC |= {"schedule", "trainer", "task", "linear", "knn", "labels", "ema_decay"}
 NUMERIC |= {"compile", "img_size_px", "window_size", "test_img_size_px"}
 WORDS = {"_target_", "accelerator", "devices", "strategy", "precision"}
 WORDS |= {"weight_decay_policy", "optimizer"}
@@ -98,14 +98,14 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} must be at least {lowest}, got {config[key]}")
 
 
-def open_data(cfg: DictConfig) -> dict[str, Reader]:
+def open_data(cfg: DictConfig) -> dict[str, Split]:
     """Opens the splits of `cfg.data`, making the set first if it is one that can be made."""
     data = cfg.data
     if data.prepare is not None:
         root = Path(data.root)
         with FileLock(make_folder(root.parent) / f".{root.name}.lock"):
             instantiate(data.prepare)
-    readers = open_readers(
+    readers = open_splits(
         data.root,
         data.reader,
         how_to_make=data.how_to_make or "",
@@ -116,13 +116,13 @@ def open_data(cfg: DictConfig) -> dict[str, Reader]:
         num_samples=data.num_samples,
     )
     for split, reader in readers.items():
-        say(f"{split}: {reader.describe()}")
-    if readers["train"].caveat:
-        say(f"note: {readers['train'].caveat}")
+        say(f"{split}: {reader.summary()}")
+    if readers["train"].warning:
+        say(f"note: {readers['train'].warning}")
     return readers
 
 
-def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tuple[str, ...]:
+def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tuple[str, ...]:
     """Gives the class names of labelled data.
 
     Raises:
@@ -143,41 +143,47 @@ def check_labelled(readers: Mapping[str, Reader], needed: tuple[str, ...]) -> tu
     return classes
 
 
-def build_encoder(
-    cfg: DictConfig, *, drop_path_rate: float = 0.0, grad_checkpointing: bool = False
-) -> Encoder:
-    """Loads `cfg.backbone`, or with none builds `cfg.model` with random weights.
+def build_encoder(cfg: DictConfig) -> Encoder:
+    """Load `cfg.backbone`, or with none build `cfg.model` with random weights.
 
-    Either way at `cfg.img_size_px` and `cfg.window_size`, where they are set.
+    Either way at `cfg.img_size_px` and `cfg.window_size`, where they are set, and with the
+    `drop_path_rate` and `grad_checkpointing` of `cfg.model`.
 
     Raises:
         UserError: If backbone and model contradict each other, neither says what to build, or the
             encoder cannot take the size.
     """
-    has_model = cfg.model.get("_target_") is not None
-    options: dict[str, Any] = {
-        "drop_path_rate": drop_path_rate,
-        "grad_checkpointing": grad_checkpointing,
-    }
+    model = cfg.model
+    has_model = model.get("_target_") is not None
     if cfg.backbone == "none":
         if not has_model:
             raise UserError(
                 "backbone=none starts from random weights: name a model, as model=swin_t"
             )
-        return _resized(cfg, instantiate(cfg.model, **options), **options)
-    size = {"img_size_px": cfg.img_size_px, "window_size": cfg.window_size}
-    backbone = load_backbone(local_backbone(cfg.backbone, default_cache()), **size, **options)
+        return _resized(cfg, instantiate(model))
+    backbone = load_backbone(
+        local_backbone(cfg.backbone, default_cache()),
+        img_size_px=cfg.img_size_px,
+        window_size=cfg.window_size,
+        drop_path_rate=model.drop_path_rate,
+        grad_checkpointing=model.grad_checkpointing,
+    )
     if has_model:
-        check_same_architecture(backbone.encoder, _resized(cfg, instantiate(cfg.model)))
+        check_same_architecture(backbone.encoder, _resized(cfg, instantiate(model)))
     _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
 
 
-def _resized(cfg: DictConfig, encoder: Encoder, **options: Any) -> Encoder:
-    size = {"img_size_px": cfg.img_size_px, "window_size": cfg.window_size}
-    if all(value is None for value in size.values()):
+def _resized(cfg: DictConfig, encoder: Encoder) -> Encoder:
+    if cfg.img_size_px is None and cfg.window_size is None:
         return encoder
-    return resize_encoder(encoder, **size, **options)
+    return resize_encoder(
+        encoder,
+        img_size_px=cfg.img_size_px,
+        window_size=cfg.window_size,
+        drop_path_rate=cfg.model.drop_path_rate,
+        grad_checkpointing=cfg.model.grad_checkpointing,
+    )
 
 
 def _warn_of_other_normalisation(
@@ -233,7 +239,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
 
 
 @rank_zero_only
-def start_folder(run: Run, readers: Mapping[str, Reader]) -> None:
+def start_folder(run: Run, readers: Mapping[str, Split]) -> None:
     """Creates the run's folder and records what runs on which data."""
     fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
     run.folder.start(run.config, {"data": fingerprints}, resumed=run.checkpoint is not None)

@@ -8,6 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_swin.launch.command_line import command
+
 WANDB_HOST = "api.wandb.ai"
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
@@ -19,20 +21,13 @@ def register_resolvers() -> None:
         auto_precision,
         backbone_name,
         choice,
-        mask_unit_px,
+        command,
         one_folder,
         run_dir,
         sweep_name,
         wandb_offline,
     ):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
-
-
-def mask_unit_px(model: DictConfig) -> int:
-    """Side of a mask unit: a token of a Swin's last stage, or two patches of a ViT."""
-    num_halvings = len(model.get("depths") or (0, 0)) - 1
-    side_px: int = model.patch_size_px * 2**num_halvings
-    return side_px
 
 
 def auto_device() -> str:

@@ -7,10 +7,11 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
+import hydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import (
@@ -20,66 +21,94 @@ from omegaconf.errors import (
 )
 
 from ssl_swin.errors import UserError
+from ssl_swin.launch.command_line import command
+from ssl_swin.launch.config_files import PACKAGE, register_user_folder
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.suggestions import explain_composition_error
 
 USER_ERROR, INTERRUPTED = 2, 130
 
 
-def run_script(main: Callable[[], None], config_folder: Path) -> None:
-    """Runs a `hydra.main` function; a command line that does not compose ends in one message.
+def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a job as its command line says; a mistake there ends in one message and exit code 2.
 
     Args:
-        main: Decorated with `hydra.main`, its configuration named like the function.
-        config_folder: Where the YAML files are.
+        job: Name of the job and of its primary configuration.
+        arguments: Hydra's command line; None takes that of the process.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to here instead of printing them
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no telemetry
     if wandb_offline():
         os.environ.setdefault("WANDB_SILENT", "true")  # the closing summary says how to upload
     register_resolvers()
-    with _plain_messages(config_folder, main.__name__):
-        main()
+    register_user_folder()
+    started = list(sys.argv)
+    options = started[1:] if arguments is None else list(arguments)
+    main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
+    with _plain_messages(job, options):
+        sys.argv = [started[0], *options]  # Hydra reads nothing else
+        try:
+            main(_Task(job, started))()
+        finally:
+            sys.argv = started
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What Hydra calls, here or in a process that a launcher starts."""
+
+    job: str
+    command_line: list[str]  # of the process, from which Lightning starts further processes
+
+    def __call__(self, cfg: DictConfig) -> None:
+        sys.argv = self.command_line
+        run_job(self.job, cfg)
 
 
 def run_job(job: str, cfg: DictConfig) -> None:
-    """Runs `ssl_swin.jobs.JOB`, imported only now; a user's mistake ends in one message.
+    """Run `ssl_swin.jobs.JOB`, imported only now; a user's mistake ends in one message.
 
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
-    with _plain_messages(None, job):
+    with _plain_messages(job, None):
         importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
 
 
 @contextmanager
-def _plain_messages(config_folder: Path | None, config_name: str) -> Iterator[None]:
+def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
+    """Turn errors into one message and an exit code.
+
+    Args:
+        job: Name of the job.
+        options: Command line being composed; None while the job runs.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        _exit("interrupted; the same command continues from the last checkpoint", INTERRUPTED)
+        _exit(job, "interrupted; the same command continues from the last checkpoint", INTERRUPTED)
     except PermissionError as error:
-        _exit(f"no permission: {error.filename}", USER_ERROR)
+        _exit(job, f"no permission: {error.filename}", USER_ERROR)
     except (HydraException, OmegaConfBaseException, UserError) as error:
-        message = _explain(error, config_folder, config_name)
+        message = _explain(error, job, options)
         if message is None:
             raise
-        _exit(message, USER_ERROR)
+        _exit(job, message, USER_ERROR)
 
 
-def _exit(message: str, status: int) -> None:
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+def _exit(job: str, message: str, status: int) -> None:
+    print(f"{command(job).removeprefix('python ')}: {message}", file=sys.stderr)
     sys.exit(status)
 
 
-def _explain(error: Exception, config_folder: Path | None, config_name: str) -> str | None:
-    """Words a user's mistake; None means that it is a bug."""
+def _explain(error: Exception, job: str, options: Sequence[str] | None) -> str | None:
+    """Return the message for a user's mistake; None if the error is a bug."""
     if isinstance(error, UserError):
         return _without_worker_traceback(str(error))
     if isinstance(error, InstantiationException):
         return _explain_instantiation(error)
-    if config_folder is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
+    if options is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
         return None  # the job asked for a key that no configuration has
-    return explain_composition_error(error, config_folder or Path(), config_name)
+    return explain_composition_error(error, job, options or ())
 
 
 def _explain_instantiation(error: InstantiationException) -> str | None:

@@ -1,29 +1,32 @@
 """Messages for a configuration that does not compose, with the nearest valid names."""
 
+import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ssl_swin.launch.config_files import compose_job
 
 
-def explain_composition_error(error: Exception, config_folder: Path, config_name: str) -> str:
-    """Says what in the command line is wrong and what comes nearest.
+def explain_composition_error(error: Exception, job: str, options: Sequence[str]) -> str:
+    """Return what in the command line is wrong, and what comes nearest.
 
     Args:
         error: Raised by Hydra or OmegaConf.
-        config_folder: Where the YAML files are.
-        config_name: Of the script's primary configuration.
+        job: Name of the primary configuration.
+        options: The command line; the user's own files are found by its `--config-dir`.
     """
     text = str(error)
     if option := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        return _unknown_option(option.group(1), option.group(2), config_folder)
+        return _unknown_option(option.group(1), option.group(2), text)
     if key := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
-        return _unknown_key(key.group(1) or key.group(2), config_folder, config_name)
+        return _unknown_key(key.group(1) or key.group(2), job, options)
     if isinstance(error, MissingMandatoryValue) or "Missing mandatory value" in text:
         name = re.search(r"full_key: (\S+)", text) or re.search(r"value: (\S+)", text)
         missing = name.group(1) if name else "a value"
@@ -31,31 +34,38 @@ def explain_composition_error(error: Exception, config_folder: Path, config_name
     return text.splitlines()[0]
 
 
-def _unknown_option(group: str, option: str, config_folder: Path) -> str:
-    options = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
-    return (
-        f"there is no {group}={option}{_nearest(option, options)}; "
-        f"{group} can be: {', '.join(options) or 'nothing'}"
-    )
-
-
-def _unknown_key(key: str, config_folder: Path, config_name: str) -> str:
-    key = key.split("@")[0].lstrip("+~")
-    return f"there is no setting {key}{_nearest(key, _valid_keys(config_folder, config_name))}"
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = get_close_matches(name, list(valid), n=3, cutoff=0.6)
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a phrase with the valid names that come nearest; an empty one if none is near."""
+    close = get_close_matches(name, sorted(set(valid)), n=3, cutoff=0.6)
     return f", did you mean {' or '.join(close)}?" if close else ""
 
 
-def _valid_keys(config_folder: Path, config_name: str) -> list[str]:
-    """Lists every dotted key of the default configuration, and the config groups."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder.resolve()), version_base="1.3"):
-        defaults = compose(config_name)
-    groups = [path.name for path in config_folder.iterdir() if path.is_dir()]
-    return [*_dotted_keys(defaults), *groups]
+def _unknown_option(group: str, option: str, text: str) -> str:
+    """Return the message for an option that no searched folder has; Hydra's text lists them."""
+    known = sorted(set(re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
+    return (
+        f"there is no {group}={option}{nearest(option, known)}; "
+        f"{group} can be: {', '.join(known) or 'nothing'}"
+    )
+
+
+def _unknown_key(key: str, job: str, options: Sequence[str]) -> str:
+    key = key.split("@")[0].lstrip("+~")
+    return f"there is no setting {key}{nearest(key, _valid_keys(key, job, options))}"
+
+
+def _valid_keys(unknown: str, job: str, options: Sequence[str]) -> list[str]:
+    """Return every dotted key of the configuration without the unknown one, and all groups."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    args, rest = parser.parse_known_args(list(options))
+    overrides = [o for o in rest if not o.startswith("-") and o.split("=")[0] != unknown]
+    try:
+        cfg = compose_job(job, overrides, config_dir=args.config_dir)
+    except (HydraException, OmegaConfBaseException):
+        cfg = compose_job(job, ())
+    groups = [name for name in HydraConfig.get().runtime.choices if "hydra" not in name]
+    return [*_dotted_keys(cfg), *groups]
 
 
 def _dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:

@@ -4,69 +4,219 @@ Reference: SimMIM (arXiv:2111.09886); the normalised target is that of Swin Tran
 recipe. Equal to the original implementation to rounding, see tests/test_golden.py.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
 
+from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.masking import expand_mask
+from ssl_swin.figure import DifferenceColumn, Figure, ImageColumn
+from ssl_swin.masking import expand_mask, mask_grid, num_masked_units
+from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
+from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
 
 
-class SimMIMOutput(NamedTuple):
-    """What one forward pass gives."""
+class Reconstruction(NamedTuple):
+    """What one forward pass computes."""
 
     loss: Tensor  # scalar: mean absolute error over masked pixels and channels
     prediction: Tensor  # (B, C, H, W), in the space of the target
     features: Tensor  # (B, num_features, H/stride, W/stride), the encoder's last map
 
 
-class MaskedImageModel(nn.Module):
-    """An encoder under pretraining, and what its reconstructions are measured against."""
+class MaskedImageModel(Objective):
+    """Predicts pixels of masked patches: what the dense and the sparse objective share."""
 
-    def __init__(self, encoder: Encoder, *, normalize_target_window_px: int | None = None) -> None:
-        """Wraps an encoder.
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        mask_ratio: float = 0.6,
+        mask_patch_size_px: int | None = None,
+        shared_mask: bool = False,
+        normalize_target_window_px: int | None = None,
+    ) -> None:
+        """Wrap an encoder.
 
         Args:
-            encoder: The encoder to pretrain; gives strides, widths and channels.
+            encoder: The encoder to pretrain; it declares strides, widths and channels.
+            mask_ratio: Fraction of mask patches that are masked, in (0, 1); the count is rounded
+                up.
+            mask_patch_size_px: Side of a mask patch; None takes the one that suits the encoder, 32
+                px for a four-stage Swin and for a ViT.
+            shared_mask: Whether one mask serves the whole batch of a device.
             normalize_target_window_px: Odd side of the window over which the target is normalised
                 locally (Swin V2 recipe: 47); None predicts the normalised image itself (SimMIM).
 
         Raises:
             UserError: If the window is even or below 3.
         """
-        super().__init__()
+        super().__init__(encoder)
         window_px = normalize_target_window_px
         if window_px is not None and (window_px < 3 or window_px % 2 == 0):
             raise UserError(f"the target's window must be odd and at least 3 px, got {window_px}")
-        self.encoder = encoder
         self.normalize_target_window_px = window_px
+        self.mask_ratio = mask_ratio
+        self.mask_patch_size_px = mask_patch_size_px or encoder.mask_patch_size_px
+        self.shared_mask = shared_mask
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """Number of mask patches (rows, columns) of an image.
+
+        Raises:
+            UserError: If they do not tile the image, or cut patches.
+        """
+        return mask_grid(
+            self.encoder.img_size_px,
+            self.mask_patch_size_px,
+            patch_size_px=self.encoder.patch_size_px,
+        )
+
+    def reconstruct(self, images: Tensor, mask: Tensor, plan: Any = None) -> Reconstruction:
+        """Reconstruct masked images.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            mask: Bool (B, rows, columns), True = masked, on any grid that the patch grid is a
+                multiple of.
+            plan: What the collate function worked out of the mask, where the objective needs it.
+
+        Raises:
+            UserError: If the mask does not fit.
+        """
+        raise NotImplementedError
+
+    def make_transform(
+        self, augmentation: Augmentation, pixels: PixelFormat, *, seed: int
+    ) -> MaskedTransform:
+        """See `Objective.make_transform`."""
+        return MaskedTransform(
+            augmentation,
+            pixels,
+            mask_grid=self.mask_grid,
+            mask_ratio=self.mask_ratio,
+            seed=seed,
+        )
+
+    def make_collate(self) -> Collate:
+        """See `Objective.make_collate`."""
+        return partial(collate_masked, shared_mask=self.shared_mask)
+
+    def forward(self, batch: MaskedBatch, normalize: Normalize) -> Output:
+        """See `Objective.forward`."""
+        return Output(self._reconstruct(batch, normalize(batch.pixels)).loss)
+
+    def new_metrics(self) -> dict[str, Metric]:
+        """The loss, and its share of the loss of predicting the data's mean everywhere."""
+        return {"loss": MeanMetric(), "loss_vs_mean": MeanMetric()}
+
+    def evaluate(
+        self, metrics: Mapping[str, Metric], batch: MaskedBatch, normalize: Normalize
+    ) -> None:
+        """See `Objective.evaluate`."""
+        images = normalize(batch.pixels)
+        loss = self._reconstruct(batch, images).loss
+        guess = self.mean_guess_loss(images, batch.mask)
+        metrics["loss"].update(loss, weight=len(images))
+        metrics["loss_vs_mean"].update(loss / guess, weight=len(images))
+
+    def preview(self, batch: MaskedBatch, normalize: Normalize) -> Figure:
+        """The input, and what the mask leaves of it."""
+        images = normalize(batch.pixels)
+        return (
+            ImageColumn("input", images),
+            ImageColumn("masked", images, masked=batch.mask),
+        )
+
+    def figure(self, batch: MaskedBatch, normalize: Normalize) -> Figure:
+        """The preview, the prediction of what was masked, and how far it is off."""
+        images = normalize(batch.pixels)
+        prediction = self._reconstruct(batch, images).prediction
+        masked = expand_mask(batch.mask, (images.shape[-2], images.shape[-1])).unsqueeze(1)
+        pasted = torch.where(masked, self.to_image_space(prediction, images), images)
+        return (
+            *self.preview(batch, normalize),
+            ImageColumn("prediction", pasted),
+            DifferenceColumn("error", pasted, images),
+        )
 
     def target(self, images: Tensor) -> Tensor:
-        """Gives what is to be predicted for normalised images (B, C, H, W), in float32."""
+        """Return what is to be predicted for normalised images (B, C, H, W), in float32."""
         with torch.autocast(images.device.type, enabled=False):
             if self.normalize_target_window_px is None:
                 return images.float()
             return normalize_locally(images.float(), self.normalize_target_window_px)
 
+    def to_image_space(self, prediction: Tensor, images: Tensor) -> Tensor:
+        """Bring a prediction from the space of the target back to that of the images.
+
+        A locally normalised target is undone with the statistics of the true image, which a model
+        does not know: such figures show structure, and borrow brightness and contrast.
+
+        Args:
+            prediction: (B, C, H, W).
+            images: Normalised (B, C, H, W).
+        """
+        if self.normalize_target_window_px is None:
+            return prediction.float()
+        mean, deviation = local_statistics(images.float(), self.normalize_target_window_px)
+        return (prediction.float() * deviation + mean).float()
+
     def mean_guess_loss(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Loss of painting the mean of the target, zero, everywhere: what learning must beat."""
+        """Return the loss of predicting zero, the target's mean, everywhere."""
         target = self.target(images)
         return masked_l1(torch.zeros_like(target), target, mask)
 
+    def describe(self) -> str:
+        """See `Objective.describe`."""
+        rows, columns = self.mask_grid
+        num_masked = num_masked_units(rows * columns, self.mask_ratio)
+        phrase = (
+            f"{self.title}, {num_masked} of {rows * columns} mask patches of "
+            f"{self.mask_patch_size_px} px masked"
+        )
+        if self.normalize_target_window_px:
+            phrase += f", target normalised over {self.normalize_target_window_px} px"
+        return phrase
+
+    def _reconstruct(self, batch: MaskedBatch, images: Tensor) -> Reconstruction:
+        planned = () if batch.plan is None else (batch.plan,)
+        return self.reconstruct(images, batch.mask, *planned)
+
 
 class SimMIM(MaskedImageModel):
-    """Mask token, encoder, and a one-layer head that paints pixels.
+    """Mask token, encoder, and a one-layer head that predicts pixels.
 
     The mask token lives here and not in the encoder, so that fine-tuning has no unused parameter.
     """
 
-    def __init__(self, encoder: Encoder, *, normalize_target_window_px: int | None = None) -> None:
-        """Wraps an encoder; see `MaskedImageModel`."""
-        super().__init__(encoder, normalize_target_window_px=normalize_target_window_px)
+    title = "SimMIM"
+    tags = ("simmim",)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        mask_ratio: float = 0.6,
+        mask_patch_size_px: int | None = None,
+        shared_mask: bool = False,
+        normalize_target_window_px: int | None = None,
+    ) -> None:
+        """Wrap an encoder; see `MaskedImageModel`."""
+        super().__init__(
+            encoder,
+            mask_ratio=mask_ratio,
+            mask_patch_size_px=mask_patch_size_px,
+            shared_mask=shared_mask,
+            normalize_target_window_px=normalize_target_window_px,
+        )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         bound = encoder.init_bound
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-bound, b=bound)
@@ -75,25 +225,26 @@ class SimMIM(MaskedImageModel):
             nn.PixelShuffle(encoder.stride),
         )
 
-    def forward(self, images: Tensor, mask: Tensor) -> SimMIMOutput:
-        """Reconstructs masked images.
-
-        Args:
-            images: Normalised (B, C, H, W).
-            mask: Bool (B, rows, columns), True = masked, on any grid that the patch grid is a
-                multiple of.
-
-        Raises:
-            UserError: If the mask does not fit the patch grid.
-        """
+    def reconstruct(self, images: Tensor, mask: Tensor, plan: Any = None) -> Reconstruction:
+        """See `MaskedImageModel.reconstruct`."""
         tokens = self.encoder.embed(images)
-        hidden = expand_mask(mask, (tokens.shape[1], tokens.shape[2]))
-        tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
+        masked = expand_mask(mask, (tokens.shape[1], tokens.shape[2]))
+        tokens = torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
         features = self.encoder.encode(tokens)
         prediction = self.decoder(features)
-        return SimMIMOutput(
-            masked_l1(prediction, self.target(images), hidden), prediction, features
+        return Reconstruction(
+            masked_l1(prediction, self.target(images), masked), prediction, features
         )
+
+    def undecayed(self) -> frozenset[str]:
+        """See `Objective.undecayed`."""
+        return frozenset({"mask_token"})
+
+    def extra_weights(self) -> dict[str, dict[str, Tensor]]:
+        """The mask token and the head, which the published formats hold beside the encoder."""
+        state = self.state_dict()
+        names = ("mask_token", "decoder.0.weight", "decoder.0.bias")
+        return {"simmim.safetensors": {name: state[name] for name in names}}
 
 
 def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ encoder; a head on lone mask tokens would teach it nothing. The idea for Swin is
 (arXiv:2205.13515); grouping, packing and decoder are our own.
 """
 
+from functools import partial
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -15,7 +17,9 @@ from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.encoders.windows.layout import take_rows
 from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.errors import UserError
-from ssl_swin.objectives.simmim import MaskedImageModel, SimMIMOutput
+from ssl_swin.objectives.base import Collate
+from ssl_swin.objectives.masked_images import collate_masked
+from ssl_swin.objectives.simmim import MaskedImageModel, Reconstruction
 
 _HEAD_DIM = 32  # of the decoder's attention, as in Swin
 
@@ -23,33 +27,50 @@ _HEAD_DIM = 32  # of the decoder's attention, as in Swin
 class SparseSimMIM(MaskedImageModel):
     """An encoder of visible cells, and a transformer that paints the masked ones."""
 
+    title = "sparse SimMIM"
+    tags = ("simmim", "sparse")
     encoder: SwinEncoder
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        decoder_depth: int,
+        mask_ratio: float = 0.6,
+        mask_patch_size_px: int | None = None,
+        shared_mask: bool = False,
+        decoder_depth: int = 1,
         decoder_dim: int | None = None,
         normalize_target_window_px: int | None = None,
     ) -> None:
-        """Wraps an encoder.
+        """Wrap an encoder.
 
         Args:
             encoder: The Swin to pretrain.
-            decoder_depth: Transformer blocks over all cells, at least 1.
-            decoder_dim: Their width, a multiple of 32; None is half the encoder's last, rounded up.
+            mask_ratio: See `MaskedImageModel`.
+            mask_patch_size_px: See `MaskedImageModel`; a multiple of the encoder's total stride.
+            shared_mask: See `MaskedImageModel`.
+            decoder_depth: Number of transformer blocks over all cells, at least 1.
+            decoder_dim: Width of the blocks, a multiple of 32; None is half the encoder's last
+                width, rounded up.
             normalize_target_window_px: See `MaskedImageModel`.
 
         Raises:
-            UserError: If the encoder is no Swin, or the decoder cannot be built.
+            UserError: If the encoder is no Swin, a mask patch cuts cells, or the decoder cannot be
+                built.
         """
-        super().__init__(encoder, normalize_target_window_px=normalize_target_window_px)
+        super().__init__(
+            encoder,
+            mask_ratio=mask_ratio,
+            mask_patch_size_px=mask_patch_size_px,
+            shared_mask=shared_mask,
+            normalize_target_window_px=normalize_target_window_px,
+        )
         if not isinstance(encoder, SwinEncoder):
             raise UserError(
                 f"objective=simmim_sparse takes a Swin Transformer, got a {encoder.title}; "
                 "objective=simmim takes either"
             )
+        _check_mask_patch(self.mask_patch_size_px, encoder.stride)
         half = -(-encoder.num_features // (2 * _HEAD_DIM)) * _HEAD_DIM
         dim = half if decoder_dim is None else decoder_dim
         is_whole = isinstance(decoder_depth, int) and isinstance(dim, int)
@@ -64,15 +85,27 @@ class SparseSimMIM(MaskedImageModel):
             encoder.num_features, rows * columns, cell_values, dim=dim, depth=decoder_depth
         )
 
-    def forward(self, images: Tensor, mask: Tensor, packing: Binning | None = None) -> SimMIMOutput:
-        """Reconstructs masked images.
+    def make_collate(self) -> Collate:
+        """Plans which tokens share a window, for the visible ones of every batch."""
+        return partial(
+            collate_masked, shared_mask=self.shared_mask, plan=self.encoder.windows.bin_visible
+        )
+
+    def undecayed(self) -> frozenset[str]:
+        """See `Objective.undecayed`."""
+        return frozenset({"decoder.mask_token", "decoder.pos_embed"})
+
+    def reconstruct(
+        self, images: Tensor, mask: Tensor, plan: Binning | None = None
+    ) -> Reconstruction:
+        """Reconstruct masked images.
 
         Args:
             images: Normalised (B, C, H, W).
-            mask: Bool (B, rows, columns), True = masked, of units that are whole cells of the last
-                map; the same number in every image.
-            packing: What `encoder.windows.bin_visible` makes of the mask; made here if it is None,
-                which on a GPU waits for the mask.
+            mask: Bool (B, rows, columns), True = masked, of whole cells of the last map; the same
+                number in every image.
+            plan: What `encoder.windows.bin_visible` makes of the mask. Made here if it is not
+                given, which on a GPU waits for the mask.
 
         Returns:
             Loss, prediction and features. The prediction's visible cells are the target's own, and
@@ -81,10 +114,10 @@ class SparseSimMIM(MaskedImageModel):
         Raises:
             UserError: If the mask does not fit.
         """
-        if packing is None:
-            packing = self.encoder.windows.bin_visible(mask).to(images.device)
-        features = self.encoder.encode_visible(images, packing)
-        visible = packing.visible.repeat(len(images) // len(packing.visible), 1)
+        if plan is None:
+            plan = self.encoder.windows.bin_visible(mask).to(images.device)
+        features = self.encoder.encode_visible(images, plan)
+        visible = plan.visible.repeat(len(images) // len(plan.visible), 1)
         masked = _others(visible, self.encoder.windows.grid)
         predicted = self.decoder(features, visible, masked)
         target = self.target(images)
@@ -93,21 +126,7 @@ class SparseSimMIM(MaskedImageModel):
         count = masked.numel() * self.encoder.stride**2  # as in `masked_l1`
         loss = error.sum() / (count + 1e-5) / self.encoder.in_chans
         painted = cells.scatter(1, _wide(masked, cells), predicted.detach().float())
-        return SimMIMOutput(loss, self._image(painted), self._map(features, visible))
-
-    def check_unit(self, mask_unit_px: int) -> None:
-        """Refuses mask units that are not whole cells.
-
-        Raises:
-            UserError: Naming the sides that are.
-        """
-        stride = self.encoder.stride
-        if mask_unit_px % stride:
-            raise UserError(
-                f"objective.mask_unit_px={mask_unit_px} does not fit objective=simmim_sparse: a "
-                "unit must be as large as the encoder's total stride, or a multiple of it: "
-                f"{stride}, {2 * stride}, ... px"
-            )
+        return Reconstruction(loss, self._image(painted), self._map(features, visible))
 
     def _cells(self, images: Tensor) -> Tensor:
         """Cuts (B, C, H, W) into the values of its cells, (B, U, stride * stride * C)."""
@@ -176,6 +195,15 @@ class CellDecoder(nn.Module):
             tokens = block(tokens)
         predicted: Tensor = self.head(self.norm(take_rows(tokens, masked)))
         return predicted
+
+
+def _check_mask_patch(size_px: int, stride: int) -> None:
+    if size_px % stride:
+        raise UserError(
+            f"objective.mask_patch_size_px={size_px} does not fit objective=simmim_sparse: a mask "
+            "patch must be as large as the encoder's total stride, or a multiple of it: "
+            f"{stride}, {2 * stride}, ... px"
+        )
 
 
 def _others(cells: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+from timm.optim.lars import Lars
 from torch import Tensor
 from torch.nn import functional
 
 from ssl_swin.errors import UserError
 from ssl_swin.probing.features import Features
 from ssl_swin.probing.heads import LinearHeads
-from ssl_swin.probing.lars import LARS
 from ssl_swin.probing.scoring import check_labels
 
 REFERENCE_BATCH_SIZE = 256  # MAE states the probe's rate per this many images
@@ -52,8 +52,9 @@ def fit_linear_heads(
         batch_size: Samples per step, at least 2 (MAE: 16384).
         epochs: Passes over the samples (MAE: 90).
         warmup_epochs: The first of them, fewer than `epochs` (MAE: 10).
-        weight_decay: L2 penalty (MAE: 0).
-        momentum: Of either optimiser (MAE: 0.9).
+        weight_decay: L2 penalty, at least 0 (MAE: 0). Must be 0 for "lars": the decay of timm's
+            LARS is not that of MAE's.
+        momentum: Of either optimiser, in [0, 1) (MAE: 0.9).
         seed: Decides initial weights and orders; same seed, same heads.
         device: Where the heads are trained. All features go there if they fill no more than
             `RESIDENT_SHARE` of its free memory, otherwise batch by batch; the result is the same.
@@ -73,7 +74,7 @@ def fit_linear_heads(
         num_features, num_classes, len(base_lrs), generator=torch.Generator().manual_seed(seed)
     ).to(device)
     lrs = [base_lr * batch_size / REFERENCE_BATCH_SIZE for base_lr in base_lrs]
-    updates = _optimizer(optimizer, heads, lrs, momentum, weight_decay)
+    updates = head_optimizer(optimizer, heads, lrs, momentum, weight_decay)
     steps_per_epoch = max(1, num_samples // batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         updates, lambda step: _warmup_cosine(step / steps_per_epoch, warmup_epochs, epochs)
@@ -133,18 +134,54 @@ def _check_settings(
         raise UserError(f"warmup_epochs must lie in [0, {epochs}), the epochs; got {warmup_epochs}")
 
 
-def _optimizer(
+def head_optimizer(
     name: str, heads: LinearHeads, lrs: Sequence[float], momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [weight, bias], "lr": lr}
-        for weight, bias, lr in zip(heads.weights, heads.biases, lrs, strict=True)
-    ]
+    """Builds the optimiser of linear heads, each with a rate of its own.
+
+    Under "lars" the step of a weight matrix is scaled to the size of the matrix; a bias takes the
+    plain step of SGD with momentum, as in MAE.
+
+    Raises:
+        UserError: If the name is unknown or a setting is out of range for it.
+    """
+    if not (0 <= momentum < 1 and weight_decay >= 0):
+        raise UserError(
+            "the probe needs a momentum in [0, 1) and a weight_decay of at least 0; "
+            f"got {momentum} and {weight_decay}"
+        )
     if name == "lars":
-        return LARS(groups, lr=lrs[0], momentum=momentum, weight_decay=weight_decay)
+        return _lars(heads, lrs, momentum, weight_decay)
     if name == "sgd":
+        groups = [
+            {"params": [weight, bias], "lr": lr}
+            for weight, bias, lr in zip(heads.weights, heads.biases, lrs, strict=True)
+        ]
         return torch.optim.SGD(groups, lr=lrs[0], momentum=momentum, weight_decay=weight_decay)
     raise UserError(f"unknown probe optimizer '{name}': use 'sgd' or 'lars'")
+
+
+def _lars(
+    heads: LinearHeads, lrs: Sequence[float], momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Builds MAE's LARS, which adapts matrices only, out of timm's.
+
+    Without weight decay the two are equal to the bit. With it timm adds the decay to the norm of
+    the gradient, MAE to the gradient itself.
+    """
+    if weight_decay != 0:
+        raise UserError(
+            f"lars probes without weight decay, got weight_decay={weight_decay}: "
+            "use weight_decay=0, or the optimizer sgd"
+        )
+    parts = ((heads.weights, True), (heads.biases, False))
+    groups = [
+        {"params": [parameter], "lr": lr, "always_adapt": adapts}
+        for parameters, adapts in parts
+        for parameter, lr in zip(parameters, lrs, strict=True)
+    ]
+    optimizer: torch.optim.Optimizer = Lars(groups, lr=lrs[0], momentum=momentum, eps=0.0)
+    return optimizer
 
 
 def _warmup_cosine(epoch: float, warmup_epochs: int, epochs: int) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
@@ -39,8 +40,8 @@ def confusion_matrix(
     wrong = pairs[(pairs < 0) | (pairs >= num_classes)]
     if len(wrong):
         raise UserError(f"class {wrong[0].item()} is not in [0, {num_classes - 1}]")
-    counts = torch.bincount(pairs[0] * num_classes + pairs[1], minlength=num_classes**2)
-    matrix: NDArray[np.int64] = counts.view(num_classes, num_classes).numpy()
+    counts = multiclass_confusion_matrix(pairs[1], pairs[0], num_classes, validate_args=False)
+    matrix: NDArray[np.int64] = counts.numpy()
     return matrix
 
 

@@ -1,24 +1,72 @@
-"""`report.html`: what happened in a run, on one page that needs no other file."""
+"""`report.html`: what happened in a run, on one page that needs no other file.
+
+`report.html.j2` is its template, which escapes whatever a run's files contain, and `report.css` its
+style sheet.
+"""
 
 import base64
 import json
 import re
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 from ssl_swin.reporting.chart import MAX_POINTS, line_chart, style_class
 from ssl_swin.reporting.curves import Curve, group_curves, read_curves
-from ssl_swin.reporting.style import STYLE
 
 MAX_RECONSTRUCTIONS = 6
 FOLDED_FILES = ("config.yaml", "provenance.json")
 
 # The page may neither run scripts nor load anything, whatever a run's files contain.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+class _LegendEntry(NamedTuple):
+    label: str
+    style: str  # class in the style sheet
+
+
+class _Panel(NamedTuple):
+    """A chart of curves that belong together."""
+
+    title: str
+    legend: tuple[_LegendEntry, ...]  # empty for one curve, whose name is the title
+    num_nonfinite: int
+    chart: Markup
+
+
+class _Picture(NamedTuple):
+    caption: str
+    base64: str
+
+
+class _TextFile(NamedTuple):
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What the template shows of a run."""
+
+    name: str
+    summary: str
+    panels: tuple[_Panel, ...]
+    has_averaged_curves: bool
+    reconstructions: tuple[_Picture, ...]  # in the order of the steps
+    pictures: tuple[_Picture, ...]
+    files: tuple[_TextFile, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.panels or self.reconstructions or self.pictures or self.files)
 
 
 def write_report(run_folder: Path) -> Path:
@@ -38,39 +86,44 @@ def write_report(run_folder: Path) -> Path:
     if not run_folder.is_dir():
         raise UserError(f"there is no run folder {run_folder} to report on")
     page = run_folder / "report.html"
-    write_atomically(page, _page(run_folder))
+    write_atomically(page, _render(_read_report(run_folder)))
     return page
 
 
-def _page(run_folder: Path) -> str:
-    name = escape(run_folder.resolve().name)
+def _render(report: _Report) -> str:
+    folder = files("ssl_swin.reporting")
+    template, style = (
+        folder.joinpath(name).read_text(encoding="utf-8")
+        for name in ("report.html.j2", "report.css")
+    )
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(template).render(
+        report=report, style=Markup(style), content_policy=Markup(CONTENT_POLICY)
+    )
+
+
+def _read_report(run_folder: Path) -> _Report:
     metrics = run_folder / "metrics.csv"
     curves = read_curves(metrics) if metrics.is_file() else []
-    sections = [
-        _curves_section(curves),
-        _reconstructions_section(run_folder / "reconstructions"),
-        _pictures_section(run_folder),
-        *(_folded(run_folder / file) for file in FOLDED_FILES),
-    ]
-    body = "\n".join(filter(None, sections)) or "<p>Nothing has been logged in this folder yet.</p>"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{name}</h1>
-<p class="summary">{_summary(run_folder / "provenance.json", curves)}</p>
-{body}
-</main>
-</body>
-</html>
-"""
+    return _Report(
+        name=run_folder.resolve().name,
+        summary=_summary(run_folder / "provenance.json", curves),
+        panels=tuple(_panel(title, group) for title, group in group_curves(curves).items()),
+        has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves),
+        reconstructions=_reconstructions(run_folder / "reconstructions"),
+        pictures=tuple(_picture(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
+        files=tuple(
+            _TextFile(name, path.read_text(encoding="utf-8", errors="replace"))
+            for name in FOLDED_FILES
+            if (path := run_folder / name).is_file()
+        ),
+    )
 
 
 def _summary(provenance_path: Path, curves: Sequence[Curve]) -> str:
@@ -83,7 +136,7 @@ def _summary(provenance_path: Path, curves: Sequence[Curve]) -> str:
     duration_s = provenance.get("duration_s")
     if isinstance(duration_s, int | float):
         parts.append(_duration(duration_s))
-    return escape(" · ".join(parts))
+    return " · ".join(parts)
 
 
 def _duration(duration_s: float) -> str:
@@ -102,30 +155,18 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _curves_section(curves: Sequence[Curve]) -> str:
-    if not curves:
-        return ""
-    panels = "\n".join(_panel(title, group) for title, group in group_curves(curves).items())
-    note = ""
-    if any(len(curve.steps) > MAX_POINTS for curve in curves):
-        note = "<p>Lines are means of neighbouring points, bands their range.</p>\n"
-    return f'<h2>Curves over steps</h2>\n{note}<div class="panels">\n{panels}\n</div>'
-
-
-def _panel(title: str, curves: Sequence[Curve]) -> str:
-    if len(curves) == 1:
-        title, legend = curves[0].name, ""
-    else:
-        legend = "".join(
-            f'<span><svg class="swatch {style_class(index)}" viewBox="0 0 18 10">'
-            f'<path class="line" d="M0 5H18"/></svg>{escape(_within(title, curve.name))}</span>'
+def _panel(title: str, curves: Sequence[Curve]) -> _Panel:
+    legend: tuple[_LegendEntry, ...] = ()
+    if len(curves) > 1:
+        legend = tuple(
+            _LegendEntry(_within(title, curve.name), style_class(index))
             for index, curve in enumerate(curves)
         )
-    num_nonfinite = sum(curve.num_nonfinite for curve in curves)
-    warning = f"<strong>{num_nonfinite:,} not finite, left out</strong>" if num_nonfinite else ""
-    return (
-        f"<figure><figcaption><b>{escape(title)}</b>{legend}{warning}</figcaption>\n"
-        f"{line_chart(curves)}</figure>"
+    return _Panel(
+        title=title if legend else curves[0].name,
+        legend=legend,
+        num_nonfinite=sum(curve.num_nonfinite for curve in curves),
+        chart=Markup(line_chart(curves)),
     )
 
 
@@ -133,19 +174,13 @@ def _within(title: str, name: str) -> str:
     return name.removeprefix(f"{title}/").removesuffix(f"/{title}")
 
 
-def _reconstructions_section(folder: Path) -> str:
+def _reconstructions(folder: Path) -> tuple[_Picture, ...]:
     steps = {}
     for path in folder.glob("step_*.png"):
         if match := re.fullmatch(r"step_(\d+)", path.stem):
             steps[int(match[1])] = path
-    if not steps:
-        return ""
-    *earlier, newest = _spread_over(sorted(steps), MAX_RECONSTRUCTIONS)
-    figures = "\n".join(_figure(steps[step], f"step {step:,}") for step in earlier)
-    return (
-        f"<h2>Reconstructions</h2>\n{_figure(steps[newest], f'step {newest:,}')}\n"
-        f'<div class="pictures">\n{figures}\n</div>'
-    )
+    shown = _spread_over(sorted(steps), MAX_RECONSTRUCTIONS)
+    return tuple(_picture(steps[step], f"step {step:,}") for step in shown)
 
 
 def _spread_over(items: Sequence[int], count: int) -> list[int]:
@@ -154,24 +189,5 @@ def _spread_over(items: Sequence[int], count: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _pictures_section(run_folder: Path) -> str:
-    figures = [_figure(path, path.stem) for path in sorted(run_folder.glob("*.png"))]
-    if not figures:
-        return ""
-    return '<h2>Pictures</h2>\n<div class="pictures">\n' + "\n".join(figures) + "\n</div>"
-
-
-def _figure(picture: Path, caption: str) -> str:
-    data = base64.b64encode(picture.read_bytes()).decode()
-    text = escape(caption)
-    return (
-        f"<figure><figcaption>{text}</figcaption>"
-        f'<img src="data:image/png;base64,{data}" alt="{text}"></figure>'
-    )
-
-
-def _folded(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    text = escape(path.read_text(encoding="utf-8", errors="replace"))
-    return f"<details><summary>{path.name}</summary><pre>{text}</pre></details>"
+def _picture(path: Path, caption: str) -> _Picture:
+    return _Picture(caption, base64.b64encode(path.read_bytes()).decode())

@@ -1,5 +1,6 @@
-"""Pictures of what a model reconstructs."""
+"""Figures of images in columns, as objectives and tasks describe them."""
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,37 +9,17 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ssl_swin.errors import UserError
+from ssl_swin.figure import Column, DifferenceColumn, Figure, ImageColumn, LabelColumn
 from ssl_swin.masking import expand_mask
-from ssl_swin.objectives.simmim import local_statistics
 from ssl_swin.pixels import denormalize
 
-COLUMNS = ("input", "masked", "prediction", "error")
-HIDDEN_GREY = 118  # level of masked pixels in the second column
+MASKED_GREY = 118  # of masked pixels
 GAP_PX = 2
 HEADER_PX = 16
 STRETCH_PERCENTILES = (2, 98)
 # Error colours from none to the largest: black, red, yellow, white.
 _HEAT = np.array([[0, 0, 0], [180, 20, 30], [255, 190, 40], [255, 255, 255]], dtype=np.float64)
 _HEAT_FULL = 0.5  # mean absolute error over channels, of values in [0, 1], that is drawn white
-
-
-def predicted_images(
-    prediction: Tensor, images: Tensor, normalize_target_window_px: int | None
-) -> Tensor:
-    """Brings a prediction from the space of the target back to that of the images.
-
-    A locally normalised target is undone with the statistics of the true image, which a model does
-    not know: such pictures show structure, and borrow brightness and contrast.
-
-    Args:
-        prediction: (B, C, H, W).
-        images: Normalised (B, C, H, W).
-        normalize_target_window_px: As given to `SimMIM`.
-    """
-    if normalize_target_window_px is None:
-        return prediction.float()
-    mean, deviation = local_statistics(images.float(), normalize_target_window_px)
-    return (prediction.float() * deviation + mean).float()
 
 
 def shown_bands(bands: Sequence[int] | None, channels: int) -> list[int]:
@@ -61,44 +42,67 @@ def shown_bands(bands: Sequence[int] | None, channels: int) -> list[int]:
     return list(bands)
 
 
-def reconstruction_grid(
-    images: Tensor,
-    mask: Tensor,
-    predicted: Tensor,
+def draw_figure(
+    figure: Figure,
     mean: Sequence[float],
     std: Sequence[float],
     *,
     bands: Sequence[int] | None = None,
     stretch: bool = False,
+    names: Sequence[str] = (),
 ) -> Image.Image:
-    """Draws one row per image: input, masked input, prediction pasted into it, error.
+    """Draw one row per example and one column per part of a figure.
 
     Args:
-        images: Normalised (B, C, H, W).
-        mask: Bool (B, rows, columns), True = masked.
-        predicted: (B, C, H, W), in the space of `images`.
-        mean: Normalisation of `images`.
-        std: Normalisation of `images`.
-        bands: As in `shown_bands`; the error is of all.
-        stretch: Whether each band's black and white are the 2nd and 98th percentile of its true
-            values, in all columns, instead of 0 and 1.
+        figure: What to draw; the first column shows images.
+        mean: Normalisation of the images.
+        std: Normalisation of the images.
+        bands: As in `shown_bands`; differences are of all channels.
+        stretch: Whether each band's black and white are the 2nd and 98th percentile of the first
+            column's values, in all columns, instead of 0 and 1.
+        names: Title of each row; none leaves the titles out.
 
     Returns:
-        RGB picture.
+        RGB image.
 
     Raises:
         UserError: As in `shown_bands`.
     """
-    bands = shown_bands(bands, images.shape[1])
+    first = figure[0]
+    assert isinstance(first, ImageColumn)
+    bands = shown_bands(bands, first.images.shape[1])
     if stretch:
-        mean, std = _stretched(images)
-    true, painted = denormalize(images, mean, std), denormalize(predicted, mean, std)
-    hidden = expand_mask(mask, (images.shape[-2], images.shape[-1])).unsqueeze(1)
-    masked = torch.where(hidden, torch.full_like(true, HIDDEN_GREY), true)
-    pasted = torch.where(hidden, painted, true)
-    error = (pasted.float() - true.float()).abs().mean(dim=1) / 255
-    tiles = [_to_rgb(pixels[:, bands]) for pixels in (true, masked, pasted)]
-    return _lay_out([*tiles, _heat(error)])
+        mean, std = _stretched(first.images)
+    tiles = [_tiles(column, mean, std, bands) for column in figure]
+    return _lay_out([column.title for column in figure], tiles, names)
+
+
+def _tiles(
+    column: Column, mean: Sequence[float], std: Sequence[float], bands: list[int]
+) -> np.ndarray:
+    """Draw the images of a column, uint8 (B, H, W, 3)."""
+    if isinstance(column, LabelColumn):
+        return _label_colours(column.labels)
+    pixels = denormalize(column.images, mean, std)
+    if isinstance(column, DifferenceColumn):
+        reference = denormalize(column.reference, mean, std)
+        return _heat((pixels.float() - reference.float()).abs().mean(dim=1) / 255)
+    if column.masked is not None:
+        masked = expand_mask(column.masked, (pixels.shape[-2], pixels.shape[-1])).unsqueeze(1)
+        pixels = torch.where(masked, torch.full_like(pixels, MASKED_GREY), pixels)
+    return _to_rgb(pixels[:, bands])
+
+
+def _label_colours(labels: Tensor) -> np.ndarray:
+    """Classes (B, H, W) to uint8 colours (B, H, W, 3): hues a golden angle apart."""
+    values = labels.cpu().numpy()
+    palette = [
+        [round(255 * part) for part in colorsys.hsv_to_rgb(0.618034 * label % 1, 0.7, 0.9)]
+        for label in range(int(values.max(initial=0)) + 1)
+    ]
+    colours: np.ndarray = np.array(palette, dtype=np.uint8)[values.clip(min=0)]
+    colours[values < 0] = MASKED_GREY
+    return colours
 
 
 def _stretched(images: Tensor) -> tuple[list[float], list[float]]:
@@ -122,14 +126,29 @@ def _heat(error: Tensor) -> np.ndarray:
     return np.stack(colours, axis=-1).astype(np.uint8)
 
 
-def _lay_out(columns: Sequence[np.ndarray]) -> Image.Image:
+def _lay_out(
+    titles: Sequence[str], columns: Sequence[np.ndarray], names: Sequence[str]
+) -> Image.Image:
     num_rows, height, width = columns[0].shape[:3]
-    size = (len(columns) * (width + GAP_PX), HEADER_PX + num_rows * (height + GAP_PX))
-    picture = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(picture)
-    for column, (title, tiles) in enumerate(zip(COLUMNS, columns, strict=True)):
+    row_px = height + GAP_PX + (HEADER_PX if names else 0)
+    size = (len(columns) * (width + GAP_PX), HEADER_PX + num_rows * row_px)
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    for row, name in enumerate(names):
+        text = _shortened(name, image.width - 4, draw)
+        draw.text((2, HEADER_PX + row * row_px + 2), text, fill="black")
+    for column, (title, tiles) in enumerate(zip(titles, columns, strict=True)):
         left = column * (width + GAP_PX)
         draw.text((left + 2, 2), title, fill="black")
         for row, tile in enumerate(tiles):
-            picture.paste(Image.fromarray(tile), (left, HEADER_PX + row * (height + GAP_PX)))
-    return picture
+            top = HEADER_PX + (row + 1) * row_px - height - GAP_PX
+            image.paste(Image.fromarray(tile), (left, top))
+    return image
+
+
+def _shortened(name: str, width_px: int, draw: ImageDraw.ImageDraw) -> str:
+    """Cut the beginning of a name that is too long; its end tells images apart."""
+    text = name
+    while len(text) > 1 and draw.textlength(text) > width_px:
+        text = f"...{text.removeprefix('...')[1:]}"
+    return text

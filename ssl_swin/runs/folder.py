@@ -21,6 +21,7 @@ from ssl_swin.runs.renamed import up_to_date
 # What may differ when a run is continued. With other devices, batch_size and accumulation change so
 # that their product stays; if it does not, the run says so.
 MAY_CHANGE = (
+    "recipe",  # what an experiment says of itself
     "resume",
     "batch_size",
     "num_workers",

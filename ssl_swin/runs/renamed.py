@@ -13,8 +13,8 @@ TARGETS = {  # of version 0.1.0
     "ssl_swin.sparse.SparseSimMIM": "ssl_swin.SparseSimMIM",
     "ssl_swin.training.optim.finetune_optimizer": "ssl_swin.finetune_optimizer",
     "ssl_swin.training.optim.pretrain_optimizer": "ssl_swin.pretrain_optimizer",
-    "ssl_swin.data.transforms.AugmentedView": "ssl_swin.AugmentedView",
-    "ssl_swin.data.transforms.RandomCropView": "ssl_swin.RandomCropView",
+    "ssl_swin.data.transforms.AugmentedView": "ssl_swin.FinetuneAugmentation",
+    "ssl_swin.data.transforms.RandomCropView": "ssl_swin.RandomCrop",
     "ssl_swin.training.callbacks.checkpoint.StepCheckpoint": "ssl_swin.StepCheckpoint",
     "ssl_swin.training.callbacks.throughput.Throughput": "ssl_swin.Throughput",
     "ssl_swin.training.callbacks.bad_samples.BadSamples": "ssl_swin.BadSamples",
@@ -26,16 +26,69 @@ TARGETS = {  # of version 0.1.0
 }
 
 
+# Settings of `model` today, which 0.1.0's fine-tuning had beside it and probing had not; the values
+# are those of a probed backbone.
+OF_THE_MODEL = {"drop_path_rate": 0.0, "grad_checkpointing": False}
+
+
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's configuration with today's names.
+    """Return a run's configuration with today's names.
 
     Args:
-        config: Of a run by this version or an earlier one, nested; left as it is.
+        config: Configuration of a run by this version or an earlier one; left as it is.
     """
-    return {key: _renamed(key, value) for key, value in config.items()}
+    return _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
 
 
-def _renamed(key: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return up_to_date(value)
-    return TARGETS.get(value, value) if key == "_target_" else value
+def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _with_targets(value)
+        if isinstance(value, Mapping)
+        else TARGETS.get(value, value)
+        if key == "_target_"
+        else value
+        for key, value in config.items()
+    }
+
+
+def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Since 0.2.0 what lay beside `model` in fine-tuning lies in it."""
+    model = config.get("model")
+    if not isinstance(model, dict):
+        return config
+    beside = {key: config[key] for key in OF_THE_MODEL if key in config}
+    without = OF_THE_MODEL if model.get("_target_") is None else {}
+    rest = {key: value for key, value in config.items() if key not in OF_THE_MODEL}
+    return rest | {"model": {**without, **model, **beside}}
+
+
+def _with_task(config: dict[str, Any]) -> dict[str, Any]:
+    """Since 0.2.0 what `mixing` held are arguments of the task."""
+    if "mixing" not in config:
+        return config
+    task = {"_target_": "ssl_swin.Classification", "_partial_": True, **config["mixing"]}
+    return {key: value for key, value in config.items() if key != "mixing"} | {"task": task}
+
+
+def _with_flat_objective(config: dict[str, Any]) -> dict[str, Any]:
+    """Since 0.2.0 what `objective` held are arguments of the objective's own class.
+
+    A mask patch was always a number; today null stands for the one that suits the encoder.
+    """
+    objective = config.get("objective", {})
+    if "model" not in objective:
+        return config
+    size_px = objective["mask_unit_px"]
+    flat = {
+        **objective["model"],
+        "mask_ratio": objective["mask_ratio"],
+        "mask_patch_size_px": None if size_px == _usual_mask_patch_px(config["model"]) else size_px,
+        "shared_mask": objective["shared_mask"],
+    }
+    return config | {"objective": flat}
+
+
+def _usual_mask_patch_px(model: Mapping[str, Any]) -> int:
+    """A token of a Swin's last stage, or two patches of a ViT."""
+    num_halvings = len(model.get("depths") or (0, 0)) - 1
+    return int(model["patch_size_px"] * 2**num_halvings)

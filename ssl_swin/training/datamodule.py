@@ -6,8 +6,16 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_swin.data.loading.exact import ExactLoader, Place
-from ssl_swin.data.loading.protocol import BadSample, Collate, Loader, MakeSample, Placement, Reader
+from ssl_swin.data.batch import collate_labeled
+from ssl_swin.data.loading.exact import Cursor, ExactLoader
+from ssl_swin.data.loading.protocol import (
+    BadSample,
+    Collate,
+    Loader,
+    LoaderConfig,
+    MakeSample,
+    Split,
+)
 from ssl_swin.data.loading.stream import EpochLoader
 from ssl_swin.errors import UserError
 
@@ -23,10 +31,11 @@ class ImageDataModule(LightningDataModule):
 
     def __init__(
         self,
-        readers: Mapping[str, Reader],
+        readers: Mapping[str, Split],
         *,
         train_samples: MakeSample,
         eval_samples: MakeSample,
+        labelled_samples: MakeSample | None = None,
         collate: Collate,
         batch_size: int,
         num_workers: int,
@@ -38,6 +47,7 @@ class ImageDataModule(LightningDataModule):
             readers: By split; "train" is required.
             train_samples: Makes a training sample of an image.
             eval_samples: Makes an evaluation sample of an image.
+            labelled_samples: Makes an image with its label, for probes; None where none are made.
             collate: Makes a batch of samples.
             batch_size: Images per device.
             num_workers: Loading processes per device; 0 loads in the training process.
@@ -47,6 +57,7 @@ class ImageDataModule(LightningDataModule):
         self.readers = readers
         self.train_samples = train_samples
         self.eval_samples = eval_samples
+        self.labelled_samples = labelled_samples
         self.collate = collate
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -100,7 +111,7 @@ class ImageDataModule(LightningDataModule):
             UserError: If none of them can be read.
         """
         reader = self.readers.get("val", self.readers["train"])
-        placement = Placement(
+        placement = LoaderConfig(
             batch_size=min(num_images, reader.num_samples), num_workers=0, rank=0, world_size=1
         )
         loader = reader.eval_loader(self.eval_samples, self.collate, placement)
@@ -110,10 +121,11 @@ class ImageDataModule(LightningDataModule):
             raise UserError(f"no held-out image can be read, the first is {name}: {reason}")
         return batch
 
-    def plain_loader(self, split: str) -> Loader:
-        """Every image of a split once, seen as in evaluation, on one device."""
-        placement = Placement(self.batch_size, self.num_workers, rank=0, world_size=1)
-        return self.readers[split].eval_loader(self.eval_samples, self.collate, placement)
+    def labelled_loader(self, split: str) -> Loader:
+        """Every image of a split once with its label, in the view of evaluation, on one device."""
+        assert self.labelled_samples is not None
+        placement = LoaderConfig(self.batch_size, self.num_workers, rank=0, world_size=1)
+        return self.readers[split].eval_loader(self.labelled_samples, collate_labeled, placement)
 
     def take_bad_samples(self) -> list[BadSample]:
         """Hands over the images of this rank that could not be read since the last call."""
@@ -128,11 +140,11 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(loader, ExactLoader):
             return {}
         return {
-            **loader.place._asdict(),
+            **loader.cursor._asdict(),
             "order": loader.order_key,
             "fingerprint": self.readers["train"].fingerprint,
             "num_samples": loader.num_samples,
-            "global_batch_size": loader.placement.global_batch_size,
+            "global_batch_size": loader.config.global_batch_size,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -157,14 +169,14 @@ class ImageDataModule(LightningDataModule):
                 f"the checkpoint's images are ordered by {state_dict['order']}, this run's by "
                 f"{loader.order_key}: set seed and data.order back to continue it"
             )
-        before, now = state_dict["global_batch_size"], loader.placement.global_batch_size
+        before, now = state_dict["global_batch_size"], loader.config.global_batch_size
         if before != now:
             say(
                 f"note: batches over all devices were of {before} images and are now of {now}: the "
                 "same order of images, in other batches. Change batch_size or "
                 "trainer.accumulate_grad_batches with the devices to keep the recipe's steps"
             )
-        loader.go_to(Place(state_dict["epoch"], state_dict["position"]))
+        loader.go_to(Cursor(state_dict["epoch"], state_dict["position"]))
 
     def _eval_loader(self, split: str) -> Loader:
         reader, placement = self.readers[split], self._placement()
@@ -177,11 +189,11 @@ class ImageDataModule(LightningDataModule):
         self._loaders.append(loader)
         return loader
 
-    def _placement(self) -> Placement:
+    def _placement(self) -> LoaderConfig:
         rank, world_size = 0, 1
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return Placement(self.batch_size, self.num_workers, rank, world_size)
+        return LoaderConfig(self.batch_size, self.num_workers, rank, world_size)
 
     def _current_epoch(self) -> int:
         return 0 if self.trainer is None else self.trainer.current_epoch

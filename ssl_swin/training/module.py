@@ -1,4 +1,4 @@
-"""What every training module shares: its optimiser, its clipping, its normalisation."""
+"""The Lightning module of every job that trains: it knows the contract of an objective, no more."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,9 +8,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.errors import UserError
+from ssl_swin.objectives.base import Objective
 from ssl_swin.pixels import normalize
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
@@ -20,17 +22,20 @@ MakeOptimizer = Callable[..., OptimizerLRScheduler]  # of (model, *, schedule, l
 
 
 class TrainingModule(LightningModule):
-    """Owns a model, and everything about its training but the loss."""
+    """Trains and evaluates an objective: normalisation, optimiser, clipping, logging."""
+
+    model: Objective
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Objective,
         *,
         optimizer: MakeOptimizer,
         schedule: Schedule,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
+        suffix: str = "",
     ) -> None:
         """Puts the pieces together.
 
@@ -40,7 +45,8 @@ class TrainingModule(LightningModule):
             schedule: Of the learning rate.
             mean: Per channel, of pixel values in [0, 1].
             std: Per channel, of pixel values in [0, 1].
-            seed: Of what the model draws while it trains, such as dropped paths.
+            seed: Seed of what the model draws while it trains, such as dropped paths.
+            suffix: Appended to the names of evaluation metrics.
         """
         super().__init__()
         self.model = model
@@ -49,12 +55,56 @@ class TrainingModule(LightningModule):
         self.mean = mean
         self.std = std
         self.seed = seed
+        self.suffix = suffix
+        # Sums and counts over all devices; `log(..., sync_dist=True)` would round the mean count of
+        # images per device down, and so give too large a loss where they share unevenly.
+        self.val_metrics = nn.ModuleDict(model.new_metrics())
+        self.test_metrics = nn.ModuleDict(model.new_metrics())
         self._step = -1
         self._batch_of_step = 0
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Turns raw pixels (B, C, H, W) into model input, on their device."""
         return normalize(pixels, self.mean, self.std)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One batch; Lightning accumulates, steps and clips."""
+        output = self.model(batch, self.normalized)
+        num_images = len(batch.names)
+        self.log("train/loss", output.loss, prog_bar=True, batch_size=num_images)
+        for name, value in output.logs.items():
+            self.log(f"train/{name}", value, batch_size=num_images)
+        return output.loss  # type: ignore[no-any-return]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Metrics on held-out images, always prepared in the same way."""
+        self._evaluate("val", self.val_metrics, batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """The same metrics on the test images."""
+        self._evaluate("test", self.test_metrics, batch)
+
+    def _evaluate(self, split: str, metrics: nn.ModuleDict, batch: Any) -> None:
+        self.model.evaluate(metrics, batch, self.normalized)  # type: ignore[arg-type]
+        for name, metric in metrics.items():
+            assert isinstance(metric, Metric)
+            self.log(
+                f"{split}/{name}{self.suffix}", metric, prog_bar=True, on_step=False, on_epoch=True
+            )
+
+    def on_fit_start(self) -> None:
+        """Refuses batches that the objective cannot take.
+
+        Raises:
+            UserError: If it cannot.
+        """
+        batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        self.model.check_batch_size(batch_size, batch_size * self.trainer.world_size)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, and lets the objective do what follows; checkpoints are written after both."""
+        super().optimizer_step(*args, **kwargs)
+        self.model.after_step(self.global_step + 1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser and schedule for the length of this run."""

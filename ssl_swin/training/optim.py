@@ -11,10 +11,9 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_swin.errors import UserError
-from ssl_swin.objectives.simmim import MaskedImageModel
+from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
 from ssl_swin.optim.schedules import BoundSchedule, RunLength, scale_lr
-from ssl_swin.tasks.classification import Classifier
 
 
 class Schedule(Protocol):
@@ -47,7 +46,7 @@ class StepSchedule(LRScheduler):
 
 
 def pretrain_optimizer(
-    model: MaskedImageModel,
+    model: Objective,
     *,
     schedule: Schedule,
     length: RunLength,
@@ -77,7 +76,7 @@ def pretrain_optimizer(
 
 
 def finetune_optimizer(
-    model: Classifier,
+    model: Objective,
     *,
     schedule: Schedule,
     length: RunLength,
@@ -90,7 +89,6 @@ def finetune_optimizer(
     """AdamW with layer-wise learning-rate decay for fine-tuning; see `pretrain_optimizer`."""
     groups = layer_decay_groups(
         model,
-        depths=model.encoder.depths,
         lr=scale_lr(base_lr, length.global_batch_size),
         layer_decay=layer_decay,
         weight_decay=weight_decay,

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssl_swin.encoders.encoder import Encoder, build_encoder
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
-from ssl_swin.tasks.classification import Classifier
+from ssl_swin.tasks.base import Export, Task
+from ssl_swin.tasks.classification import Classifier, classifier_export
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-
-_HEADS = {"swin": "head.fc", "vit": "head"}  # timm's names of a classifier's last layer
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ def save_backbone(
     _write(folder, encoder.model.state_dict(), config, card)
 
 
+def save_task(
+    folder: Path, task: Task, *, mean: Sequence[float], std: Sequence[float], card: str
+) -> None:
+    """Write a trained task as a timm model with its head and class names; see `save_backbone`."""
+    _save_export(folder, task.encoder, task.export(), mean, std, card)
+
+
 def save_classifier(
     folder: Path,
     classifier: Classifier,
@@ -59,12 +66,33 @@ def save_classifier(
     std: Sequence[float],
     card: str,
 ) -> None:
-    """Writes a fine-tuned classifier as a timm model with its head and class names."""
-    prefix = _HEADS[classifier.encoder.family]
-    head = {f"{prefix}.{name}": tensor for name, tensor in classifier.head.state_dict().items()}
-    config = _timm_config(classifier.encoder, mean, std, num_classes=len(classes))
-    config["label_names"] = list(classes)
-    _write(folder, classifier.encoder.model.state_dict() | head, config, card)
+    """Write a classifier as a timm model with its head and class names; see `save_backbone`."""
+    export = classifier_export(classifier, classes)
+    _save_export(folder, classifier.encoder, export, mean, std, card)
+
+
+def _save_export(
+    folder: Path,
+    encoder: Encoder,
+    export: Export,
+    mean: Sequence[float],
+    std: Sequence[float],
+    card: str,
+) -> None:
+    config = _timm_config(encoder, mean, std, num_classes=export.num_classes)
+    _write(folder, export.state, config | export.settings, card)
+
+
+def save_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write what an objective hands on beside the backbone.
+
+    Args:
+        folder: Of the backbone.
+        files: By file name, tensors by name.
+    """
+    for name, tensors in files.items():
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        write_atomically(folder / name, safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
 def load_backbone(
@@ -161,7 +189,7 @@ def _timm_config(
             "crop_pct": 0.875,  # 224 of 256, the evaluation crop of the Swin recipe
             "num_classes": num_classes,
             "first_conv": "patch_embed.proj",
-            "classifier": _HEADS[encoder.family],
+            "classifier": encoder.head_prefix,
             "custom_load": False,
         },
     }

@@ -1,6 +1,11 @@
 """The README.md that travels with handed-off weights."""
 
+import html
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from huggingface_hub import ModelCardData
 
 from ssl_swin import __version__
 from ssl_swin.encoders.encoder import Encoder
@@ -20,13 +25,16 @@ class Training:
     losses: str  # one phrase with the last losses, may be empty
 
 
-def backbone_card(encoder: Encoder, training: Training) -> str:
-    """Writes the card of a pretrained backbone, Markdown."""
-    return f"""---
-library_name: timm
-tags: [image-feature-extraction, timm, {encoder.family}, simmim]
----
-# {training.run_name}
+def backbone_card(encoder: Encoder, training: Training, tags: Sequence[str]) -> str:
+    """Write the card of a pretrained backbone, Markdown.
+
+    Args:
+        encoder: The backbone.
+        training: Where its weights come from.
+        tags: Words of the objective.
+    """
+    return f"""{_front_matter("image-feature-extraction", "timm", encoder.family, *tags)}
+# {_plain(training.run_name)}
 
 A {encoder.title} pretrained without labels.
 
@@ -37,7 +45,7 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True, num_
 ```
 
 {_facts(encoder, training)}
-| architecture | {_architecture(encoder)} |
+| architecture | {encoder.describe()} |
 
 The weights have not seen a label. Masked-image features are meant to be fine-tuned; frozen, they
 are weaker than those of contrastive methods on natural photographs.
@@ -46,11 +54,8 @@ are weaker than those of contrastive methods on natural photographs.
 
 def classifier_card(encoder: Encoder, training: Training, classes: tuple[str, ...]) -> str:
     """Writes the card of a fine-tuned classifier, Markdown."""
-    return f"""---
-library_name: timm
-tags: [image-classification, timm, {encoder.family}]
----
-# {training.run_name}
+    return f"""{_front_matter("image-classification", "timm", encoder.family)}
+# {_plain(training.run_name)}
 
 A {encoder.title} classifier of {len(classes)} classes.
 
@@ -62,26 +67,29 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 
 {_facts(encoder, training)}
 
-Classes: {", ".join(classes)}
+Classes: {_plain(", ".join(classes))}
 """
 
 
-def _architecture(encoder: Encoder) -> str:
-    shape = f"width {encoder.embed_dim}, "
-    if encoder.family == "vit":
-        shape += f"depth {encoder.depths[0]}"
-    else:
-        shape += f"depths {encoder.depths}, window {encoder.model_args['window_size']}"
-    return f"{shape}, patch {encoder.patch_size_px} px"
+def _front_matter(*tags: str) -> str:
+    """Returns the metadata in front of a card, as the Hugging Face hub reads it."""
+    return f"---\n{ModelCardData(library_name='timm', tags=list(tags)).to_yaml()}\n---"
+
+
+def _plain(text: str) -> str:
+    """Returns a text as one line of Markdown that shows its characters and formats nothing."""
+    one_line = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"[\\`*\[\]|~$#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line)
 
 
 def _facts(encoder: Encoder, training: Training) -> str:
     height_px, width_px = encoder.img_size_px
     return f"""| | |
 |---|---|
-| objective | {training.objective} |
-| data | {training.data}, {training.num_images:,} images (fingerprint {training.data_fingerprint}) |
+| objective | {_plain(training.objective)} |
+| data | {_plain(training.data)}, {training.num_images:,} images \
+(fingerprint {training.data_fingerprint}) |
 | length | {training.epochs} epochs, {training.steps:,} optimiser steps |
-| last measured | {training.losses or "nothing"} |
+| last measured | {_plain(training.losses) or "nothing"} |
 | input | {encoder.in_chans} channels, {height_px}x{width_px} px, normalised as in config.json |
 | made with | ssl_swin {__version__} |"""

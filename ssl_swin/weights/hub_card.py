@@ -1,11 +1,14 @@
 """The model card as the Hugging Face hub wants it: with metadata in front."""
 
 import re
-from typing import Any
 
 import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ssl_swin.errors import UserError
+
+_NO_METADATA = "---\n\n---\n"
 
 
 def hub_card(
@@ -15,36 +18,40 @@ def hub_card(
 
     Args:
         card: Markdown, with or without YAML metadata in front; may be empty.
-        repository: USER/NAME, which examples that load from a local folder come to name.
+        repository: USER/NAME, which replaces the local folder in examples that load the model.
         is_classifier: Whether the model has a head.
-        license_id: As the hub spells it, such as "mit"; None leaves what the card says.
+        license_id: As the hub spells it, such as "mit"; None keeps the license in the card.
+
+    Returns:
+        The card with metadata in front.
 
     Raises:
-        UserError: If the metadata in front is not YAML.
+        UserError: If the metadata in front is not YAML, or not a dictionary of known form.
     """
-    metadata, body = _split(card)
-    metadata.setdefault("tags", ["timm"])
+    adapted = _parse(card)
+    metadata = adapted.data
+    metadata["tags"] = metadata.get("tags", ["timm"])
     metadata["library_name"] = "timm"
     metadata["pipeline_tag"] = (
         "image-classification" if is_classifier else "image-feature-extraction"
     )
     if license_id is not None:
         metadata["license"] = license_id
-    body = re.sub(r"local-dir:[^\"'\s]+", f"hf-hub:{repository}", body or _body(repository))
-    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{body}"
+    body = adapted.text or _body(repository)
+    adapted.text = re.sub(r"local-dir:[^\"'\s]+", f"hf-hub:{repository}", body)
+    return str(adapted)
 
 
-def _split(card: str) -> tuple[dict[str, Any], str]:
-    match = re.match(r"---\n(.*?)^---\n", card, flags=re.DOTALL | re.MULTILINE)
-    if match is None:
-        return {}, card
+def _parse(card: str) -> ModelCard:
+    has_metadata = REGEX_YAML_BLOCK.search(card) is not None
     try:
-        metadata = yaml.safe_load(match[1])
+        return ModelCard(card if has_metadata else f"{_NO_METADATA}{card}")
     except yaml.YAMLError as error:
         raise UserError(f"the metadata in front of README.md is not YAML: {error}") from error
-    if not isinstance(metadata, dict):
-        raise UserError(f"the metadata in front of README.md has no entries: {match[1]!r}")
-    return metadata, card[match.end() :]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the metadata in front of README.md is not that of a model card: {error}"
+        ) from error
 
 
 def _body(repository: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from ssl_swin import __version__
-from ssl_swin.encoders.encoder import ARCHITECTURES
+from ssl_swin.encoders.build import known_architectures
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.weights.backbone import CONFIG, WEIGHTS, find_backbone
@@ -71,7 +71,7 @@ def resolve_backbone(reference: str, cache: Path) -> Path:
 def _in_our_layout(folder: Path, cache: Path) -> Path:
     config = _read_config(folder)
     architecture = config.get("architecture")
-    if architecture in ARCHITECTURES and _SIZES <= config.get("model_args", {}).keys():
+    if architecture in known_architectures() and _SIZES <= config.get("model_args", {}).keys():
         return folder
     files = [folder / CONFIG, folder / WEIGHTS]
     if architecture is not None:

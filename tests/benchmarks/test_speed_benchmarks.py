@@ -32,7 +32,7 @@ from timm.models.layers import trunc_normal_
 from torch import int64, nn
 
 from .backbone import backbone
-from ssl_swin.weights.formats.official import to_simmim_name
+from official_names import to_simmim_name
 from ssl_swin.objectives.simmim import SimMIM as Ours
 
 
@@ -53,7 +53,7 @@ class SimMIM(nn.Module):
 
     def forward(self, images, mask):
         assert mask.dtype == int64 and mask.shape[1] * 4 == images.shape[2]
-        return self.ours(images, mask.bool()).loss
+        return self.ours.reconstruct(images, mask.bool()).loss
 """
 BACKBONE = """
 from ssl_swin.encoders.swin import swin

@@ -9,8 +9,8 @@ from PIL import Image
 
 import ssl_swin
 from ssl_swin.cli import main
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.data.shards.source import ShardSource
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_pack__says_what_it_did_and_what_comes_next(
         f"val: {num_val} images in 1 shard, held out of train",
         "classes: 2",
         f"left out: 1 unreadable image, listed in {out}/skipped.txt",
-        f"next: python pretrain.py data=shards 'data.root={out}'",
+        f"next: ssl-swin pretrain data=shards 'data.root={out}'",
     ]
 
 
@@ -75,7 +75,7 @@ def test_pack__images_that_are_not_8_bit_colour(
     )
     shapes = {
         np.load(io.BytesIO(record.data)).shape
-        for record in ShardSource(load_index(out), "train")
+        for record in ShardDataset(load_index(out), "train")
         if record.extension == "npy"
     }
     assert shapes == {(12, 16, 20)}
@@ -90,8 +90,11 @@ def test_pack__val_labels(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--val-labels", str(tmp_path / "labels.txt"), "--workers", "0"]
     assert main(["pack", str(folder), str(out), *options]) == 0
-    val = ShardSource(load_index(out), "val")
-    levels = {Image.open(io.BytesIO(data)).getpixel((0, 0)): label for data, _, label, _ in val}
+    val = ShardDataset(load_index(out), "val")
+    levels = {
+        Image.open(io.BytesIO(data)).getpixel((0, 0)): label
+        for data, label in ((s.data, s.label) for s in val)
+    }
     assert levels == {10: 1, 20: 0}
 
 

@@ -30,16 +30,13 @@ from recipes_table import (
 from torch import nn
 
 from ssl_swin.cli import main
-from ssl_swin.commands import recipes
-from ssl_swin.commands.recipes import FACTS, Recipe, find_recipe, read_header, read_recipes
-from ssl_swin.data import transforms
+from ssl_swin.commands.recipes import FACTS, Recipe, find_recipe, read_recipe, read_recipes
+from ssl_swin.data import geometry, transforms
 from ssl_swin.errors import UserError
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
-from ssl_swin.masking import mask_grid, num_masked_units
+from ssl_swin.masking import num_masked_units
 from ssl_swin.optim.schedules import RunLength
-from ssl_swin.tasks.classification import Classifier
-from ssl_swin.training.finetune import FinetuneModule
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -54,7 +51,7 @@ FINETUNING = sorted(name for name in OFFICIAL if name.startswith("finetune"))
 
 # Settings that say where and how to run, not what. Everything else is held against the table.
 NOT_OF_THE_RECIPE = re.compile(
-    r"(backbone|name|run_dir|resume|seed|num_workers|logger|callbacks)(\.|$)"
+    r"(recipe|backbone|name|run_dir|resume|seed|num_workers|logger|callbacks)(\.|$)"
     r"|data\.(?!channels|dtype|mean|std)|trainer\.(?!max|accumulate|gradient|limit)"
 )
 
@@ -97,14 +94,12 @@ def official_model(name: str) -> nn.Module:
     ):
         if name.startswith("pretrain"):
             cfg = composed(name)
-            return instantiate(cfg.objective.model)(instantiate(cfg.model))
+            return instantiate(cfg.objective)(instantiate(cfg.model))
         pretraining = next(p for p in PRETRAINING if OFFICIAL[p].model == OFFICIAL[name].model)
         cfg = OmegaConf.merge(composed(name), {"backbone": "none"})
-        cfg.model = composed(pretraining).model
-        encoder = build_encoder(
-            cfg, drop_path_rate=cfg.drop_path_rate, grad_checkpointing=cfg.grad_checkpointing
-        )
-        return Classifier(encoder, num_classes=1000)
+        of_finetuning = {key: value for key, value in cfg.model.items() if key != "_target_"}
+        cfg.model = OmegaConf.merge(composed(pretraining).model, of_finetuning)
+        return instantiate(cfg.task)(build_encoder(cfg), [str(label) for label in range(1000)])
 
 
 def table_of_window(table: torch.Tensor, source: int, target: int) -> torch.Tensor:
@@ -137,8 +132,9 @@ def test_experiment__has_every_official_value(name: str) -> None:
 def test_experiment__is_a_delta_of_known_settings(name: str) -> None:
     """A misspelt key of an experiment would be added, where one of the command line is refused."""
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
-    assert len(text.splitlines()) <= 25
+    assert len(text.splitlines()) <= 30
     changes = yaml.safe_load(text)
+    changes.pop("recipe")
     groups = [item for default in changes.pop("defaults", []) for item in default.items()]
     chosen = {group.removeprefix("override /"): option for group, option in groups}
     choices = [f"{group}={option}" for group, option in chosen.items() if group in changes]
@@ -160,8 +156,7 @@ def test_global_batch__is_the_official_one_on_16_gpus(name: str) -> None:
 def test_one_gpu__accumulates_the_official_batch(name: str) -> None:
     cfg = composed(name, "data=shards", "data.root=somewhere")
     assert cfg.batch_size * cfg.trainer.accumulate_grad_batches == GLOBAL_BATCH_SIZE
-    encoder = cfg.model if name.startswith("pretrain") else cfg
-    assert encoder.grad_checkpointing
+    assert cfg.model.grad_checkpointing
 
 
 def official_rate(schedule: Schedule, update: int, base_lr: float) -> float:
@@ -292,19 +287,16 @@ def test_size__is_the_published_one(name: str) -> None:
 def test_drop_path__rises_to_the_official_rate(name: str) -> None:
     blocks: list[Any] = [m for m in official_model(name).modules() if hasattr(m, "drop_path1")]
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
-    settings = OFFICIAL[name].settings
-    official = settings.get("model.drop_path_rate", settings.get("drop_path_rate"))
+    official = OFFICIAL[name].settings["model.drop_path_rate"]
     assert rates == pytest.approx(np.linspace(0.0, official, len(blocks)), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_mask__hides_the_official_number_of_units(name: str) -> None:
-    cfg = composed(name)
-    encoder: Any = official_model(name).encoder
-    rows, columns = mask_grid(
-        encoder.img_size_px, cfg.objective.mask_unit_px, patch_size_px=encoder.patch_size_px
-    )
-    masked = num_masked_units(rows * columns, cfg.objective.mask_ratio)
+    model: Any = official_model(name)
+    rows, columns = model.mask_grid
+    masked = num_masked_units(rows * columns, model.mask_ratio)
+    assert model.mask_patch_size_px == 32
     assert (masked, rows * columns) == OFFICIAL[name].num_masked
 
 
@@ -325,32 +317,28 @@ def test_evaluation__resizes_as_the_original(name: str, monkeypatch: pytest.Monk
         sizes.append((*size, mode.value))
         return torch.zeros(3, *size)
 
-    monkeypatch.setattr(transforms, "_resize", resize)
-    view = transforms.CentreCropView(encoder.img_size_px)
+    monkeypatch.setattr(geometry, "_resize_pixels", resize)
+    view = transforms.CentreCrop(encoder.img_size_px)
     pixels = torch.zeros(3, 300, 600, dtype=torch.uint8)
-    assert view(pixels, np.random.default_rng(0)).shape[1:] == encoder.img_size_px
+    assert view.on_pixels(pixels, np.random.default_rng(0)).shape[1:] == encoder.img_size_px
     short = OFFICIAL[name].eval_resize_px
     assert sizes == [(short, 2 * short, "bicubic")]
 
 
 @pytest.mark.parametrize("name", FINETUNING)
 def test_mixing__is_the_official_one(name: str) -> None:
-    cfg = composed(name)
     model: Any = official_model(name)
-    module = FinetuneModule(
-        model, optimizer=None, schedule=None, mean=[0.0], std=[1.0], seed=0, **cfg.mixing
-    )
-    mixup, erasing = module.mixup, module.erasing
+    mixup, erasing = model.mixup, model.erasing
     assert (mixup.mixup_alpha, mixup.cutmix_alpha, mixup.label_smoothing) == (0.8, 1.0, 0.1)
     assert (mixup.mix_prob, mixup.switch_prob, mixup.mode) == (1.0, 0.5, "batch")
     assert (erasing.probability, erasing.per_pixel, erasing.max_count) == (0.25, True, 1)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_header__states_what_a_reader_needs(name: str) -> None:
-    recipe = find_recipe(name)
+def test_recipe__states_what_a_reader_needs(name: str) -> None:
+    recipe = find_recipe(read_recipes(), name)
     assert set(FACTS) - {"note"} <= set(recipe.facts)
-    assert recipe.facts["command"].startswith(f"python {recipe.job}.py experiment={name} ")
+    assert recipe.facts["command"].startswith(f"ssl-swin {recipe.job} experiment={name} ")
     assert ("docs/RESULTS.md" in recipe.facts["reproduced"]) == name.endswith("small")
     if name in OFFICIAL:
         assert recipe.facts["reproduced"] == "not by us yet"
@@ -358,8 +346,8 @@ def test_header__states_what_a_reader_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FINETUNING)
-def test_header__fine_tunes_what_its_pretraining_leaves(name: str) -> None:
-    command = find_recipe(name).facts["command"]
+def test_recipe__fine_tunes_what_its_pretraining_leaves(name: str) -> None:
+    command = find_recipe(read_recipes(), name).facts["command"]
     start = re.search(r"backbone=(\S+)", command)
     left = {
         composed(pretraining).run_dir: OFFICIAL[pretraining].model for pretraining in PRETRAINING
@@ -376,16 +364,27 @@ def test_runs__of_different_recipes_have_different_folders() -> None:
     assert all(a != b for a, b in itertools.combinations(folders, 2))
 
 
-def test_read_header__joins_indented_lines_and_ends_with_the_comment() -> None:
-    text = (
-        "# @package _global_\n# What it is,\n# in two lines.\n# expected: 1 %\n"
-        "# command: python pretrain.py a \\\n#     b\n# note: inferred: all\n"
-        "key: 1\n# note: other\n"
+def test_read_recipe__keeps_lines_and_leaves_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "pretrain_x.yaml").write_text(
+        "# @package _global_\nrecipe:\n  title: What it is.\n  expected: 1 %\n  batch: 64\n"
+        "  command: |\n    ssl-swin pretrain a \\\n    b\nbatch_size: 4\n"
     )
-    facts = {"expected": "1 %", "command": "python pretrain.py a \\\nb", "note": "inferred: all"}
-    assert read_header("pretrain_x", text) == Recipe(
-        "pretrain_x", "What it is, in two lines.", facts
-    )
+    facts = {"expected": "1 %", "batch": "64", "command": "ssl-swin pretrain a \\\nb"}
+    assert read_recipe(tmp_path / "pretrain_x.yaml") == Recipe("pretrain_x", "What it is.", facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe: {expects: 1}", r"a recipe states title, source, .*, not expects"),
+        ("recipe: [", r"pretrain_x.yaml is no YAML"),
+        ("recipe: a title", r"recipe must be a mapping .* got 'a title'"),
+    ],
+)
+def test_read_recipe__mistakes(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "pretrain_x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_recipe(tmp_path / "pretrain_x.yaml")
 
 
 def test_recipes__lists_each_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,27 +414,37 @@ def test_recipes__tells_all_about_one(capsys: pytest.CaptureFixture[str]) -> Non
         "batch:      2048 = 128 x 16 GPUs; with N GPUs add trainer.accumulate_grad_batches=16/N\n"
         "reproduced: not by us yet\n"
         "\n"
-        "python finetune.py experiment=finetune_swin_b_800ep_224 trainer.devices=16 \\\n"
+        "ssl-swin finetune experiment=finetune_swin_b_800ep_224 trainer.devices=16 \\\n"
         "    backbone=runs/pretrain/swin_b_800ep_imagenet1k\n"
     )
 
 
-def test_recipes__without_a_header_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "pretrain_mine.yaml").write_text("# @package _global_\nbatch_size: 4\n")
-    monkeypatch.setattr(recipes, "EXPERIMENTS", tmp_path)
+@pytest.fixture
+def own_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with one experiment that states nothing about itself."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "pretrain_mine.yaml").write_text("# @package _global_\nbatch_size: 4\n")
+    return folder
+
+
+@pytest.mark.usefixtures("own_experiments")
+def test_recipes__of_the_user_that_state_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
-    line = capsys.readouterr().out.splitlines()[1]
-    assert line == "pretrain  pretrain_mine  not stated  not stated"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "pretrain_mine" in line]
+    assert re.split(r"  +", line) == ["pretrain", "pretrain_mine", "not stated", "not stated"]
+
+
+def test_recipes__of_another_folder(
+    own_experiments: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_experiments)
+    assert main(["recipes", "pretrain_mine"]) == 2
+    assert main(["recipes", "pretrain_mine", "--config-dir", str(own_experiments.parent)]) == 0
+    assert capsys.readouterr().out == "pretrain_mine: not stated\n"
 
 
 def test_recipes__unknown_name() -> None:
     with pytest.raises(UserError, match="no recipe pretrain_swin_b, did you mean pretrain_swin_b_"):
-        find_recipe("pretrain_swin_b")
-
-
-def test_recipes__without_the_yaml_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "EXPERIMENTS", tmp_path)
-    with pytest.raises(UserError, match=r"needs the folder conf/ beside the package"):
-        read_recipes()
+        find_recipe(read_recipes(), "pretrain_swin_b")

@@ -3,25 +3,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_swin.cli import main
-from ssl_swin.commands.show import CONFIG_FOLDER
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.data.shards.source import ShardSource
-from ssl_swin.reporting.batch import batch_grid
-from ssl_swin.reporting.reconstructions import GAP_PX, HEADER_PX, HIDDEN_GREY
+from ssl_swin.reporting.reconstructions import GAP_PX, HEADER_PX, MASKED_GREY
 
 SIZE_PX = 96  # of model=swin_nano, whose 6 x 6 units of 16 px are masked by 22
 NUM_IMAGES = 12
 
 
-class Levels:
+class Levels(ImageDataset):
     """Image i is of level 10 * i all over."""
 
     classes: tuple[str, ...] = ()
@@ -30,10 +28,10 @@ class Levels:
     def __len__(self) -> int:
         return NUM_IMAGES
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         file = io.BytesIO()
         Image.new("RGB", (20, 20), (10 * index, 0, 0)).save(file, "PNG")
-        return ImageRecord(file.getvalue(), "png", None, str(index))
+        return EncodedSample.of_image(file.getvalue(), "png", None, str(index))
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +48,16 @@ def show(shards: Path, out: Path, *options: str) -> NDArray[np.uint8]:
 
 
 def tiles(picture: NDArray[np.uint8], row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    top = row * (HEADER_PX + SIZE_PX + GAP_PX) + HEADER_PX
+    top = HEADER_PX + row * (HEADER_PX + SIZE_PX + GAP_PX) + HEADER_PX
     rows = picture[top : top + SIZE_PX]
-    return rows[:, :SIZE_PX], rows[:, SIZE_PX + GAP_PX :]
+    return rows[:, :SIZE_PX], rows[:, SIZE_PX + GAP_PX : 2 * SIZE_PX + GAP_PX]
 
 
 def levels_in_order(shards: Path, epoch: int) -> list[int]:
-    source = ShardSource(load_index(shards), "train")
+    source = ShardDataset(load_index(shards), "train")
     constants = OrderConstants(block=64, pool=262144, lanes=1)
     order = SampleOrder(np.array([5, 5, 2]), constants, seed=0, epoch=epoch)
-    files = [io.BytesIO(source[i].data) for i in order.samples(np.arange(NUM_IMAGES)).tolist()]
+    files = [io.BytesIO(source[i].data) for i in order.indices(np.arange(NUM_IMAGES)).tolist()]
     return [Image.open(file).getpixel((0, 0))[0] for file in files]
 
 
@@ -69,13 +67,17 @@ def test_show__images_are_the_first_of_the_order(
 ) -> None:
     out = tmp_path / "batch.png"
     picture = show(shards, out, "--images", "5", "--epoch", str(epoch))
-    assert picture.shape == (5 * (HEADER_PX + SIZE_PX + GAP_PX), 2 * SIZE_PX + GAP_PX, 3)
+    height_px = HEADER_PX + 5 * (HEADER_PX + SIZE_PX + GAP_PX)
+    assert picture.shape == (height_px, 2 * (SIZE_PX + GAP_PX), 3)
     views = [tiles(picture, row)[0] for row in range(5)]
     assert [view.mean(axis=(0, 1)).tolist() for view in views] == [
         [level, 0, 0] for level in levels_in_order(shards, epoch)[:5]
     ]
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said == f"{out}: 5 images of epoch {epoch}, 3 x 96 x 96, 22 of 36 units masked"
+    assert said == (
+        f"{out}: 5 images of epoch {epoch}, 3 x 96 x 96; "
+        "SimMIM, 22 of 36 mask patches of 16 px masked"
+    )
 
 
 def test_show__masked_units_are_grey(shards: Path, tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_show__masked_units_are_grey(shards: Path, tmp_path: Path) -> None:
     masks = []
     for row in range(2):
         view, visible = tiles(picture, row)
-        hidden = (visible == HIDDEN_GREY).all(axis=2)
+        hidden = (visible == MASKED_GREY).all(axis=2)
         units = hidden.reshape(6, 16, 6, 16).swapaxes(1, 2).reshape(36, -1)
         assert (units.all(axis=1) | ~units.any(axis=1)).all()
         assert units.all(axis=1).sum() == 22
@@ -94,7 +96,7 @@ def test_show__masked_units_are_grey(shards: Path, tmp_path: Path) -> None:
 
 def test_show__no_more_than_a_batch(shards: Path, tmp_path: Path) -> None:
     picture = show(shards, tmp_path / "batch.png", "--images", "100")
-    assert picture.shape[0] == 8 * (HEADER_PX + SIZE_PX + GAP_PX)
+    assert picture.shape[0] == HEADER_PX + 8 * (HEADER_PX + SIZE_PX + GAP_PX)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,7 @@ def test_show__no_more_than_a_batch(shards: Path, tmp_path: Path) -> None:
         (["batch_sise=4"], "there is no setting batch_sise, did you mean batch_size?"),
         (["data=shards"], "data.root is not set: give it as data.root=VALUE"),
         (["data=shards", "data.root=absent"], "no data: looked in the folder absent"),
+        (["model.window_size=5"], "windows of 5 tokens"),
         (["--images", "0"], "--images must be at least 1"),
         (["--epoch", "-1"], "--epoch at least 0, got 8, -1"),
     ],
@@ -114,42 +117,3 @@ def test_show__mistakes(
     assert main(["show", *arguments, "--out", str(tmp_path / "batch.png")]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_show__without_the_yaml_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert (CONFIG_FOLDER / "pretrain.yaml").is_file()
-    monkeypatch.setattr("ssl_swin.commands.show.CONFIG_FOLDER", tmp_path)
-    assert main(["show", "--out", str(tmp_path / "batch.png")]) == 2
-    assert "`show` needs the folder conf/ beside the package" in capsys.readouterr().err
-
-
-def test_batch_grid__stretches_what_is_not_8_bits() -> None:
-    pixels = torch.tensor([270.0, 280.0, 290.0, 280.0]).view(1, 1, 2, 2)
-    mask = torch.tensor([[[True, False], [False, False]]])
-    picture = np.asarray(batch_grid(pixels, mask, [""]))[HEADER_PX : HEADER_PX + 2, :, 0]
-    assert picture[:, :2].tolist() == [[0, 128], [255, 128]]
-    assert picture[:, 2 + GAP_PX :].tolist() == [[HIDDEN_GREY, 128], [255, 128]]
-    deep = batch_grid((pixels * 100).to(torch.uint16), mask, [""])
-    assert (np.asarray(deep)[HEADER_PX : HEADER_PX + 2, :2, 0] == picture[:, :2]).all()
-    flat = np.asarray(batch_grid(torch.full((1, 1, 2, 2), 7.0), mask, [""]))
-    assert flat[HEADER_PX : HEADER_PX + 2, :2].tolist() == [[[0] * 3] * 2] * 2
-
-
-def test_batch_grid__chooses_bands() -> None:
-    pixels = torch.arange(5, dtype=torch.uint8).view(1, 5, 1, 1).expand(1, 5, 2, 2)
-    mask = torch.zeros(1, 1, 1, dtype=torch.bool)
-    for bands, colour in ((None, [0, 1, 2]), ([4, 0, 2], [4, 0, 2]), ([3], [3, 3, 3])):
-        assert np.asarray(batch_grid(pixels, mask, [""], bands))[-3, 0].tolist() == colour
-
-
-def test_batch_grid__shortens_a_name_from_its_beginning() -> None:
-    """The end tells images apart: other beginnings draw the same title, other ends do not."""
-    pixels, mask = torch.zeros(1, 1, 32, 32, dtype=torch.uint8), torch.zeros(1, 1, 1).bool()
-    first, second, third = (
-        np.asarray(batch_grid(pixels, mask, [name]))
-        for name in ("a" * 50 + "1.png", "b" * 50 + "a" * 50 + "1.png", "a" * 50 + "2.png")
-    )
-    assert (first == second).all()
-    assert (first != third).any()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.sources.opening import open_sources
+from ssl_swin.data.sources.opening import open_datasets
 
 LEVELS = {"train": range(23), "val": range(100, 107)}
 
@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same images in shards of five or fewer: five of train, two of val."""
     root = tmp_path_factory.mktemp("data") / "shards"
-    pack(open_sources(photos), root, shard_samples=5, num_workers=0, progress=False)
+    pack(open_datasets(photos), root, shard_samples=5, num_workers=0, progress=False)
     return root
 
 
@@ -40,7 +40,7 @@ def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def identify():
     """A `make_sample` that gives (level, label, epoch)."""
 
-    def identify(record: ImageRecord, epoch: int) -> tuple[int, int | None, int]:
+    def identify(record: EncodedSample, epoch: int) -> tuple[int, int | None, int]:
         return (
             int(decode_image(record.data, channels=1, dtype="uint8", name=record.name)[0, 0, 0]),
             record.label,

@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_swin.data.batch import LabeledSample, MaskedSample, collate_labeled, collate_masked
+from ssl_swin.data.batch import LabeledSample, collate_labeled
+from ssl_swin.objectives.masked_images import MaskedExample, collate_masked
 
 PIXELS = torch.arange(3 * 12, dtype=torch.uint8).view(3, 3, 2, 2)
 MASKS = torch.tensor([[[True, False]], [[False, True]], [[True, True]]])
 SAMPLES = [
-    MaskedSample(PIXELS[i], MASKS[i], label, f"{i}.jpg") for i, label in enumerate((4, -1, 0))
+    MaskedExample(PIXELS[i], MASKS[i], label, f"{i}.jpg") for i, label in enumerate((4, -1, 0))
 ]
 
 

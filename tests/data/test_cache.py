@@ -89,7 +89,7 @@ def test_path__many_processes_fetch_each_shard_once(
     check(cache, files, SHARDS[:1])  # so that the children inherit a used connection
 
     def work(number: int) -> None:
-        cache.want(SHARDS[number:])
+        cache.prefetch(SHARDS[number:])
         check(cache, files, SHARDS)
 
     in_processes(work, 4)
@@ -215,7 +215,7 @@ def test_want__fetches_ahead_in_order(files: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     cache = make_cache(f"pipe:echo {{name}} >> {log}; cat {files}/{{name}}", tmp_path / "cache")
     cache.path(SHARDS[4])
-    cache.want([SHARDS[number] for number in (5, 4, 3, 8)])
+    cache.prefetch([SHARDS[number] for number in (5, 4, 3, 8)])
     wait_for(cache, [3, 4, 5, 8])
     cache.close()
     assert log.read_text().split() == [SHARDS[number].name for number in (4, 5, 3, 8)]
@@ -225,9 +225,9 @@ def test_want__replaces_what_has_not_begun(files: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     command = f"pipe:until test -e {gate}; do sleep 0.01; done; cat {files}/{{name}}"
     cache = make_cache(command, tmp_path / "cache")
-    cache.want(SHARDS[:3])
+    cache.prefetch(SHARDS[:3])
     wait_until(lambda: any(cache.folder.glob("*.part")))
-    cache.want(SHARDS[6:8])
+    cache.prefetch(SHARDS[6:8])
     gate.touch()
     wait_for(cache, [0, 6, 7])
     cache.close()
@@ -236,7 +236,7 @@ def test_want__replaces_what_has_not_begun(files: Path, tmp_path: Path) -> None:
 def test_want__leaves_alone_what_another_process_fetches(files: Path, tmp_path: Path) -> None:
     cache = make_cache(f"file://{files}", tmp_path)
     with FileLock(cache.folder / ".locks" / f"{SHARDS[0].name}.lock"):
-        cache.want(SHARDS[:2])
+        cache.prefetch(SHARDS[:2])
         wait_for(cache, [1])
     cache.close()
 
@@ -244,7 +244,7 @@ def test_want__leaves_alone_what_another_process_fetches(files: Path, tmp_path: 
 def test_want__failures_are_left_to_path(files: Path, tmp_path: Path) -> None:
     absent = Shard("absent.tar", 1, 1)
     cache = make_cache(f"file://{files}", tmp_path)
-    cache.want([absent, SHARDS[0]])
+    cache.prefetch([absent, SHARDS[0]])
     wait_for(cache, [0])
     with pytest.raises(UserError, match=r"cannot fetch absent.tar"):
         cache.path(absent)
@@ -255,7 +255,7 @@ def test_close__ends_the_thread(files: Path, tmp_path: Path) -> None:
     others = set(threading.enumerate())
     cache = make_cache(f"file://{files}", tmp_path)
     cache.close()
-    cache.want(SHARDS[:1])
+    cache.prefetch(SHARDS[:1])
     wait_for(cache, [0])
     (prefetcher,) = (t for t in threading.enumerate() if t.name == PREFETCHER and t not in others)
     cache.close()
@@ -265,7 +265,7 @@ def test_close__ends_the_thread(files: Path, tmp_path: Path) -> None:
 
 def test_shard_cache__pickles(files: Path, tmp_path: Path) -> None:
     cache = make_cache(f"file://{files}", tmp_path)
-    cache.want(SHARDS[:1])
+    cache.prefetch(SHARDS[:1])
     wait_for(cache, [0])
     copy = pickle.loads(pickle.dumps(cache))
     check(copy, files, SHARDS[:2])

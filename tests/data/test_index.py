@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import ssl_swin.data.shards.indexing as indexing
-from ssl_swin.data.shards.index import (
+from ssl_swin.data.shards.index import load_index, open_index
+from ssl_swin.data.shards.index_file import (
     EXTENT,
     Extents,
+    ScannedShard,
     Shard,
     ShardIndex,
-    load_index,
-    open_index,
     write_index,
 )
 from ssl_swin.data.shards.indexing import build_index
@@ -47,11 +47,11 @@ def extents(*places: tuple[int, int, int]) -> Extents:
 
 
 SCANNED = {
-    "val": [(Shard("c.tar", 30, 1), extents((512, 30, -1)))],
+    "val": [ScannedShard(Shard("c.tar", 30, 1), extents((512, 30, -1)))],
     "train": [
-        (Shard("a.tar", 10, 2), extents((512, 10, 0), (1536, 11, 1))),
-        (Shard("b.tar", 20, 0), extents()),
-        (Shard("d.tar", 40, 1), extents((2**40, 2**32 - 1, 2))),
+        ScannedShard(Shard("a.tar", 10, 2), extents((512, 10, 0), (1536, 11, 1))),
+        ScannedShard(Shard("b.tar", 20, 0), extents()),
+        ScannedShard(Shard("d.tar", 40, 1), extents((2**40, 2**32 - 1, 2))),
     ],
 }
 
@@ -63,7 +63,7 @@ def test_write_index__format(tmp_path: Path) -> None:
     assert len(digest) == 64 and int(digest, 16)
     assert content == {
         "format": "ssl-swin-shards",
-        "version": 2,
+        "version": 3,
         "classes": ["cat", "dog", "emu"],
         "extents": {"file": "index.bin"},
         "splits": {
@@ -135,7 +135,7 @@ def test_shard_index__pickles_without_the_extents(tmp_path: Path) -> None:
     num_samples = 2_000_000
     many = np.zeros(num_samples, EXTENT)
     many["offset"] = np.arange(num_samples)
-    write_index(tmp_path, [], {"train": [(Shard("a.tar", 10, num_samples), many)]})
+    write_index(tmp_path, [], {"train": [ScannedShard(Shard("a.tar", 10, num_samples), many)]})
     index = load_index(tmp_path, check_shards=False)
     assert index.extents("train")[-1]["offset"] == num_samples - 1
     pickled = pickle.dumps(index)
@@ -148,7 +148,9 @@ def test_shard_index__pickles_without_the_extents(tmp_path: Path) -> None:
 
 def test_load_index__holds_nothing_per_sample(tmp_path: Path) -> None:
     num_samples = 2_000_000
-    scanned = {"train": [(Shard("a.tar", 10, num_samples), np.zeros(num_samples, EXTENT))]}
+    scanned = {
+        "train": [ScannedShard(Shard("a.tar", 10, num_samples), np.zeros(num_samples, EXTENT))]
+    }
     write_index(tmp_path, [], scanned)
     assert (tmp_path / "index.json").stat().st_size < 1000
     index = load_index(tmp_path, check_shards=False)
@@ -218,7 +220,7 @@ def test_load_index__version_1(tmp_path: Path) -> None:
         load_index(tmp_path)
 
 
-HEAD = '{"format": "ssl-swin-shards", "version": 2, "classes": []'
+HEAD = '{"format": "ssl-swin-shards", "version": 3, "classes": []'
 SHARD = '{"name": "%s", "bytes": 1, "samples": %d}'
 
 
@@ -230,7 +232,7 @@ SHARD = '{"name": "%s", "bytes": 1, "samples": %d}'
         "[]",
         "{}",
         '{"format": "ssl-swin-shards", "classes": [], "splits": {}}',
-        '{"format": "ssl-swin-shards", "version": 3, "classes": [], "splits": {}}',
+        '{"format": "ssl-swin-shards", "version": 4, "classes": [], "splits": {}}',
         HEAD + "}",
         HEAD + ', "splits": {"train": {}}}',
         HEAD + ', "extents": {"sha256": ""}, "splits": {"train": {"shards": []}}}',

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
-from ssl_swin.data.shards.index import Shard, load_index, open_index
+from ssl_swin.data.shards.index import load_index, open_index
+from ssl_swin.data.shards.index_file import Shard
 from ssl_swin.data.shards.indexing import build_index, scan_shard
 from ssl_swin.errors import UserError
 
@@ -34,23 +35,23 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_scan_shard__places_by_hand(shards: Path) -> None:
-    shard, extents = scan_shard(shards / "train-000000.tar")
+    shard, extents, _ = scan_shard(shards / "train-000000.tar")
     assert shard == Shard("train-000000.tar", 10240, 3)
     assert extents.tolist() == [(512, 600, 0), (3072, 600, 1), (5632, 600, 12)]
-    _, extents = scan_shard(shards / "val-000000.tar")
+    _, extents, _ = scan_shard(shards / "val-000000.tar")
     assert extents.tolist() == [(1536, 600, 1), (3072, 600, -1)]
 
 
 def test_scan_shard__first_image_of_several(tmp_path: Path) -> None:
     files = {"a.txt": b"t", "a.seg.png": b"s", "a.png": b"pp", "a.jpg": b"jjj"}
-    _, extents = scan_shard(write_shard(tmp_path / "a.tar", files))
+    _, extents, _ = scan_shard(write_shard(tmp_path / "a.tar", files))
     assert extents.tolist() == [(2560, 2, -1)]  # "seg.png" is an extension of its own
 
 
 def test_scan_shard__bytes_are_the_images(tmp_path: Path) -> None:
     contents = {f"{number:02}.jpg": bytes([number]) * (37 * number) for number in range(40)}
     path = write_shard(tmp_path / "a.tar", contents)
-    _, extents = scan_shard(path)
+    _, extents, _ = scan_shard(path)
     tar = path.read_bytes()
     found = [tar[e["offset"] : e["offset"] + e["size"]] for e in extents]
     assert found == list(contents.values())
@@ -83,7 +84,7 @@ def test_scan_shard__image_of_more_than_4_gib(tmp_path: Path) -> None:
     with path.open("wb") as file:  # sparse: takes no room on disk
         file.write(header.tobuf(tarfile.USTAR_FORMAT))
         file.truncate(BLOCK + 2**32 + 2 * BLOCK)
-    with pytest.raises(UserError, match=r"'a' has an image of 4294967296 bytes; the most is"):
+    with pytest.raises(UserError, match=r"'a' has a \.jpg of 4294967296 bytes; the most is"):
         scan_shard(path)
 
 

@@ -15,18 +15,20 @@ import pytest
 import webdataset
 from PIL import Image
 
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import probe_image
 from ssl_swin.data.packing import shard_writer
 from ssl_swin.data.packing.pack import pack
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.shards.indexing import build_index
-from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.data.shards.tar import scan_tar
-from ssl_swin.data.sources.opening import ImageRecord, open_sources
+from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.errors import UserError
 
 
-class GraySource:
+class GrayDataset(ImageDataset):
     """Image i is a 4 x 4 px PNG of gray level i, with label i % 3; those in `broken` are not."""
 
     def __init__(self, length: int, broken: tuple[int, ...] = (), labelled: bool = True) -> None:
@@ -38,11 +40,13 @@ class GraySource:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         png = io.BytesIO()
         Image.new("L", (4, 4), index).save(png, "PNG")
         data = b"<html>" if index in self.broken else png.getvalue()
-        return ImageRecord(data, "png", index % 3 if self.classes else None, f"{index}.png")
+        return EncodedSample.of_image(
+            data, "png", index % 3 if self.classes else None, f"{index}.png"
+        )
 
 
 def read(folder: Path, split: str = "train") -> list[dict[str, Any]]:
@@ -64,19 +68,21 @@ def quietly(*args: Any, **kwargs: Any) -> Any:
 
 
 def test_pack__webdataset_reads_every_image_once(tmp_path: Path) -> None:
-    report = quietly({"train": GraySource(23)}, tmp_path, shard_samples=5)
+    report = quietly({"train": GrayDataset(23)}, tmp_path, shard_samples=5)
     samples = read(tmp_path)
     levels = [gray_level(sample) for sample in samples]
     assert sorted(levels) == list(range(23))
     assert levels != list(range(23))
     assert [sample["__key__"] for sample in samples] == [f"train-{i:09d}" for i in range(23)]
     assert [int(sample["cls"]) for sample in samples] == [level % 3 for level in levels]
-    assert [sample["png"] for sample in samples] == [GraySource(23)[level].data for level in levels]
+    assert [sample["png"] for sample in samples] == [
+        GrayDataset(23)[level].data for level in levels
+    ]
     assert (report.num_packed, report.skipped) == (23, [])
 
 
 def test_pack__index(tmp_path: Path) -> None:
-    report = quietly({"train": GraySource(23)}, tmp_path, shard_samples=5)
+    report = quietly({"train": GrayDataset(23)}, tmp_path, shard_samples=5)
     shards = report.index.splits["train"]
     assert [shard.name for shard in shards] == [f"train-{i:06d}.tar" for i in range(5)]
     assert [shard.num_samples for shard in shards] == [5, 5, 5, 5, 3]
@@ -88,7 +94,7 @@ def test_pack__index(tmp_path: Path) -> None:
 
 
 def test_pack__members_have_no_time_or_owner(tmp_path: Path) -> None:
-    quietly({"train": GraySource(2)}, tmp_path)
+    quietly({"train": GrayDataset(2)}, tmp_path)
     content = (tmp_path / "train-000000.tar").read_bytes()
     for member in scan_tar(tmp_path / "train-000000.tar").members:
         header = content[member.offset - 512 : member.offset]
@@ -97,7 +103,7 @@ def test_pack__members_have_no_time_or_owner(tmp_path: Path) -> None:
 
 
 def test_pack__same_input_same_bytes(tmp_path: Path) -> None:
-    sources = {"train": GraySource(40, broken=(3,)), "test": GraySource(9)}
+    sources = {"train": GrayDataset(40, broken=(3,)), "test": GrayDataset(9)}
     options: dict[str, Any] = {"shard_samples": 7, "val_ratio": 0.1}
     quietly(sources, tmp_path / "a", **options, num_workers=0)
     quietly(sources, tmp_path / "b", **options, num_workers=2)
@@ -108,7 +114,7 @@ def test_pack__same_input_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ratio", "num_val"), [(0.02, 1), (0.25, 13), (0.5, 25), (0.97, 49)])
 def test_pack__holds_out_val(tmp_path: Path, ratio: float, num_val: int) -> None:
-    quietly({"train": GraySource(50)}, tmp_path, val_ratio=ratio, shard_samples=8)
+    quietly({"train": GrayDataset(50)}, tmp_path, val_ratio=ratio, shard_samples=8)
     train, val = ([gray_level(s) for s in read(tmp_path, split)] for split in ("train", "val"))
     assert len(val) == num_val
     assert Counter(train + val) == Counter(range(50))
@@ -116,20 +122,20 @@ def test_pack__holds_out_val(tmp_path: Path, ratio: float, num_val: int) -> None
 
 
 def test_pack__keeps_a_given_val(tmp_path: Path) -> None:
-    sources = {"train": GraySource(20), "val": GraySource(6)}
+    sources = {"train": GrayDataset(20), "val": GrayDataset(6)}
     report = quietly(sources, tmp_path, val_ratio=0.5)
     assert report.index.num_samples("train") == 20
     assert sorted(map(gray_level, read(tmp_path, "val"))) == list(range(6))
 
 
 def test_pack__unlabelled(tmp_path: Path) -> None:
-    report = quietly({"train": GraySource(4, labelled=False)}, tmp_path)
+    report = quietly({"train": GrayDataset(4, labelled=False)}, tmp_path)
     assert report.index.classes == ()
     assert all("cls" not in sample for sample in read(tmp_path))
 
 
 def test_pack__leaves_out_unreadable_images(tmp_path: Path) -> None:
-    report = quietly({"train": GraySource(12, broken=(4, 7))}, tmp_path, shard_samples=5)
+    report = quietly({"train": GrayDataset(12, broken=(4, 7))}, tmp_path, shard_samples=5)
     assert report.num_packed == 10
     reason = "UnidentifiedImageError: cannot identify image file <_io.BytesIO>"
     assert sorted(report.skipped) == [("4.png", reason), ("7.png", reason)]
@@ -139,10 +145,10 @@ def test_pack__leaves_out_unreadable_images(tmp_path: Path) -> None:
 
 
 def test_pack__leaves_out_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    class Vanishing(GraySource):
-        def __getitem__(self, index: int) -> ImageRecord:
+    class Vanishing(GrayDataset):
+        def __getitem__(self, index: int) -> EncodedSample:
             return (
-                ImageRecord((tmp_path / "gone.png").read_bytes(), "png", 0, "gone.png")
+                EncodedSample.of_image((tmp_path / "gone.png").read_bytes(), "png", 0, "gone.png")
                 if (index == 3)
                 else super().__getitem__(index)
             )
@@ -153,20 +159,20 @@ def test_pack__leaves_out_files_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_pack__drops_a_shard_without_a_readable_image(tmp_path: Path) -> None:
-    report = quietly({"train": GraySource(4, broken=(1,))}, tmp_path, shard_samples=1)
+    report = quietly({"train": GrayDataset(4, broken=(1,))}, tmp_path, shard_samples=1)
     assert [shard.num_samples for shard in report.index.splits["train"]] == [1, 1, 1]
     assert len(list(tmp_path.glob("*.tar"))) == 3
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_pack__no_readable_image(tmp_path: Path, num_workers: int) -> None:
-    sources = {"train": GraySource(3, broken=(0, 1, 2))}
+    sources = {"train": GrayDataset(3, broken=(0, 1, 2))}
     with pytest.raises(UserError, match=r"no readable image in train: .*\d\.png \(Unidentified"):
         quietly(sources, tmp_path / "out", num_workers=num_workers)
     assert list(tmp_path.iterdir()) == []
 
 
-class Failing(GraySource):
+class Failing(GrayDataset):
     """Raises at one image."""
 
     def __init__(self, length: int, error: BaseException, at: int) -> None:
@@ -174,7 +180,7 @@ class Failing(GraySource):
         self.error = error
         self.at = at
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         if index == self.at:
             raise self.error
         return super().__getitem__(index)
@@ -182,7 +188,7 @@ class Failing(GraySource):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("bug")])
 def test_pack__failure_keeps_what_is_done(tmp_path: Path, error: BaseException) -> None:
-    quietly({"train": GraySource(30, broken=(2,))}, tmp_path / "whole", shard_samples=3)
+    quietly({"train": GrayDataset(30, broken=(2,))}, tmp_path / "whole", shard_samples=3)
     whole = contents(tmp_path / "whole")
     last = gray_level(read(tmp_path / "whole")[-1])
     out = tmp_path / "out"
@@ -193,7 +199,7 @@ def test_pack__failure_keeps_what_is_done(tmp_path: Path, error: BaseException) 
     assert len(done) == 9 and info.value.__notes__ == [note]
     assert set(contents(out)) == {*done, "plan.json"}
     times = {name: (out / name).stat().st_mtime_ns for name in done}
-    report = quietly({"train": GraySource(30, broken=(2,))}, out, shard_samples=3)
+    report = quietly({"train": GrayDataset(30, broken=(2,))}, out, shard_samples=3)
     assert contents(out) == whole
     assert {name: (out / name).stat().st_mtime_ns for name in done} == times
     assert [image.name for image in report.skipped] == ["2.png"]
@@ -209,17 +215,17 @@ def test_pack__failure_before_the_first_shard_leaves_nothing(tmp_path: Path) -> 
 
 def test_pack__mended_images(tmp_path: Path) -> None:
     """Images that could not be read when their shard was written are packed when they can be."""
-    sources = {"train": GraySource(20, broken=(3,)), "val": GraySource(3, broken=(0, 1, 2))}
+    sources = {"train": GrayDataset(20, broken=(3,)), "val": GrayDataset(3, broken=(0, 1, 2))}
     with pytest.raises(UserError, match=r"no readable image in val.* 4 of 5 shards are done: the"):
         quietly(sources, tmp_path / "out", shard_samples=5)
-    whole = {"train": GraySource(20), "val": GraySource(3)}
+    whole = {"train": GrayDataset(20), "val": GrayDataset(3)}
     quietly(whole, tmp_path / "out", shard_samples=5)
     quietly(whole, tmp_path / "whole", shard_samples=5)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_pack__damaged_shard_and_leftovers_of_the_last_time(tmp_path: Path) -> None:
-    sources = {"train": GraySource(20, broken=(3,))}
+    sources = {"train": GrayDataset(20, broken=(3,))}
     quietly(sources, tmp_path / "whole", shard_samples=5)
     whole = contents(tmp_path / "whole")
     out = tmp_path / "out"
@@ -242,11 +248,11 @@ def test_pack__full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def no_space(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shard_writer, "_add_member", no_space)
+    monkeypatch.setattr(shard_writer, "_add_file", no_space)
     with pytest.raises(
         UserError, match=r"cannot write .*train-000000\.tar: No space left on device"
     ):
-        quietly({"train": GraySource(3)}, tmp_path / "out")
+        quietly({"train": GrayDataset(3)}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -261,7 +267,7 @@ def test_pack__full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_pack__folder_in_use(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_text("old")
     with pytest.raises(UserError, match=message):
-        quietly({"train": GraySource(3)}, tmp_path)
+        quietly({"train": GrayDataset(3)}, tmp_path)
     assert contents(tmp_path) == {name: b"old"}
 
 
@@ -280,12 +286,12 @@ def test_pack__folder_in_use(tmp_path: Path, name: str, message: str) -> None:
 )
 def test_pack__options_out_of_range(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        quietly({"train": GraySource(3)}, tmp_path / "out", **options)
+        quietly({"train": GrayDataset(3)}, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_pack__classes_that_differ(tmp_path: Path) -> None:
-    sources = {"train": GraySource(3), "val": GraySource(3, labelled=False)}
+    sources = {"train": GrayDataset(3), "val": GrayDataset(3, labelled=False)}
     with pytest.raises(UserError, match="train has 3, val has 0"):
         quietly(sources, tmp_path / "out")
 
@@ -300,24 +306,24 @@ def test_pack__other_plan(tmp_path: Path) -> None:
         "sources.train.images was 9, is 8"
     )
     with pytest.raises(UserError, match=changed):
-        quietly({"train": GraySource(8)}, tmp_path, shard_samples=1, seed=3, max_short_side_px=8)
+        quietly({"train": GrayDataset(8)}, tmp_path, shard_samples=1, seed=3, max_short_side_px=8)
     assert contents(tmp_path) == before
 
 
 def test_pack__two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_swin.data.packing.pack.LOCK_WAIT_S", 0.05)
 
-    class Nested(GraySource):
-        def __getitem__(self, index: int) -> ImageRecord:
+    class Nested(GrayDataset):
+        def __getitem__(self, index: int) -> EncodedSample:
             with pytest.raises(UserError, match=f"another process is packing to {tmp_path}"):
-                quietly({"train": GraySource(3)}, tmp_path)
+                quietly({"train": GrayDataset(3)}, tmp_path)
             return super().__getitem__(index)
 
     assert quietly({"train": Nested(1)}, tmp_path).num_packed == 1
 
 
-class Slow(GraySource):
-    def __getitem__(self, index: int) -> ImageRecord:
+class Slow(GrayDataset):
+    def __getitem__(self, index: int) -> EncodedSample:
         time.sleep(0.004)
         return super().__getitem__(index)
 
@@ -374,7 +380,7 @@ def test_pack__interrupted(tmp_path: Path) -> None:
 # What images become
 
 
-class OneImage(GraySource):
+class OneImage(GrayDataset):
     """A single image."""
 
     def __init__(self, data: bytes, extension: str = "png") -> None:
@@ -382,8 +388,8 @@ class OneImage(GraySource):
         self.data = data
         self.extension = extension
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(self.data, self.extension, 0, "one")
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(self.data, self.extension, 0, "one")
 
 
 def encoded(array: np.ndarray, kind: str, **options: Any) -> bytes:
@@ -403,7 +409,7 @@ def noise(*shape: int, dtype: str = "uint8") -> np.ndarray:
 def packed(folder: Path, data: bytes, extension: str, **options: Any) -> tuple[str, bytes]:
     """Packs one image; gives what became of it."""
     report = quietly({"train": OneImage(data, extension)}, folder, **options)
-    record = ShardSource(report.index, "train")[0]
+    record = ShardDataset(report.index, "train")[0]
     return record.extension, record.data
 
 
@@ -474,8 +480,8 @@ def test_pack__verify(tmp_path: Path) -> None:
 
 
 def test_pack__shards_shuffled_anew(tmp_path: Path) -> None:
-    quietly({"train": GraySource(40)}, tmp_path / "a", val_ratio=0.1)
-    quietly(open_sources(tmp_path / "a"), tmp_path / "b", seed=1)
+    quietly({"train": GrayDataset(40)}, tmp_path / "a", val_ratio=0.1)
+    quietly(open_datasets(tmp_path / "a"), tmp_path / "b", seed=1)
     for split, number in {"train": 36, "val": 4}.items():
         first, second = read(tmp_path / "a", split), read(tmp_path / "b", split)
         assert len(first) == number
@@ -488,6 +494,6 @@ def test_pack__shards_shuffled_anew(tmp_path: Path) -> None:
 
 
 def test_pack__progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pack({"train": GraySource(12, broken=(3,))}, tmp_path, num_workers=0)
+    pack({"train": GrayDataset(12, broken=(3,))}, tmp_path, num_workers=0)
     last = capsys.readouterr().err.split("\r")[-1]
     assert re.search(r"packing: 100%.* 12/12 \[\S+<00:00, .*images/s, \d+\.\d MB/s, 1 bad\]", last)

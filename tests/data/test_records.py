@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_swin.data.records import IMAGE_EXTENSIONS, extension_of_content
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of_content
 
 FORMATS = {
     "jpg": "JPEG",

@@ -198,7 +198,7 @@ def test_command__url(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         "train: images 9, shards 3",
         "val: images 5, shards 1",
         "classes: 2",
-        f"next: python pretrain.py data=remote data.root={server.root} data.index_dir={out}",
+        f"next: ssl-swin pretrain data=remote data.root={server.root} data.index_dir={out}",
     ]
     assert json.loads((out / "index.json").read_text())["classes"] == list(CLASSES)
 
@@ -210,13 +210,13 @@ def test_command__pipe(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == [
         "train: images 5, shards 2",
         "classes: none",
-        f"next: python pretrain.py data=remote 'data.root=\"{root}\"' data.index_dir={tmp_path}",
+        f"next: ssl-swin pretrain data=remote 'data.root=\"{root}\"' data.index_dir={tmp_path}",
     ]
 
 
 def test_command__folder(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", str(bare), "--out", str(tmp_path), "--workers", "0"]) == 0
-    told = f"next: python pretrain.py data=shards data.root={bare} data.index_dir={tmp_path}"
+    told = f"next: ssl-swin pretrain data=shards data.root={bare} data.index_dir={tmp_path}"
     assert capsys.readouterr().out.splitlines()[-1] == told
     assert load_index(bare, tmp_path).num_samples("train") == 9
     assert files_in(bare) == NAMES

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from servers import serve
 
-from ssl_swin.data.loading.opening import open_readers
+from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
+from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.errors import UserError
 
 ORDER = OrderConstants(block=None, pool=8, lanes=2)
@@ -18,8 +18,8 @@ def cache(folder: Path, **changes: object) -> dict[str, object]:
 
 def levels(root: str, identify, folder: Path, num_batches: int, **options: object) -> list[int]:
     """The first training images, through a reader as a job opens it."""
-    readers = open_readers(root, "indexed", how_to_make="", order=ORDER, **options)
-    loader = readers["train"].train_loader(identify, list, Placement(3, 0, 0, 1), seed=0)
+    readers = open_splits(root, "indexed", how_to_make="", order=ORDER, **options)
+    loader = readers["train"].train_loader(identify, list, LoaderConfig(3, 0, 0, 1), seed=0)
     batches = [batch for _, batch in zip(range(num_batches), loader, strict=False)]
     return [level for batch in batches for level, *_ in batch]
 
@@ -40,10 +40,10 @@ def test_remote__equals_local_and_fetches_each_shard_once(shards, identify, tmp_
 
 def test_remote__the_next_shards_are_on_their_way(shards, identify, tmp_path):
     with serve(shards) as server:
-        readers = open_readers(
+        readers = open_splits(
             server.root, "indexed", how_to_make="", order=ORDER, cache=cache(tmp_path / "cache")
         )
-        source = readers["train"].source
+        source = readers["train"].dataset
         needed = source.shards_of(np.array([22, 0, 1, 11]))
         assert [shard.name for shard in needed] == [
             "train-000004.tar",
@@ -71,6 +71,8 @@ def test_remote__index_elsewhere(shards, identify, tmp_path):
 
 def test_remote__cache_too_small_for_what_is_in_use(shards, identify, tmp_path):
     tiny = cache(tmp_path / "cache", limit_gb=2e-5)
-    message = r"4 shards of train are in use at a time, two of each lane: 0\.0 GB.*limit_gb, or lo"
+    message = (
+        r"4 shards of train are in use at a time, two of each stream: 0\.0 GB.*limit_gb, or lo"
+    )
     with pytest.raises(UserError, match=message):
         levels(f"pipe:cat {shards}/{{name}}", identify, tmp_path, 1, cache=tiny)

@@ -6,29 +6,28 @@ import torch
 from PIL import Image
 
 from ssl_swin.data.batch import UNLABELLED
-from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.samples import LabeledSamples, MaskedSamples
-from ssl_swin.data.transforms import RandomCropView
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
+from ssl_swin.data.transforms import RandomCrop
+from ssl_swin.objectives.masked_images import MaskedTransform
 
 
-def record(name: str = "n01/x.jpg", label: int | None = 3) -> ImageRecord:
+def record(name: str = "n01/x.jpg", label: int | None = 3) -> EncodedSample:
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "JPEG")
-    return ImageRecord(file.getvalue(), "jpg", label, name)
+    return EncodedSample.of_image(file.getvalue(), "jpg", label, name)
 
 
-def masked_samples(seed: int = 0) -> MaskedSamples:
-    view = RandomCropView(
-        (32, 24), crop_scale=(0.3, 1), crop_aspect=(0.7, 1.4), flip_probability=0.5
-    )
-    return MaskedSamples(
-        view, channels=3, dtype="uint8", mask_units=(8, 6), mask_ratio=0.6, seed=seed
+def masked_samples(seed: int = 0) -> MaskedTransform:
+    view = RandomCrop((32, 24), crop_scale=(0.3, 1), crop_aspect=(0.7, 1.4), flip_probability=0.5)
+    return MaskedTransform(
+        view, PixelFormat(3, "uint8"), mask_grid=(8, 6), mask_ratio=0.6, seed=seed
     )
 
 
-def labeled_samples(seed: int = 0) -> LabeledSamples:
-    return LabeledSamples(masked_samples().view, channels=3, dtype="uint8", seed=seed)
+def labeled_samples(seed: int = 0) -> LabeledTransform:
+    return LabeledTransform(masked_samples().augmentation, PixelFormat(3, "uint8"), seed=seed)
 
 
 def test_masked_samples__shapes_and_mask_count():
@@ -75,10 +74,10 @@ def test_samples__name_is_the_records(make):
 def test_samples__channels_and_type_as_asked_for():
     file = io.BytesIO()
     np.save(file, np.arange(5 * 40 * 50, dtype=np.uint16).reshape(5, 40, 50))
-    five_bands = ImageRecord(file.getvalue(), "npy", 1, "x.npy")
+    five_bands = EncodedSample.of_image(file.getvalue(), "npy", 1, "x.npy")
     masked, labeled = masked_samples(), labeled_samples()
     for make in (masked, labeled):
-        make.channels, make.dtype = 5, "uint16"
+        make.pixels = PixelFormat(5, "uint16")
     samples = masked(five_bands, 0), labeled(five_bands, 0)
     assert {(s.pixels.dtype, s.pixels.shape) for s in samples} == {(torch.uint16, (5, 32, 24))}
     assert samples[0].pixels.equal(samples[1].pixels)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.shards.index import Shard
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.index_file import Shard
 from ssl_swin.data.shards.indexing import build_index
-from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.errors import UserError
 
 PNG, JPG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
@@ -44,8 +44,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def source(root: Path) -> ShardSource:
-    return ShardSource(build_index(root, progress=False), "train")
+def source(root: Path) -> ShardDataset:
+    return ShardDataset(build_index(root, progress=False), "train")
 
 
 @pytest.fixture
@@ -56,11 +56,13 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 RECORDS = [
-    ImageRecord(PNG + b"a", "png", 7, "train-0.tar:0"),
-    ImageRecord(JPG + b"b" * 700, "jpg", 0, "train-0.tar:1"),
-    ImageRecord(PNG + b"c", "png", None, "train-2.tar:0"),  # by content, not by its name .jpg
-    ImageRecord(b"?", "", None, "train-2.tar:1"),
-    ImageRecord(b"", "", None, "train-2.tar:2"),
+    EncodedSample.of_image(PNG + b"a", "png", 7, "train-0.tar:0"),
+    EncodedSample.of_image(JPG + b"b" * 700, "jpg", 0, "train-0.tar:1"),
+    EncodedSample.of_image(
+        PNG + b"c", "png", None, "train-2.tar:0"
+    ),  # by content, not by its name .jpg
+    EncodedSample.of_image(b"?", "", None, "train-2.tar:1"),
+    EncodedSample.of_image(b"", "", None, "train-2.tar:2"),
 ]
 
 
@@ -70,7 +72,7 @@ def open_shards() -> list[str]:
     return sorted(os.path.basename(target) for target in targets if target.endswith(".tar"))
 
 
-def test_shard_source__records(source: ShardSource) -> None:
+def test_shard_source__records(source: ShardDataset) -> None:
     assert len(source) == 5
     assert [source[index] for index in range(5)] == RECORDS
     assert source[int(np.int64(4))] == source[np.int64(4)] == RECORDS[4]
@@ -79,8 +81,8 @@ def test_shard_source__records(source: ShardSource) -> None:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_shard_source__other_splits(source: ShardSource, split: str) -> None:
-    other = ShardSource(source.index, split)
+def test_shard_source__other_splits(source: ShardDataset, split: str) -> None:
+    other = ShardDataset(source.index, split)
     found = [(record.data, record.name) for record in other]  # ends by IndexError
     expected = {
         "val": [(PNG + b"v", "val-0.tar:0")],
@@ -90,12 +92,12 @@ def test_shard_source__other_splits(source: ShardSource, split: str) -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 5])
-def test_shard_source__no_such_image(source: ShardSource, index: int) -> None:
+def test_shard_source__no_such_image(source: ShardDataset, index: int) -> None:
     with pytest.raises(IndexError, match=f"image {index} of 5"):
         source[index]
 
 
-def test_shard_source__shard_cut_after_opening(source: ShardSource, root: Path) -> None:
+def test_shard_source__shard_cut_after_opening(source: ShardDataset, root: Path) -> None:
     assert source[0] == RECORDS[0]
     os.truncate(root / "train-0.tar", 2000)  # b.jpg: 702 bytes at 512 + 512 + 1024 + 512
     with pytest.raises(UserError, match=r"train-0\.tar: wanted 702 bytes at byte 2560, got 0: "):
@@ -104,14 +106,14 @@ def test_shard_source__shard_cut_after_opening(source: ShardSource, root: Path) 
     assert source[0] == RECORDS[0]
 
 
-def test_shard_source__opens_nothing_before_it_must(source: ShardSource, root: Path) -> None:
+def test_shard_source__opens_nothing_before_it_must(source: ShardDataset, root: Path) -> None:
     (root / "train-0.tar").unlink()
     assert source[2] == RECORDS[2]
     with pytest.raises(FileNotFoundError, match=r"train-0\.tar"):
         source[0]
 
 
-def test_shard_source__locate(source: ShardSource, tmp_path: Path, root: Path) -> None:
+def test_shard_source__locate(source: ShardDataset, tmp_path: Path, root: Path) -> None:
     asked = []
 
     def locate(shard: Shard) -> Path:
@@ -120,20 +122,20 @@ def test_shard_source__locate(source: ShardSource, tmp_path: Path, root: Path) -
 
     for path in root.glob("*.tar"):
         path.rename(tmp_path / f"copy of {path.name}")
-    remote = ShardSource(source.index, "train", locate)
+    remote = ShardDataset(source.index, "train", locate)
     assert [remote[index] for index in (0, 2, 1, 3)] == [RECORDS[i] for i in (0, 2, 1, 3)]
     assert asked == ["train-0.tar", "train-2.tar"]  # once per opening
 
 
-def test_shard_source__evicted_before_it_is_opened(source: ShardSource, root: Path) -> None:
+def test_shard_source__evicted_before_it_is_opened(source: ShardDataset, root: Path) -> None:
     answers = [root / "evicted", root / "train-0.tar"]
-    cached = ShardSource(source.index, "train", lambda shard: answers.pop(0))
+    cached = ShardDataset(source.index, "train", lambda shard: answers.pop(0))
     assert cached[0] == RECORDS[0]
     assert answers == []
 
 
 def test_shard_source__reads_on_after_a_partial_read(
-    source: ShardSource, monkeypatch: pytest.MonkeyPatch
+    source: ShardDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, 100), offset))
@@ -155,7 +157,7 @@ def failing_pread(code: int, num_failures: int) -> tuple[Callable[..., bytes], l
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN])
 def test_shard_source__transient_errors(
-    source: ShardSource, code: int, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    source: ShardDataset, code: int, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail, tries = failing_pread(code, num_failures=4)
     monkeypatch.setattr(os, "pread", fail)
@@ -167,7 +169,7 @@ def test_shard_source__transient_errors(
 
 
 def test_shard_source__persistent_error(
-    source: ShardSource, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    source: ShardDataset, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail, tries = failing_pread(errno.EIO, num_failures=5)
     monkeypatch.setattr(os, "pread", fail)
@@ -177,7 +179,7 @@ def test_shard_source__persistent_error(
 
 
 def test_shard_source__other_errors_are_not_retried(
-    source: ShardSource, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    source: ShardDataset, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail, tries = failing_pread(errno.EACCES, num_failures=1)
     monkeypatch.setattr(os, "pread", fail)
@@ -189,7 +191,7 @@ def test_shard_source__other_errors_are_not_retried(
 def test_shard_source__bounds_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         write_shard(tmp_path / f"{number:02}.tar", {"a.png": PNG + bytes([number])})
-    source = ShardSource(build_index(tmp_path, progress=False), "train", max_open=3)
+    source = ShardDataset(build_index(tmp_path, progress=False), "train", max_open=3)
     for number in (*range(20), *range(20)):
         assert source[number].data == PNG + bytes([number])
         assert len(open_shards()) <= 3
@@ -206,7 +208,7 @@ def test_shard_source__bounds_open_files(tmp_path: Path, monkeypatch: pytest.Mon
     assert open_shards() == []
 
 
-def test_shard_source__pickles_without_files_or_extents(source: ShardSource) -> None:
+def test_shard_source__pickles_without_files_or_extents(source: ShardDataset) -> None:
     assert source[0] == RECORDS[0]
     pickled = pickle.dumps(source)
     assert len(pickled) < 2000
@@ -217,7 +219,7 @@ def test_shard_source__pickles_without_files_or_extents(source: ShardSource) -> 
 
 
 def test_shard_source__a_forked_process_opens_files_for_itself(
-    source: ShardSource, root: Path
+    source: ShardDataset, root: Path
 ) -> None:
     assert source[0] == RECORDS[0]
     os.replace(root / "train-2.tar", root / "train-0.tar")  # who opens it now finds another file
@@ -228,14 +230,14 @@ def test_shard_source__a_forked_process_opens_files_for_itself(
     assert source[0] == RECORDS[0]  # the parent's file is still the old one
 
 
-def test_shards_of__in_order_of_need(source: ShardSource) -> None:
+def test_shards_of__in_order_of_need(source: ShardDataset) -> None:
     found = source.shards_of(np.array([4, 0, 3, 1]))
     assert [shard.name for shard in found] == ["train-2.tar", "train-0.tar"]
     assert source.shards_of(np.array([], dtype=np.int64)) == []
 
 
 def test_advise__names_the_bytes_to_come(
-    source: ShardSource, monkeypatch: pytest.MonkeyPatch
+    source: ShardDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advised = []
     monkeypatch.setattr(
@@ -253,12 +255,12 @@ def test_advise__names_the_bytes_to_come(
 
 
 def test_advise__never_fails(
-    source: ShardSource, root: Path, monkeypatch: pytest.MonkeyPatch
+    source: ShardDataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(shard: Shard) -> Path:
         raise UserError("cannot fetch")
 
-    ShardSource(source.index, "train", unreachable).advise(np.arange(5))
+    ShardDataset(source.index, "train", unreachable).advise(np.arange(5))
     for path in root.glob("*.tar"):
         path.unlink()
     source.advise(np.arange(5))
@@ -266,16 +268,16 @@ def test_advise__never_fails(
     source.advise(np.arange(5))
 
 
-def test_member_name(source: ShardSource, root: Path) -> None:
-    names = [source.member_name(index) for index in range(5)]
+def test_member_name(source: ShardDataset, root: Path) -> None:
+    names = [source.file_name(index) for index in range(5)]
     assert names == ["a.png", "b.jpg", "c.jpg", "d/d.png", "e.gif"]
     (root / "train-0.tar").write_bytes(b"")
-    assert source.member_name(1) == "at byte 2560"
+    assert source.file_name(1) == "at byte 2560"
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_member_name__long_names_are_cut(tmp_path: Path, tar_format: int) -> None:
     write_shard(tmp_path / "a.tar", {"n" * 120 + ".png": PNG}, tar_format)
-    source = ShardSource(build_index(tmp_path, progress=False), "train")
+    source = ShardDataset(build_index(tmp_path, progress=False), "train")
     assert source[0].data == PNG
-    assert source.member_name(0) == "n" * 100  # the whole name stands in a header before this one
+    assert source.file_name(0) == "n" * 100  # the whole name stands in a header before this one

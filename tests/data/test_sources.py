@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_swin.data.sources.archives import tar_parts
-from ssl_swin.data.sources.opening import (
-    CifarBinarySource,
-    FolderSource,
-    TarSource,
-    common_classes,
-    open_sources,
-)
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.sources.archives import TarDataset, tar_parts
+from ssl_swin.data.sources.cifar import CifarBinaryDataset
+from ssl_swin.data.sources.image_folder import FolderDataset
+from ssl_swin.data.sources.opening import common_classes, open_datasets
 from ssl_swin.errors import UserError
 
 
@@ -37,11 +34,11 @@ def write_tar(path: Path, names: list[str]) -> Path:
     return path
 
 
-def synset_tars(root: Path) -> TarSource:
-    return TarSource(tar_parts(list(root.glob("*.tar"))))
+def synset_tars(root: Path) -> TarDataset:
+    return TarDataset(tar_parts(list(root.glob("*.tar"))))
 
 
-# FolderSource
+# FolderDataset
 
 
 def test_folder_source__sub_folders_are_classes(tmp_path: Path) -> None:
@@ -49,19 +46,19 @@ def test_folder_source__sub_folders_are_classes(tmp_path: Path) -> None:
         tmp_path, "dog/2.png", "cat/deep/er/1.JPG", "cat/0.jpeg", "dog/a.txt", "x.md"
     )
     (root / "empty").mkdir()
-    source = FolderSource(root)
+    source = FolderDataset(root)
     assert source.classes == ("cat", "dog")
     assert list(source) == [
-        (b"bytes of cat/0.jpeg", "jpeg", 0, "cat/0.jpeg"),
-        (b"bytes of cat/deep/er/1.JPG", "jpg", 0, "cat/deep/er/1.JPG"),
-        (b"bytes of dog/2.png", "png", 1, "dog/2.png"),
+        EncodedSample.of_image(b"bytes of cat/0.jpeg", "jpeg", 0, "cat/0.jpeg"),
+        EncodedSample.of_image(b"bytes of cat/deep/er/1.JPG", "jpg", 0, "cat/deep/er/1.JPG"),
+        EncodedSample.of_image(b"bytes of dog/2.png", "png", 1, "dog/2.png"),
     ]
 
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_folder_source__loose_image_means_unlabelled(tmp_path: Path, labelled: bool) -> None:
     names = ["a.jpg", "cat/0.jpg"] if labelled else ["cat/0.jpg", "dog/1.jpg"]
-    source = FolderSource(write_files(tmp_path, *names), labelled=labelled)
+    source = FolderDataset(write_files(tmp_path, *names), labelled=labelled)
     assert source.classes == ()
     assert [(record.name, record.label) for record in source] == [(name, None) for name in names]
 
@@ -71,20 +68,20 @@ def test_folder_source__hidden_entries_and_link_loops(tmp_path: Path) -> None:
     (root / "cat" / "loop").symlink_to(root)
     write_files(tmp_path / "elsewhere", "3.jpg")
     (root / "dog").symlink_to(tmp_path / "elsewhere")
-    assert [record.name for record in FolderSource(root)] == ["cat/0.jpg", "dog/3.jpg"]
+    assert [record.name for record in FolderDataset(root)] == ["cat/0.jpg", "dog/3.jpg"]
 
 
 def test_folder_source__names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     (tmp_path / name).write_bytes(b"x")
-    assert FolderSource(tmp_path)[0] == (b"x", "jpg", None, name)
+    assert FolderDataset(tmp_path)[0] == EncodedSample.of_image(b"x", "jpg", None, name)
 
 
 def test_folder_source__fingerprint_follows_the_list(tmp_path: Path) -> None:
-    first = FolderSource(write_files(tmp_path / "a", "cat/0.jpg", "dog/1.jpg"))
-    moved = FolderSource(write_files(tmp_path / "b", "cat/0.jpg", "dog/1.jpg"))
-    more = FolderSource(write_files(tmp_path / "c", "cat/0.jpg", "dog/1.jpg", "dog/2.jpg"))
-    unlabelled = FolderSource(tmp_path / "a", labelled=False)
+    first = FolderDataset(write_files(tmp_path / "a", "cat/0.jpg", "dog/1.jpg"))
+    moved = FolderDataset(write_files(tmp_path / "b", "cat/0.jpg", "dog/1.jpg"))
+    more = FolderDataset(write_files(tmp_path / "c", "cat/0.jpg", "dog/1.jpg", "dog/2.jpg"))
+    unlabelled = FolderDataset(tmp_path / "a", labelled=False)
     assert first.fingerprint == moved.fingerprint
     assert len({first.fingerprint, more.fingerprint, unlabelled.fingerprint}) == 3
     assert len(first.fingerprint) == 16
@@ -95,10 +92,10 @@ def test_folder_source__no_images(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"no images in {tmp_path} \(looked for \.jpg .*sub-folders"
     ):
-        FolderSource(tmp_path)
+        FolderDataset(tmp_path)
 
 
-# TarSource
+# TarDataset
 
 
 def test_synset_tars__reads_in_place(tmp_path: Path) -> None:
@@ -109,12 +106,12 @@ def test_synset_tars__reads_in_place(tmp_path: Path) -> None:
     source = synset_tars(tmp_path)
     assert source.classes == ("n01", "n02", "n03", "n04")
     assert len(source) == 5
-    assert [tuple(source[i]) for i in range(5)] == [
-        (b"bytes of n01_5.JPEG", "jpeg", 0, "n01.tar/n01_5.JPEG"),
-        (b"bytes of n01_10.JPEG", "jpeg", 0, "n01.tar/n01_10.JPEG"),
-        (b"bytes of n02_1.JPEG", "jpeg", 1, "n02.tar/n02_1.JPEG"),
-        (b"bytes of n04_1.JPEG", "jpeg", 3, "n04.tar/n04_1.JPEG"),
-        (b"bytes of n04_2.JPEG", "jpeg", 3, "n04.tar/n04_2.JPEG"),
+    assert [source[i] for i in range(5)] == [
+        EncodedSample.of_image(b"bytes of n01_5.JPEG", "jpeg", 0, "n01.tar/n01_5.JPEG"),
+        EncodedSample.of_image(b"bytes of n01_10.JPEG", "jpeg", 0, "n01.tar/n01_10.JPEG"),
+        EncodedSample.of_image(b"bytes of n02_1.JPEG", "jpeg", 1, "n02.tar/n02_1.JPEG"),
+        EncodedSample.of_image(b"bytes of n04_1.JPEG", "jpeg", 3, "n04.tar/n04_1.JPEG"),
+        EncodedSample.of_image(b"bytes of n04_2.JPEG", "jpeg", 3, "n04.tar/n04_2.JPEG"),
     ]
     with pytest.raises(IndexError):
         source[5]
@@ -122,7 +119,7 @@ def test_synset_tars__reads_in_place(tmp_path: Path) -> None:
 
 def test_synset_tars__unlabelled(tmp_path: Path) -> None:
     write_tar(tmp_path / "n01.tar", ["n01_5.JPEG"])
-    source = open_sources(tmp_path, labelled=False)["train"]
+    source = open_datasets(tmp_path, labelled=False)["train"]
     assert (source.classes, source[0].label) == ((), None)
 
 
@@ -139,7 +136,7 @@ def test_synset_tars__no_images(tmp_path: Path) -> None:
         synset_tars(tmp_path)
 
 
-# CifarBinarySource
+# CifarBinaryDataset
 
 
 def cifar_files() -> dict[str, bytes]:
@@ -171,7 +168,7 @@ def write_cifar(path: Path, files: dict[str, bytes]) -> Path:
 @pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "cifar-10-batches-bin"])
 def test_cifar__archive_and_folder(tmp_path: Path, name: str) -> None:
     files = cifar_files()
-    sources = open_sources(write_cifar(tmp_path / name, files))
+    sources = open_datasets(write_cifar(tmp_path / name, files))
     assert {split: len(source) for split, source in sources.items()} == {"train": 10, "val": 2}
     assert sources["val"].classes == tuple(f"name{i}" for i in range(11))
     train = sources["train"]
@@ -189,43 +186,45 @@ def test_cifar__archive_and_folder(tmp_path: Path, name: str) -> None:
 def test_cifar__pickle_version(tmp_path: Path, name: str) -> None:
     path = write_cifar(tmp_path / name, {"data_batch_1": b"x", "batches.meta": b"x"})
     with pytest.raises(UserError, match=r"pickle version.*Take the binary version"):
-        open_sources(path)
+        open_datasets(path)
 
 
 def test_cifar__damaged(tmp_path: Path) -> None:
     files = cifar_files()
     without = {name: content for name, content in files.items() if name != "data_batch_3.bin"}
     with pytest.raises(UserError, match=r"not the binary version.*it lacks data_batch_3\.bin"):
-        CifarBinarySource(write_cifar(tmp_path / "a", without))
+        CifarBinaryDataset(write_cifar(tmp_path / "a", without))
     short = {**files, "test_batch.bin": files["test_batch.bin"][:-1]}
     with pytest.raises(UserError, match=r"test_batch\.bin has 6145 bytes, not a multiple of 3073"):
-        CifarBinarySource(write_cifar(tmp_path / "b", short), "val")
+        CifarBinaryDataset(write_cifar(tmp_path / "b", short), "val")
     few_names = {**files, "batches.meta.txt": b"one\ntwo\n"}
     with pytest.raises(UserError, match="labels beyond the 2 names"):
-        CifarBinarySource(write_cifar(tmp_path / "c", few_names))
+        CifarBinaryDataset(write_cifar(tmp_path / "c", few_names))
 
 
 def test_cifar__truncated_archive(tmp_path: Path) -> None:
     path = write_cifar(tmp_path / "cifar-10-binary.tar.gz", cifar_files())
     path.write_bytes(path.read_bytes()[:20000])
     with pytest.raises(UserError, match="cannot be read as an archive"):
-        open_sources(path)
+        open_datasets(path)
 
 
-# open_sources
+# open_datasets
 
 
 def test_open_sources__split_folders(tmp_path: Path) -> None:
     names = [f"{split}/{c}/0.jpg" for split in ("Training", "valid", "test") for c in "ab"]
-    sources = open_sources(write_files(tmp_path, *names))
+    sources = open_datasets(write_files(tmp_path, *names))
     assert set(sources) == {"train", "val", "test"}
     assert {source.classes for source in sources.values()} == {("a", "b")}
-    assert sources["val"][1] == (b"bytes of valid/b/0.jpg", "jpg", 1, "b/0.jpg")
+    assert sources["val"][1] == EncodedSample.of_image(
+        b"bytes of valid/b/0.jpg", "jpg", 1, "b/0.jpg"
+    )
 
 
 @pytest.mark.parametrize("names", [["train/0.jpg", "dog/0.jpg"], ["val/0.jpg", "test/0.jpg"]])
 def test_open_sources__classes_named_like_splits(tmp_path: Path, names: list[str]) -> None:
-    sources = open_sources(write_files(tmp_path, *names))
+    sources = open_datasets(write_files(tmp_path, *names))
     assert list(sources) == ["train"]
     assert sources["train"].classes == tuple(sorted(name.partition("/")[0] for name in names))
 
@@ -233,8 +232,8 @@ def test_open_sources__classes_named_like_splits(tmp_path: Path, names: list[str
 def test_open_sources__splits_that_differ(tmp_path: Path) -> None:
     write_files(tmp_path, "train/a/0.jpg", "train/b/0.jpg", "val/b/0.jpg", "val/c/0.jpg")
     with pytest.raises(UserError, match=r"only in train: a; only in val: c.*--no-labels"):
-        open_sources(tmp_path)
-    unlabelled = open_sources(tmp_path, labelled=False)
+        open_datasets(tmp_path)
+    unlabelled = open_datasets(tmp_path, labelled=False)
     assert common_classes(unlabelled) == ()
     assert len(unlabelled["val"]) == 2
 
@@ -244,17 +243,17 @@ def test_open_sources__flat_val_beside_classes(tmp_path: Path) -> None:
     write_files(tmp_path, "val/0.jpg", *names)
     message = r"train has 9, val has 0 \(only in train: 0, 1, 2, 3, 4, \.\.\. \(9 in all\)"
     with pytest.raises(UserError, match=message):
-        open_sources(tmp_path)
+        open_datasets(tmp_path)
 
 
 def test_open_sources__tars_and_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "synsets" / "n01.tar", ["n01_5.JPEG", "n01_6.JPEG"])
     write_files(tmp_path / "synsets", "words.txt")
-    assert isinstance(open_sources(tmp_path / "synsets")["train"], TarSource)
+    assert isinstance(open_datasets(tmp_path / "synsets")["train"], TarDataset)
     write_tar(tmp_path / "shards" / "0.tar", ["0.jpg", "0.cls"])
     write_tar(tmp_path / "shards" / "val-0.tar", ["1.jpg", "1.cls"])
     with pytest.raises(UserError, match=r"0\.tar is a shard of samples. Give the folder"):
-        open_sources(tmp_path / "shards" / "0.tar")
+        open_datasets(tmp_path / "shards" / "0.tar")
 
 
 @pytest.mark.parametrize(
@@ -268,15 +267,15 @@ def test_open_sources__tars_and_shards(tmp_path: Path) -> None:
 )
 def test_open_sources__mistakes(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        open_sources(write_files(tmp_path, *names))
+        open_datasets(write_files(tmp_path, *names))
 
 
 def test_open_sources__not_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{tmp_path}/absent does not exist"):
-        open_sources(tmp_path / "absent")
+        open_datasets(tmp_path / "absent")
     write_files(tmp_path, "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg is no folder, and cannot be read as an archive"):
-        open_sources(tmp_path / "a.jpg")
+        open_datasets(tmp_path / "a.jpg")
 
 
 def test_sources__pickle(tmp_path: Path) -> None:
@@ -284,7 +283,7 @@ def test_sources__pickle(tmp_path: Path) -> None:
     write_tar(tmp_path / "tars" / "n01.tar", ["0.jpg", "1.jpg"])
     cifar = write_cifar(tmp_path / "cifar", cifar_files())
     for path in (tmp_path / "folder", tmp_path / "tars", cifar):
-        source = open_sources(path)["train"]
+        source = open_datasets(path)["train"]
         copy = pickle.loads(pickle.dumps(source))
         assert copy[1] == source[1]
         assert copy.fingerprint == source.fingerprint

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_swin.cli import main
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.inspection.moments import image_moments, join
 from ssl_swin.data.inspection.statistics import ImageKind, choose_kind, measure_set
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.errors import UserError
 
 RGB, GRAY = ImageKind(3, "uint8"), ImageKind(1, "uint8")
 
 
-class ListSource:
+class ListDataset(ImageDataset):
     """Encoded images in memory."""
 
     classes: tuple[str, ...] = ()
@@ -30,8 +31,8 @@ class ListSource:
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(self.encoded[index], "", None, f"image {index}")
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(self.encoded[index], "", None, f"image {index}")
 
 
 def png(levels: NDArray[np.generic]) -> bytes:
@@ -53,7 +54,7 @@ def random_levels(*shape: int, dtype: str = "uint8", high: int = 256) -> NDArray
 
 def measured(*encoded: bytes, num_images: int = 0, num_workers: int = 0, seed: int = 0):
     return measure_set(
-        ListSource(*encoded),
+        ListDataset(*encoded),
         num_images=num_images,
         seed=seed,
         num_workers=num_workers,
@@ -185,7 +186,7 @@ def test_stats__of_shards(shards: Path, tmp_path: Path, capsys: pytest.CaptureFi
         f"mean: [{11 / 255:.4g}, {11 / 255:.4g}, {11 / 255:.4g}]",
         f"std: [{44**0.5 / 255:.4g}, {44**0.5 / 255:.4g}, {44**0.5 / 255:.4g}]",
         "",
-        f"wrote {path}; next: python pretrain.py data=mine",
+        f"wrote {path}; next: ssl-swin pretrain data=mine",
     ]
     comment, *_ = path.read_text().splitlines()
     assert comment.startswith("# Measured on 20")

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.shards.source import ShardSource
-from ssl_swin.data.sources.opening import open_sources
-from ssl_swin.data.sources.tables import TableSource
+from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.sources.opening import open_datasets
+from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 
 pa = pytest.importorskip("pyarrow")
@@ -79,26 +79,26 @@ def test_parquet__splits_by_file_names(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-00000-of-00002.parquet", table(range(13)))
     write_parquet(tmp_path / "train-00001-of-00002.parquet", table(range(13, 23)))
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", table(range(100, 105)))
-    sources = open_sources(tmp_path)
+    sources = open_datasets(tmp_path)
     assert {split: len(source) for split, source in sources.items()} == {"train": 23, "val": 5}
     train = sources["train"]
     assert train.classes == sources["val"].classes == ("a", "b", "c")
     assert levels_and_labels(train) == EXPECTED
     assert (train[14].extension, train[14].name) == ("png", "train-00001-of-00002.parquet:1")
     assert [level_of(train[index].data) for index in (22, 0, 12, 13, 5)] == [22, 0, 12, 13, 5]
-    assert open_sources(tmp_path, labelled=False)["train"][1].label is None
+    assert open_datasets(tmp_path, labelled=False)["train"][1].label is None
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "data/train-0.parquet", "train/0000.parquet"])
 def test_parquet__where_it_may_lie(tmp_path: Path, name: str) -> None:
     path = write_parquet(tmp_path / name, table(range(23)))
-    assert levels_and_labels(open_sources(tmp_path)["train"]) == EXPECTED
-    assert levels_and_labels(open_sources(path)["train"]) == EXPECTED
+    assert levels_and_labels(open_datasets(tmp_path)["train"]) == EXPECTED
+    assert levels_and_labels(open_datasets(path)["train"]) == EXPECTED
 
 
 def test_saved_dataset(tmp_path: Path) -> None:
     folder = write_saved(tmp_path / "one", table(range(13)), table(range(13, 23)))
-    source = open_sources(folder)["train"]
+    source = open_datasets(folder)["train"]
     assert levels_and_labels(source) == EXPECTED
     assert source[13].name == "data-00001-of-00002.arrow:0"
 
@@ -107,36 +107,36 @@ def test_saved_dataset__with_splits(tmp_path: Path) -> None:
     write_saved(tmp_path / "train", table(range(23)))
     write_saved(tmp_path / "validation", table(range(100, 103), [-1, -1, -1]))
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
-    sources = open_sources(tmp_path)
+    sources = open_datasets(tmp_path)
     assert levels_and_labels(sources["train"]) == EXPECTED
     assert levels_and_labels(sources["val"]) == [(100, None), (101, None), (102, None)]
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "unlabeled"]}')
     with pytest.raises(UserError, match="has the splits train, unlabeled; packing knows train"):
-        open_sources(tmp_path)
+        open_datasets(tmp_path)
 
 
 def test_labels__texts_and_numbers_without_names(tmp_path: Path) -> None:
     texts = ["dog", "cat", None, "dog"]
     path = write_parquet(tmp_path / "0.parquet", table(range(4), texts, None))
-    source = open_sources(path)["train"]
+    source = open_datasets(path)["train"]
     assert source.classes == ("cat", "dog")
     assert [source[index].label for index in range(4)] == [1, 0, None, 1]
     path = write_parquet(tmp_path / "0.parquet", table(range(4), [30, 4, None, 30], None))
-    source = open_sources(path)["train"]
+    source = open_datasets(path)["train"]
     assert source.classes == ("4", "30")
     assert [source[index].label for index in range(4)] == [1, 0, None, 1]
 
 
 def test_columns__plain_bytes_without_labels(tmp_path: Path) -> None:
     content = table(range(5), labels=False, plain=True).rename_columns(["jpg"])
-    source = open_sources(write_parquet(tmp_path / "0.parquet", content))["train"]
+    source = open_datasets(write_parquet(tmp_path / "0.parquet", content))["train"]
     assert source.classes == ()
     assert levels_and_labels(source) == [(level, None) for level in range(5)]
 
 
 def test_columns__image_is_preferred(tmp_path: Path) -> None:
     content = table(range(5)).append_column("mask", pa.array([png(9)] * 5))
-    source = open_sources(write_parquet(tmp_path / "0.parquet", content))["train"]
+    source = open_datasets(write_parquet(tmp_path / "0.parquet", content))["train"]
     assert levels_and_labels(source) == EXPECTED[:5]
 
 
@@ -151,35 +151,35 @@ def test_columns__image_is_preferred(tmp_path: Path) -> None:
 )
 def test_tables__that_do_not_fit(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        open_sources(write_parquet(tmp_path / "0.parquet", content))
+        open_datasets(write_parquet(tmp_path / "0.parquet", content))
 
 
 def test_tables__that_differ(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-0.parquet", table(range(2)))
     write_parquet(tmp_path / "train-1.parquet", pa.table({"x": [1]}))
     with pytest.raises(UserError, match=r"train-1\.parquet has no column 'image', unlike"):
-        open_sources(tmp_path)
+        open_datasets(tmp_path)
 
 
 def test_tables__damaged(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "0.parquet", table(range(9)))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"cannot read .*0\.parquet: .*Download it anew"):
-        open_sources(path)
+        open_datasets(path)
     folder = write_saved(tmp_path / "saved", table(range(9)))
     arrow = folder / "data-00000-of-00001.arrow"
     arrow.write_bytes(arrow.read_bytes()[:1500])
     with pytest.raises(UserError, match=r"cannot read .*00001\.arrow: "):
-        open_sources(folder)
+        open_datasets(folder)
     (folder / "state.json").write_text("{}")
     with pytest.raises(UserError, match=r"cannot read .*state\.json \(KeyError"):
-        open_sources(folder)
+        open_datasets(folder)
 
 
 def test_table_source__pickles_and_follows_its_content(tmp_path: Path) -> None:
     for number, labels in enumerate(([0, 1, 2], [0, 1, 1])):
         write_parquet(tmp_path / str(number) / "0.parquet", table(range(3), labels))
-    source, other = (open_sources(tmp_path / name)["train"] for name in "01")
+    source, other = (open_datasets(tmp_path / name)["train"] for name in "01")
     assert source[2].label == 2
     copy = pickle.loads(pickle.dumps(source))
     assert (copy[1], copy.fingerprint) == (source[1], source.fingerprint)
@@ -188,8 +188,8 @@ def test_table_source__pickles_and_follows_its_content(tmp_path: Path) -> None:
 
 def test_unpacked__same_images(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "0.parquet", table(range(23)))
-    source = open_sources(path)["train"]
-    assert isinstance(source, TableSource)
+    source = open_datasets(path)["train"]
+    assert isinstance(source, TableDataset)
     quick = source.unpacked(tmp_path / "quick")
     path.unlink()
     assert levels_and_labels(quick) == EXPECTED
@@ -204,7 +204,7 @@ def test_pack__tables(tmp_path: Path, num_workers: int) -> None:
     write_saved(tmp_path / "hf", table(range(23)))
     for name in ("pq", "hf"):
         pack(
-            open_sources(tmp_path / name),
+            open_datasets(tmp_path / name),
             tmp_path / "out" / name,
             shard_samples=6,
             num_workers=num_workers,
@@ -215,8 +215,8 @@ def test_pack__tables(tmp_path: Path, num_workers: int) -> None:
         for name in ("pq", "hf")
     )
     assert first == second
-    report = open_sources(tmp_path / "out" / "pq")
-    assert isinstance(report["train"], ShardSource)
+    report = open_datasets(tmp_path / "out" / "pq")
+    assert isinstance(report["train"], ShardDataset)
     assert sorted(levels_and_labels(report["train"])) == EXPECTED
 
 
@@ -227,7 +227,7 @@ def test_pack__rows_without_bytes(tmp_path: Path) -> None:
     content = content.set_column(
         0, content.schema.field(0), pa.array(rows, content.schema.types[0])
     )
-    source = open_sources(write_saved(tmp_path / "hf", content))
+    source = open_datasets(write_saved(tmp_path / "hf", content))
     report = pack(source, tmp_path / "out", num_workers=0, progress=False)
     reason = "the table has no bytes of it, only the path /elsewhere/2.png"
     assert report.skipped == [("data-00000-of-00001.arrow:2", reason)]
@@ -237,10 +237,10 @@ def test_pyarrow__absent(tmp_path: Path) -> None:
     write_parquet(tmp_path / "0.parquet", table(range(2)))
     code = (
         "import sys\n"
-        "from ssl_swin.data.sources.opening import open_sources\n"
+        "from ssl_swin.data.sources.opening import open_datasets\n"
         "assert 'pyarrow' not in sys.modules\n"
         "sys.modules['pyarrow'] = None\n"
-        "open_sources(sys.argv[1])"
+        "open_datasets(sys.argv[1])"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     errors = subprocess.run(command, capture_output=True, text=True, check=False).stderr
@@ -249,6 +249,6 @@ def test_pyarrow__absent(tmp_path: Path) -> None:
 
 def test_numbers__are_arrays(tmp_path: Path) -> None:
     """Millions of labels must not be kept as Python objects."""
-    source = open_sources(write_parquet(tmp_path / "0.parquet", table(range(9))))["train"]
-    assert isinstance(source, TableSource)
+    source = open_datasets(write_parquet(tmp_path / "0.parquet", table(range(9))))["train"]
+    assert isinstance(source, TableDataset)
     assert isinstance(source._labels, np.ndarray) and source._labels.dtype == np.int32

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as TF
 
+from ssl_swin.data.geometry import crop, flip, resize
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.transforms import AugmentedView, CentreCropView, RandomCropView
+from ssl_swin.data.sample import Sample
+from ssl_swin.data.transforms import CentreCrop, FinetuneAugmentation, RandomCrop
 from ssl_swin.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (11, 15, 3), dtype=np.uint8)
@@ -25,12 +28,14 @@ def largest_difference(one: Tensor, other: Tensor) -> int:
     return int((one.int() - other.int()).abs().max())
 
 
-# RandomCropView
+# RandomCrop
 
 
 def boxes(height_px: int, width_px: int, **ranges: tuple[float, float]) -> np.ndarray:
-    view = RandomCropView((8, 8), flip_probability=0.0, **ranges)
-    return np.array([view.random_box(height_px, width_px, keyed_generator(i)) for i in range(2000)])
+    augmentation = RandomCrop((8, 8), flip_probability=0.0, **ranges)
+    return np.array(
+        [augmentation.random_box(height_px, width_px, keyed_generator(i)) for i in range(2000)]
+    )
 
 
 def torchvision_boxes(height_px: int, width_px: int, **ranges: tuple[float, float]) -> np.ndarray:
@@ -70,48 +75,48 @@ def test_random_box__largest_central_one_where_none_fits(size, box):
 
 
 @pytest.mark.parametrize("size_px", [(32, 32), (48, 24), (150, 200)])
-def test_random_crop_view__resizes_its_box_as_pil_does(size_px, monkeypatch):
-    view = RandomCropView(size_px, flip_probability=0.0, **SIMMIM)
-    monkeypatch.setattr(view, "random_box", lambda *args: (7, 11, 90, 101))
+def test_random_crop__resizes_its_box_as_pil_does(size_px, monkeypatch):
+    augmentation = RandomCrop(size_px, flip_probability=0.0, **SIMMIM)
+    monkeypatch.setattr(augmentation, "random_box", lambda *args: (7, 11, 90, 101))
     crop = PHOTO.crop((11, 7, 11 + 101, 7 + 90))
     expected = crop.resize(size_px[::-1], Image.Resampling.BILINEAR)
-    pixels = view(PIXELS, keyed_generator(0))
+    pixels = augmentation.on_pixels(PIXELS, keyed_generator(0))
     assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
     assert largest_difference(pixels, TF.pil_to_tensor(expected)) <= 1
 
 
-def test_random_crop_view__flips_with_its_probability():
+def test_random_crop__flips_with_its_probability():
     never, always, half = (
-        RandomCropView((16, 24), flip_probability=probability, **SIMMIM)
+        RandomCrop((16, 24), flip_probability=probability, **SIMMIM)
         for probability in (0.0, 1.0, 0.5)
     )
     num_flipped = 0
     for i in range(200):
-        plain = never(PIXELS, keyed_generator(i))
-        flipped = always(PIXELS, keyed_generator(i))
+        plain = never.on_pixels(PIXELS, keyed_generator(i))
+        flipped = always.on_pixels(PIXELS, keyed_generator(i))
         assert flipped.equal(plain.flip(-1)) and not flipped.equal(plain)
-        drawn = half(PIXELS, keyed_generator(i))
+        drawn = half.on_pixels(PIXELS, keyed_generator(i))
         assert drawn.equal(plain) or drawn.equal(flipped)
         num_flipped += drawn.equal(flipped)
     assert 72 <= num_flipped <= 128  # four standard deviations
 
 
-def test_random_crop_view__whole_image_at_its_size_is_itself():
-    view = RandomCropView((110, 110), flip_probability=0.0, **WHOLE)
-    assert view(PIXELS[:, :, :110], keyed_generator(0)).equal(PIXELS[:, :, :110])
+def test_random_crop__whole_image_at_its_size_is_itself():
+    augmentation = RandomCrop((110, 110), flip_probability=0.0, **WHOLE)
+    assert augmentation.on_pixels(PIXELS[:, :, :110], keyed_generator(0)).equal(PIXELS[:, :, :110])
 
 
-# CentreCropView
+# CentreCrop
 
 
 @pytest.mark.parametrize(("size_px", "shorter_px"), [(224, 256), (192, 219), (96, 109)])
 @pytest.mark.parametrize("image_px", [(110, 150), (150, 110), (100, 100), (300, 123)])
-def test_centre_crop_view__is_the_official_recipe(size_px, shorter_px, image_px):
+def test_centre_crop__is_the_official_recipe(size_px, shorter_px, image_px):
     assert shorter_px == int(256 / 224 * size_px)
     photo = PHOTO.resize(image_px[::-1], Image.Resampling.BICUBIC)
     resized = TF.resize(photo, [shorter_px], InterpolationMode.BICUBIC)
     expected = TF.pil_to_tensor(TF.center_crop(resized, [size_px, size_px]))
-    pixels = CentreCropView((size_px, size_px))(TF.pil_to_tensor(photo), keyed_generator(0))
+    pixels = CentreCrop((size_px, size_px)).on_pixels(TF.pil_to_tensor(photo), keyed_generator(0))
     difference = (pixels.int() - expected.int()).abs()  # torch and PIL round between two passes
     assert difference.max() <= 2 and difference.float().mean() < 0.05
 
@@ -125,73 +130,73 @@ def test_centre_crop_view__is_the_official_recipe(size_px, shorter_px, image_px)
         ((55, 150), 1.0, slice(28, 83), slice(None)),
     ],
 )
-def test_centre_crop_view__only_crops_where_the_size_fits(size_px, crop_ratio, rows, columns):
-    view = CentreCropView(size_px, crop_ratio=crop_ratio)
-    assert view(PIXELS, keyed_generator(0)).equal(PIXELS[:, rows, columns])
+def test_centre_crop__only_crops_where_the_size_fits(size_px, crop_ratio, rows, columns):
+    augmentation = CentreCrop(size_px, crop_ratio=crop_ratio)
+    assert augmentation.on_pixels(PIXELS, keyed_generator(0)).equal(PIXELS[:, rows, columns])
 
 
 @pytest.mark.parametrize("crop_ratio", [1.0, 224 / 256])
-def test_centre_crop_view__never_pads(crop_ratio):
-    view = CentreCropView((64, 64), crop_ratio=crop_ratio)
+def test_centre_crop__never_pads(crop_ratio):
+    augmentation = CentreCrop((64, 64), crop_ratio=crop_ratio)
     for height_px in range(1, 240):  # at 49 px, 49 * (64 / 49) is below 64
         for width_px in (height_px, height_px + 9):
             white = torch.full((1, height_px, width_px), 255, dtype=torch.uint8)
-            assert view(white, keyed_generator(0)).min() == 255
+            assert augmentation.on_pixels(white, keyed_generator(0)).min() == 255
 
 
 # Other channels, other types
 
 
-def all_views() -> dict[str, RandomCropView | CentreCropView | AugmentedView]:
+def all_augmentations() -> dict[str, RandomCrop | CentreCrop | FinetuneAugmentation]:
     return {
-        "random": RandomCropView((32, 48), flip_probability=0.5, **SIMMIM),
-        "centre": CentreCropView((32, 48)),
-        "augmented": augmented_view(None, mean=5 * (0.5,)),
+        "random": RandomCrop((32, 48), flip_probability=0.5, **SIMMIM),
+        "centre": CentreCrop((32, 48)),
+        "augmented": finetune_augmentation(None, mean=5 * (0.5,)),
     }
 
 
 @pytest.mark.parametrize("kind", ["random", "centre", "augmented"])
 @pytest.mark.parametrize(("dtype", "scale"), [("uint8", 1), ("uint16", 257), ("float32", 1)])
-def test_views__every_band_of_every_type_as_8_bit_colours(kind, dtype, scale):
+def test_augmentations__every_band_of_every_type_as_8_bit_colours(kind, dtype, scale):
     """A band is changed like a colour; 16 bits and floats are 8 bits but for rounding."""
-    view = all_views()[kind]
+    augmentation = all_augmentations()[kind]
     bands = [0, 1, 2, 1, 0]
     pixels = (PIXELS[bands].int() * scale).to(getattr(torch, dtype))
     for i in range(8):
-        changed = view(pixels, keyed_generator(i))
+        changed = augmentation.on_pixels(pixels, keyed_generator(i))
         assert changed.dtype == pixels.dtype and changed.is_contiguous()
-        expected = view(PIXELS, keyed_generator(i))[bands].double() * scale
+        expected = augmentation.on_pixels(PIXELS, keyed_generator(i))[bands].double() * scale
         if dtype == "float32":  # bicubic may overshoot; 8 bits are clipped
             changed = changed.clamp(0, 255)
         assert (changed.double() - expected).abs().max() <= 2 * scale  # 8 bits round twice
 
 
-def test_views__16_bits_keep_their_precision_and_their_range():
+def test_augmentations__16_bits_keep_their_precision_and_their_range():
     levels = torch.tensor([0, 65535]).repeat_interleave(40).to(torch.uint16)
     edges = levels.view(1, 1, 80).repeat(5, 60, 1)
-    for view in all_views().values():
-        changed = view(edges, keyed_generator(3)).int()
+    for augmentation in all_augmentations().values():
+        changed = augmentation.on_pixels(edges, keyed_generator(3)).int()
         assert changed.min() == 0 and changed.max() == 65535  # no overshoot wraps round
         assert (changed % 257).any()  # finer than 8 bits
 
 
-# AugmentedView
+# FinetuneAugmentation
 
 
-def augmented_view(auto_augment: str | None, **options) -> AugmentedView:
+def finetune_augmentation(auto_augment: str | None, **options) -> FinetuneAugmentation:
     recipe = {"mean": (0.485, 0.456, 0.406), "flip_probability": 0.5, **SIMMIM, **options}
-    return AugmentedView((32, 48), auto_augment=auto_augment, **recipe)
+    return FinetuneAugmentation((32, 48), auto_augment=auto_augment, **recipe)
 
 
 @pytest.mark.parametrize("auto_augment", ["rand-m9-mstd0.5-inc1", None])
-def test_augmented_view__follows_its_generator_alone(auto_augment):
-    view = augmented_view(auto_augment)
+def test_finetune_augmentation__follows_its_generator_alone(auto_augment):
+    augmentation = finetune_augmentation(auto_augment)
 
     def views(global_seed: int) -> list[Tensor]:
         random.seed(global_seed)
         np.random.seed(global_seed)
         torch.manual_seed(global_seed)
-        return [view(PIXELS, keyed_generator(i)) for i in range(8)]
+        return [augmentation.on_pixels(PIXELS, keyed_generator(i)) for i in range(8)]
 
     first = views(global_seed=1)
     assert all(one.equal(other) for one, other in zip(first, views(global_seed=2), strict=True))
@@ -199,10 +204,17 @@ def test_augmented_view__follows_its_generator_alone(auto_augment):
     assert {(pixels.dtype, pixels.shape) for pixels in first} == {(torch.uint8, (3, 32, 48))}
 
 
-def test_augmented_view__without_augmentation_crops_and_resizes():
-    view = augmented_view(None, flip_probability=0.0, crop_scale=(1, 1), crop_aspect=(15 / 11,) * 2)
+def test_finetune_augmentation__without_augmentation_crops_and_resizes():
+    augmentation = finetune_augmentation(
+        None, flip_probability=0.0, crop_scale=(1, 1), crop_aspect=(15 / 11,) * 2
+    )
     expected = PHOTO.resize((48, 32), Image.Resampling.BICUBIC)
-    assert largest_difference(view(PIXELS, keyed_generator(0)), TF.pil_to_tensor(expected)) <= 1
+    assert (
+        largest_difference(
+            augmentation.on_pixels(PIXELS, keyed_generator(0)), TF.pil_to_tensor(expected)
+        )
+        <= 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,16 +225,18 @@ def test_augmented_view__without_augmentation_crops_and_resizes():
         (PIXELS[[0, 1, 2, 0, 1]], "5 of uint8"),
     ],
 )
-def test_augmented_view__refuses_what_it_cannot_change(pixels, found):
-    view = augmented_view("rand-m9-mstd0.5-inc1")
+def test_finetune_augmentation__refuses_what_it_cannot_change(pixels, found):
+    augmentation = finetune_augmentation("rand-m9-mstd0.5-inc1")
     with pytest.raises(UserError, match=rf"not {found}: set augment\.auto_augment=null"):
-        view(pixels, keyed_generator(0))
+        augmentation.on_pixels(pixels, keyed_generator(0))
 
 
-def test_augmented_view__augmentation_changes_the_pixels():
-    plain, augmented = augmented_view(None), augmented_view("rand-m9-mstd0.5-inc1")
+def test_finetune_augmentation__augmentation_changes_the_pixels():
+    plain, augmented = finetune_augmentation(None), finetune_augmentation("rand-m9-mstd0.5-inc1")
     num_changed = sum(
-        not plain(PIXELS, keyed_generator(i)).equal(augmented(PIXELS, keyed_generator(i)))
+        not plain.on_pixels(PIXELS, keyed_generator(i)).equal(
+            augmented.on_pixels(PIXELS, keyed_generator(i))
+        )
         for i in range(40)
     )
     assert num_changed >= 20
@@ -230,18 +244,134 @@ def test_augmented_view__augmentation_changes_the_pixels():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("auto_augment", ["rand-m10-inc1", "original-mstd3"])
-def test_augmented_view__full_strength_fails_on_no_image(auto_augment, channels):
-    view = augmented_view(auto_augment, mean=(0.5,) * channels)
-    views = [view(PIXELS[:channels], keyed_generator(i)) for i in range(120)]
+def test_finetune_augmentation__full_strength_fails_on_no_image(auto_augment, channels):
+    augmentation = finetune_augmentation(auto_augment, mean=(0.5,) * channels)
+    views = [augmentation.on_pixels(PIXELS[:channels], keyed_generator(i)) for i in range(120)]
     assert {pixels.shape for pixels in views} == {(channels, 32, 48)}
 
 
-def test_augmented_view__posterising_to_no_bits_is_black():
-    view = augmented_view("rand-m10-inc1", flip_probability=0.0, **WHOLE)
-    (randaugment,) = (step for step in view.transform.transforms if hasattr(step, "ops"))
+def test_finetune_augmentation__posterising_to_no_bits_is_black():
+    augmentation = finetune_augmentation("rand-m10-inc1", flip_probability=0.0, **WHOLE)
+    (randaugment,) = (step for step in augmentation.transform.transforms if hasattr(step, "ops"))
     randaugment.ops = [op for op in randaugment.ops if op.name == "PosterizeIncreasing"]
     (operation,) = randaugment.ops
     operation.prob = 1.0
-    assert view(PIXELS, keyed_generator(0)).max() == 0
+    assert augmentation.on_pixels(PIXELS, keyed_generator(0)).max() == 0
     operation.magnitude = 9  # leaves one bit
-    assert view(PIXELS, keyed_generator(0)).unique().tolist() == [0, 128]
+    assert augmentation.on_pixels(PIXELS, keyed_generator(0)).unique().tolist() == [0, 128]
+
+
+@pytest.mark.parametrize("mean", [(0.2, 0.5, 0.8), (0.9, 0.1, 0.4)])
+@pytest.mark.parametrize("operation", ["TranslateXRel", "Rotate", "ShearY"])
+def test_finetune_augmentation__uncovered_pixels_get_the_mean_of_the_data(operation, mean):
+    augmentation = finetune_augmentation(
+        "rand-m10-inc1", mean=mean, flip_probability=0.0, crop_scale=(1, 1), crop_aspect=(1.5, 1.5)
+    )
+    (randaugment,) = (step for step in augmentation.transform.transforms if hasattr(step, "ops"))
+    randaugment.ops = [op for op in randaugment.ops if op.name == operation]
+    (only,) = randaugment.ops
+    only.prob = 1.0
+    white = torch.full((3, 32, 48), 255, dtype=torch.uint8)
+    corners = augmentation.on_pixels(white, keyed_generator(0))[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    fill = [round(255 * level) for level in mean]
+    colours = [colour for colour in corners.T.tolist() if colour != [255, 255, 255]]
+    assert colours and all(colour == fill for colour in colours)
+
+
+# Masks and boxes
+
+
+def numbered(height_px: int, width_px: int) -> Sample:
+    """Every pixel has its own class, and its own box of one pixel."""
+    mask = torch.arange(height_px * width_px).view(height_px, width_px)
+    rows, columns = mask.flatten() // width_px, mask.flatten() % width_px
+    boxes = torch.stack([columns, rows, columns + 1, rows + 1], dim=1).float()
+    return Sample(mask[None].float(), mask, boxes, mask.flatten(), label=2, name="n")
+
+
+@pytest.mark.parametrize("flip_probability", [0.0, 1.0])
+def test_random_crop__mask_and_boxes_follow_the_pixels(flip_probability):
+    """Crops at their own size: nothing is interpolated, so every pixel can be found again."""
+    sample = numbered(12, 10)
+    options = {"crop_scale": (0.3, 0.3), "crop_aspect": (1.0, 1.0)}
+    for i in range(20):
+        augmentation = RandomCrop((6, 6), flip_probability=flip_probability, **options)
+        top, left, height, width = augmentation.random_box(12, 10, keyed_generator(i))
+        assert (height, width) == (6, 6)
+        result = augmentation(sample, keyed_generator(i))
+        assert result.pixels.equal(augmentation.on_pixels(sample.pixels, keyed_generator(i)))
+        assert result.pixels[0].long().equal(result.mask)
+        assert result.mask.min() == top * 10 + left
+        assert sorted(result.box_labels.tolist()) == sorted(result.mask.flatten().tolist())
+        for box, label in zip(result.boxes.int().tolist(), result.box_labels, strict=True):
+            assert box[2:] == [box[0] + 1, box[1] + 1]
+            assert result.mask[box[1], box[0]] == label
+        assert (result.label, result.name) == (2, "n")
+
+
+def test_centre_crop__mask_and_boxes_by_hand():
+    """8 x 12 px to 4 x 6 px, of which the inner 2 x 2 px remain."""
+    mask = torch.arange(96).view(8, 12).to(torch.uint8)
+    boxes = torch.tensor([[4.0, 2.0, 8.0, 6.0], [0.0, 0.0, 5.0, 8.0], [8.0, 2.0, 12.0, 6.0]])
+    sample = Sample(torch.zeros(3, 8, 12), mask, boxes, torch.tensor([7, 8, 9]))
+    result = CentreCrop((2, 2), crop_ratio=0.5)(sample, keyed_generator(0))
+    # The centre of the new pixel (1, 2) is the corner of four old ones: that below it on the right.
+    assert result.mask.tolist() == [[41, 43], [65, 67]]
+    assert result.mask.dtype == torch.uint8 and result.mask.is_contiguous()
+    assert result.boxes.tolist() == [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 0.5, 2.0]]
+    assert result.box_labels.tolist() == [7, 8]  # the third lies outside
+
+
+def test_resize__a_mask_of_blocks_stays_what_the_pixels_show():
+    blocks = torch.tensor([[0, 1], [2, 3]]).repeat_interleave(30, 0).repeat_interleave(30, 1)
+    sample = Sample(blocks[None].to(torch.uint8), blocks, torch.tensor([[30.0, 0.0, 60.0, 30.0]]))
+    for size_px in ((20, 20), (90, 40), (14, 62)):
+        result = resize(sample, size_px, InterpolationMode.BILINEAR)
+        rows, columns = (size // 2 for size in size_px)
+        assert result.mask[:rows, :columns].eq(0).all() and result.mask[rows:, columns:].eq(3).all()
+        assert result.mask[:rows, columns:].eq(1).all() and result.mask.unique().tolist() == [
+            0,
+            1,
+            2,
+            3,
+        ]
+        assert result.boxes.tolist() == [[size_px[1] / 2, 0.0, size_px[1], size_px[0] / 2]]
+
+
+def test_crop__boxes_that_vanish_are_dropped_with_their_labels():
+    boxes = torch.tensor(
+        [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 3.0, 9.0], [5.0, 5.0, 20.0, 20.0], [8.0, 0.0, 9.0, 9.0]]
+    )
+    sample = Sample(torch.zeros(1, 10, 10), None, boxes, torch.tensor([1, 2, 3, 4]))
+    result = crop(sample, 2, 2, 6, 6)
+    assert result.boxes.tolist() == [[0.0, 0.0, 1.0, 6.0], [3.0, 3.0, 6.0, 6.0]]
+    assert result.box_labels.tolist() == [2, 3]
+    none = crop(sample, 0, 9, 1, 1)
+    assert none.boxes.shape == (0, 4) and none.box_labels.shape == (0,)
+    unlabelled = crop(replace(sample, box_labels=None), 2, 2, 6, 6)
+    assert unlabelled.boxes.equal(result.boxes) and unlabelled.box_labels is None
+
+
+def test_flip__twice_is_nothing():
+    sample = numbered(5, 7)
+    once, twice = flip(sample), flip(flip(sample))
+    assert once.mask.equal(sample.mask.flip(1))
+    assert once.boxes[0].tolist() == [6.0, 0.0, 7.0, 1.0]
+    for name in ("pixels", "mask", "boxes", "box_labels"):
+        assert getattr(twice, name).equal(getattr(sample, name))
+
+
+def test_finetune_augmentation__masks_and_boxes_follow_only_without_auto_augment():
+    sample = Sample(PIXELS, torch.zeros(PIXELS.shape[1:], dtype=torch.uint8))
+    assert finetune_augmentation(None)(sample, keyed_generator(0)).mask.shape == (32, 48)
+    boxes = Sample(PIXELS, boxes=torch.zeros(0, 4))
+    for annotated in (sample, boxes):
+        with pytest.raises(UserError, match=r"rotates and shears .*augment\.auto_augment=null"):
+            finetune_augmentation("rand-m9-mstd0.5-inc1")(annotated, keyed_generator(0))
+
+
+def test_finetune_augmentation__keeps_label_and_members():
+    sample = Sample(PIXELS, label=3, name="x", members={"json": {"a": 1}})
+    for auto_augment in ("rand-m9-mstd0.5-inc1", None):
+        result = finetune_augmentation(auto_augment)(sample, keyed_generator(0))
+        assert (result.label, result.name, result.members) == (3, "x", {"json": {"a": 1}})

@@ -162,7 +162,7 @@ def test_simmim__masked_pass_equals_timms_with_the_token_put_in_its_patches():
     images = images_for(model.encoder)
     mask = torch.tensor([[[True, False], [False, True]], [[True, True], [False, True]]])  # 32 px
     unmasked = timm_map(model.encoder, images)
-    output = model(images, mask)
+    output = model.reconstruct(images, mask)
 
     hidden = expand_mask(mask, (4, 4)).flatten(1)[..., None]
     model.encoder.model.patch_embed.register_forward_hook(
@@ -178,7 +178,7 @@ def test_simmim__nothing_masked_is_timms_own_pass():
     model = SimMIM(vit())
     images = images_for(model.encoder)
     mask = torch.zeros(2, 2, 2, dtype=torch.bool)
-    assert model(images, mask).features.equal(timm_map(model.encoder, images))
+    assert model.reconstruct(images, mask).features.equal(timm_map(model.encoder, images))
 
 
 def test_simmim__the_encoder_never_sees_masked_pixels():
@@ -187,9 +187,11 @@ def test_simmim__the_encoder_never_sees_masked_pixels():
     mask = torch.tensor([[[True, False], [False, True]], [[True, True], [False, True]]])
     hidden = expand_mask(mask, (64, 64)).unsqueeze(1)
     with torch.no_grad():
-        output = model(images, mask)
-        assert model(torch.where(hidden, 5.0, images), mask).prediction.equal(output.prediction)
-        other = model(torch.where(hidden, images, 5.0), mask)
+        output = model.reconstruct(images, mask)
+        assert model.reconstruct(torch.where(hidden, 5.0, images), mask).prediction.equal(
+            output.prediction
+        )
+        other = model.reconstruct(torch.where(hidden, images, 5.0), mask)
     assert not other.prediction.equal(output.prediction)
 
 
@@ -269,7 +271,9 @@ def test_for_finetuning__keeps_how_it_is_trained():
 @pytest.mark.parametrize("final_norm", [True, False])
 def test_pretraining__leaves_no_trainable_parameter_unused(final_norm):
     model = SimMIM(vit(final_norm=final_norm))
-    model(images_for(model.encoder), torch.eye(2, dtype=torch.bool).expand(2, 2, 2)).loss.backward()
+    model.reconstruct(
+        images_for(model.encoder), torch.eye(2, dtype=torch.bool).expand(2, 2, 2)
+    ).loss.backward()
     unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert unused == []
     assert model.encoder.model.rel_pos_bias.relative_position_bias_table.grad.abs().sum() > 0
@@ -344,7 +348,9 @@ def test_beit__refuses(changes, message):
 
 
 def test_backbone_card__of_a_vit():
-    card = backbone_card(vit(), Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses=""))
+    card = backbone_card(
+        vit(), Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses=""), ["simmim"]
+    )
     assert "A ViT (BEiT) pretrained without labels." in card
     assert "| architecture | width 8, depth 4, patch 16 px |" in card
     assert "timm, vit, simmim" in card

@@ -6,14 +6,10 @@ import torch
 from torch import Tensor
 
 from ssl_swin.encoders.beit import beit
-from ssl_swin.encoders.encoder import (
-    Encoder,
-    SwinEncoder,
-    build_encoder,
-    check_sizes,
-    stage_window_sizes,
-    swin,
-)
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.sizes import check_sizes, stage_window_sizes
+from ssl_swin.encoders.swin import SwinEncoder, swin
 from ssl_swin.errors import UserError
 
 both_versions = pytest.mark.parametrize("version", [1, 2])

@@ -8,9 +8,9 @@ from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
 from ssl_swin.encoders.beit import beit
-from ssl_swin.encoders.encoder import swin
-from ssl_swin.encoders.resize import bias_windows, fit_state_to, resize_bias_table, resize_encoder
+from ssl_swin.encoders.resize import fit_state_to, resize_bias_table, resize_encoder
 from ssl_swin.encoders.spline import geometric_offsets
+from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 
 TINY = Path(__file__).parents[1] / "golden" / "bias_window_6_to_7.npz"
@@ -139,7 +139,7 @@ def test_fit_state_to__a_table_of_no_square_window(tiny_encoder):
     state = wide.model.state_dict()
     with pytest.raises(UserError, match=r"layers\.\d.* rows, which are those of no square window"):
         fit_state_to(state, square)
-    fitted, _ = fit_state_to(state, square, source_windows=bias_windows(wide))
+    fitted, _ = fit_state_to(state, square, source_windows=wide.bias_windows())
     square.model.load_state_dict(fitted)
 
 
@@ -169,16 +169,16 @@ def test_resize_encoder__window_follows_the_image(old, to, new):
 
 def test_resize_encoder__window_given():
     resized = resize_encoder(thin(192, 6), img_size_px=224, window_size=14)
-    assert bias_windows(resized) == (14, 14, 14, 7)
+    assert resized.bias_windows() == (14, 14, 14, 7)
     resized = resize_encoder(thin(192, 6), window_size=3)
-    assert (resized.img_size_px, bias_windows(resized)) == ((192, 192), (3, 3, 3, 3))
+    assert (resized.img_size_px, resized.bias_windows()) == ((192, 192), (3, 3, 3, 3))
 
 
 def test_resize_encoder__changes_nothing_but_the_tables(tiny_encoder):
     encoder = tiny_encoder()
     before = {name: t.clone() for name, t in encoder.model.state_dict().items()}
     resized = resize_encoder(encoder, img_size_px=(96, 192))
-    windows = zip(bias_windows(encoder), bias_windows(resized), strict=True)
+    windows = zip(encoder.bias_windows(), resized.bias_windows(), strict=True)
     tables = dict(enumerate(windows))
     assert tables == {0: (4, 6), 1: (4, 6), 2: (4, 6), 3: (2, (3, 6))}
     for name, tensor in resized.model.state_dict().items():

@@ -3,12 +3,14 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 from safetensors.torch import load_file
@@ -16,9 +18,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
 from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
 from torchvision.transforms.v2 import functional as TF
 
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
+from ssl_swin.jobs import linear_probe
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.launch.script import run_job
@@ -82,9 +85,9 @@ def by_hand(size_px: int) -> dict[str, float]:
     encoder = resize_encoder(load_backbone("run/classifier").encoder, img_size_px=size_px).eval()
     weights = load_file("run/classifier/model.safetensors")
     mean, std = (torch.tensor(m)[:, None, None] for m in (IMAGENET_MEAN, IMAGENET_STD))
-    view, losses, right = CentreCropView((size_px, size_px)), [], []
+    view, losses, right = CentreCrop((size_px, size_px)), [], []
     for path in sorted(Path("photos/val").rglob("*.png")):
-        pixels = view(TF.pil_to_tensor(Image.open(path)), np.random.default_rng(0))
+        pixels = view.on_pixels(TF.pil_to_tensor(Image.open(path)), np.random.default_rng(0))
         with torch.no_grad():
             features = encoder(((pixels / 255 - mean) / std)[None]).mean(dim=(2, 3))[0]
         scores = weights["head.fc.weight"] @ features + weights["head.fc.bias"]
@@ -98,6 +101,27 @@ def check(suffix: str, size_px: int) -> None:
     row = last_row()
     for name, value in by_hand(size_px).items():
         assert float(row[name + suffix]) == pytest.approx(value, rel=1e-4), name
+
+
+class Predict(Callback):
+    """Makes the classifier answer gray in the first epoch's validation, and pink in the second's.
+
+    Of seven validation images four are gray, so that the first epoch is the better one.
+    """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
+            bias = [5.0, 0.0] if trainer.current_epoch == 0 else [0.0, 5.0]
+            with torch.no_grad():
+                pl_module.model.head.weight.zero_()
+                pl_module.model.head.bias.copy_(torch.tensor(bias))
+
+
+def test_finetune__hands_on_the_best_epoch_and_not_the_last(workplace):
+    run(f"+callbacks.predict={{_target_: {__name__}.Predict}}")
+    weights = load_file("run/classifier/model.safetensors")
+    assert weights["head.fc.bias"].tolist() == [5.0, 0.0]
+    assert float(last_row()["val/top1"]) == pytest.approx(4 / 7, abs=1e-4)
 
 
 def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
@@ -163,6 +187,29 @@ def test_build_encoder__at_a_size(tmp_path, monkeypatch, job, sizes, expected):
 
 
 @pytest.mark.parametrize(
+    ("backbone", "model"), [("none", NANO), ("mine", ()), ("mine", NANO)], ids=str
+)
+def test_build_encoder__drop_path_and_checkpointing_of_the_model(
+    tmp_path, monkeypatch, backbone, model
+):
+    """By one setting each, of a backbone as of random weights; 0.1 unless it says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    data = ("data=folder", "data.root=photos", "name=x")
+    pretrained = build_encoder(composed("finetune", "backbone=none", *NANO, *data))
+    save_backbone(Path("mine"), pretrained, mean=[0.5] * 3, std=[0.5] * 3, card="")
+    options = ("model.drop_path_rate=0.33", "model.grad_checkpointing=true")
+    for settings, rate, checkpointing in (((), 0.1, False), (options, 0.33, True)):
+        cfg = composed("finetune", f"backbone={backbone}", *model, *data, *settings)
+        modules = list(build_encoder(cfg).model.modules())
+        paths = [module.drop_path1 for module in modules if hasattr(module, "drop_path1")]
+        rates = [getattr(path, "drop_prob", 0.0) for path in paths]
+        assert rates == pytest.approx([0.0, rate / 2, rate])
+        assert {m.grad_checkpointing for m in modules if hasattr(m, "grad_checkpointing")} == {
+            checkpointing
+        }
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("img_size_px=80", "no window suits an image of 80 x 80 px"),
@@ -181,3 +228,23 @@ def test_finetune__refuses_before_it_starts(workplace, capsys, override, message
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_linear_probe__learns_from_train_and_chooses_on_val(workplace, monkeypatch):
+    """Twelve images to learn from, seven to choose by; whoever mixes them up has other numbers."""
+    sizes = []
+    for search in ("linear_grid", "knn_grid"):
+        original = getattr(linear_probe, search)
+
+        def watched(train: Any, val: Any, *, original: Any = original, **options: Any) -> Any:
+            sizes.extend(
+                (len(of.labels), len(on.labels))
+                for of, on in zip(train.values(), val.values(), strict=True)
+            )
+            return original(train, val, **options)
+
+        monkeypatch.setattr(linear_probe, search, watched)
+    brief = [each for each in BRIEF if not each.startswith(("trainer", "optim", "schedule"))]
+    settings = ("stages=[4]", "poolings=[mean]", "linear.epochs=2", "linear.warmup_epochs=0")
+    run_job("linear_probe", composed("linear_probe", *brief, *settings, "knn.ks=[3]"))
+    assert sizes == [(12, 7), (12, 7)]

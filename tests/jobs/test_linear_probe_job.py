@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from ssl_swin.data.batch import LabeledBatch
 from ssl_swin.data.loading.protocol import BadSample
-from ssl_swin.encoders.encoder import SwinEncoder
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.linear_probe import main
 from ssl_swin.jobs.probe_features import SplitFeatures

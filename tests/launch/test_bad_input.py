@@ -88,8 +88,8 @@ def pretrain(
         ("objective.mask_ratio=-0.1", ["strictly between 0 and 1", "-0.1"]),
         ("model.img_size_px=100", ["100 px", "sides that do: ", "96"]),
         ("model.window_size=5", ["windows of 5 tokens", "sides that do: "]),
-        ("objective.mask_unit_px=20", ["20 px does not tile", "16", "32"]),
-        ("objective.mask_unit_px=6", ["6 px does not tile", "patches of 4 px", "12, 16"]),
+        ("objective.mask_patch_size_px=20", ["20 px does not tile", "16", "32"]),
+        ("objective.mask_patch_size_px=6", ["6 px does not tile", "patches of 4 px", "12, 16"]),
         ("model.num_heads=[1,1,3]", ["stage 3 is 32 wide", "3 heads"]),
         ("data.reader=magic", ["data.reader must be one of", "'magic'"]),
         ("batch_size=64", ["do not fill one batch of 64"]),
@@ -210,7 +210,7 @@ def test_downstream__backbone_that_is_none(
 def test_finetune__backbone_of_another_architecture(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssl_swin.encoders.encoder import swin
+    from ssl_swin.encoders.swin import swin
     from ssl_swin.weights.backbone import save_backbone
 
     monkeypatch.chdir(tmp_path)

@@ -79,14 +79,15 @@ def test_model__builds_and_says_its_size(model: str) -> None:
     else:
         cfg.model.num_heads = [1, 1, 1, 1]  # thin, so that the large ones build in a moment
     encoder = instantiate(cfg.model)
-    assert cfg.objective.mask_unit_px == encoder.stride
+    assert encoder.mask_patch_size_px == encoder.stride
     assert encoder.stride == (16 if model == "swin_nano" else OFFICIAL_STRIDE_PX)
 
 
 def test_model__vit_has_units_of_two_patches() -> None:
     changes = ("model.embed_dim=32", "model.depth=2", "model.num_heads=1")
     cfg = composed("pretrain", "model=vit_b", *changes)
-    assert (cfg.objective.mask_unit_px, instantiate(cfg.model).stride) == (32, 16)
+    encoder = instantiate(cfg.model)
+    assert (encoder.mask_patch_size_px, encoder.stride) == (32, 16)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_pretrain__paper_recipe_without_a_budget() -> None:
     assert (cfg.optim.base_lr, cfg.optim.weight_decay, cfg.batch_size) == (2e-4, 0.05, 128)
     assert (cfg.schedule.warmup_epochs, cfg.schedule.warmup_lr) == (10, 1e-6)
     assert (cfg.trainer.max_epochs, cfg.trainer.gradient_clip_val) == (100, 5.0)
-    assert (cfg.objective.mask_ratio, cfg.objective.mask_unit_px) == (0.6, 32)
+    assert (cfg.objective.mask_ratio, cfg.objective.mask_patch_size_px) == (0.6, None)
     assert (cfg.model.img_size_px, cfg.model.window_size) == (192, 6)
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_swin.encoders.beit import beit
+from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask, random_mask
 from ssl_swin.objectives.simmim import SimMIM, masked_l1, normalize_locally
@@ -86,9 +87,9 @@ def test_forward__the_encoder_never_sees_masked_pixels(tiny_encoder, version, wi
     images, mask = noise(2, 3, 64, 64), units()
     hidden = expand_mask(mask, (64, 64)).unsqueeze(1)
     with torch.no_grad():
-        output = model(images, mask)
-        painted_over = model(torch.where(hidden, 5.0, images), mask)
-        other_scene = model(torch.where(hidden, images, 5.0), mask)
+        output = model.reconstruct(images, mask)
+        painted_over = model.reconstruct(torch.where(hidden, 5.0, images), mask)
+        other_scene = model.reconstruct(torch.where(hidden, images, 5.0), mask)
     assert painted_over.prediction.equal(output.prediction)
     assert painted_over.features.equal(output.features)
     assert painted_over.loss != output.loss
@@ -106,7 +107,7 @@ def test_forward__a_masked_patch_becomes_the_mask_token(tiny_encoder, version):
                 for x in range(16):
                     if mask[image, y // 8, x // 8]:
                         tokens[image, y, x] = model.mask_token.flatten()
-        output = model(images, mask)
+        output = model.reconstruct(images, mask)
         assert output.features.equal(model.encoder.encode(tokens))
         assert output.prediction.equal(model.decoder(output.features))
         expected = slow_masked_l1(output.prediction, images, mask)
@@ -117,7 +118,10 @@ def test_forward__coarse_and_expanded_masks_are_one(tiny_encoder):
     model = SimMIM(tiny_encoder())
     images, mask = noise(2, 3, 64, 64), units()
     with torch.no_grad():
-        coarse, fine = model(images, mask), model(images, expand_mask(mask, (16, 16)))
+        coarse, fine = (
+            model.reconstruct(images, mask),
+            model.reconstruct(images, expand_mask(mask, (16, 16))),
+        )
     assert coarse.loss == fine.loss
     assert coarse.prediction.equal(fine.prediction)
 
@@ -128,7 +132,7 @@ def test_forward__shapes_follow_the_images(tiny_encoder, in_chans, size):
     model = SimMIM(tiny_encoder(in_chans=in_chans, img_size_px=size))
     images, mask = noise(2, in_chans, *size), units((size[0] // 32, size[1] // 32))
     with torch.no_grad():
-        output = model(images, mask)
+        output = model.reconstruct(images, mask)
     assert output.prediction.shape == images.shape
     assert output.features.shape == (2, 64, size[0] // 32, size[1] // 32)
     expected = slow_masked_l1(output.prediction, images, mask)
@@ -138,7 +142,7 @@ def test_forward__shapes_follow_the_images(tiny_encoder, in_chans, size):
 @pytest.mark.parametrize("grid", [(5, 5), (2, 3), (32, 32)])
 def test_forward__mask_does_not_fit_the_patches(tiny_encoder, grid):
     with pytest.raises(UserError, match=f"{grid[0]}x{grid[1]} units does not fit a grid of 16x16"):
-        SimMIM(tiny_encoder())(noise(2, 3, 64, 64), units(grid))
+        SimMIM(tiny_encoder()).reconstruct(noise(2, 3, 64, 64), units(grid))
 
 
 @pytest.mark.parametrize(("channel", "y", "x"), [(0, 0, 0), (1, 5, 2), (2, 31, 0), (2, 0, 31)])
@@ -148,7 +152,7 @@ def test_decoder__each_of_its_channels_paints_one_pixel_of_a_cell(tiny_encoder, 
         model.decoder[0].weight.zero_()
         model.decoder[0].bias.zero_()
         model.decoder[0].bias[channel * 32 * 32 + y * 32 + x] = 1.0
-        painted = model(noise(1, 3, 64, 64), units(batch_size=1)).prediction
+        painted = model.reconstruct(noise(1, 3, 64, 64), units(batch_size=1)).prediction
     expected = torch.zeros(1, 3, 64, 64)
     expected[0, channel, y::32, x::32] = 1.0
     assert painted.equal(expected)
@@ -211,7 +215,7 @@ def test_forward__target_and_loss_stay_in_float32_under_autocast(tiny_encoder, w
     images, mask = noise(2, 3, 64, 64) + 3.0, units()
     plain = model.target(images)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        target, output = model.target(images), model(images, mask)
+        target, output = model.target(images), model.reconstruct(images, mask)
     assert target.dtype == torch.float32
     assert target.equal(plain)
     assert output.prediction.dtype == torch.bfloat16
@@ -243,7 +247,33 @@ def test_decoder__of_a_vit_paints_its_patches(channel, y, x):
         model.decoder[0].weight.zero_()
         model.decoder[0].bias.zero_()
         model.decoder[0].bias[channel * 16 * 16 + y * 16 + x] = 1.0
-        painted = model(noise(1, 5, 32, 64), units((1, 2), batch_size=1)).prediction
+        painted = model.reconstruct(noise(1, 5, 32, 64), units((1, 2), batch_size=1)).prediction
     expected = torch.zeros(1, 5, 32, 64)
     expected[0, channel, y::16, x::16] = 1.0
     assert painted.equal(expected)
+
+
+def model_of(window_px: int | None) -> SimMIM:
+    encoder = swin(
+        version=1, img_size_px=16, window_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2)
+    )
+    return SimMIM(encoder, normalize_target_window_px=window_px)
+
+
+def test_to_image_space__without_local_normalisation_is_the_prediction():
+    prediction = torch.randn(2, 3, 16, 16).bfloat16()
+    images = model_of(None).to_image_space(prediction, torch.randn(2, 3, 16, 16))
+    assert images.equal(prediction.float())
+
+
+@pytest.mark.parametrize("contrast", [60.0, 0.5])  # of grey levels around 250
+def test_to_image_space__inverts_the_local_normalisation(contrast):
+    levels = 250 + contrast * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    images = normalize(levels / 255, **statistics)
+    perfect = normalize_locally(images, 47)
+    found = model_of(47).to_image_space(perfect, images)
+    one_level = 1 / 255 / 0.225
+    assert (found - images).abs().max() < 0.25 * one_level
+    # A prediction of zero is the local mean, not the image.
+    assert (model_of(47).to_image_space(0 * perfect, images) - images).abs().max() > 0.5 * one_level

@@ -38,7 +38,7 @@ def batch_for(model, batch_size=2, *, shared=False):
 def test_forward__loss_is_that_of_its_prediction(sparse, window_px, shared):
     model = sparse(window_px=window_px)
     images, mask = batch_for(model, shared=shared)
-    output = model(images, mask)
+    output = model.reconstruct(images, mask)
     expected = masked_l1(output.prediction, model.target(images), mask)
     torch.testing.assert_close(output.loss, expected)
     shown = ~expand_mask(mask, (128, 128))[:, None].expand_as(images)
@@ -51,7 +51,7 @@ def test_forward__features_lie_where_their_cells_do(sparse):
     images, mask = batch_for(model)
     packing = model.encoder.windows.bin_visible(mask)
     features = model.encoder.encode_visible(images, packing)
-    full = model(images, mask, packing).features
+    full = model.reconstruct(images, mask, packing).features
     assert full.shape == (2, 64, 4, 4)
     for image in range(2):
         shown = ~mask[image]
@@ -63,7 +63,7 @@ def test_forward__a_packing_made_before_gives_the_same(sparse):
     model = sparse()
     images, mask = batch_for(model)
     packing = model.encoder.windows.bin_visible(mask)
-    assert model(images, mask).loss.equal(model(images, mask, packing).loss)
+    assert model.reconstruct(images, mask).loss.equal(model.reconstruct(images, mask, packing).loss)
 
 
 def test_forward__a_masked_pixel_reaches_the_loss_as_a_target_only(sparse):
@@ -71,7 +71,7 @@ def test_forward__a_masked_pixel_reaches_the_loss_as_a_target_only(sparse):
     images, mask = batch_for(model)
     hidden = expand_mask(mask, (128, 128))[:, None]
     changed = torch.where(hidden, images + 1, images)
-    before, after = model(images, mask), model(changed, mask)
+    before, after = model.reconstruct(images, mask), model.reconstruct(changed, mask)
     difference = (after.prediction - before.prediction) * hidden
     assert difference.count_nonzero() == 0
     assert not torch.isclose(before.loss, after.loss)
@@ -82,7 +82,7 @@ def test_forward__a_masked_pixel_reaches_the_loss_as_a_target_only(sparse):
 def test_backward__every_weight_learns(sparse, version, shared):
     model = sparse(version=version)
     images, mask = batch_for(model, shared=shared)
-    model(images, mask).loss.backward()
+    model.reconstruct(images, mask).loss.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 
@@ -106,9 +106,9 @@ def test_forward__bf16_is_near_float32(sparse, version):
     model = sparse(version=version)
     images, mask = batch_for(model)
     with torch.no_grad():
-        exact = model(images, mask)
+        exact = model.reconstruct(images, mask)
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = model(images, mask)
+            rounded = model.reconstruct(images, mask)
     assert rounded.loss.dtype == torch.float32
     torch.testing.assert_close(rounded.loss, exact.loss, rtol=5e-3, atol=0)
     torch.testing.assert_close(rounded.features.float(), exact.features, rtol=0.05, atol=0.2)
@@ -152,8 +152,10 @@ def test_init__a_vit_has_no_stages_to_leave_cells_out_of():
         SparseSimMIM(vit, decoder_depth=1)
 
 
-def test_check_unit__names_units_that_are_whole_cells(sparse):
-    model = sparse()
-    model.check_unit(64)
-    with pytest.raises(UserError, match=r"mask_unit_px=16 does not fit .*: 32, 64, \.\.\. px"):
-        model.check_unit(16)
+def test_mask_patch__must_be_whole_cells(sparse):
+    encoder = sparse().encoder
+    assert SparseSimMIM(encoder, mask_patch_size_px=64).mask_grid == (2, 2)
+    with pytest.raises(
+        UserError, match=r"mask_patch_size_px=16 does not fit .*: 32, 64, \.\.\. px"
+    ):
+        SparseSimMIM(encoder, mask_patch_size_px=16)

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_names import to_timm_name
 from torch import nn
 
-from ssl_swin.encoders.beit import BeitEncoder, beit
-from ssl_swin.encoders.encoder import swin
+from ssl_swin.encoders.beit import BeitEncoder, beit, vit_layer_id
+from ssl_swin.encoders.swin import SwinEncoder, swin, swin_layer_id
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.param_groups import (
     is_decayed,
     layer_decay_groups,
-    swin_layer_id,
-    vit_layer_id,
     weight_decay_groups,
 )
-from ssl_swin.tasks.classification import Classifier
-from ssl_swin.weights.formats.official import to_timm_name
+from ssl_swin.tasks.classification import Classification
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 DEPTHS = (2, 2, 6, 2)
@@ -151,7 +149,7 @@ def column(table: dict[str, tuple[bool | None, ...]], index: int) -> dict[str, b
     return {name: decayed for name, decayed in found.items() if decayed is not None}
 
 
-def classifier(version: int = 1) -> Classifier:
+def classifier(version: int = 1) -> Classification:
     encoder = swin(
         version=version,
         img_size_px=64,
@@ -160,7 +158,7 @@ def classifier(version: int = 1) -> Classifier:
         depths=DEPTHS,
         num_heads=[1, 1, 1, 1],
     )
-    return Classifier(encoder, num_classes=3)
+    return Classification(encoder, classes=[str(label) for label in range(3)])
 
 
 def by_name(model: nn.Module, groups: list[dict]) -> dict[str, dict]:
@@ -203,18 +201,26 @@ def test_weight_decay_groups__every_kind_of_parameter_of_a_vit(policy, index):
 
 @pytest.mark.parametrize("name", ["pos.absolute_pos_embed", "cls_token"])
 @pytest.mark.parametrize("policy", ["official", "intended"])
-@pytest.mark.parametrize(
-    "stage",
-    [f"{family} {of}" for family in ("swin", "vit") for of in ("pretraining", "finetuning")],
-)
-def test_is_decayed__position_embeddings_are_spared(name, policy, stage):
-    assert not is_decayed(name, nn.Parameter(torch.zeros(1, 4, 8)), policy, stage=stage)
+@pytest.mark.parametrize("encoder", [SwinEncoder, BeitEncoder])
+@pytest.mark.parametrize("phase", ["pretraining", "finetuning"])
+def test_is_decayed__position_embeddings_are_spared(name, policy, encoder, phase):
+    embedding = nn.Parameter(torch.zeros(1, 4, 8))
+    assert not is_decayed(name, embedding, policy, encoder=encoder, phase=phase)
+
+
+def test_is_decayed__the_objective_names_its_own():
+    weight = nn.Parameter(torch.zeros(4, 8))
+    rule = {"encoder": SwinEncoder, "phase": "pretraining"}
+    assert is_decayed("queue.keys", weight, "intended", **rule)
+    spared = frozenset({"queue.keys"})
+    assert not is_decayed("queue.keys", weight, "intended", **rule, undecayed=spared)
+    assert is_decayed("queue.values", weight, "intended", **rule, undecayed=spared)
 
 
 def test_is_decayed__unknown_policy():
     with pytest.raises(UserError, match=r"\('official', 'intended'\), got 'none'"):
         weight = nn.Parameter(torch.zeros(2, 2))
-        is_decayed("head.weight", weight, "none", stage="swin pretraining")
+        is_decayed("head.weight", weight, "none", encoder=SwinEncoder, phase="pretraining")
 
 
 def test_weight_decay_groups__leave_out_frozen_parameters_and_empty_groups(tiny_encoder):
@@ -230,7 +236,7 @@ def test_layer_decay_groups__leave_out_frozen_parameters_and_empty_groups():
     model = classifier()
     model.encoder.requires_grad_(False)
     model.head.bias.requires_grad_(False)
-    (group,) = layer_decay_groups(model, depths=DEPTHS, lr=1.0, layer_decay=0.9, weight_decay=0.1)
+    (group,) = layer_decay_groups(model, lr=1.0, layer_decay=0.9, weight_decay=0.1)
     assert [id(p) for p in group["params"]] == [id(model.head.weight)]
 
 
@@ -242,7 +248,7 @@ def test_swin_layer_id__by_hand(name, expected):
 @pytest.mark.parametrize("version", [1, 2])
 def test_layer_decay_groups__rates_by_hand(version):
     model = classifier(version)
-    groups = layer_decay_groups(model, depths=DEPTHS, lr=5e-3, layer_decay=0.9, weight_decay=0.05)
+    groups = layer_decay_groups(model, lr=5e-3, layer_decay=0.9, weight_decay=0.05)
     group_of = by_name(model, groups)
     assert group_of.keys() == dict(model.named_parameters()).keys()
     checked = group_of.keys() & LAYERS.keys()
@@ -266,8 +272,8 @@ def test_vit_layer_id__of_what_fine_tuning_has_not(name, layer):
 
 
 def test_layer_decay_groups__rates_of_a_vit_by_hand():
-    model = Classifier(vit(), num_classes=3)
-    groups = layer_decay_groups(model, depths=(4,), lr=5e-3, layer_decay=0.65, weight_decay=0.05)
+    model = Classification(vit(), classes=[str(label) for label in range(3)])
+    groups = layer_decay_groups(model, lr=5e-3, layer_decay=0.65, weight_decay=0.05)
     group_of = by_name(model, groups)
     assert group_of.keys() == dict(model.named_parameters()).keys() >= LAYERS_VIT.keys()
     for name, (layer, scale) in LAYERS_VIT.items():
@@ -288,7 +294,6 @@ def test_layer_decay_groups__equal_the_original_for_every_parameter():
     model = classifier()
     groups = layer_decay_groups(
         model,
-        depths=tuple(table["depths"]),
         lr=1.0,
         layer_decay=table["layer_decay"],
         weight_decay=table["weight_decay"],
@@ -308,15 +313,11 @@ def test_layer_decay_groups__equal_the_original_for_every_parameter():
 
 
 def test_layer_decay_groups__one_turns_it_off():
-    groups = layer_decay_groups(
-        classifier(), depths=DEPTHS, lr=3e-4, layer_decay=1.0, weight_decay=0.05
-    )
+    groups = layer_decay_groups(classifier(), lr=3e-4, layer_decay=1.0, weight_decay=0.05)
     assert {group["lr"] for group in groups} == {3e-4}
 
 
 @pytest.mark.parametrize("layer_decay", [0.0, -0.9, 1.1])
 def test_layer_decay_groups__out_of_range(layer_decay):
     with pytest.raises(UserError, match=rf"in \(0, 1\], got {layer_decay}"):
-        layer_decay_groups(
-            classifier(), depths=DEPTHS, lr=1.0, layer_decay=layer_decay, weight_decay=0.0
-        )
+        layer_decay_groups(classifier(), lr=1.0, layer_decay=layer_decay, weight_decay=0.0)

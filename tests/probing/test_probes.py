@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from ssl_swin.errors import UserError
 from ssl_swin.probing import fitting, heads, knn
 from ssl_swin.probing.features import Features, Tap
-from ssl_swin.probing.fitting import fit_linear_heads
+from ssl_swin.probing.fitting import fit_linear_heads, head_optimizer
 from ssl_swin.probing.grids import knn_grid, linear_grid
 from ssl_swin.probing.heads import LinearHeads, head_accuracies, head_predictions
 from ssl_swin.probing.knn import knn_predict, knn_predict_each
-from ssl_swin.probing.lars import LARS
 from ssl_swin.probing.scoring import accuracy
 
 RECIPE: dict[str, Any] = {
@@ -73,11 +72,11 @@ def test_linear_heads__scores_by_hand():
     torch.testing.assert_close(probe.head(1)(torch.tensor([[3.0, 10.0]])), expected[:, 1:])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
-def test_fit_linear_heads__each_equals_itself_trained_alone(optimizer):
+@pytest.mark.parametrize(("optimizer", "weight_decay"), [("sgd", 1e-3), ("lars", 0.0)])
+def test_fit_linear_heads__each_equals_itself_trained_alone(optimizer, weight_decay):
     train = clusters(70, seed=0)
     rates = [0.01, 1.0, 30.0]
-    options = {"optimizer": optimizer, "batch_size": 16, "epochs": 4, "weight_decay": 1e-3}
+    options = {"optimizer": optimizer, "weight_decay": weight_decay, "batch_size": 16, "epochs": 4}
     together = fit(train, base_lrs=rates, **options)
     for index, rate in enumerate(rates):
         alone = fit(train, base_lrs=[rate], **options)
@@ -124,10 +123,32 @@ def test_fit_linear_heads__is_at_chance_on_shuffled_labels():
     assert losses[-1] == pytest.approx(math.log(3), abs=0.01)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
-def test_fit_linear_heads__one_step_at_a_time_by_brute_force(optimizer):
+class PlainLars:
+    """LARS as the paper and MAE's code have it, for a matrix and a bias."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.buffers = [torch.zeros_like(parameter) for parameter in parameters]
+        self.param_groups = [{"lr": 0.0}]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for parameter, buffer in zip(self.parameters, self.buffers, strict=True):
+            step = parameter.grad
+            if parameter.ndim > 1:
+                step = 0.001 * parameter.norm() / step.norm() * step
+            buffer.copy_(0.9 * buffer + step)
+            parameter -= self.param_groups[0]["lr"] * buffer
+
+
+@pytest.mark.parametrize(("optimizer", "weight_decay"), [("sgd", 0.1), ("lars", 0.0)])
+def test_fit_linear_heads__one_step_at_a_time_by_brute_force(optimizer, weight_decay):
     train = clusters(5, seed=0)
-    options = {"optimizer": optimizer, "weight_decay": 0.1, "base_lrs": [16.0]}
+    options = {"optimizer": optimizer, "weight_decay": weight_decay, "base_lrs": [16.0]}
     probe = fit(train, batch_size=2, epochs=3, **options)
 
     # batches of 2 and 2, the fifth sample dropped: 2 steps per epoch, 6 in all, and a peak rate of
@@ -138,7 +159,7 @@ def test_fit_linear_heads__one_step_at_a_time_by_brute_force(optimizer):
     nn.init.zeros_(slow[1].bias)
     updates = {
         "sgd": torch.optim.SGD(slow.parameters(), lr=0.0, momentum=0.9, weight_decay=0.1),
-        "lars": LARS(slow.parameters(), lr=0.0, momentum=0.9, weight_decay=0.1),
+        "lars": PlainLars(list(slow.parameters())),
     }[optimizer]
     factors = [0, 1 / 2, 1, 0.5 + math.sqrt(2) / 4, 1 / 2, 0.5 - math.sqrt(2) / 4]
     generator.manual_seed(0)
@@ -155,6 +176,39 @@ def test_fit_linear_heads__one_step_at_a_time_by_brute_force(optimizer):
     torch.testing.assert_close(probe.biases[0], slow[1].bias)
     torch.testing.assert_close(probe.norm.running_mean, slow[0].running_mean)
     torch.testing.assert_close(probe.norm.running_var, slow[0].running_var)
+
+
+def test_head_optimizer__two_steps_of_lars_by_hand():
+    heads = LinearHeads(2, 1, 1, generator=torch.Generator()).double()
+    (weight,), (bias,) = heads.weights, heads.biases
+    weight.data.copy_(torch.tensor([[3.0, 4.0]]))
+    bias.data.fill_(3.0)
+    updates = head_optimizer("lars", heads, [10.0], momentum=0.5, weight_decay=0.0)
+
+    # |p| = 5, |g| = 2: scaled by 0.001 * 5 / 2, so m = (0, 0.005) and p -= 10 m; a bias is not
+    weight.grad, bias.grad = torch.tensor([[0.0, 2.0]]).double(), torch.tensor([0.1]).double()
+    updates.step()
+    assert weight[0].tolist() == pytest.approx([3.0, 3.95])
+    assert bias.tolist() == pytest.approx([2.0])
+
+    # |p|^2 = 9 + 15.6025 and |g| = 1: m = 0.5 * (0, 0.005) + (0.001 |p|, 0)
+    weight.grad, bias.grad = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([0.0]).double()
+    updates.step()
+    assert weight[0].tolist() == pytest.approx([3.0 - 0.01 * math.sqrt(24.6025), 3.925])
+    assert bias.tolist() == pytest.approx([1.5])
+
+
+def test_head_optimizer__lars_leaves_the_gradient_as_it_is_where_a_norm_is_zero():
+    heads = LinearHeads(2, 1, 1, generator=torch.Generator())
+    (weight,), (bias,) = heads.weights, heads.biases
+    weight.data.zero_()
+    updates = head_optimizer("lars", heads, [0.5], momentum=0.0, weight_decay=0.0)
+    weight.grad, bias.grad = torch.tensor([[2.0, 0.0]]), torch.tensor([0.0])
+    updates.step()
+    assert weight.tolist() == [[-1.0, 0.0]]
+    weight.grad = torch.tensor([[0.0, 0.0]])
+    updates.step()
+    assert weight.tolist() == [[-1.0, 0.0]]
 
 
 def test_fit_linear_heads__a_single_partial_batch_is_used():
@@ -203,6 +257,13 @@ def test_fit_linear_heads__no_warmup():
         ({"warmup_epochs": -1}, "got -1"),
         ({"epochs": 0, "warmup_epochs": 0}, r"\[0, 0\)"),
         ({"optimizer": "adam"}, "unknown probe optimizer 'adam': use 'sgd' or 'lars'"),
+        (
+            {"optimizer": "lars", "weight_decay": 0.05},
+            "lars probes without weight decay, got weight_decay=0.05: use weight_decay=0, or",
+        ),
+        ({"weight_decay": -0.1}, "weight_decay of at least 0; got 0.9 and -0.1"),
+        ({"momentum": 1.0}, r"momentum in \[0, 1\) .* got 1.0 and 0.0"),
+        ({"optimizer": "lars", "momentum": -0.5}, r"momentum in \[0, 1\) .* got -0.5 and 0.0"),
         ({"num_classes": 2}, "label 2 is not a class: num_classes is 2"),
         ({"base_lrs": []}, r"base_lrs must be one rate above 0 or more, got \[\]"),
         ({"base_lrs": [0.1, 0.0]}, r"got \[0.1, 0.0\]"),

@@ -5,13 +5,26 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_swin.errors import UserError
+from ssl_swin.figure import DifferenceColumn, ImageColumn, LabelColumn
 from ssl_swin.masking import expand_mask
-from ssl_swin.objectives.simmim import normalize_locally
 from ssl_swin.pixels import normalize
-from ssl_swin.reporting.reconstructions import predicted_images, reconstruction_grid, shown_bands
+from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
 
 HEIGHT, WIDTH = 32, 48
 GREY = (118, 118, 118)
+
+
+def reconstruction_grid(images, mask, predicted, mean, std, **options) -> Image.Image:
+    """Draw the columns that SimMIM describes."""
+    masked = expand_mask(mask, images.shape[-2:]).unsqueeze(1)
+    pasted = torch.where(masked, predicted, images)
+    columns = (
+        ImageColumn("input", images),
+        ImageColumn("masked", images, masked=mask),
+        ImageColumn("prediction", pasted),
+        DifferenceColumn("error", pasted, images),
+    )
+    return draw_figure(columns, mean, std, **options)
 
 
 class Drawing:
@@ -177,20 +190,23 @@ def test_grid__a_constant_band_has_nothing_to_stretch():
     assert (columns[0] == 0).all() and (columns[2] == 51).all()
 
 
-def test_predicted_images__without_local_normalisation_is_the_prediction():
-    prediction = torch.randn(2, 3, 16, 16).bfloat16()
-    images = predicted_images(prediction, torch.randn(2, 3, 16, 16), None)
-    assert images.equal(prediction.float())
+def test_label_column__one_colour_a_class_and_grey_for_none():
+    labels = torch.tensor([[[0, 0, 1], [2, -1, 1]]])
+    images = torch.zeros(1, 3, 2, 3)
+    columns = (ImageColumn("input", images), LabelColumn("labels", labels))
+    tile = np.asarray(draw_figure(columns, [0.5] * 3, [0.2] * 3))[16:18, 5:8]
+    assert (tile[1, 1] == GREY).all()
+    assert (tile[0, 0] == tile[0, 1]).all() and (tile[0, 2] == tile[1, 2]).all()
+    assert len({tuple(colour) for colour in tile.reshape(-1, 3).tolist()}) == 4
 
 
-@pytest.mark.parametrize("contrast", [60.0, 0.5])  # of grey levels around 250
-def test_predicted_images__inverts_the_local_normalisation(contrast):
-    levels = 250 + contrast * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    images = normalize(levels / 255, **statistics)
-    perfect = normalize_locally(images, 47)
-    found = predicted_images(perfect, images, 47)
-    one_level = 1 / 255 / 0.225
-    assert (found - images).abs().max() < 0.25 * one_level
-    # A prediction of zero is the local mean, not the image.
-    assert (predicted_images(0 * perfect, images, 47) - images).abs().max() > 0.5 * one_level
+def test_names__head_each_row_and_are_cut_at_their_beginning():
+    images = torch.zeros(2, 1, 32, 96)
+    drawn = [
+        np.asarray(
+            draw_figure((ImageColumn("input", images),), [0.5], [0.2], names=[name, "other"])
+        )
+        for name in ("a" * 50 + "1.png", "b" * 50 + "a" * 50 + "1.png", "a" * 50 + "2.png")
+    ]
+    assert drawn[0].shape[0] == 16 + 2 * (16 + 32 + 2)
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()

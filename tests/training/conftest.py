@@ -12,24 +12,24 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
-from ssl_swin.data.batch import collate_masked
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.samples import MaskedSamples
-from ssl_swin.data.transforms import CentreCropView
-from ssl_swin.encoders.encoder import swin
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
+from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.encoders.swin import swin
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.schedules import CosineSchedule
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
+from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.optim import pretrain_optimizer
-from ssl_swin.training.pretrain import PretrainModule
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
 
-class Shades:
+class Shades(ImageDataset):
     """Images of one shade each, class by class; light ones are of the last class."""
 
     fingerprint = "shades"
@@ -41,12 +41,14 @@ class Shades:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         label = 2 * index // self.length
         shade = np.random.default_rng(index).integers(0, 40, 3) + 180 * label
         file = io.BytesIO()
         Image.new("RGB", (16, 16), tuple(map(int, shade))).save(file, "PNG")
-        return ImageRecord(file.getvalue(), "png", label if self.classes else None, str(index))
+        return EncodedSample.of_image(
+            file.getvalue(), "png", label if self.classes else None, str(index)
+        )
 
 
 Pretrain = Callable[..., Trainer]
@@ -67,8 +69,9 @@ def pretrain(tmp_path: Path) -> Pretrain:
         encoder = swin(
             version=1, img_size_px=16, window_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2)
         )
-        module = PretrainModule(
-            SimMIM(encoder),
+        objective = SimMIM(encoder, mask_ratio=0.5, mask_patch_size_px=8)
+        module = TrainingModule(
+            objective,
             seed=0,
             optimizer=partial(
                 pretrain_optimizer,
@@ -82,24 +85,19 @@ def pretrain(tmp_path: Path) -> Pretrain:
             mean=[0.5] * 3,
             std=[0.25] * 3,
         )
-        samples = MaskedSamples(
-            CentreCropView((16, 16)),
-            channels=3,
-            dtype="uint8",
-            mask_units=(2, 2),
-            mask_ratio=0.5,
-            seed=0,
-        )
+        crop, pixels = CentreCrop((16, 16)), PixelFormat(3, "uint8")
+        samples = objective.make_transform(crop, pixels, seed=0)
         lengths = {"train": 12, "val": num_val}
         data = ImageDataModule(
             {
-                s: IndexedReader(Shades(n, num_classes), OrderConstants(64, 512, 1))
+                s: IndexedSplit(Shades(n, num_classes), OrderConstants(64, 512, 1))
                 for s, n in lengths.items()
                 if n
             },
             train_samples=samples,
             eval_samples=samples,
-            collate=collate_masked,
+            labelled_samples=LabeledTransform(crop, pixels, seed=0),
+            collate=objective.make_collate(),
             batch_size=4,
             num_workers=0,
             seed=0,

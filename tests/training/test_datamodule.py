@@ -7,17 +7,19 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.batch import LabeledSample
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import BadSample
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.errors import UserError
 from ssl_swin.training.datamodule import ImageDataModule
 
 ORDER = OrderConstants(block=2, pool=8, lanes=1)
 
 
-class Numbers:
+class Numbers(ImageDataset):
     """Image i is the byte first + i."""
 
     classes = ("a", "b")
@@ -30,17 +32,20 @@ class Numbers:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(bytes([self.first + index]), "png", index % 2, str(index))
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(bytes([self.first + index]), "png", index % 2, str(index))
 
 
 def data_module(batch_size: int = 4, num_workers: int = 0, **lengths: int) -> ImageDataModule:
     """Splits of the given lengths: numbers from 0 in train, 100 in val and 200 in test."""
     first = {"train": 0, "val": 100, "test": 200}
     return ImageDataModule(
-        {split: IndexedReader(Numbers(first[split], n), ORDER) for split, n in lengths.items()},
+        {split: IndexedSplit(Numbers(first[split], n), ORDER) for split, n in lengths.items()},
         train_samples=lambda record, epoch: (record.data[0], epoch),
         eval_samples=lambda record, epoch: record.data[0],
+        labelled_samples=lambda record, epoch: LabeledSample(
+            torch.tensor([record.data[0]]), 0, record.name
+        ),
         collate=torch.tensor,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -52,6 +57,10 @@ def numbers(loader: Any) -> list[int]:
     return [int(number) for batch in loader for number in batch.flatten()]
 
 
+def labelled_numbers(loader: Any) -> list[int]:
+    return [int(number) for batch in loader for number in batch.pixels.flatten()]
+
+
 def test_data_module__splits_get_their_samples():
     data = data_module(train=10, val=6, test=3)
     batches = list(data.train_dataloader())
@@ -60,7 +69,7 @@ def test_data_module__splits_get_their_samples():
     assert {int(number) for batch in batches for number in batch[:, 0]} <= set(range(10))
     assert sorted(numbers(data.val_dataloader())) == list(range(100, 106))
     assert sorted(numbers(data.test_dataloader())) == [200, 201, 202]
-    assert sorted(numbers(data.plain_loader("train"))) == list(range(10))
+    assert sorted(labelled_numbers(data.labelled_loader("train"))) == list(range(10))
 
 
 def test_data_module__splits_that_are_not_there():
@@ -78,7 +87,7 @@ def test_data_module__devices_share_train_and_val():
         assert len(batches) == data.num_train_batches() == 2
         train += [int(number) for batch in batches for number in batch[:, 0]]
         val += numbers(data.val_dataloader())
-        assert sorted(numbers(data.plain_loader("val"))) == list(range(100, 107))
+        assert sorted(labelled_numbers(data.labelled_loader("val"))) == list(range(100, 107))
     assert len(set(train)) == len(train) == 12
     assert sorted(val) == list(range(100, 107))
 

@@ -10,25 +10,24 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from ssl_swin.data.batch import collate_labeled
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
-from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.samples import LabeledSamples
-from ssl_swin.data.transforms import CentreCropView
+from ssl_swin.data.loading.protocol import LoaderConfig
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
 from ssl_swin.optim.schedules import CosineSchedule
-from ssl_swin.tasks.classification import Classifier
+from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.datamodule import ImageDataModule
-from ssl_swin.training.finetune import FinetuneModule
+from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.optim import finetune_optimizer
 
-SAMPLES = LabeledSamples(CentreCropView((16, 16)), channels=3, dtype="uint8", seed=0)
-UNMIXED = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}
-UNMIXED |= {"label_smoothing": 0.0, "erasing_probability": 0.0}
+SAMPLES = LabeledTransform(CentreCrop((16, 16)), PixelFormat(3, "uint8"), seed=0)
 
 
-class Noise:
+class Noise(ImageDataset):
     """Pictures of noise; every third is of the same class."""
 
     classes = ("a", "b", "c")
@@ -40,15 +39,15 @@ class Noise:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "png")
-        return ImageRecord(file.getvalue(), "png", index % 3, str(index))
+        return EncodedSample.of_image(file.getvalue(), "png", index % 3, str(index))
 
 
-def reader(length: int) -> IndexedReader:
-    return IndexedReader(Noise(length), OrderConstants(4, 64, 1))
+def reader(length: int) -> IndexedSplit:
+    return IndexedSplit(Noise(length), OrderConstants(4, 64, 1))
 
 
 def data_module(batch_size: int = 2, **lengths: int) -> ImageDataModule:
@@ -64,26 +63,26 @@ def data_module(batch_size: int = 2, **lengths: int) -> ImageDataModule:
 
 
 @pytest.fixture
-def module(tiny_encoder) -> FinetuneModule:
+def module(tiny_encoder) -> TrainingModule:
     """Learns nothing: its rate is 0. Its scores are far apart."""
     encoder = tiny_encoder(
         img_size_px=16, patch_size_px=2, window_size=2, depths=(2, 1), num_heads=(1, 2)
     )
-    model = Classifier(encoder, num_classes=3)
+    model = Classification(encoder, Noise.classes)
     torch.nn.init.normal_(model.head.weight)
     return make_module(model)
 
 
-def make_module(model: Classifier, **changes: Any) -> FinetuneModule:
+def make_module(model: Classification, **changes: Any) -> TrainingModule:
     recipe = {"base_lr": 0.0, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
-    return FinetuneModule(
+    return TrainingModule(
         model,
         optimizer=partial(finetune_optimizer, layer_decay=1.0, **recipe),
         schedule=CosineSchedule(warmup_epochs=0, warmup_lr=0, min_lr=0, warmup_prefix=False),
         mean=[0.5] * 3,
         std=[0.5] * 3,
         seed=0,
-        **UNMIXED | changes,
+        **changes,
     )
 
 
@@ -100,12 +99,12 @@ def trainer(**options: Any) -> Trainer:
     )
 
 
-def by_hand(module: FinetuneModule, length: int) -> dict[str, float]:
+def by_hand(module: TrainingModule, length: int) -> dict[str, float]:
     """All images in one batch."""
-    loader = reader(length).eval_loader(SAMPLES, collate_labeled, Placement(length, 0, 0, 1))
+    loader = reader(length).eval_loader(SAMPLES, collate_labeled, LoaderConfig(length, 0, 0, 1))
     (batch,) = loader
     with torch.no_grad():
-        scores = module.eval()(batch.pixels)
+        scores = module.eval().model.predict(module.normalized(batch.pixels))
     right = scores.argmax(1) == batch.labels
     loss = F.cross_entropy(scores, batch.labels)
     return {"val/loss": loss.item(), "val/top1": right.float().mean().item()}
@@ -139,12 +138,13 @@ def test_suffix__tells_two_measurements_apart(module):
     data = data_module(train=8, val=5, test=6)
     (val,) = trainer(devices=1).validate(other, datamodule=data, verbose=False)
     (test,) = trainer(devices=1).test(other, datamodule=data, verbose=False)
-    assert sorted(val | test) == ["test/top1_at_16px", "val/loss_at_16px", "val/top1_at_16px"]
+    names = [f"{split}/{name}_at_16px" for split in ("test", "val") for name in ("loss", "top1")]
+    assert sorted(val | test) == names
     expected = by_hand(module, 6)["val/top1"]
     assert test["test/top1_at_16px"] == pytest.approx(expected)
 
 
 def test_mixing__refuses_an_odd_batch(module):
-    mixing = make_module(module.model, mixup_alpha=0.8)
+    mixing = make_module(Classification(module.model.encoder, Noise.classes, mixup_alpha=0.8))
     with pytest.raises(UserError, match="batch_size 3 must be even"):
         trainer(devices=1).fit(mixing, datamodule=data_module(batch_size=3, train=8))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.schedules import CosineSchedule, RunLength
-from ssl_swin.tasks.classification import Classifier
+from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.optim import (
     StepSchedule,
     finetune_optimizer,
@@ -50,7 +50,7 @@ def train(
 
 
 def test_finetune_optimizer__step_i_runs_at_the_rate_of_the_step_before(tiny_encoder):
-    classifier = Classifier(tiny_encoder(), num_classes=3)
+    classifier = Classification(tiny_encoder(), classes=[str(label) for label in range(3)])
     made: Any = finetune_optimizer(classifier, layer_decay=0.5, **RECIPE)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     assert made["lr_scheduler"]["interval"] == "step"

@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
@@ -24,15 +25,26 @@ NUM_IMAGES = 29
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
 
-class Numbers:
+class Numbers(ImageDataset):
     classes = ()
     fingerprint = "numbers"
 
     def __len__(self) -> int:
         return NUM_IMAGES
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(bytes([index]), "png", None, str(index))
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(bytes([index]), "png", None, str(index))
+
+
+class Layers(nn.Sequential):
+    """What the training module asks of an objective besides its loss."""
+
+    def new_metrics(self) -> dict[str, Any]:
+        return {}
+
+    def check_batch_size(self, batch_size: int, global_batch_size: int) -> None: ...
+
+    def after_step(self, step: int) -> None: ...
 
 
 class Recorder(TrainingModule):
@@ -42,7 +54,7 @@ class Recorder(TrainingModule):
 
     def __init__(self, asks_for_length: bool = False) -> None:
         torch.manual_seed(0)
-        layers = nn.Sequential(nn.Linear(1, 16), nn.Dropout(0.5), nn.Linear(16, 1))
+        layers = Layers(nn.Linear(1, 16), nn.Dropout(0.5), nn.Linear(16, 1))
         super().__init__(layers, optimizer=adam, schedule=None, mean=[0.0], std=[1.0], seed=0)
         self.asks_for_length = asks_for_length
         self.seen = []
@@ -60,6 +72,18 @@ class Recorder(TrainingModule):
         self.log("val", torch.rand(()))  # draws, as a user's callback may
 
 
+class Drawing(Recorder):
+    """Notes a number that is drawn in every batch, as dropped paths and mixing are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[float] = []
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.draws.append(torch.rand(()).item())
+        return super().training_step(batch, batch_idx)
+
+
 def adam(model: nn.Module, **length: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01)
 
@@ -68,10 +92,10 @@ def fit(
     folder: Path, checkpoint: Path | None = None, *, num_workers: int = 0, **options: Any
 ) -> tuple[list[list[int]], Tensor]:
     """Trains three epochs of seven batches; gives batches and final weights."""
-    module = Recorder(options.pop("asks_for_length", False))
+    module = options.pop("module", None) or Recorder(options.pop("asks_for_length", False))
     data = ImageDataModule(
-        {"train": IndexedReader(Numbers(), OrderConstants(4, 64, 1)),
-         "val": IndexedReader(Numbers(), OrderConstants(4, 64, 1))},
+        {"train": IndexedSplit(Numbers(), OrderConstants(4, 64, 1)),
+         "val": IndexedSplit(Numbers(), OrderConstants(4, 64, 1))},
         train_samples=lambda record, epoch: (float(record.data[0]), float(epoch)),
         eval_samples=lambda record, epoch: (0.0, 0.0),
         collate=torch.tensor,
@@ -169,3 +193,9 @@ def test_resume__other_batch_size_continues_the_order(tmp_path, before, after):
     assert len(continued) // 2 > NUM_IMAGES - 3 * before - after
     steps = NUM_IMAGES // after  # of Lightning's epochs, whose number stays what was asked for
     assert len(rest) == max(steps - 3, 0) + 2 * steps
+
+
+def test_draws__differ_in_every_batch_also_of_one_accumulated_step(tmp_path):
+    module = Drawing()
+    fit(tmp_path, module=module, accumulate_grad_batches=3)
+    assert len(set(module.draws)) == len(module.draws) == 21

@@ -2,7 +2,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from ssl_swin.training.callbacks import throughput
 from ssl_swin.training.callbacks.throughput import Throughput
@@ -26,7 +25,7 @@ class Run:
     def batch(self, wait_s: float, work_s: float, steps: bool = True) -> dict[str, float]:
         """Gives what was logged at the end of a batch of 8 images."""
         self.logged.append({})
-        batch = (torch.zeros(8, 1), None)
+        batch = SimpleNamespace(names=8 * ["x"])
         self.now_s += wait_s
         self.callback.on_train_batch_start(self.trainer, self.module, batch, 0)
         self.now_s += work_s

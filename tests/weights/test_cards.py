@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ssl_swin import __version__
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import save_backbone, save_classifier
 from ssl_swin.weights.cards import Training, backbone_card, classifier_card
+from ssl_swin.weights.hub_card import hub_card
 
 TRAINING = Training(
     run_name="clothes_v1",
@@ -44,7 +46,7 @@ def run_snippet(folder: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("version", [1, 2])
 def test_backbone_card__states_the_facts(tiny_encoder, version):
     encoder = tiny_encoder(version=version, img_size_px=(64, 128), in_chans=5)
-    card = backbone_card(encoder, TRAINING)
+    card = backbone_card(encoder, TRAINING, ["simmim"])
     assert front_matter(card)["library_name"] == "timm"
     assert "# clothes_v1\n" in card
     assert f"Swin Transformer V{version}" in card
@@ -70,14 +72,41 @@ def test_classifier_card__states_the_facts(tiny_encoder):
 
 def test_cards__say_when_nothing_was_measured(tiny_encoder):
     unmeasured = Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses="")
-    assert table(backbone_card(tiny_encoder(), unmeasured))["last measured"] == "nothing"
+    assert table(backbone_card(tiny_encoder(), unmeasured, []))["last measured"] == "nothing"
     card = classifier_card(tiny_encoder(), unmeasured, CLASSES)
     assert table(card)["last measured"] == "nothing"
 
 
+ATTACK = "a_run<script>alert(1)</script>\n---\nlicense: mit\n---\n```\n# x\n|[y](z)` *b* _i_ & \\"
+SHOWN = (
+    r"a_run&lt;script&gt;alert(1)&lt;/script&gt; --- license: mit --- \`\`\` \# x "
+    r"\|\[y\](z)\` \*b\* \_i\_ &amp; \\"
+)
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_cards__show_the_names_of_users_as_they_are(tiny_encoder, pushed):
+    named = replace(TRAINING, run_name=ATTACK, data=ATTACK, objective=ATTACK, losses=ATTACK)
+    plain = [backbone_card(tiny_encoder(), TRAINING)]
+    cards = [backbone_card(tiny_encoder(), named)]
+    plain.append(classifier_card(tiny_encoder(), TRAINING, ("a", "b")))
+    cards.append(classifier_card(tiny_encoder(), named, ("a", ATTACK)))
+    for card, expected in zip(cards, plain, strict=True):
+        if pushed:
+            card, expected = (hub_card(text, "user/name") for text in (card, expected))
+        assert front_matter(card) == front_matter(expected)
+        assert len(card.splitlines()) == len(expected.splitlines())
+        assert f"\n# {SHOWN}\n" in card
+        assert f"\n| data | {SHOWN}, 1,234,567 images" in card
+        assert f"\n| objective | {SHOWN} |\n| data" in card
+        assert f"\n| last measured | {SHOWN} |\n| input" in card
+        assert card.count("```") == 2 and "<" not in card
+    assert f"\nClasses: a, {SHOWN}\n" in cards[1]
+
+
 def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):
     encoder = tiny_encoder()
-    card = backbone_card(encoder, TRAINING)
+    card = backbone_card(encoder, TRAINING, ["simmim"])
     save_backbone(tmp_path, encoder, **NORMALISATION, card=card)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

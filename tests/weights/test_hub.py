@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from torch import Tensor
 
 from ssl_swin.cli import main
-from ssl_swin.encoders.encoder import SwinEncoder
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import load_backbone, save_backbone, save_classifier
@@ -245,13 +245,36 @@ def test_download_backbone__notices_changed_bytes(hub, folder):
 
 def test_hub_card__of_no_card_says_how_to_load():
     card = hub_card("", "user/name")
-    assert card.startswith("---\ntags:\n- timm\nlibrary_name: timm\n")
+    assert yaml.safe_load(card.split("---\n")[1]) == {
+        "tags": ["timm"],
+        "library_name": "timm",
+        "pipeline_tag": "image-feature-extraction",
+    }
     assert (
         '# name\n\n```python\nimport timm\n\nmodel = timm.create_model("hf-hub:user/name"' in card
     )
 
 
-@pytest.mark.parametrize("front", ["a: [", "just words"])
+def test_hub_card__of_a_card_without_metadata_keeps_its_text(caplog):
+    body = "# A run\n\n---\na: rule above, no metadata\n---\n"
+    assert hub_card(body, "user/name").split("---\n", 2)[2] == body
+    assert not caplog.records
+
+
+def test_hub_card__keeps_metadata_that_it_does_not_know():
+    front = "license: mit\nbase_model: a/b\nmine:\n  steps: [1, 2]\ntags: [x]\n"
+    card = hub_card(f"---\n{front}---\n# A run\n", "user/name")
+    assert yaml.safe_load(card.split("---\n")[1]) == {
+        "license": "mit",
+        "base_model": "a/b",
+        "mine": {"steps": [1, 2]},
+        "tags": ["x"],
+        "library_name": "timm",
+        "pipeline_tag": "image-feature-extraction",
+    }
+
+
+@pytest.mark.parametrize("front", ["a: [", "just words", "1: a number"])
 def test_hub_card__needs_metadata_that_is_yaml(front):
     with pytest.raises(UserError, match=r"metadata in front of README\.md"):
         hub_card(f"---\n{front}\n---\n# A run\n", "user/name")
@@ -262,7 +285,7 @@ def test_push__prints_how_to_get_it_back(hub, folder, capsys):
     printed = capsys.readouterr().out
     assert f"to {hub.root}/user/name\n" in printed
     assert 'timm.create_model("hf-hub:user/name", pretrained=True, num_classes=0)' in printed
-    assert "next: python linear_probe.py backbone=hf-hub:user/name\n" in printed
+    assert "next: ssl-swin linear-probe backbone=hf-hub:user/name\n" in printed
     assert main(["push", str(folder), "name"]) == 2
 
 

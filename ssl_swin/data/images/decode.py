@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.images.arrays import probe_tiff, read_array, read_tiff
 from ssl_swin.data.images.levels import DTYPES, Raster, Unsuitable, as_channels, as_dtype
 from ssl_swin.data.images.pictures import (
@@ -16,7 +17,6 @@ from ssl_swin.data.images.pictures import (
     read_jpeg,
     read_picture,
 )
-from ssl_swin.data.records import extension_of_content
 from ssl_swin.errors import UserError
 
 

@@ -14,9 +14,16 @@ from ssl_swin.data.images.decode import decode_image, probe_image
 from ssl_swin.data.images.levels import DTYPES
 from ssl_swin.data.inspection.duplicates import Digests, repeated
 from ssl_swin.data.parallel import ordered_map
-from ssl_swin.data.shards.index_file import EXTENTS_NAME, Extents, Shard, ShardIndex
+from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.index_file import (
+    BYTE_RANGE,
+    ByteRanges,
+    Extents,
+    ScannedShard,
+    Shard,
+    ShardIndex,
+)
 from ssl_swin.data.shards.indexing import scan_shard
-from ssl_swin.data.shards.source import ShardSource
 
 WARNINGS = ("duplicate", "leak")  # kinds of findings with which a set is sound all the same
 
@@ -44,7 +51,7 @@ class CheckReport:
         return all(finding.kind in WARNINGS for finding in self.findings)
 
 
-class _Place(NamedTuple):
+class _ShardInSplit(NamedTuple):
     """A shard in its split."""
 
     split: str
@@ -77,9 +84,9 @@ def check_shards(
         progress: Whether to show a progress bar.
     """
     places = _places(index)
-    sources = {split: ShardSource(index, split) for split in index.splits}
+    sources = {split: ShardDataset(index, split) for split in index.splits}
     work = partial(_check_shard, index, sources, decode)
-    findings = [*_check_extents(index), *_check_listed(index)]
+    findings = [*_check_arrays(index), *_check_listed(index)]
     digests = []
     num_images = sum(place.shard.num_samples for place in places)
     results = ordered_map(work, places, num_workers=num_workers)
@@ -93,23 +100,24 @@ def check_shards(
     return CheckReport(int(all_digests.any(axis=1).sum()), findings)
 
 
-def _places(index: ShardIndex) -> list[_Place]:
+def _places(index: ShardIndex) -> list[_ShardInSplit]:
     """Lists all shards, those of train first: an image of val is then found again, not before."""
     places = []
     for split in sorted(index.splits, key=lambda split: (split != "train", split)):
         first = 0
         for shard in index.splits[split]:
-            places.append(_Place(split, shard, first))
+            places.append(_ShardInSplit(split, shard, first))
             first += shard.num_samples
     return places
 
 
-def _check_extents(index: ShardIndex) -> Iterator[Finding]:
-    with (index.folder / EXTENTS_NAME).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != index.extents_sha256:
-        problem = f"its SHA-256 is {found}, the index says {index.extents_sha256}"
-        yield Finding("index", "", EXTENTS_NAME, "", problem)
+def _check_arrays(index: ShardIndex) -> Iterator[Finding]:
+    for array in index.arrays:
+        with (index.folder / array.file_name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != array.sha256:
+            problem = f"its SHA-256 is {found}, the index says {array.sha256}"
+            yield Finding("index", "", array.file_name, "", problem)
 
 
 def _check_listed(index: ShardIndex) -> Iterator[Finding]:
@@ -120,11 +128,11 @@ def _check_listed(index: ShardIndex) -> Iterator[Finding]:
 
 
 def _check_shard(
-    index: ShardIndex, sources: dict[str, ShardSource], decode: bool, place: _Place
+    index: ShardIndex, sources: dict[str, ShardDataset], decode: bool, place: _ShardInSplit
 ) -> _Checked:
     digests = np.zeros((place.shard.num_samples, 2), dtype=np.uint64)
     extents = index.extents(place.split)[place.images]
-    problem = _damage(index, place.shard, extents)
+    problem = _damage(index, place, extents)
     if problem is not None:
         return _Checked([Finding("shard", place.split, place.shard.name, "", problem)], digests)
     source = sources[place.split]
@@ -133,24 +141,26 @@ def _check_shard(
         *_unreadable(source, place, decode, digests),
     ]
     findings = [
-        Finding(kind, place.split, place.shard.name, source.member_name(place.first + number), text)
+        Finding(kind, place.split, place.shard.name, source.file_name(place.first + number), text)
         for kind, number, text in problems
     ]
     return _Checked(findings, digests)
 
 
-def _damage(index: ShardIndex, shard: Shard, extents: Extents) -> str | None:
-    """Says how a shard as a whole is not what the index says."""
+def _damage(index: ShardIndex, place: _ShardInSplit, extents: Extents) -> str | None:
+    """Return how a shard as a whole differs from what the index says; None if it does not."""
+    shard = place.shard
     path = index.root / shard.name
     try:
         num_bytes = path.stat().st_size
         if num_bytes != shard.num_bytes:
             return f"it has {num_bytes} bytes, the index says {shard.num_bytes}"
-        _, found = scan_shard(path)
+        scanned = scan_shard(path)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     except ValueError as error:
         return str(error)
+    found = scanned.extents
     if len(found) != len(extents):
         return f"it holds {len(found)} images, the index says {len(extents)}"
     others = np.flatnonzero(found != extents)
@@ -159,6 +169,23 @@ def _damage(index: ShardIndex, shard: Shard, extents: Extents) -> str | None:
             f"the index says other places or labels of {len(others)} of its images, the first is "
             f"number {others[0]}"
         )
+    return _members_elsewhere(index, scanned, index.member_ranges(place.split)[place.images])
+
+
+def _members_elsewhere(index: ShardIndex, scanned: ScannedShard, ranges: ByteRanges) -> str | None:
+    """Return which members lie elsewhere than the index says; version 2 lists none."""
+    if index.version < 3:
+        return None
+    for extension in sorted({*index.members, *scanned.members}):
+        absent = np.zeros(len(ranges), BYTE_RANGE)
+        found = scanned.members.get(extension, absent)
+        listed = ranges[:, index.members.index(extension)] if extension in index.members else absent
+        others = np.flatnonzero(found != listed)
+        if len(others):
+            return (
+                f"the index says other places of {len(others)} of its .{extension} files, the "
+                f"first is of sample number {others[0]}"
+            )
     return None
 
 
@@ -171,12 +198,13 @@ def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple
 
 
 def _unreadable(
-    source: ShardSource, place: _Place, decode: bool, digests: Digests
+    source: ShardDataset, place: _ShardInSplit, decode: bool, digests: Digests
 ) -> Iterator[tuple[str, int, str]]:
     """Reads the images of a shard, and writes down their digests."""
     for number in range(place.shard.num_samples):
         try:
-            data, _, _, name = source[place.first + number]
+            encoded = source[place.first + number]
+            data, name = encoded.data, encoded.name
             digests[number] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
             if decode:
                 _, _, channels, dtype = probe_image(data)
@@ -187,7 +215,7 @@ def _unreadable(
 
 
 def _duplicates(
-    places: list[_Place], sources: dict[str, ShardSource], digests: Digests
+    places: list[_ShardInSplit], sources: dict[str, ShardDataset], digests: Digests
 ) -> Iterator[Finding]:
     ends = np.cumsum([place.shard.num_samples for place in places])
 
@@ -195,7 +223,7 @@ def _duplicates(
         number = int(np.searchsorted(ends, image, side="right"))
         split, shard, first = places[number]
         index = first + shard.num_samples - (int(ends[number]) - image)
-        return split, shard.name, sources[split].member_name(index)
+        return split, shard.name, sources[split].file_name(index)
 
     for image, earlier in repeated(digests):
         here, there = find(image), find(earlier)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.images.decode import decode_image, probe_image
 from ssl_swin.data.inspection.moments import Moments, PerChannel, image_moments, join
 from ssl_swin.data.parallel import ordered_map
-from ssl_swin.data.records import Source
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.errors import UserError
 
@@ -77,7 +77,7 @@ class _Measured(NamedTuple):
 
 
 def measure_set(
-    source: Source, *, num_images: int, seed: int, num_workers: int, progress: bool = True
+    source: ImageDataset, *, num_images: int, seed: int, num_workers: int, progress: bool = True
 ) -> SetStatistics:
     """Measures a random part of a set.
 
@@ -135,7 +135,7 @@ def _dtype_for(common: Sequence[ImageKind]) -> str:
     return "uint16" if stored <= {"uint8", "uint16"} else "float32"
 
 
-def _kind_to_read(source: Source, chosen: NDArray[np.int64]) -> ImageKind:
+def _kind_to_read(source: ImageDataset, chosen: NDArray[np.int64]) -> ImageKind:
     kinds: Counter[ImageKind] = Counter()
     problem = None
     for index in chosen.tolist():
@@ -150,7 +150,7 @@ def _kind_to_read(source: Source, chosen: NDArray[np.int64]) -> ImageKind:
     return choose_kind(kinds)
 
 
-def _measure(source: Source, kind: ImageKind, indices: NDArray[np.int64]) -> _Measured:
+def _measure(source: ImageDataset, kind: ImageKind, indices: NDArray[np.int64]) -> _Measured:
     measured = _Measured([], [], [], [], [])
     for index in indices.tolist():
         try:

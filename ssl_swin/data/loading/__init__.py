@@ -1,1 +1,1 @@
-"""Loaders: from a source of encoded images to batches, in an exact order."""
+"""Loaders: from a dataset of encoded images to batches, in an exact order."""

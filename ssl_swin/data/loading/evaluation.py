@@ -5,16 +5,16 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.loading.protocol import (
     BadSample,
     Collate,
+    LoaderConfig,
     MakeSample,
-    Placement,
     WorkerOwner,
     read_sample,
     start_workers,
 )
-from ssl_swin.data.records import Source
 from ssl_swin.data.rng import keyed_permutation
 
 
@@ -22,12 +22,12 @@ class EvalLoader(WorkerOwner):
     """Every image once over all ranks, in batches; one that cannot be read is left out."""
 
     def __init__(
-        self, source: Source, make_sample: MakeSample, collate: Collate, placement: Placement
+        self, dataset: ImageDataset, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> None:
-        batches = FixedBatches(source, make_sample, collate, placement)
+        batches = FixedBatches(dataset, make_sample, collate, config)
         self.num_batches = len(batches)
         self.bad_samples: list[BadSample] = []
-        self.loader = start_workers(batches, placement, sampler=range(self.num_batches))
+        self.loader = start_workers(batches, config, sampler=range(self.num_batches))
 
     def __len__(self) -> int:
         return self.num_batches
@@ -42,26 +42,26 @@ class EvalLoader(WorkerOwner):
 class FixedBatches(Dataset[tuple[Any, list[BadSample]]]):
     """This rank's evaluation batches; the last may be smaller.
 
-    The order is one permutation for good: folders come class by class, and who stops early should
-    have seen images of all.
+    The order is one fixed permutation: folders are sorted by class, and an evaluation that stops
+    early should have seen images of all classes.
     """
 
     def __init__(
-        self, source: Source, make_sample: MakeSample, collate: Collate, placement: Placement
+        self, dataset: ImageDataset, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> None:
-        order = keyed_permutation(len(source), "evaluation order")
-        self.indices = order[placement.rank :: placement.world_size]
-        self.source = source
+        order = keyed_permutation(len(dataset), "evaluation order")
+        self.indices = order[config.rank :: config.world_size]
+        self.dataset = dataset
         self.make_sample = make_sample
         self.collate = collate
-        self.batch_size = placement.batch_size
+        self.batch_size = config.batch_size
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
     def __getitem__(self, number: int) -> tuple[Any, list[BadSample]]:
         share = self.indices[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-        read = [read_sample(self.source, self.make_sample, index, 0) for index in share]
+        read = [read_sample(self.dataset, self.make_sample, index, 0) for index in share]
         samples = [sample for sample in read if not isinstance(sample, BadSample)]
         bad_samples = [sample for sample in read if isinstance(sample, BadSample)]
         return (self.collate(samples) if samples else None), bad_samples

@@ -1,9 +1,9 @@
-"""Loaders whose place in the data is two integers, whatever reads the images.
+"""Loaders whose cursor in the data is two integers, whatever reads the images.
 
-The order of an epoch (`order.py`) is cut into global batches, and each of those is dealt out over
-the ranks. So (epoch, position) says all about where a run is: it is the same on every rank,
-and a run may go on from it with other ranks, workers and batch sizes. Random access makes entering
-an epoch in its middle as fast as at its start.
+The order of an epoch (`order.py`) is cut into global batches, and each of those is distributed over
+the ranks. So (epoch, position) is all of a run's state in the data: it is the same on every rank,
+and a run may continue from it with other ranks, workers and batch sizes. Random access makes
+entering an epoch in its middle as fast as at its start.
 """
 
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from ssl_swin.data.loading.order import OrderConstants, SampleOrder, Samples
+from ssl_swin.data.dataset import ImageDataset, Indices
+from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.loading.protocol import (
     MOST_TRIES,
     BadSample,
     Collate,
+    LoaderConfig,
     MakeSample,
-    Placement,
     read_sample,
     start_workers,
 )
-from ssl_swin.data.records import Source
 from ssl_swin.errors import UserError
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """Where a global batch begins."""
 
     epoch: int  # passes over the data before it
@@ -38,66 +38,66 @@ class LoadedBatch(NamedTuple):
     """A batch as it comes from a worker."""
 
     batch: Any  # None if no image could be read
-    place: Place
+    cursor: Cursor
     bad_samples: list[BadSample]
 
 
 class ExactLoader:
-    """Training batches from a place on, and from then on without end.
+    """Training batches from a cursor on, without end.
 
-    One iteration hands out as many batches as a pass over the data has, and the next one goes on
-    where it ended. Whoever leaves an iteration early, as shortened epochs do, loses nothing.
+    One iteration yields as many batches as a pass over the data has, and the next iteration
+    continues where it ended. Leaving an iteration early, as shortened epochs do, loses nothing.
     """
 
     def __init__(self, batches: "OrderedBatches") -> None:
-        """Sets the loader up at the beginning; nothing is read yet.
+        """Set the loader up at the beginning; nothing is read yet.
 
         Args:
-            batches: What workers load.
+            batches: The batches of this rank, which the workers load.
         """
         self.batches = batches
-        self.placement = batches.placement
-        self.num_samples = len(batches.source)
+        self.config = batches.config
+        self.num_samples = len(batches.dataset)
         self.bad_samples: list[BadSample] = []
         # Under this name Lightning finds the workers to end them after a run.
         self._iterator: Iterator[LoadedBatch] | None = None
-        self._place = Place(0, 0)
-        self._fetched_ahead = Place(-1, 0)
+        self._cursor = Cursor(0, 0)
+        self._fetched_ahead = Cursor(-1, 0)
 
     def __len__(self) -> int:
-        return self.num_samples // self.placement.global_batch_size
+        return self.num_samples // self.config.global_batch_size
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: it starts from the place that is set at the first `next`. Lightning calls
+        # A generator: it starts from the cursor that is set at the first `next`. Lightning calls
         # `iter` before it restores a run.
         for _ in range(len(self)):
             yield self._advance()
 
     @property
-    def place(self) -> Place:
+    def cursor(self) -> Cursor:
         """Where the next batch begins."""
-        return self._place
+        return self._cursor
 
     @property
     def order_key(self) -> dict[str, int | None]:
         """All that the order depends on besides the data."""
         return {"seed": self.batches.seed, **asdict(self.batches.constants)}
 
-    def go_to(self, place: Place) -> None:
-        """Makes the batch at `place` the next one."""
-        self._place = _in_epoch(place, self.num_samples, self.placement.global_batch_size)
+    def go_to(self, cursor: Cursor) -> None:
+        """Make the batch at `cursor` the next one."""
+        self._cursor = _in_epoch(cursor, self.num_samples, self.config.global_batch_size)
         self._iterator = None
 
     def _advance(self) -> Any:
         if self._iterator is None:
-            places = Places(self._place, self.num_samples, self.placement.global_batch_size)
-            self._iterator = iter(start_workers(self.batches, self.placement, sampler=places))
+            cursors = CursorSampler(self._cursor, self.num_samples, self.config.global_batch_size)
+            self._iterator = iter(start_workers(self.batches, self.config, sampler=cursors))
         self._fetch_ahead()
         loaded = next(self._iterator)
-        if loaded.place != self._place:
-            raise RuntimeError(f"expected the batch at {self._place}, got that at {loaded.place}")
-        # Before the batch is handed out: after an epoch's last nobody asks for another.
-        self._place = _after(self._place, self.num_samples, self.placement.global_batch_size)
+        if loaded.cursor != self._cursor:
+            raise RuntimeError(f"expected the batch at {self._cursor}, got that at {loaded.cursor}")
+        # Before the batch is returned: after an epoch's last one nobody asks for another.
+        self._cursor = _after(self._cursor, self.num_samples, self.config.global_batch_size)
         self.bad_samples += loaded.bad_samples
         if loaded.batch is None:
             name, reason = loaded.bad_samples[-1]
@@ -107,84 +107,85 @@ class ExactLoader:
         return loaded.batch
 
     def _fetch_ahead(self) -> None:
-        """Tells a source that fetches its shards which images this rank needs in the next pools.
+        """Tell a data set that fetches its shards which images this rank needs next.
 
-        Those of the next epoch follow on this one's, so that its beginning need not wait.
+        These are the images of the next two shuffle buffers. Those of the next epoch follow on this
+        epoch's, so that its beginning need not wait.
         """
-        fetch_ahead = getattr(self.batches.source, "fetch_ahead", None)
-        if fetch_ahead is None:
+        if not self.batches.dataset.fetches_ahead:
             return
         pool = self.batches.constants.pool
-        epoch, position = self._place
+        epoch, position = self._cursor
         if self._fetched_ahead.epoch == epoch and position < self._fetched_ahead.position:
             return
-        self._fetched_ahead = Place(epoch, position + pool // 4)
+        self._fetched_ahead = Cursor(epoch, position + pool // 4)
         stop = position + 2 * pool
-        here = self._mine(epoch, position, stop)
-        fetch_ahead(np.concatenate([here, self._mine(epoch + 1, 0, stop - self.num_samples)]))
+        here = self._of_this_rank(epoch, position, stop)
+        following = self._of_this_rank(epoch + 1, 0, stop - self.num_samples)
+        self.batches.dataset.fetch_ahead(np.concatenate([here, following]))
 
-    def _mine(self, epoch: int, start: int, stop: int) -> Samples:
-        """Samples of this rank at positions [start, stop) of an epoch, as far as there are any."""
-        first, last = start + self.placement.rank, min(stop, self.num_samples)
+    def _of_this_rank(self, epoch: int, start: int, stop: int) -> Indices:
+        """Return this rank's samples at positions [start, stop) of an epoch, as far as it goes."""
+        first, last = start + self.config.rank, min(stop, self.num_samples)
         if first >= last:
             return np.empty(0, dtype=np.int64)
-        return self.batches.order(epoch).samples(np.arange(first, last, self.placement.world_size))
+        return self.batches.order(epoch).indices(np.arange(first, last, self.config.world_size))
 
 
-class Places(Sampler[Place]):
-    """The beginnings of all global batches from a place on.
+class CursorSampler(Sampler[Cursor]):
+    """The beginnings of all global batches from a cursor on.
 
     It never ends, so that workers prepare the next epoch's first batches during the last ones.
     """
 
-    def __init__(self, first: Place, num_samples: int, global_batch_size: int) -> None:
+    def __init__(self, first: Cursor, num_samples: int, global_batch_size: int) -> None:
         self.first = first
         self.num_samples = num_samples
         self.global_batch_size = global_batch_size
 
-    def __iter__(self) -> Iterator[Place]:
-        place = self.first
+    def __iter__(self) -> Iterator[Cursor]:
+        cursor = self.first
         while True:
-            yield place
-            place = _after(place, self.num_samples, self.global_batch_size)
+            yield cursor
+            cursor = _after(cursor, self.num_samples, self.global_batch_size)
 
 
 class OrderedBatches(Dataset[LoadedBatch]):
-    """This rank's part of the global batch at a place."""
+    """This rank's part of the global batch at a cursor."""
 
     def __init__(
         self,
-        source: Source,
+        dataset: ImageDataset,
         make_sample: MakeSample,
         collate: Collate,
-        placement: Placement,
+        config: LoaderConfig,
         *,
-        shard_lengths: Samples,
+        shard_lengths: Indices,
         constants: OrderConstants,
         seed: int,
     ) -> None:
-        """Sets the batches up; nothing is read yet.
+        """Set the batches up; nothing is read yet.
 
         Args:
-            source: Of the images.
-            make_sample: Makes a sample of an image and the epoch.
-            collate: Makes a batch of samples.
-            placement: Which part of each global batch to load.
-            shard_lengths: int64 (shards,), how many adjacent images of the source lie together.
-            constants: Of the order.
-            seed: Of the order.
+            dataset: The encoded samples.
+            make_sample: Makes a training example of an encoded sample and the epoch.
+            collate: Makes a batch of examples.
+            config: Size of the batches, and which part of each this rank loads.
+            shard_lengths: Numbers of adjacent samples that lie together, int64 (shards,).
+            constants: Constants of the order.
+            seed: Seed of the order.
         """
-        self.source = source
+        self.dataset = dataset
         self.make_sample = make_sample
         self.collate = collate
-        self.placement = placement
+        self.config = config
         self.shard_lengths = shard_lengths
         self.constants = constants
         self.seed = seed
         self._orders: dict[int, SampleOrder] = {}
 
     def order(self, epoch: int) -> SampleOrder:
-        """Gives the order of an epoch; that of the one before is kept as well."""
+        """Return the order of an epoch; that of the epoch before is kept as well."""
         if epoch not in self._orders:
             self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
             self._orders[epoch] = SampleOrder(
@@ -192,54 +193,51 @@ class OrderedBatches(Dataset[LoadedBatch]):
             )
         return self._orders[epoch]
 
-    def indices(self, place: Place) -> Samples:
-        """Which samples of the source this rank gets, int64 (batch_size,)."""
-        return self.order(place.epoch).samples(self._positions(place))
+    def indices(self, cursor: Cursor) -> Indices:
+        """Return which samples of the data set this rank gets, int64 (batch_size,)."""
+        return self.order(cursor.epoch).indices(self._positions(cursor))
 
-    def __getitem__(self, place: Place) -> LoadedBatch:
-        positions = self._positions(place)
-        indices = self.order(place.epoch).samples(positions)
-        advise = getattr(self.source, "advise", None)
-        if advise is not None:
-            advise(indices)
+    def __getitem__(self, cursor: Cursor) -> LoadedBatch:
+        positions, indices = self._positions(cursor), self.indices(cursor)
+        self.dataset.advise(indices)
         bad_samples: list[BadSample] = []
-        samples = []
+        examples = []
         for position, index in zip(positions.tolist(), indices.tolist(), strict=True):
-            sample = self._sample(place.epoch, position, index, bad_samples)
-            if sample is None:
-                return LoadedBatch(None, place, bad_samples)
-            samples.append(sample)
-        return LoadedBatch(self.collate(samples), place, bad_samples)
+            example = self._example(cursor.epoch, position, index, bad_samples)
+            if example is None:
+                return LoadedBatch(None, cursor, bad_samples)
+            examples.append(example)
+        return LoadedBatch(self.collate(examples), cursor, bad_samples)
 
-    def _positions(self, place: Place) -> Samples:
-        """Every `world_size`-th of the global batch, which keeps a rank on its lanes."""
-        share = np.arange(self.placement.batch_size, dtype=np.int64) * self.placement.world_size
-        return place.position + self.placement.rank + share
+    def _positions(self, cursor: Cursor) -> Indices:
+        """Return every `world_size`-th of the global batch, which keeps a rank on its streams."""
+        share = np.arange(self.config.batch_size, dtype=np.int64) * self.config.world_size
+        return cursor.position + self.config.rank + share
 
-    def _sample(
+    def _example(
         self, epoch: int, position: int, index: int, bad_samples: list[BadSample]
     ) -> Any | None:
-        """Makes the sample at a position; one that cannot be read gives way to the next.
+        """Make the example at a position; one that cannot be read is replaced by the next.
 
-        The next of the order, that is: which one steps in does not depend on ranks or workers.
+        That is the next of the order: which one it is does not depend on ranks or workers.
         """
         for attempt in range(1, MOST_TRIES + 1):
-            sample = read_sample(self.source, self.make_sample, index, epoch)
-            if not isinstance(sample, BadSample):
-                return sample
-            bad_samples.append(sample)
-            following = np.array([(position + attempt) % len(self.source)])
-            index = int(self.order(epoch).samples(following)[0])
+            example = read_sample(self.dataset, self.make_sample, index, epoch)
+            if not isinstance(example, BadSample):
+                return example
+            bad_samples.append(example)
+            following = np.array([(position + attempt) % len(self.dataset)])
+            index = int(self.order(epoch).indices(following)[0])
         return None
 
 
-def _after(place: Place, num_samples: int, global_batch_size: int) -> Place:
-    following = Place(place.epoch, place.position + global_batch_size)
+def _after(cursor: Cursor, num_samples: int, global_batch_size: int) -> Cursor:
+    following = Cursor(cursor.epoch, cursor.position + global_batch_size)
     return _in_epoch(following, num_samples, global_batch_size)
 
 
-def _in_epoch(place: Place, num_samples: int, global_batch_size: int) -> Place:
-    """Steps over an epoch's last samples where they do not fill a batch."""
-    if place.position + global_batch_size > num_samples:
-        return Place(place.epoch + 1, 0)
-    return place
+def _in_epoch(cursor: Cursor, num_samples: int, global_batch_size: int) -> Cursor:
+    """Step over an epoch's last samples where they do not fill a batch."""
+    if cursor.position + global_batch_size > num_samples:
+        return Cursor(cursor.epoch + 1, 0)
+    return cursor

@@ -4,18 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from ssl_swin.data.loading.indexed import IndexedReader, SourcePart
-from ssl_swin.data.loading.order import Samples
-from ssl_swin.data.loading.protocol import Reader
-from ssl_swin.data.records import Source, fingerprint
+from ssl_swin.data.dataset import ImageDataset, Indices
+from ssl_swin.data.fingerprint import fingerprint
+from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.rng import keyed_permutation
-from ssl_swin.data.shards.source import ShardSource
-from ssl_swin.data.sources.image_folder import FolderSource
+from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
-
-_UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -26,8 +22,8 @@ class FewLabels:
 
     Attributes:
         ratio: Share of each class, in (0, 1], rounded to whole images and at least one.
-        per_class: Images of each class; instead of `ratio`.
-        seed: Of the choice.
+        per_class: Number of images of each class; instead of `ratio`.
+        seed: Seed of the choice.
     """
 
     ratio: float | None = None
@@ -47,15 +43,15 @@ class FewLabels:
         ):
             raise UserError(f"labels.per_class must be a whole number from 1, got {self.per_class}")
 
-    def choose(self, labels: NDArray[np.int64], classes: tuple[str, ...]) -> Samples:
-        """Chooses images, evenly over the classes.
+    def choose(self, labels: NDArray[np.int64], classes: tuple[str, ...]) -> Indices:
+        """Choose images, evenly over the classes.
 
         Args:
-            labels: Of all images; a negative one has none, and is never chosen.
-            classes: Names by label.
+            labels: Labels of all images; a negative one means none and is never chosen.
+            classes: Class names by label.
 
         Returns:
-            Their numbers, int64, ascending.
+            Indices of the chosen images, int64, ascending.
 
         Raises:
             UserError: If a class has fewer images than asked for.
@@ -63,7 +59,7 @@ class FewLabels:
         chosen = [self._of_class(labels, label, name) for label, name in enumerate(classes)]
         return np.sort(np.concatenate(chosen))
 
-    def _of_class(self, labels: NDArray[np.int64], label: int, name: str) -> Samples:
+    def _of_class(self, labels: NDArray[np.int64], label: int, name: str) -> Indices:
         images = np.flatnonzero(labels == label)
         if self.ratio is not None:
             wanted = max(1, round(self.ratio * len(images)))
@@ -77,50 +73,42 @@ class FewLabels:
         return images[keyed_permutation(len(images), "few labels", self.seed, name)[:wanted]]
 
 
-class LabelledPart(SourcePart):
-    """Some of a source's images, with a fingerprint of which."""
+class LabelledSubset(Subset):
+    """Some samples of a data set, with a fingerprint that covers which."""
 
-    def __init__(self, source: Source, indices: Samples) -> None:
-        """Takes the images of `indices`, int64, in that order."""
-        super().__init__(source, indices.tolist())
-        self.fingerprint = fingerprint((source.fingerprint,), indices.tobytes())
+    def __init__(self, dataset: ImageDataset, indices: Indices) -> None:
+        """Choose the samples.
 
-    def fetch_ahead(self, indices: Samples) -> None:
-        """Passes on which images are next, to a source that fetches them."""
-        if (fetch_ahead := getattr(self.source, "fetch_ahead", None)) is not None:
-            fetch_ahead(np.asarray(self.indices)[indices])
+        Args:
+            dataset: The whole data set.
+            indices: Indices of the chosen samples, int64, ascending.
+        """
+        super().__init__(dataset, indices)
+        names = [dataset.fingerprint]
+        if self.shard_lengths is not None:
+            names.append("in the order of shards")  # unlike version 0.1.0, which forgot the shards
+        self.fingerprint = fingerprint(names, self.indices.tobytes())
 
 
-def keep_few_labels(reader: Reader, few: FewLabels) -> Reader:
-    """Reduces a reader to a part of its labelled images.
+def keep_few_labels(split: Split, few: FewLabels) -> Split:
+    """Reduce a split to a part of its labelled images.
 
     Args:
-        reader: Of the training split.
-        few: How many, and which.
+        split: The training split.
+        few: How many images to keep, and which.
 
     Returns:
-        The reader itself if nothing is to be left out.
+        The split itself if nothing is to be left out.
 
     Raises:
-        UserError: If images cannot be read by number, or a class has too few.
+        UserError: If samples cannot be read by index, or a class has too few.
     """
     if few.ratio is None and few.per_class is None:
-        return reader
-    if not isinstance(reader, IndexedReader):
+        return split
+    if not isinstance(split, IndexedSplit):
         raise UserError(
             "labels.ratio and labels.per_class choose images by number, which "
             "data.reader=stream cannot read: use indexed or folder"
         )
-    chosen = few.choose(labels_of(reader.source), reader.classes)
-    return IndexedReader(LabelledPart(reader.source, chosen), reader.order, reader.caveat)
-
-
-def labels_of(source: Source) -> NDArray[np.int64]:
-    """Gives the label of every image, -1 for none; reads the images only if nothing lists them."""
-    if isinstance(source, SourcePart):
-        return labels_of(source.source)[np.asarray(source.indices, dtype=np.int64)]
-    if isinstance(source, ShardSource | FolderSource):
-        return source.labels()
-    numbers = tqdm(range(len(source)), "reading labels", disable=None)
-    labels = (source[number].label for number in numbers)
-    return np.array([_UNLABELLED if label is None else label for label in labels], dtype=np.int64)
+    chosen = few.choose(split.dataset.labels(), split.classes)
+    return IndexedSplit(LabelledSubset(split.dataset, chosen), split.order, split.warning)

@@ -1,80 +1,69 @@
-"""Reading images by number: from indexed shards, folders and archives alike."""
-
-from collections.abc import Sequence
+"""A split whose samples are read by index: from indexed shards, folders and archives alike."""
 
 import numpy as np
 
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.loading.evaluation import EvalLoader
 from ssl_swin.data.loading.exact import ExactLoader, OrderedBatches
-from ssl_swin.data.loading.order import OrderConstants, Samples
-from ssl_swin.data.loading.protocol import Collate, MakeSample, Placement
-from ssl_swin.data.records import ImageRecord, Source
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.loading.protocol import Collate, LoaderConfig, MakeSample
 
 
-class IndexedReader:
-    """Exact loaders over any source."""
+class IndexedSplit:
+    """Exact loaders over any data set."""
 
-    def __init__(self, source: Source, order: OrderConstants, caveat: str = "") -> None:
-        """Sets the reader up.
+    def __init__(self, dataset: ImageDataset, order: OrderConstants, warning: str = "") -> None:
+        """Set the split up; nothing is read yet.
 
         Args:
-            source: One split.
+            dataset: The samples of the split.
             order: Constants of the training order.
-            caveat: What to tell of this way of reading.
+            warning: What the user should know of this way of reading; empty for nothing.
         """
-        self.source = source
+        self.dataset = dataset
         self.order = order
-        self.caveat = caveat
-        self.classes = source.classes
-        self.num_samples = len(source)
-        self.fingerprint = source.fingerprint
+        self.warning = warning
+        self.classes = dataset.classes
+        self.num_samples = len(dataset)
+        self.fingerprint = dataset.fingerprint
 
-    @property
-    def shard_lengths(self) -> Samples:
-        """How many adjacent images lie together, int64; without shards that is all of them."""
-        whole = np.array([self.num_samples])
-        lengths: Samples = getattr(self.source, "shard_lengths", whole)
-        return lengths
-
-    def describe(self) -> str:
-        """Says in one line what is read."""
-        num_shards = len(self.shard_lengths)
-        is_sharded = hasattr(self.source, "shard_lengths")
-        return f"{self.num_samples} images" + (f" in {num_shards} shards" if is_sharded else "")
+    def summary(self) -> str:
+        """Return one line on what is read."""
+        lengths = self.dataset.shard_lengths
+        shards = "" if lengths is None else f" in {len(lengths)} shards"
+        return f"{self.num_samples} images{shards}"
 
     def train_loader(
-        self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int
+        self, make_sample: MakeSample, collate: Collate, config: LoaderConfig, *, seed: int
     ) -> ExactLoader:
-        """Shuffled batches: each image at most once an epoch over all ranks."""
+        """Return a loader of shuffled batches: each image at most once an epoch over all ranks.
+
+        Args:
+            make_sample: Makes a training example of an encoded sample and the epoch.
+            collate: Makes a batch of examples.
+            config: Size of the batches, and which part of them this rank loads.
+            seed: Seed of the sample order.
+        """
+        lengths = self.dataset.shard_lengths
         batches = OrderedBatches(
-            self.source,
+            self.dataset,
             make_sample,
             collate,
-            placement,
-            shard_lengths=self.shard_lengths,
+            config,
+            shard_lengths=np.array([self.num_samples]) if lengths is None else lengths,
             constants=self.order,
             seed=seed,
         )
         return ExactLoader(batches)
 
     def eval_loader(
-        self, make_sample: MakeSample, collate: Collate, placement: Placement
+        self, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> EvalLoader:
-        """Every image once, always in the same order, dealt out over the ranks."""
-        return EvalLoader(self.source, make_sample, collate, placement)
+        """Return a loader of every image once, in a fixed order, distributed over the ranks.
 
-
-class SourcePart:
-    """Some of a source's images, as a source."""
-
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self.source = source
-        self.indices = indices
-        self.classes = source.classes
-        self.fingerprint = source.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> ImageRecord:
-        return self.source[self.indices[index]]
+        Args:
+            make_sample: Makes an example of an encoded sample and the epoch, which is 0.
+            collate: Makes a batch of examples.
+            config: Size of the batches, and which of them this rank loads.
+        """
+        return EvalLoader(self.dataset, make_sample, collate, config)

@@ -2,22 +2,26 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_swin.data.loading.indexed import IndexedReader, SourcePart
+import numpy as np
+
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import IMAGE
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Reader
-from ssl_swin.data.records import Source
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.remote.fetch import is_remote
 from ssl_swin.data.rng import keyed_permutation
+from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 
 READERS = ("indexed", "stream", "folder")
 
 
-def open_readers(
+def open_splits(
     root: str | os.PathLike[str],
     reader: str,
     *,
@@ -27,8 +31,9 @@ def open_readers(
     index_dir: str | None = None,
     cache: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
-) -> dict[str, Reader]:
-    """Opens every split found under `root`.
+    members: Collection[str] = (IMAGE,),
+) -> dict[str, Split]:
+    """Open every split found under `root`.
 
     Args:
         root: Folder of shards or of images; or a URL or pipe, see
@@ -40,11 +45,13 @@ def open_readers(
         val_ratio: Share of a folder's images to hold out where it has no val split; shards have
             theirs from packing.
         index_dir: Folder of the index, where it does not lie beside the shards.
-        cache: Other arguments of `open_remote`, for shards that lie elsewhere.
-        num_samples: Of a stream that is not a folder of indexed shards.
+        cache: Other arguments of `open_remote`, for remote shards.
+        num_samples: Number of samples of a stream that is not a folder of indexed shards.
+        members: Names of the members to read of every sample, "image" among them. What is not
+            named costs no reading.
 
     Returns:
-        Readers by split: "train" always, "val" and "test" where the data has them.
+        The splits by name: "train" always, "val" and "test" where the data has them.
 
     Raises:
         UserError: If nothing is there, a shard is missing or damaged, or the reader is unknown.
@@ -54,9 +61,9 @@ def open_readers(
     if reader == "stream":
         opened = _open_stream(str(root), how_to_make, index_dir, num_samples)
     elif reader == "indexed" and is_remote(str(root)):
-        opened = _open_remote(str(root), order, index_dir, cache)
+        opened = _open_remote(str(root), order, index_dir, cache, members)
     elif reader == "indexed":
-        opened = _open_shards(Path(root), how_to_make, order, index_dir)
+        opened = _open_shards(Path(root), how_to_make, order, index_dir, members)
     else:
         opened = _open_folder(Path(root), how_to_make, order, val_ratio)
     if "train" not in opened:
@@ -65,49 +72,60 @@ def open_readers(
 
 
 def _open_shards(
-    folder: Path, how_to_make: str, order: OrderConstants, index_dir: str | None
-) -> dict[str, Reader]:
+    folder: Path,
+    how_to_make: str,
+    order: OrderConstants,
+    index_dir: str | None,
+    members: Collection[str],
+) -> dict[str, Split]:
+    from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import open_index
-    from ssl_swin.data.shards.source import ShardSource
 
     _check_shards(folder, how_to_make)
     index = open_index(folder, index_dir)
-    return {s: IndexedReader(ShardSource(index, s), order) for s in index.splits}
+    return {
+        split: IndexedSplit(ShardDataset(index, split, members=members), order)
+        for split in index.splits
+    }
 
 
 def _open_remote(
-    root: str, order: OrderConstants, index_dir: str | None, cache: Mapping[str, Any] | None
-) -> dict[str, Reader]:
-    from ssl_swin.data.remote.source import open_remote
+    root: str,
+    order: OrderConstants,
+    index_dir: str | None,
+    cache: Mapping[str, Any] | None,
+    members: Collection[str],
+) -> dict[str, Split]:
+    from ssl_swin.data.remote.dataset import open_remote
 
     if cache is None:
         raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
-    sources = open_remote(root, index_dir=index_dir, **cache)
-    for source in sources.values():
-        source.check_cache(order.lanes)
-    return {s: IndexedReader(source, order) for s, source in sources.items()}
+    sources = open_remote(root, index_dir=index_dir, members=members, **cache)
+    for dataset in sources.values():
+        dataset.check_cache(order.lanes)
+    return {s: IndexedSplit(dataset, order) for s, dataset in sources.items()}
 
 
 def _open_folder(
     folder: Path, how_to_make: str, order: OrderConstants, val_ratio: float
-) -> dict[str, Reader]:
-    from ssl_swin.data.sources.opening import open_sources
+) -> dict[str, Split]:
+    from ssl_swin.data.sources.opening import open_datasets
 
     if not folder.exists():
         raise UserError(_no_folder(folder, how_to_make))
-    sources = open_sources(folder)
+    sources = open_datasets(folder)
     if "val" not in sources and val_ratio > 0:
         sources |= hold_out(sources["train"], val_ratio)
-    caveat = "images are read file by file; packed into shards they read faster"
-    return {s: IndexedReader(source, order, caveat) for s, source in sources.items()}
+    warning = "images are read file by file; packed into shards they read faster"
+    return {s: IndexedSplit(dataset, order, warning) for s, dataset in sources.items()}
 
 
 def _open_stream(
     root: str, how_to_make: str, index_dir: str | None, num_samples: int | None
-) -> dict[str, Reader]:
+) -> dict[str, Split]:
     import braceexpand
 
-    from ssl_swin.data.loading.stream import StreamReader, stream_split
+    from ssl_swin.data.loading.stream import StreamSplit, stream_split
     from ssl_swin.data.shards.index import open_index
 
     if is_remote(root):
@@ -116,7 +134,7 @@ def _open_stream(
                 "data.reader=stream cannot count the images behind a URL: give data.num_samples"
             )
         shards = list(braceexpand.braceexpand(root))
-        return {"train": StreamReader(shards, num_samples=num_samples)}
+        return {"train": StreamSplit(shards, num_samples=num_samples)}
     _check_shards(Path(root), how_to_make)
     index = open_index(root, index_dir)
     return {split: stream_split(index, split) for split in index.splits}
@@ -135,16 +153,16 @@ def _no_folder(folder: Path, how_to_make: str) -> str:
     return f"no data: looked in the folder {folder}, which does not exist. {how_to_make}"
 
 
-def hold_out(source: Source, val_ratio: float) -> dict[str, Source]:
-    """Splits a source into train and val, always in the same way.
+def hold_out(dataset: ImageDataset, val_ratio: float) -> dict[str, ImageDataset]:
+    """Split a data set into train and val, always in the same way.
 
     Args:
-        source: To be split.
-        val_ratio: Share of val, rounded up.
+        dataset: The data set to be split.
+        val_ratio: Share of val in [0, 1], rounded up to whole samples.
     """
-    order = keyed_permutation(len(source), "hold out").tolist()
-    num_val = math.ceil(val_ratio * len(source))
+    order = keyed_permutation(len(dataset), "hold out")
+    num_val = math.ceil(val_ratio * len(dataset))
     return {
-        "train": SourcePart(source, sorted(order[num_val:])),
-        "val": SourcePart(source, sorted(order[:num_val])),
+        "train": Subset(dataset, np.sort(order[num_val:])),
+        "val": Subset(dataset, np.sort(order[:num_val])),
     }

@@ -1,39 +1,45 @@
-"""In which order a run sees its samples.
+"""The order in which a run sees its samples.
 
-The order is a pure function of the shards' lengths, a seed, the epoch and three constants. It knows
-nothing of processes, workers or batch sizes, so a run may go on with others of those. For an epoch:
+The order is a pure function of the shards' lengths, a seed, the epoch and three constants. It
+depends on no process, worker or batch size, so a run may continue with others of those. For an
+epoch:
 
 1. Each shard is cut into blocks of adjacent samples. The blocks, shuffled, form a line.
-2. The line is cut into lanes of equal length, and each lane into windows; windows are shuffled.
-3. Position p of the order is the next sample of lane `p % lanes`.
+2. The line is cut into streams of equal length, each stream into windows; windows are shuffled.
+3. Position p of the order is the next sample of stream `p % lanes`.
 
-A set that fits into one window is thus shuffled as a whole. Lanes matter where several machines
-fetch shards: a machine that takes the same lanes all the time needs only their shards.
+A set that fits into one window is thus shuffled as a whole. Several streams matter where several
+machines fetch shards: a machine that takes the same streams all the time needs only their shards.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssl_swin.data.dataset import Indices
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.errors import UserError
-
-Samples = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class OrderConstants:
-    """How far apart neighbours end up, and how much must be at hand to get there."""
+    """Constants of the order, under the names of the configuration and of checkpoints.
 
-    block: int | None  # adjacent samples that stay together up to the windows; None: whole shards
-    pool: int  # samples that are shuffled among each other at a time, in all lanes together
+    Attributes:
+        block: Number of adjacent samples that stay together until windows are shuffled; None
+            keeps whole shards together.
+        pool: Size of the shuffle buffer: samples shuffled at a time, in all streams together.
+        lanes: Number of streams.
+    """
+
+    block: int | None
+    pool: int
     lanes: int
 
     def __post_init__(self) -> None:
-        for name in ("block", "pool", "lanes"):
-            value = getattr(self, name)
+        values = {"block": self.block, "pool": self.pool, "lanes": self.lanes}
+        for name, value in values.items():
             if value is not None and value < 1:
                 raise UserError(f"data.order.{name} must be at least 1, got {value}")
 
@@ -42,67 +48,67 @@ class SampleOrder:
     """The order of one epoch: a bijection from positions to samples, entered anywhere."""
 
     def __init__(
-        self, shard_lengths: Samples, constants: OrderConstants, *, seed: int, epoch: int
+        self, shard_lengths: Indices, constants: OrderConstants, *, seed: int, epoch: int
     ) -> None:
-        """Shuffles the blocks; windows are shuffled when they are first asked for.
+        """Shuffle the blocks; windows are shuffled when they are first asked for.
 
         Args:
-            shard_lengths: int64 (shards,), samples in each.
-            constants: Of the run.
-            seed: Of the run.
-            epoch: Counted from 0.
+            shard_lengths: Number of samples in each shard, int64 (shards,).
+            constants: Constants of the order, fixed for the run.
+            seed: Seed of the order, fixed for the run.
+            epoch: Number of the epoch, counted from 0.
         """
         self.num_samples = int(shard_lengths.sum())
         self._key = (seed, epoch)
         starts, lengths = _blocks(shard_lengths, constants.block)
         shuffled = keyed_permutation(len(starts), *self._key, "blocks")
         self._block_starts = starts[shuffled]
-        self._block_places = np.concatenate([[0], np.cumsum(lengths[shuffled])])
-        self._lanes = constants.lanes
-        self._lane_length = self.num_samples // constants.lanes
+        self._block_offsets = np.concatenate([[0], np.cumsum(lengths[shuffled])])
+        self._num_streams = constants.lanes
+        self._stream_length = self.num_samples // constants.lanes
         self._window_length = max(1, constants.pool // constants.lanes)
-        self._windows: OrderedDict[tuple[int, int], Samples] = OrderedDict()
+        self._windows: OrderedDict[tuple[int, int], Indices] = OrderedDict()
 
     def __len__(self) -> int:
         return self.num_samples
 
-    def samples(self, positions: Samples) -> Samples:
-        """Gives the samples at some positions in [0, num_samples), int64 of the same length."""
-        place, lane = np.divmod(positions, self._lanes)
-        is_rest = place >= self._lane_length  # what equal lanes leave over is a lane of its own
-        lane[is_rest] = self._lanes
-        place[is_rest] = positions[is_rest] - self._lanes * self._lane_length
-        window, offset = np.divmod(place, self._window_length)
+    def indices(self, positions: Indices) -> Indices:
+        """Return the samples at some positions in [0, num_samples), int64 of the same length."""
+        offset, stream = np.divmod(positions, self._num_streams)
+        is_rest = offset >= self._stream_length  # what equal streams leave over is one of its own
+        stream[is_rest] = self._num_streams
+        offset[is_rest] = positions[is_rest] - self._num_streams * self._stream_length
+        window, offset = np.divmod(offset, self._window_length)
         found = np.empty_like(positions)
-        for key in sorted(set(zip(lane.tolist(), window.tolist(), strict=True))):
-            here = (lane == key[0]) & (window == key[1])
+        for key in sorted(set(zip(stream.tolist(), window.tolist(), strict=True))):
+            here = (stream == key[0]) & (window == key[1])
             found[here] = self._window(*key)[offset[here]]
         return found
 
-    def _window(self, lane: int, window: int) -> Samples:
-        """Shuffles a window, or finds it among the latest two of each lane."""
-        if (lane, window) not in self._windows:
-            first = lane * self._lane_length + window * self._window_length
-            is_rest = lane == self._lanes
-            end = self.num_samples if is_rest else (lane + 1) * self._lane_length
+    def _window(self, stream: int, window: int) -> Indices:
+        """Shuffle a window, or take it from the latest two of each stream."""
+        if (stream, window) not in self._windows:
+            first = stream * self._stream_length + window * self._window_length
+            is_rest = stream == self._num_streams
+            end = self.num_samples if is_rest else (stream + 1) * self._stream_length
             line = self._line(first, min(first + self._window_length, end))
-            shuffled = keyed_permutation(len(line), *self._key, "window", lane, window)
-            self._windows[lane, window] = line[shuffled]
-            if len(self._windows) > 2 * (self._lanes + 1):
+            shuffled = keyed_permutation(len(line), *self._key, "window", stream, window)
+            self._windows[stream, window] = line[shuffled]
+            if len(self._windows) > 2 * (self._num_streams + 1):
                 self._windows.popitem(last=False)
-        self._windows.move_to_end((lane, window))
-        return self._windows[lane, window]
+        self._windows.move_to_end((stream, window))
+        return self._windows[stream, window]
 
-    def _line(self, start: int, stop: int) -> Samples:
-        """Gives the samples on places [start, stop) of the line of blocks."""
-        places = np.arange(start, stop, dtype=np.int64)
-        block = np.searchsorted(self._block_places, places, side="right") - 1
-        line: Samples = self._block_starts[block] + places - self._block_places[block]
+    def _line(self, start: int, stop: int) -> Indices:
+        """Return the samples at offsets [start, stop) in the line of blocks."""
+        offsets = np.arange(start, stop, dtype=np.int64)
+        block = np.searchsorted(self._block_offsets, offsets, side="right") - 1
+        line: Indices = self._block_starts[block] + offsets - self._block_offsets[block]
         return line
 
 
-def _blocks(shard_lengths: Samples, block: int | None) -> tuple[Samples, Samples]:
-    """First sample and length of each block, in the order of the shards."""
+def _blocks(shard_lengths: Indices, block: int | None) -> tuple[Indices, Indices]:
+    """Return the first sample and the length of each block, in the order of the shards."""
     if block is None:
         block = max(1, int(shard_lengths.max(initial=1)))
     ends = np.cumsum(shard_lengths)

@@ -1,7 +1,7 @@
-"""The seam between readers of images and training.
+"""What training and data agree on: splits, their loaders, and how a loader is configured.
 
-A reader (`indexed.py`, `stream.py`) gives loaders for one split. Every rank gets the same number of
-training batches; evaluation sees each image once over all ranks.
+A split (`indexed.py`, `stream.py`) makes loaders. Every rank gets the same number of training
+batches; evaluation sees each image once over all ranks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,20 +11,28 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_swin.data.records import ImageRecord, Source
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 
-MakeSample = Callable[[ImageRecord, int], Any]
+MakeSample = Callable[[EncodedSample, int], Any]
 Collate = Callable[[Sequence[Any]], Any]
 
 MOST_TRIES = 16  # images in a row that may fail
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a loader runs, and what it feeds."""
+class LoaderConfig:
+    """Size of the batches of a loader, and the rank that it runs on.
 
-    batch_size: int  # per rank
-    num_workers: int  # per rank
+    Attributes:
+        batch_size: Number of images per batch and rank.
+        num_workers: Number of loading processes per rank; 0 loads in the process itself.
+        rank: Number of this rank, from 0.
+        world_size: Number of ranks.
+    """
+
+    batch_size: int
+    num_workers: int
     rank: int
     world_size: int
 
@@ -50,54 +58,61 @@ class Loader(Protocol):
         """Batches of one iteration."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Hands out batches."""
+        """Yield batches."""
 
 
-class Reader(Protocol):
-    """Gives loaders over the images of one split."""
+class Split(Protocol):
+    """One split of a data set, which makes loaders over its samples.
+
+    Attributes:
+        classes: Class names by label; empty for a split without labels.
+        num_samples: Number of samples.
+        fingerprint: Digest that changes when the samples do.
+        warning: What training on this split cannot promise; empty if there is nothing.
+    """
 
     classes: tuple[str, ...]
     num_samples: int
-    fingerprint: str  # changes when the images do
-    caveat: str  # what training on this reader cannot promise; empty if there is nothing
+    fingerprint: str
+    warning: str
 
-    def describe(self) -> str:
-        """Says in one line what is read."""
+    def summary(self) -> str:
+        """Return one line on what is read."""
 
     def train_loader(
-        self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int
+        self, make_sample: MakeSample, collate: Collate, config: LoaderConfig, *, seed: int
     ) -> Loader:
-        """Shuffled batches, a new order every epoch, without the last partial batch."""
+        """Return shuffled batches, in a new order every epoch, without the last partial batch."""
 
     def eval_loader(
-        self, make_sample: MakeSample, collate: Collate, placement: Placement
+        self, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> Loader:
-        """Every image once, always in the same order, dealt out over the ranks."""
+        """Return every image once, in a fixed order, distributed over the ranks."""
 
 
 def start_workers(
     dataset: "Dataset[Any]",
-    placement: Placement,
+    config: LoaderConfig,
     *,
     sampler: Iterable[Any] | None = None,
     batch_size: int | None = None,
     collate: Collate | None = None,
 ) -> "DataLoader[Any]":
-    """Gives torch's loader as all readers use it: its own generator, workers of one thread.
+    """Return torch's loader as all splits use it: its own generator, workers of one thread.
 
     Args:
-        dataset: Gives whole batches, or with `batch_size` samples.
-        placement: Says how many workers.
-        sampler: What to ask a map-style dataset for.
-        batch_size: Samples per batch; None if the dataset gives whole batches.
-        collate: Makes a batch of samples; with `batch_size`.
+        dataset: Returns whole batches, or single examples if there is a `batch_size`.
+        config: Configuration of the loader; it has the number of workers.
+        sampler: Keys to ask a map-style dataset for.
+        batch_size: Number of examples per batch; None if the dataset returns whole batches.
+        collate: Makes a batch of examples; with `batch_size`.
     """
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=placement.num_workers,
-        persistent_workers=placement.num_workers > 0,
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
         collate_fn=collate or _as_it_is,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread,
@@ -105,25 +120,36 @@ def start_workers(
     )
 
 
-def read_sample(source: Source, make_sample: MakeSample, index: int, epoch: int) -> Any | BadSample:
-    """Reads and prepares one image, or says why it cannot be."""
+def read_sample(
+    dataset: ImageDataset, make_sample: MakeSample, index: int, epoch: int
+) -> Any | BadSample:
+    """Read one sample and make an example of it.
+
+    Args:
+        dataset: The data set.
+        make_sample: Makes an example of an encoded sample and the epoch.
+        index: Index of the sample in the data set.
+        epoch: Number of the epoch.
+
+    Returns:
+        The example, or the reason why there is none.
+    """
     name = f"image {index}"
     try:
-        record = source[index]
-        name = record.name
-        return make_sample(record, epoch)
+        encoded = dataset[index]
+        name = encoded.name
+        return make_sample(encoded, epoch)
     except Exception as error:  # a damaged file may raise almost anything
-        member_name = getattr(source, "member_name", None)
-        if member_name is not None:
-            name = f"{name} ({member_name(index)})"
+        file_name = dataset.file_name(index)
+        name += f" ({file_name})" if file_name else ""
         return BadSample(name, " ".join(str(error).split()) or type(error).__name__)
 
 
 class WorkerOwner:
     """Lets Lightning end the worker processes of a wrapped loader after a run.
 
-    It looks for `_iterator`. Left to the garbage collector, every worker would be waited for in
-    vain for five seconds.
+    It looks for `_iterator`. Otherwise the garbage collector ends the workers, and waits in vain
+    for five seconds for each of them.
     """
 
     loader: "DataLoader[Any]"

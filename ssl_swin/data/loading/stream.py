@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.protocol import (
     BadSample,
     Collate,
+    LoaderConfig,
     MakeSample,
-    Placement,
     WorkerOwner,
     start_workers,
 )
-from ssl_swin.data.records import ImageRecord
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.shards.index import ShardIndex
-from ssl_swin.data.shards.records import good_samples, read_records
+from ssl_swin.data.shards.index_file import ShardIndex
+from ssl_swin.data.shards.streaming import good_samples, read_samples
 from ssl_swin.errors import UserError
 
 
@@ -52,10 +52,10 @@ class EpochLoader(WorkerOwner):
         yield from self.loader
 
 
-class StreamReader:
+class StreamSplit:
     """Loaders over one split, given as anything that webdataset opens: paths, URLs, pipes."""
 
-    caveat = (
+    warning = (
         "read as a stream: an epoch may repeat or miss a few images, a run resumed inside an epoch "
         "reshuffles it, an image that cannot be read is left out uncounted, and a shard that was "
         "cut short ends without a word"
@@ -82,48 +82,48 @@ class StreamReader:
         self.classes = classes
         self.fingerprint = fingerprint
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         """Says in one line what is read."""
         return f"{self.num_samples} images streamed from {len(self.shards)} shards"
 
     def train_loader(
-        self, make_sample: MakeSample, collate: Collate, placement: Placement, *, seed: int
+        self, make_sample: MakeSample, collate: Collate, config: LoaderConfig, *, seed: int
     ) -> EpochLoader:
         """Shuffled batches, as many on every rank.
 
         Raises:
             UserError: If there are fewer shards than ranks.
         """
-        if len(self.shards) < placement.world_size:
+        if len(self.shards) < config.world_size:
             raise UserError(
-                f"{len(self.shards)} shards cannot be dealt out to {placement.world_size} "
+                f"{len(self.shards)} shards cannot be dealt out to {config.world_size} "
                 "processes; pack the set into more with --shard-samples"
             )
-        workers = min(placement.num_workers, len(self.shards) // placement.world_size)
-        placement = Placement(placement.batch_size, workers, placement.rank, placement.world_size)
-        num_batches = self.num_samples // placement.global_batch_size
+        workers = min(config.num_workers, len(self.shards) // config.world_size)
+        config = LoaderConfig(config.batch_size, workers, config.rank, config.world_size)
+        num_batches = self.num_samples // config.global_batch_size
         epoch = _shared_epoch()
-        stream = ShuffledStream(self.shards, make_sample, placement, epoch, num_batches, seed)
-        return _epoch_loader(stream, epoch, placement, collate, num_batches)
+        stream = ShuffledStream(self.shards, make_sample, config, epoch, num_batches, seed)
+        return _epoch_loader(stream, epoch, config, collate, num_batches)
 
     def eval_loader(
-        self, make_sample: MakeSample, collate: Collate, placement: Placement
+        self, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> EpochLoader:
         """Every image once, dealt out over ranks and workers."""
-        stream = OrderedStream(self.shards, make_sample, placement)
-        share = len(range(placement.rank, self.num_samples, placement.world_size))
+        stream = OrderedStream(self.shards, make_sample, config)
+        share = len(range(config.rank, self.num_samples, config.world_size))
         # Every worker deals its own batches and may end on a partial one.
-        consumers = max(1, placement.num_workers)
+        consumers = max(1, config.num_workers)
         num_batches = sum(
-            -(-len(range(worker, share, consumers)) // placement.batch_size)
+            -(-len(range(worker, share, consumers)) // config.batch_size)
             for worker in range(consumers)
         )
-        return _epoch_loader(stream, _shared_epoch(), placement, collate, num_batches)
+        return _epoch_loader(stream, _shared_epoch(), config, collate, num_batches)
 
 
-def stream_split(index: ShardIndex, split: str) -> StreamReader:
+def stream_split(index: ShardIndex, split: str) -> StreamSplit:
     """Opens one split of a folder of shards as a stream."""
-    return StreamReader(
+    return StreamSplit(
         # An empty shard would be read over and over for the sake of an image.
         [str(index.root / shard.name) for shard in index.splits[split] if shard.num_samples],
         num_samples=index.num_samples(split),
@@ -135,11 +135,11 @@ def stream_split(index: ShardIndex, split: str) -> StreamReader:
 def _epoch_loader(
     stream: "IterableDataset[Any]",
     epoch_cell: Tensor,
-    placement: Placement,
+    config: LoaderConfig,
     collate: Collate,
     num_batches: int,
 ) -> EpochLoader:
-    loader = start_workers(stream, placement, batch_size=placement.batch_size, collate=collate)
+    loader = start_workers(stream, config, batch_size=config.batch_size, collate=collate)
     return EpochLoader(loader, epoch_cell, num_batches)
 
 
@@ -157,14 +157,14 @@ class ShuffledStream(IterableDataset[Any]):
         self,
         shards: Sequence[str],
         make_sample: MakeSample,
-        placement: Placement,
+        config: LoaderConfig,
         epoch: Tensor,
         num_batches: int,
         seed: int,
     ) -> None:
         self.shards = shards
         self.make_sample = make_sample
-        self.placement = placement
+        self.config = config
         self.epoch = epoch
         self.num_batches = num_batches
         self.seed = seed
@@ -173,37 +173,39 @@ class ShuffledStream(IterableDataset[Any]):
         worker, num_workers = _worker()
         epoch = int(self.epoch)
         my_batches = len(range(worker, self.num_batches, num_workers))
-        records = self._records(epoch, worker, num_workers)
-        samples = good_samples(records, self.make_sample, epoch)
-        yield from islice(samples, my_batches * self.placement.batch_size)
+        encoded_samples = self._encoded_samples(epoch, worker, num_workers)
+        samples = good_samples(encoded_samples, self.make_sample, epoch)
+        yield from islice(samples, my_batches * self.config.batch_size)
 
-    def _records(self, epoch: int, worker: int, num_workers: int) -> Iterator[ImageRecord]:
+    def _encoded_samples(
+        self, epoch: int, worker: int, num_workers: int
+    ) -> Iterator[EncodedSample]:
         """Reads this worker's shards over and over, in a new order each time."""
         order = keyed_generator(self.seed, epoch, "shards").permutation(len(self.shards))
-        reader = self.placement.rank + self.placement.world_size * worker
-        mine = order[reader :: self.placement.world_size * num_workers]
+        reader = self.config.rank + self.config.world_size * worker
+        mine = order[reader :: self.config.world_size * num_workers]
         for lap in count():
             generator = keyed_generator(self.seed, epoch, reader, lap)
             lap_shards = [self.shards[i] for i in generator.permutation(mine)]
-            yield from read_records(lap_shards, random.Random(int(generator.integers(2**63))))
+            yield from read_samples(lap_shards, random.Random(int(generator.integers(2**63))))
 
 
 class OrderedStream(IterableDataset[Any]):
     """This worker's share of the evaluation samples, each once."""
 
     def __init__(
-        self, shards: Sequence[str], make_sample: MakeSample, placement: Placement
+        self, shards: Sequence[str], make_sample: MakeSample, config: LoaderConfig
     ) -> None:
         self.shards = shards
         self.make_sample = make_sample
-        self.placement = placement
+        self.config = config
 
     def __iter__(self) -> Iterator[Any]:
         worker, num_workers = _worker()
-        first = self.placement.rank + self.placement.world_size * worker
-        step = self.placement.world_size * num_workers
-        records = islice(read_records(self.shards), first, None, step)
-        yield from good_samples(records, self.make_sample, epoch=0)
+        first = self.config.rank + self.config.world_size * worker
+        step = self.config.world_size * num_workers
+        encoded_samples = islice(read_samples(self.shards), first, None, step)
+        yield from good_samples(encoded_samples, self.make_sample, epoch=0)
 
 
 def _worker() -> tuple[int, int]:

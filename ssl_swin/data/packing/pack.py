@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.packing.plan import (
     SKIPPED_NAME,
     PackOptions,
@@ -16,9 +17,9 @@ from ssl_swin.data.packing.plan import (
     plan_jobs,
 )
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
-from ssl_swin.data.shards.index import PLAN_NAME, Extents, Shard, ShardIndex, write_index
-from ssl_swin.data.sources.opening import Source, common_classes
-from ssl_swin.data.sources.tables import TableSource
+from ssl_swin.data.shards.index_file import PLAN_NAME, ScannedShard, ShardIndex, write_index
+from ssl_swin.data.sources.opening import common_classes
+from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 
@@ -37,7 +38,7 @@ class PackReport:
 
 
 def pack(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageDataset],
     out: str | Path,
     *,
     shard_samples: int | None = None,
@@ -80,6 +81,8 @@ def pack(
     options = PackOptions(shard_samples, val_ratio, seed, max_short_side_px, verify)
     if num_workers < 0:
         raise UserError(f"the number of workers must not be negative, got {num_workers}")
+    if max_short_side_px is not None:
+        _check_images_alone(sources)
     classes = common_classes(sources)
     jobs = plan_jobs(sources, options)
     with _new_folder(out) as folder, _only_packer(folder):
@@ -95,6 +98,16 @@ def pack(
         shutil.rmtree(folder / UNPACKED_NAME, ignore_errors=True)
         (folder / PLAN_NAME).unlink()
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped)
+
+
+def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
+    for split, dataset in sources.items():
+        if len(dataset.members) > 1:
+            raise UserError(
+                f"{split} has samples with {', '.join(dataset.members)}; scaling down changes the "
+                "images alone, and masks or boxes would no longer fit. Pack it without "
+                "--max-short-side-px"
+            )
 
 
 @contextmanager
@@ -142,23 +155,23 @@ def _keeping_what_is_done(folder: Path, jobs: Sequence[ShardJob]) -> Iterator[No
         raise
 
 
-def _quick(sources: Mapping[str, Source], folder: Path) -> dict[str, Source]:
+def _quick(sources: Mapping[str, ImageDataset], folder: Path) -> dict[str, ImageDataset]:
     """Replaces sources that are slow to read out of order."""
     return {
         split: source.unpacked(folder / UNPACKED_NAME / split)
-        if isinstance(source, TableSource)
+        if isinstance(source, TableDataset)
         else source
         for split, source in sources.items()
     }
 
 
 def _by_split(
-    sources: Mapping[str, Source], jobs: Sequence[ShardJob], written: Sequence[WrittenShard]
-) -> dict[str, list[tuple[Shard, Extents]]]:
-    splits: dict[str, list[tuple[Shard, Extents]]] = {}
-    for job, (shard, extents, _) in zip(jobs, written, strict=True):
-        if shard.num_samples:
-            splits.setdefault(job.split, []).append((shard, extents))
+    sources: Mapping[str, ImageDataset], jobs: Sequence[ShardJob], written: Sequence[WrittenShard]
+) -> dict[str, list[ScannedShard]]:
+    splits: dict[str, list[ScannedShard]] = {}
+    for job, (scanned, _) in zip(jobs, written, strict=True):
+        if scanned.shard.num_samples:
+            splits.setdefault(job.split, []).append(scanned)
     for split in sources:
         if split not in splits:
             done = zip(jobs, written, strict=True)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.records import Source
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.rng import keyed_permutation
-from ssl_swin.data.shards.index import EXTENTS_NAME, INDEX_NAME, PLAN_NAME
+from ssl_swin.data.shards.index_file import EXTENTS_NAME, INDEX_NAME, MEMBERS_NAME, PLAN_NAME
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 
@@ -67,7 +67,7 @@ class ShardJob(NamedTuple):
         return f"{self.split}-{place:09d}"
 
 
-def plan_jobs(sources: Mapping[str, Source], options: PackOptions) -> list[ShardJob]:
+def plan_jobs(sources: Mapping[str, ImageDataset], options: PackOptions) -> list[ShardJob]:
     """Decides for every image its split, shard and place.
 
     Raises:
@@ -96,7 +96,7 @@ def plan_jobs(sources: Mapping[str, Source], options: PackOptions) -> list[Shard
 
 
 def begin_or_continue(
-    folder: Path, sources: Mapping[str, Source], options: PackOptions, jobs: list[ShardJob]
+    folder: Path, sources: Mapping[str, ImageDataset], options: PackOptions, jobs: list[ShardJob]
 ) -> None:
     """Writes the plan to an empty folder, or makes sure that the folder's plan is the same.
 
@@ -121,7 +121,7 @@ def _default_shard_samples(num_images: int) -> int:
 
 
 def _describe(
-    sources: Mapping[str, Source], options: PackOptions, num_shards: int
+    sources: Mapping[str, ImageDataset], options: PackOptions, num_shards: int
 ) -> dict[str, Any]:
     described = {
         split: {"images": len(source), "fingerprint": source.fingerprint}
@@ -166,7 +166,7 @@ def _flat(plan: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _remove_leftovers(folder: Path, shard_names: list[str]) -> None:
     """Removes the temporary files of processes that were killed."""
-    names = {*shard_names, INDEX_NAME, EXTENTS_NAME, SKIPPED_NAME, PLAN_NAME}
+    names = {*shard_names, INDEX_NAME, EXTENTS_NAME, MEMBERS_NAME, SKIPPED_NAME, PLAN_NAME}
     for path in folder.glob(".*.tmp"):
         if (
             path.name[1:].rsplit(".", 2)[0] in names

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, EncodedSample, file_extension
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS
 from ssl_swin.data.images.decode import probe_image
 from ssl_swin.data.packing.plan import PackOptions, ShardJob
 from ssl_swin.data.packing.shrink import decode_stored, shrink_image
 from ssl_swin.data.parallel import ordered_map
-from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, Source
-from ssl_swin.data.shards.index import Extents, Shard
+from ssl_swin.data.shards.index_file import ScannedShard, Shard
 from ssl_swin.data.shards.indexing import scan_shard
 from ssl_swin.data.shards.tar import group_samples, scan_tar
 from ssl_swin.errors import UserError
@@ -23,33 +25,40 @@ from ssl_swin.files import atomic_path
 
 
 class SkippedImage(NamedTuple):
-    """An image that was left out."""
+    """A sample that was left out because its image cannot be read."""
 
     name: str
     reason: str
 
 
 class WrittenShard(NamedTuple):
-    """What came of a job; a shard without a readable image is not kept."""
+    """The result of a job; a shard without a readable image is not kept."""
 
-    shard: Shard
-    extents: Extents
+    scanned: ScannedShard
     skipped: list[SkippedImage]
+
+    @property
+    def shard(self) -> Shard:
+        """The shard itself."""
+        return self.scanned.shard
 
 
 class ShardWriter:
-    """Does the jobs of a plan.
+    """Writes the shards of a plan.
 
-    Members are `SPLIT-PLACE.EXTENSION` and, for a labelled image, `SPLIT-PLACE.cls`. They carry no
-    times or owners: the same images give the same bytes.
+    Files are `SPLIT-NUMBER.EXTENSION` for the image, `SPLIT-NUMBER.cls` for the label of a labelled
+    one, and `SPLIT-NUMBER.MEMBER.EXTENSION` for further members. They carry no times or owners: the
+    same samples give the same bytes.
 
     Args:
-        sources: By the name that jobs use.
-        folder: Where to write.
-        options: Of the packing.
+        sources: The data sets, by the names that jobs use.
+        folder: Folder to write to.
+        options: Options of the packing.
     """
 
-    def __init__(self, sources: Mapping[str, Source], folder: Path, options: PackOptions) -> None:
+    def __init__(
+        self, sources: Mapping[str, ImageDataset], folder: Path, options: PackOptions
+    ) -> None:
         self.sources = sources
         self.folder = folder
         self.options = options
@@ -57,15 +66,15 @@ class ShardWriter:
     def write_all(
         self, jobs: Sequence[ShardJob], *, num_workers: int, progress: bool
     ) -> list[WrittenShard]:
-        """Writes each shard whole or not at all; those that are there are kept.
+        """Write each shard completely or not at all; those that exist are kept.
 
         Args:
-            jobs: What to write.
-            num_workers: Processes; 0 is this one.
+            jobs: The shards to write.
+            num_workers: Number of processes; 0 is this one.
             progress: Whether to show a progress bar.
 
         Returns:
-            In the order of `jobs`.
+            The results, in the order of `jobs`.
 
         Raises:
             UserError: If a shard cannot be written, such as on a full disk.
@@ -81,7 +90,7 @@ class ShardWriter:
         return done
 
     def __call__(self, job: ShardJob) -> WrittenShard:
-        """Writes one shard, unless it is there."""
+        """Write one shard, unless it exists."""
         path = self.folder / job.name
         written = (self._keep(job, path) if path.exists() else None) or self._write(job, path)
         if written.shard.num_samples == 0:
@@ -96,53 +105,54 @@ class ShardWriter:
                 tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
             ):
                 for place in range(job.first, job.first + len(job.images)):
-                    record = self._read(job, place)
-                    if isinstance(record, SkippedImage):
-                        skipped.append(record)
+                    encoded = self._read(job, place)
+                    if isinstance(encoded, SkippedImage):
+                        skipped.append(encoded)
                     else:
-                        _add_sample(archive, job.key(place), record)
+                        _add_sample(archive, job.key(place), encoded)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
-        shard, extents = scan_shard(path)
-        if shard.num_samples != len(job.images) - len(skipped):
+        scanned = scan_shard(path)
+        if scanned.shard.num_samples != len(job.images) - len(skipped):
             raise UserError(f"{path} does not hold what was written to it: check the disk")
-        return WrittenShard(shard, extents, skipped)
+        return WrittenShard(scanned, skipped)
 
     def _keep(self, job: ShardJob, path: Path) -> WrittenShard | None:
-        """Finds out what an earlier process wrote; None if that is to be written anew."""
+        """Return what an earlier process wrote; None if that is to be written anew."""
         try:
-            shard, extents = scan_shard(path)
+            scanned = scan_shard(path)
         except UserError:
             return None
+        shard = scanned.shard
         skipped = []
         if shard.num_samples < len(job.images):
             for place in _missing_places(job, path):
-                record = self._read(job, place)
-                if not isinstance(record, SkippedImage):
+                encoded = self._read(job, place)
+                if not isinstance(encoded, SkippedImage):
                     return None
-                skipped.append(record)
+                skipped.append(encoded)
         if shard.num_samples + len(skipped) != len(job.images):
             return None
-        return WrittenShard(shard, extents, skipped)
+        return WrittenShard(scanned, skipped)
 
-    def _read(self, job: ShardJob, place: int) -> ImageRecord | SkippedImage:
-        """Reads an image, and makes sure that training will be able to."""
+    def _read(self, job: ShardJob, place: int) -> EncodedSample | SkippedImage:
+        """Read a sample, and make sure that training can read its image."""
         index = int(job.images[place - job.first])
         try:
-            record = self.sources[job.source][index]
+            encoded = self.sources[job.source][index]
         except OSError as error:
             return SkippedImage(str(error.filename or f"image {index}"), str(error.strerror))
-        if record.extension not in IMAGE_EXTENSIONS:
-            return SkippedImage(record.name, "its content is of no known kind of image")
+        if encoded.extension not in IMAGE_EXTENSIONS:
+            return SkippedImage(encoded.name, "its content is of no known kind of image")
         try:
-            info = probe_image(record.data)
+            info = probe_image(encoded.data)
             if self.options.verify:
-                decode_stored(record, info)
+                decode_stored(encoded, info)
             if self.options.max_short_side_px is not None:
-                record = shrink_image(record, info, self.options.max_short_side_px)
+                encoded = shrink_image(encoded, info, self.options.max_short_side_px)
         except ValueError as error:
-            return SkippedImage(record.name, _describe(error.__cause__ or error))
-        return record
+            return SkippedImage(encoded.name, _describe(error.__cause__ or error))
+        return encoded
 
 
 class _Progress:
@@ -186,13 +196,17 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
-def _add_sample(archive: tarfile.TarFile, key: str, record: ImageRecord) -> None:
-    _add_member(archive, f"{key}.{record.extension}", record.data)
-    if record.label is not None:
-        _add_member(archive, f"{key}.cls", str(record.label).encode())
+def _add_sample(archive: tarfile.TarFile, key: str, encoded: EncodedSample) -> None:
+    """Write the image, its label, and then the other members by name."""
+    _add_file(archive, f"{key}.{encoded.extension}", encoded.data)
+    if encoded.label is not None:
+        _add_file(archive, f"{key}.{LABEL_EXTENSION}", str(encoded.label).encode())
+    for name in sorted(encoded.members.keys() - {IMAGE}):
+        member = encoded.members[name]
+        _add_file(archive, f"{key}.{file_extension(name, member)}", member.data)
 
 
-def _add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_file(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     header = tarfile.TarInfo(name)
     header.size = len(content)
     archive.addfile(header, io.BytesIO(content))

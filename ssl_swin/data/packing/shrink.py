@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ssl_swin.data.encoded import IMAGE, EncodedSample, Member
+from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.images.decode import ImageInfo, decode_image
 from ssl_swin.data.images.levels import DTYPES
-from ssl_swin.data.records import ImageRecord, extension_of_content
 
 JPEG_QUALITY = 92
 
@@ -20,7 +21,7 @@ _LOSSY = ("jpg", "webp")
 _MOST_PNG_CHANNELS = 4  # RGB and alpha
 
 
-def shrink_image(record: ImageRecord, info: ImageInfo, max_short_side_px: int) -> ImageRecord:
+def shrink_image(encoded: EncodedSample, info: ImageInfo, max_short_side_px: int) -> EncodedSample:
     """Scales an image down until its shorter side is `max_short_side_px`.
 
     The filter is a triangle as wide as the scale asks for (antialiased bilinear): it never leaves
@@ -28,7 +29,7 @@ def shrink_image(record: ImageRecord, info: ImageInfo, max_short_side_px: int) -
     are those that `probe_image` takes for them.
 
     Args:
-        record: Of an image that can be decoded.
+        encoded: Of an image that can be decoded.
         info: What `probe_image` says of it.
         max_short_side_px: Images with a shorter side up to this stay as they are, to the byte.
 
@@ -42,25 +43,26 @@ def shrink_image(record: ImageRecord, info: ImageInfo, max_short_side_px: int) -
     """
     short_side_px = min(info.height_px, info.width_px)
     if short_side_px <= max_short_side_px:
-        return record
-    pixels = decode_stored(record, info)
+        return encoded
+    pixels = decode_stored(encoded, info)
     scale = max_short_side_px / short_side_px
     small = _resize(pixels, round(info.height_px * scale), round(info.width_px * scale)).numpy()
     if small.dtype != np.uint8 or len(small) > _MOST_PNG_CHANNELS:
-        return record._replace(data=_to_npy(small), extension="npy")
-    if extension_of_content(record.data) in _LOSSY and len(small) in (1, 3):
-        return record._replace(data=_encode(small, "JPEG", quality=JPEG_QUALITY), extension="jpg")
-    return record._replace(data=_encode(small, "PNG"), extension="png")
+        return encoded.with_member(IMAGE, Member(_to_npy(small), "npy"))
+    if extension_of_content(encoded.data) in _LOSSY and len(small) in (1, 3):
+        jpeg = _encode(small, "JPEG", quality=JPEG_QUALITY)
+        return encoded.with_member(IMAGE, Member(jpeg, "jpg"))
+    return encoded.with_member(IMAGE, Member(_encode(small, "PNG"), "png"))
 
 
-def decode_stored(record: ImageRecord, info: ImageInfo) -> Tensor:
+def decode_stored(encoded: EncodedSample, info: ImageInfo) -> Tensor:
     """Decodes all channels of an image, in its own type or else as float32: (C, H, W).
 
     Raises:
         UserError: If it cannot be decoded.
     """
     dtype = info.dtype if info.dtype in DTYPES else "float32"
-    return decode_image(record.data, channels=info.channels, dtype=dtype, name=record.name)
+    return decode_image(encoded.data, channels=info.channels, dtype=dtype, name=encoded.name)
 
 
 def _resize(pixels: Tensor, height_px: int, width_px: int) -> Tensor:

@@ -1,7 +1,7 @@
 """A folder of this node that holds the remote shards in use, up to a limit.
 
-Any number of processes share it: a lock per shard makes one fetch of many wishes, a lock on the
-room keeps the sum of what lies there and what is on its way within the limit.
+Any number of processes share it: a lock per shard makes one fetch of many requests, a lock on the
+capacity keeps the sum of what lies there and what is being transferred within the limit.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ssl_swin.data.records import fingerprint
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.remote.fetch import fetch
 from ssl_swin.data.remote.prefetch import Prefetcher
 from ssl_swin.data.shards.index_file import Shard
@@ -61,7 +61,7 @@ class ShardCache:
         make_folder(self.folder / _LOCKS)
 
     def path(self, shard: Shard) -> Path:
-        """Gives the local copy of a shard, after fetching it or waiting for who does.
+        """Return the local copy of a shard, after fetching it or waiting for the process that does.
 
         Another process may evict it before the caller opens it; then ask again.
 
@@ -74,19 +74,23 @@ class ShardCache:
                     self._fetch(shard)
         return self.folder / shard.name
 
-    def want(self, shards: Iterable[Shard]) -> None:
-        """Has a thread fetch shards that will be needed, in order; replaces what it has not begun.
+    def prefetch(self, shards: Iterable[Shard]) -> None:
+        """Let a thread fetch shards that will be needed, in order.
 
-        Failures are left to `path` to report. Wish for few: they displace what lies unused longest.
+        This replaces what an earlier call asked for and the thread has not begun. Failures are left
+        to `path` to report. Ask for few shards: they evict those that were least recently used.
+
+        Args:
+            shards: The shards to fetch, the first one needed first.
         """
         if self._prefetcher is None or self._prefetcher.pid != os.getpid():  # forked: no thread
             self._prefetcher = Prefetcher(self._fetch_if_nobody_does)
-        self._prefetcher.want(shards)
+        self._prefetcher.request(shards)
 
     def close(self) -> None:
-        """Ends the thread after the transfer it is at."""
+        """End the thread after its current transfer."""
         if self._prefetcher is not None and self._prefetcher.pid == os.getpid():
-            self._prefetcher.want([None])
+            self._prefetcher.request([None])
         self._prefetcher = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,13 +129,13 @@ class ShardCache:
             )
             with part.open("rb") as file:
                 os.fsync(file.fileno())  # the machine may stop, and leave a hole of full length
-            with self._room_lock():
+            with self._capacity_lock():
                 os.replace(part, self.folder / shard.name)
         finally:
             part.unlink(missing_ok=True)
 
     def _reserve(self, shard: Shard) -> Path:
-        """Makes room; what is on its way counts in full, so the name of a part says its length."""
+        """Reserve space; a transfer counts in full, so the name of a part has the full length."""
         if shard.num_bytes > self.limit_bytes:
             raise UserError(
                 f"shard {shard.name} has {shard.num_bytes} bytes, more than the cache {self.folder}"
@@ -139,36 +143,39 @@ class ShardCache:
             )
         part = self.folder / f"{shard.name}.{shard.num_bytes}{_PART}"
         while True:
-            with self._room_lock():
-                if self._evict(self.limit_bytes - shard.num_bytes, own=shard.name):
+            with self._capacity_lock():
+                if self._evict(self.limit_bytes - shard.num_bytes, requested=shard.name):
                     part.touch()
                     return part
             time.sleep(_POLL_S)  # the rest is on its way to others, and can go when it has come
 
-    def _evict(self, room_bytes: int, own: str) -> bool:
-        """Deletes until the rest takes `room_bytes` at most; False if transfers forbid it."""
+    def _evict(self, capacity_bytes: int, requested: str) -> bool:
+        """Delete until the rest takes `capacity_bytes` at most; False if transfers prevent it."""
         entries = sorted(
             _entries(self.folder),
-            key=lambda entry: (entry.name != own, entry.used_ns),  # leftovers of its own go first
+            key=lambda entry: (
+                entry.name != requested,
+                entry.used_ns,
+            ),  # its own leftovers go first
         )
-        excess = sum(entry.num_bytes for entry in entries) - room_bytes
+        excess = sum(entry.num_bytes for entry in entries) - capacity_bytes
         for entry in entries:
             if excess <= 0:
                 break
-            if entry.name == own or self._is_free(entry.name):
+            if entry.name == requested or self._is_free(entry.name):
                 entry.path.unlink(missing_ok=True)
                 excess -= entry.num_bytes
         return excess <= 0
 
     def _is_free(self, name: str) -> bool:
-        """Tells whether nobody fetches a shard; none begins while the lock on the room is held."""
+        """Return whether no process fetches a shard; none begins while the capacity is locked."""
         try:
             with FileLock(self._lock_path(name), blocking=False):
                 return True
         except Timeout:
             return False
 
-    def _room_lock(self) -> FileLock:
+    def _capacity_lock(self) -> FileLock:
         return FileLock(self.folder / _LOCKS / "room")
 
     def _lock_path(self, name: str) -> Path:
@@ -176,7 +183,7 @@ class ShardCache:
 
 
 class _Entry(NamedTuple):
-    """A shard, or a part of one that reserves its room."""
+    """A shard, or a part of one that reserves its space."""
 
     path: Path
     name: str  # of the shard

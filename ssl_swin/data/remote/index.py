@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,9 @@ from tqdm import tqdm
 
 from ssl_swin.data.remote.fetch import PIPE, fetch, open_url
 from ssl_swin.data.shards.index_file import (
-    EXTENT,
-    EXTENTS_NAME,
     INDEX_NAME,
-    Extents,
-    Shard,
+    IndexArray,
+    ScannedShard,
     ShardIndex,
     index_from_content,
     read_content,
@@ -55,21 +53,14 @@ def fetch_index(
     """
     fetch_patiently = partial(fetch, root, num_tries=num_tries, first_wait_s=first_wait_s)
     with FileLock(make_folder(folder) / ".index.lock"):
-        listing, extents = (folder / f"{name}.part" for name in (INDEX_NAME, EXTENTS_NAME))
+        listing = folder / f"{INDEX_NAME}.part"
         try:
             fetch_patiently(INDEX_NAME, listing, num_bytes=None)
         except UserError as error:
             advice = f"If the set has no index, make one: {_how_to(root)}"
             raise UserError(f"{error}. {advice}") from error
-        digest, num_bytes = _read_listing(root, listing)
-        if not _holds(folder / EXTENTS_NAME, digest):
-            fetch_patiently(EXTENTS_NAME, extents, num_bytes=num_bytes)
-            if not _holds(extents, digest):
-                raise UserError(
-                    f"{EXTENTS_NAME} of {root} is not the one that its {INDEX_NAME} was written "
-                    "with. Copy both there anew"
-                )
-            os.replace(extents, folder / EXTENTS_NAME)
+        for array in _read_listing(root, listing).arrays:
+            _fetch_array(root, folder, array, fetch_patiently)
         os.replace(listing, folder / INDEX_NAME)
 
 
@@ -98,7 +89,7 @@ def index_remote(
     for name in names:
         if Path(name).name != name:
             raise UserError(f"shards must lie directly in {root}, but {name!r} names a sub-folder")
-    scanned: dict[str, list[tuple[Shard, Extents]]] = {}
+    scanned: dict[str, list[ScannedShard]] = {}
     with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder:
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
@@ -151,16 +142,31 @@ def _how_to(root: str) -> str:
     return f"ssl-swin index '{root}' --out DIR --shards 'train-{{000000..000099}}.tar'"
 
 
-def _read_listing(root: str, path: Path) -> tuple[str, int]:
-    """Gives digest and length of the `index.bin` that belongs to an `index.json`."""
+def _read_listing(root: str, path: Path) -> ShardIndex:
+    """Read an `index.json` that was fetched."""
     try:
-        index = index_from_content(Path(root), path.parent, read_content(path))
+        return index_from_content(Path(root), path.parent, read_content(path))
     except UserError as error:
         raise UserError(
             f"{INDEX_NAME} of {root} is damaged or of an older version. Make one here: "
             f"{_how_to(root)}"
         ) from error
-    return index.extents_sha256, EXTENT.itemsize * sum(map(index.num_samples, index.splits))
+
+
+def _fetch_array(
+    root: str, folder: Path, array: IndexArray, fetch_patiently: Callable[..., None]
+) -> None:
+    """Fetch a file that belongs to an index, unless `folder` holds it."""
+    if _holds(folder / array.file_name, array.sha256):
+        return
+    part = folder / f"{array.file_name}.part"
+    fetch_patiently(array.file_name, part, num_bytes=array.num_bytes)
+    if not _holds(part, array.sha256):
+        raise UserError(
+            f"{array.file_name} of {root} is not the one that its {INDEX_NAME} was written "
+            "with. Copy both there anew"
+        )
+    os.replace(part, folder / array.file_name)
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -170,7 +176,7 @@ def _holds(path: Path, digest: str) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
-def _look_into(root: str, name: str, folder: Path) -> tuple[Shard, Extents]:
+def _look_into(root: str, name: str, folder: Path) -> ScannedShard:
     path = folder / name
     try:
         try:
@@ -181,7 +187,7 @@ def _look_into(root: str, name: str, folder: Path) -> tuple[Shard, Extents]:
         path.unlink(missing_ok=True)
 
 
-def _fetch_and_scan(root: str, path: Path) -> tuple[Shard, Extents]:
+def _fetch_and_scan(root: str, path: Path) -> ScannedShard:
     fetch(root, path.name, path, num_bytes=None, num_tries=_NUM_TRIES, first_wait_s=_FIRST_WAIT_S)
     try:
         return scan_shard(path)

@@ -10,19 +10,19 @@ from ssl_swin.data.shards.index_file import Shard
 
 
 class Prefetcher:
-    """A daemon thread that fetches what was wished for last."""
+    """A daemon thread that fetches what was requested last."""
 
     def __init__(self, fetch: Callable[[Shard], None]) -> None:
         self.pid = os.getpid()
         self._fetch = fetch
-        self._wanted: deque[Shard | None] = deque()
+        self._requested: deque[Shard | None] = deque()
         self._changed = threading.Condition()
         threading.Thread(target=self._run, daemon=True, name="shard-prefetcher").start()
 
-    def want(self, shards: Iterable[Shard | None]) -> None:
-        """Replaces the wishes; None ends the thread."""
+    def request(self, shards: Iterable[Shard | None]) -> None:
+        """Replace what was requested before; None ends the thread."""
         with self._changed:
-            self._wanted = deque(shards)
+            self._requested = deque(shards)
             self._changed.notify()
 
     def _run(self) -> None:
@@ -32,5 +32,5 @@ class Prefetcher:
 
     def _next(self) -> Shard | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._wanted)
-            return self._wanted.popleft()
+            self._changed.wait_for(lambda: self._requested)
+            return self._requested.popleft()

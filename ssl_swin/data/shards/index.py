@@ -6,43 +6,21 @@ from pathlib import Path
 from filelock import FileLock
 
 from ssl_swin.data.shards.index_file import (
-    CLASSES_NAME,
-    EXTENT,
-    EXTENTS_NAME,
     INDEX_NAME,
-    NO_LABEL,
-    PLAN_NAME,
-    Extents,
-    Shard,
     ShardIndex,
     index_from_content,
     read_content,
-    write_index,
 )
 from ssl_swin.errors import UserError
-
-__all__ = [
-    "CLASSES_NAME",
-    "EXTENT",
-    "EXTENTS_NAME",
-    "INDEX_NAME",
-    "NO_LABEL",
-    "PLAN_NAME",
-    "Extents",
-    "Shard",
-    "ShardIndex",
-    "load_index",
-    "open_index",
-    "write_index",
-]
 
 
 def open_index(
     root: str | os.PathLike[str], index_dir: str | os.PathLike[str] | None = None
 ) -> ShardIndex:
-    """Loads the index of a folder of shards, after building it if there is none.
+    """Load the index of a folder of shards, after building it if there is none.
 
-    Of several processes that come at once, one builds and the others wait.
+    An index of version 1, which does not list byte ranges, is built anew with its class names. Of
+    several processes that come at once, one builds and the others wait.
 
     Args:
         root: Folder of the shards.
@@ -59,9 +37,9 @@ def open_index(
             f"no shards: there is no folder {root}. Make it: ssl-swin pack IMAGES {root}"
         )
     path = Path(index_dir or root) / INDEX_NAME
-    if not path.exists():
+    if _must_be_built(path):
         with FileLock(make_index_folder(root, index_dir) / ".index.lock"):
-            if not path.exists():
+            if _must_be_built(path):
                 build_index(root, index_dir)
     return load_index(root, index_dir)
 
@@ -72,7 +50,7 @@ def load_index(
     *,
     check_shards: bool = True,
 ) -> ShardIndex:
-    """Reads `index.json`, and checks that it lists every shard, each with its length on disk.
+    """Read `index.json`, and check that it lists every shard, each with its length on disk.
 
     Args:
         root: Folder of the shards.
@@ -81,7 +59,7 @@ def load_index(
 
     Raises:
         UserError: If a shard is missing, has another size or is not listed, or the index is
-            missing, damaged or of an older version.
+            missing, damaged or of version 1.
     """
     folder = Path(index_dir or root)
     path = folder / INDEX_NAME
@@ -95,7 +73,7 @@ def load_index(
             f"the shards anew, which keeps the class names: {command}"
         )
     index = index_from_content(Path(root), folder, content)
-    _check_extents(index, command)
+    _check_arrays(index, command)
     if check_shards:
         shards = [shard for split in index.splits.values() for shard in split]
         for shard in shards:
@@ -104,15 +82,19 @@ def load_index(
     return index
 
 
-def _check_extents(index: ShardIndex, command: str) -> None:
-    path = index.folder / EXTENTS_NAME
-    expected = EXTENT.itemsize * sum(map(index.num_samples, index.splits))
-    found = path.stat().st_size if path.exists() else 0
-    if found != expected:
-        raise UserError(
-            f"{path} has {found} bytes, {INDEX_NAME} beside it needs {expected}: missing, "
-            f"truncated or of another set. Index the shards anew: {command}"
-        )
+def _must_be_built(path: Path) -> bool:
+    return not path.exists() or read_content(path).get("version") == 1
+
+
+def _check_arrays(index: ShardIndex, command: str) -> None:
+    for array in index.arrays:
+        path = index.folder / array.file_name
+        found = path.stat().st_size if path.exists() else 0
+        if found != array.num_bytes:
+            raise UserError(
+                f"{path} has {found} bytes, {INDEX_NAME} beside it needs {array.num_bytes}: "
+                f"missing, truncated or of another set. Index the shards anew: {command}"
+            )
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -9,28 +9,32 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ssl_swin.data.records import IMAGE_EXTENSIONS, SPLIT_NAMES
+from ssl_swin.data.dataset import NO_LABEL
+from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, member_names
 from ssl_swin.data.shards.index_file import (
+    BYTE_RANGE,
     CLASSES_NAME,
     EXTENT,
     INDEX_NAME,
-    NO_LABEL,
     PLAN_NAME,
-    Extents,
+    ByteRanges,
+    ScannedShard,
     Shard,
     ShardIndex,
     read_content,
     write_index,
 )
 from ssl_swin.data.shards.tar import group_samples, scan_tar
+from ssl_swin.data.split_names import split_in_name
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 
-_MAX_IMAGE_BYTES = 2**32 - 1
+_MAX_FILE_BYTES = 2**32 - 1
 _MAX_LABEL = 2**31 - 1
+_MAX_MEMBERS = 256  # kinds of further members in a set; a column of the index each
 _LABEL = re.compile(rb"\s*[0-9]{1,10}\s*")
 
-Members = dict[str, tuple[int, int]]  # offset and size by extension
+Files = dict[str, tuple[int, int]]  # offset and size by extension
 
 
 def build_index(
@@ -40,9 +44,9 @@ def build_index(
     num_workers: int = 0,
     progress: bool = True,
 ) -> ShardIndex:
-    """Indexes shards that were packed by whatever means, and writes the index.
+    """Index shards that were packed by whatever means, and write the index.
 
-    A shard belongs to the split that a word of its name says ("imagenet1k-validation-00.tar"), or
+    A shard belongs to the split that a word of its name names ("imagenet1k-validation-00.tar"), or
     else to train. Class names are kept from the index before, or else read from `classes.txt`
     beside the shards.
 
@@ -66,26 +70,27 @@ def build_index(
         raise UserError(f"no shards in {folder}: looked for *.tar and found none")
     index_folder = make_index_folder(root, index_dir)
     classes = read_classes(folder, index_folder)
-    splits: dict[str, list[tuple[Shard, Extents]]] = {}
+    splits: dict[str, list[ScannedShard]] = {}
     for path, scanned in zip(paths, _scan_shards(paths, num_workers, progress), strict=True):
         splits.setdefault(split_of(path.name), []).append(scanned)
-    if not any(shard.num_samples for shards in splits.values() for shard, _ in shards):
+    if not any(shard.num_samples for shards in splits.values() for shard, *_ in shards):
         raise UserError(f"no images in the shards of {folder}: {len(paths)} tars hold none")
     return write_index(index_folder, classes, splits, root=folder)
 
 
-def scan_shard(path: Path) -> tuple[Shard, Extents]:
-    """Reads all headers and labels of one shard.
+def scan_shard(path: Path) -> ScannedShard:
+    """Read all headers and labels of one shard.
 
-    A sample is what lies under one key side by side. Its image is the first member with an
-    extension of one, its label the number in its `.cls` member.
+    A sample is what lies under one key side by side: an image, its label as the number in the
+    `.cls` file, and further members; `encoded.member_names` has the rule.
 
     Returns:
-        The shard, and for each sample, in the order of the file, where its image lies.
+        The shard, and for each sample, in the order of the file, where its files lie.
 
     Raises:
-        UserError: If the tar is damaged, cut or cannot be read, a sample has no image or a label
-            that is no number, or its files are not next to each other.
+        UserError: If the tar is damaged, truncated or cannot be read, a sample has no image, a
+            label that is no number or two files for one member, or its files are not next to each
+            other.
     """
     try:
         return _scan_shard(path)
@@ -94,15 +99,14 @@ def scan_shard(path: Path) -> tuple[Shard, Extents]:
 
 
 def split_of(name: str) -> str:
-    """Tells the split of a shard by the words in its file name; without any it is train."""
-    words = re.findall("[a-z]+", name.lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+    """Return the split that a word of a shard's file name names; without any it is train."""
+    return split_in_name(name) or "train"
 
 
 def make_index_folder(
     root: str | os.PathLike[str], index_dir: str | os.PathLike[str] | None
 ) -> Path:
-    """Gives the folder of the index, created if need be.
+    """Return the folder of the index, created if need be.
 
     Raises:
         UserError: If it cannot be written to.
@@ -116,19 +120,17 @@ def make_index_folder(
         ) from error
 
 
-def _scan_shards(
-    paths: list[Path], num_workers: int, progress: bool
-) -> Iterable[tuple[Shard, Extents]]:
+def _scan_shards(paths: list[Path], num_workers: int, progress: bool) -> Iterable[ScannedShard]:
     from ssl_swin.data.parallel import ordered_map
 
     scanned = ordered_map(scan_shard, paths, num_workers=num_workers)
-    bar: Iterable[tuple[Shard, Extents]] = tqdm(
+    bar: Iterable[ScannedShard] = tqdm(
         scanned, desc="indexing", total=len(paths), unit="shard", disable=not progress
     )
     return bar
 
 
-def _scan_shard(path: Path) -> tuple[Shard, Extents]:
+def _scan_shard(path: Path) -> ScannedShard:
     scan = scan_tar(path)
     samples = group_samples(scan.members)
     if scan.problem is not None:
@@ -137,32 +139,46 @@ def _scan_shard(path: Path) -> tuple[Shard, Extents]:
             "or download it anew"
         )
     extents = np.empty(len(samples), EXTENT)
+    members: dict[str, ByteRanges] = {}
     seen: set[str] = set()
     with path.open("rb") as file:
-        for number, (key, members) in enumerate(samples):
+        for number, (key, files) in enumerate(samples):
             try:
                 if key in seen:
                     raise ValueError("has files that are not next to each other")
-                extents[number] = (*_image(members), _label(file, members))
+                image, *others = _image_and_members(files)
+                extents[number] = (*_byte_range(files, image), _label(file, files))
+                for extension in others:
+                    ranges = members.setdefault(extension, np.zeros(len(samples), BYTE_RANGE))
+                    ranges[number] = _byte_range(files, extension)
+                if len(members) > _MAX_MEMBERS:
+                    raise ValueError(f"has one more kind of file than {_MAX_MEMBERS}, the most")
             except ValueError as error:
                 raise UserError(f"shard {path}: sample {key!r} {error}") from error
             seen.add(key)
-    return Shard(path.name, scan.num_bytes, len(samples)), extents
+    return ScannedShard(Shard(path.name, scan.num_bytes, len(samples)), extents, members)
 
 
-def _image(members: Members) -> tuple[int, int]:
-    for extension, (offset, size) in members.items():
-        if extension in IMAGE_EXTENSIONS:
-            if size > _MAX_IMAGE_BYTES:
-                raise ValueError(f"has an image of {size} bytes; the most is {_MAX_IMAGE_BYTES}")
-            return offset, size
-    raise ValueError(f"holds no image, only: {', '.join(members)}")
+def _image_and_members(files: Files) -> list[str]:
+    """Return the extension of a sample's image, and after it those of its further members."""
+    extensions = member_names(files)
+    if IMAGE not in extensions:
+        raise ValueError(f"holds no image, only: {', '.join(files)}")
+    image = extensions.pop(IMAGE)
+    return [image, *extensions.values()]
 
 
-def _label(file: BinaryIO, members: Members) -> int:
-    if "cls" not in members:
+def _byte_range(files: Files, extension: str) -> tuple[int, int]:
+    offset, size = files[extension]
+    if size > _MAX_FILE_BYTES:
+        raise ValueError(f"has a .{extension} of {size} bytes; the most is {_MAX_FILE_BYTES}")
+    return offset, size
+
+
+def _label(file: BinaryIO, files: Files) -> int:
+    if LABEL_EXTENSION not in files:
         return NO_LABEL
-    offset, size = members["cls"]
+    offset, size = files[LABEL_EXTENSION]
     file.seek(offset)
     content = file.read(size)
     if not _LABEL.fullmatch(content) or int(content) > _MAX_LABEL:
@@ -170,15 +186,15 @@ def _label(file: BinaryIO, members: Members) -> int:
     return int(content)
 
 
-def _num_whole(samples: list[tuple[str, Members]]) -> int:
-    """Counts the samples before a damage; the last may lack members that the first has."""
+def _num_whole(samples: list[tuple[str, Files]]) -> int:
+    """Return the number of samples before a damage; the last may lack files of the first."""
     if not samples:
         return 0
     return len(samples) - (len(samples[-1][1]) < len(samples[0][1]))
 
 
 def read_classes(folder: Path, index_folder: Path) -> tuple[str, ...]:
-    """Class names from an index that is there already, of any version, or from `classes.txt`."""
+    """Return class names from an index that exists, of any version, or from `classes.txt`."""
     for path in (index_folder / INDEX_NAME, folder / INDEX_NAME):
         if path.exists() and (classes := read_content(path).get("classes")):
             return tuple(classes)

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, extension_of, fingerprint
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.shards.tar import TarMember, scan_tar
 from ssl_swin.errors import UserError
 
@@ -23,7 +26,7 @@ class TarPart(NamedTuple):
     num_bytes: int | None = None  # None: up to the end of the file
 
 
-class TarSource:
+class TarDataset(ImageDataset):
     """The images of some tars, in the order in which they lie there.
 
     Opening the source reads the header of every image once; the list is kept in arrays.
@@ -41,7 +44,7 @@ class TarSource:
         """
         self._parts = sorted(parts)
         names = tuple(part.name for part in self._parts)
-        self.classes: tuple[str, ...] = names if labelled else ()
+        self.classes = names if labelled else ()
         bar = tqdm(self._parts, desc="reading tar headers", unit="tar", disable=None)
         self._members = [_image_members(part) for part in bar]
         self._ends = np.cumsum([len(members) for members in self._members], dtype=np.int64)
@@ -54,7 +57,7 @@ class TarSource:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         number = int(np.searchsorted(self._ends, index, side="right"))
         part, members = self._parts[number], self._members[number]
         member = members[index - self._ends[number]]  # negative: counts from the tar's end
@@ -63,7 +66,7 @@ class TarSource:
             file.seek(int(member["offset"]))
             data = file.read(int(member["size"]))
         label = number if self.classes else None
-        return ImageRecord(data, extension_of(name), label, f"{part.name}.tar/{name}")
+        return EncodedSample.of_image(data, extension_of(name), label, f"{part.name}.tar/{name}")
 
     def image_names(self) -> NDArray[np.bytes_]:
         """Names inside the tars, by image."""

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssl_swin.data.records import ImageRecord, fingerprint
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.errors import UserError
 
 _SHAPE = (3, 32, 32)  # channels, rows, columns
@@ -57,7 +59,7 @@ _LAYOUTS = (
 )
 
 
-class CifarBinarySource:
+class CifarBinaryDataset(ImageDataset):
     """One split of the "binary version" of CIFAR-10 or CIFAR-100 (fine labels).
 
     Each row of its files is the label and the planes of one 32 x 32 px image
@@ -88,19 +90,19 @@ class CifarBinarySource:
             raise UserError(
                 f"{path} has labels beyond the {len(names)} names in {layout.class_names}"
             )
-        self.classes: tuple[str, ...] = names if labelled else ()
+        self.classes = names if labelled else ()
         self._split = split
         self.fingerprint = fingerprint(self.classes, content)
 
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         planes = self._pixels[index].reshape(_SHAPE)
         png = io.BytesIO()
         Image.fromarray(planes.transpose(1, 2, 0)).save(png, "PNG")
         label = int(self._labels[index]) if self.classes else None
-        return ImageRecord(png.getvalue(), "png", label, f"{self._split}[{index}]")
+        return EncodedSample.of_image(png.getvalue(), "png", label, f"{self._split}[{index}]")
 
 
 def is_cifar(folder: Path) -> bool:

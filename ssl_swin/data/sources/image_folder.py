@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.records import IMAGE_EXTENSIONS, ImageRecord, extension_of, fingerprint
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.errors import UserError
 
 
-class FolderSource:
+class FolderDataset(ImageDataset):
     """Image files in a folder and its sub-folders, hidden ones left out, in sorted order.
 
     If every image lies below a sub-folder, the names of the first-level sub-folders that hold
@@ -37,7 +40,7 @@ class FolderSource:
                 f"no images in {root} (looked for {looked_for} in it and its sub-folders)"
             )
         in_classes = labelled and all(folder for folder, _ in groups)
-        self.classes: tuple[str, ...] = tuple(folder for folder, _ in groups) if in_classes else ()
+        self.classes = tuple(folder for folder, _ in groups) if in_classes else ()
         lengths = [len(paths) for _, paths in groups]
         self._labels = np.repeat(np.arange(len(groups), dtype=np.int32), lengths)
         self._paths = np.concatenate([paths for _, paths in groups])
@@ -46,10 +49,12 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         path = os.fsdecode(bytes(self._paths[index]))
         label = int(self._labels[index]) if self.classes else None
-        return ImageRecord((self.root / path).read_bytes(), extension_of(path), label, path)
+        return EncodedSample.of_image(
+            (self.root / path).read_bytes(), extension_of(path), label, path
+        )
 
     def labels(self) -> NDArray[np.int64]:
         """Gives the label of every image, -1 for none; reads no image."""

@@ -5,40 +5,50 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_swin.data.records import ImageRecord, Source, fingerprint
-from ssl_swin.data.sources.archives import TarSource
-from ssl_swin.data.sources.image_folder import FolderSource
+from ssl_swin.data.dataset import NO_LABEL, DatasetWrapper, ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.fingerprint import fingerprint
+from ssl_swin.data.sources.archives import TarDataset
+from ssl_swin.data.sources.image_folder import FolderDataset
 from ssl_swin.errors import UserError
 
 
-class LabelledSource:
-    """A source with other labels, or without any."""
+class RelabelledDataset(DatasetWrapper):
+    """A data set with other labels, or without any."""
 
     def __init__(
-        self, source: Source, classes: tuple[str, ...] = (), labels: NDArray[np.int32] | None = None
+        self,
+        dataset: ImageDataset,
+        classes: tuple[str, ...] = (),
+        labels: NDArray[np.int32] | None = None,
     ) -> None:
-        """Wraps a source.
+        """Wrap a data set.
 
         Args:
-            source: The images.
-            classes: Names by label.
-            labels: By image; None leaves them out.
+            dataset: The samples.
+            classes: Class names by label.
+            labels: Labels by sample; None leaves the labels out.
         """
-        self.source = source
+        super().__init__(dataset)
         self.classes = classes
-        self.labels = labels
+        self._labels = labels
         content = b"" if labels is None else labels.tobytes()
-        self.fingerprint = fingerprint((source.fingerprint, *classes), content)
+        self.fingerprint = fingerprint((dataset.fingerprint, *classes), content)
 
-    def __len__(self) -> int:
-        return len(self.source)
+    def __getitem__(self, index: int) -> EncodedSample:
+        label = None if self._labels is None else int(self._labels[index])
+        return self.dataset[index].with_label(label)
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        label = None if self.labels is None else int(self.labels[index])
-        return self.source[index]._replace(label=label)
+    def labels(self) -> NDArray[np.int64]:
+        """Return the label of every sample, -1 for none."""
+        if self._labels is None:
+            return np.full(len(self), NO_LABEL, dtype=np.int64)
+        return self._labels.astype(np.int64)
 
 
-def label_by_name(source: Source, file: Path, classes: tuple[str, ...] = ()) -> LabelledSource:
+def label_by_name(
+    source: ImageDataset, file: Path, classes: tuple[str, ...] = ()
+) -> RelabelledDataset:
     """Labels images by a list in the order of their sorted names.
 
     Args:
@@ -49,7 +59,7 @@ def label_by_name(source: Source, file: Path, classes: tuple[str, ...] = ()) -> 
     Raises:
         UserError: If the list has another length or unknown classes, or `source` is no such thing.
     """
-    if not isinstance(source, FolderSource | TarSource):
+    if not isinstance(source, FolderDataset | TarDataset):
         raise UserError("labels by name are for images in a folder or a tar")
     names = _read_lines(file)
     if len(names) != len(source):
@@ -64,7 +74,7 @@ def label_by_name(source: Source, file: Path, classes: tuple[str, ...] = ()) -> 
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.empty(len(names), np.int32)
     labels[np.argsort(source.image_names())] = [label_of[name] for name in names]
-    return LabelledSource(source, classes, labels)
+    return RelabelledDataset(source, classes, labels)
 
 
 def _read_lines(file: Path) -> list[str]:

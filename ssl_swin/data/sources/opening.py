@@ -1,44 +1,29 @@
 """Where images to be packed come from: any layout that data sets are handed around in."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssl_swin.data.records import (
-    IMAGE_EXTENSIONS,
-    SPLIT_NAMES,
-    ImageRecord,
-    Source,
-    extension_of,
-)
-from ssl_swin.data.shards.index import INDEX_NAME, PLAN_NAME, open_index
-from ssl_swin.data.shards.source import ShardSource
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
+from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.index import open_index
+from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
 from ssl_swin.data.shards.tar import TarMember, group_samples, scan_tar
-from ssl_swin.data.sources.archives import TarSource, inner_tars, tar_parts
-from ssl_swin.data.sources.cifar import CifarBinarySource, is_cifar
-from ssl_swin.data.sources.image_folder import FolderSource, scan_folder
-from ssl_swin.data.sources.labelled import LabelledSource, label_by_name
+from ssl_swin.data.sources.archives import TarDataset, inner_tars, tar_parts
+from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar
+from ssl_swin.data.sources.image_folder import FolderDataset, scan_folder
+from ssl_swin.data.sources.labelled import RelabelledDataset, label_by_name
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
+from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
 from ssl_swin.errors import UserError
 
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "CifarBinarySource",
-    "FolderSource",
-    "ImageRecord",
-    "Source",
-    "TarSource",
-    "common_classes",
-    "open_sources",
-]
 
-
-def open_sources(
+def open_datasets(
     path: str | os.PathLike[str],
     labelled: bool = True,
     val_labels: str | os.PathLike[str] | None = None,
-) -> dict[str, Source]:
+) -> dict[str, ImageDataset]:
     """Recognises the layout of a data set on disk and opens its splits.
 
     - A folder of images is "train", with sub-folders as classes; sub-folders that are all named
@@ -82,7 +67,7 @@ def open_sources(
     return sources
 
 
-def common_classes(sources: Mapping[str, Source]) -> tuple[str, ...]:
+def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
     """Gives the class names that all splits share.
 
     Raises:
@@ -100,7 +85,7 @@ def common_classes(sources: Mapping[str, Source]) -> tuple[str, ...]:
     return source.classes
 
 
-def _open_file(path: Path, labelled: bool) -> dict[str, Source]:
+def _open_file(path: Path, labelled: bool) -> dict[str, ImageDataset]:
     if extension_of(path.name) == "parquet":
         return {**open_parquet(path.parent, [path], labelled)}
     if extension_of(path.name) == "tar":
@@ -109,12 +94,12 @@ def _open_file(path: Path, labelled: bool) -> dict[str, Source]:
             raise UserError(f"{path} is a shard of samples. Give the folder of all shards")
         if any(extension_of(member.name) in ("tar", *IMAGE_EXTENSIONS) for member in members):
             return {"train": _open_tars([path], labelled)}
-    return {split: CifarBinarySource(path, split, labelled) for split in ("train", "val")}
+    return {split: CifarBinaryDataset(path, split, labelled) for split in ("train", "val")}
 
 
-def _open_folder(root: Path, labelled: bool) -> dict[str, Source]:
+def _open_folder(root: Path, labelled: bool) -> dict[str, ImageDataset]:
     if is_cifar(root):
-        return {split: CifarBinarySource(root, split, labelled) for split in ("train", "val")}
+        return {split: CifarBinaryDataset(root, split, labelled) for split in ("train", "val")}
     if is_saved_dataset(root):
         return {**open_saved_dataset(root, labelled)}
     entries = scan_folder(root)
@@ -126,23 +111,21 @@ def _open_folder(root: Path, labelled: bool) -> dict[str, Source]:
     if tars and not folders and not _images(files):
         return _open_folder_of_tars(root, files, tars, labelled)
     split_folders = _split_folders(root, folders, files) or {"train": root}
-    return {split: FolderSource(folder, labelled) for split, folder in split_folders.items()}
+    return {split: FolderDataset(folder, labelled) for split, folder in split_folders.items()}
 
 
 def _open_folder_of_tars(
     root: Path, files: list[str], tars: list[Path], labelled: bool
-) -> dict[str, Source]:
+) -> dict[str, ImageDataset]:
     if {INDEX_NAME, PLAN_NAME} & set(files) or _are_samples(scan_tar(tars[0]).members):
         index = open_index(root)
-        shards = {split: ShardSource(index, split) for split in index.splits}
-        return {**shards} if labelled else {s: LabelledSource(shards[s]) for s in shards}
+        shards = {split: ShardDataset(index, split) for split in index.splits}
+        return {**shards} if labelled else {s: RelabelledDataset(shards[s]) for s in shards}
     splits: dict[str | None, list[Path]] = {}
     for tar in tars:
-        words = re.findall("[a-z]+", tar.stem.lower())
-        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
-        splits.setdefault(split, []).append(tar)
+        splits.setdefault(split_in_name(tar.stem), []).append(tar)
     if None in splits:  # then these are names of classes
-        return {"train": TarSource(tar_parts(tars), labelled)}
+        return {"train": TarDataset(tar_parts(tars), labelled)}
     return {split: _open_tars(group, labelled) for split, group in splits.items() if split}
 
 
@@ -153,9 +136,9 @@ def _are_samples(members: list[TarMember]) -> bool:
     return any(sample & images and sample - images for sample in samples)
 
 
-def _open_tars(paths: list[Path], labelled: bool) -> TarSource:
+def _open_tars(paths: list[Path], labelled: bool) -> TarDataset:
     inner = [part for path in paths for part in inner_tars(path)]
-    return TarSource(inner, labelled) if inner else TarSource(tar_parts(paths), labelled=False)
+    return TarDataset(inner, labelled) if inner else TarDataset(tar_parts(paths), labelled=False)
 
 
 def _tables(root: Path, folders: list[str]) -> list[Path]:
@@ -182,7 +165,7 @@ def _images(files: list[str]) -> list[str]:
     return [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
 
 
-def _difference(first: str, source: Source, second: str, other: Source) -> str:
+def _difference(first: str, source: ImageDataset, second: str, other: ImageDataset) -> str:
     only_first = _some(sorted(set(source.classes) - set(other.classes)))
     only_second = _some(sorted(set(other.classes) - set(source.classes)))
     return f"only in {first}: {only_first}; only in {second}: {only_second}"

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ssl_swin.data.records import SPLIT_NAMES, ImageRecord, extension_of_content, fingerprint
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.file_types import extension_of_content
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.sources.table_columns import (
     NO_LABEL,
     class_names,
@@ -23,10 +25,11 @@ from ssl_swin.data.sources.table_columns import (
     number_labels,
 )
 from ssl_swin.data.sources.table_rows import ArrowRows, ParquetRows, Rows
+from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
 from ssl_swin.errors import UserError
 
 
-class TableSource:
+class TableDataset(ImageDataset):
     """Images in one column of some tables.
 
     An image is a struct of `bytes` and `path`, as Hugging Face stores it, or plain bytes. A label
@@ -74,7 +77,7 @@ class TableSource:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         number = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[number - 1]) if number else 0
         value = self._rows(number).value(self._column, index - start)
@@ -82,12 +85,12 @@ class TableSource:
         data = _image_bytes(value, name)
         label = int(self._labels[index])
         extension = extension_of_content(data) or "bin"
-        return ImageRecord(data, extension, None if label == NO_LABEL else label, name)
+        return EncodedSample.of_image(data, extension, None if label == NO_LABEL else label, name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def unpacked(self, folder: Path) -> "TableSource":
+    def unpacked(self, folder: Path) -> "TableDataset":
         """Gives the same images for quick reading one by one.
 
         A parquet file is made to be read from front to back: one image costs a whole row group. Its
@@ -101,7 +104,7 @@ class TableSource:
         """
         if self._kind is ArrowRows:
             return self
-        copy = object.__new__(TableSource)
+        copy = object.__new__(TableDataset)
         copy.__dict__ |= self.__getstate__()
         copy._kind, copy._files = ArrowRows, tuple(folder / f"{n}.arrow" for n in self._names)
         pairs = zip(self._files, copy._files, strict=True)
@@ -134,21 +137,20 @@ class TableSource:
         return self._open[number]
 
 
-def open_parquet(root: Path, files: Sequence[Path], labelled: bool) -> dict[str, TableSource]:
+def open_parquet(root: Path, files: Sequence[Path], labelled: bool) -> dict[str, TableDataset]:
     """Opens parquet files by split, which a word of the path below `root` says, or else is train.
 
     Hugging Face names them `train-00000-of-00041.parquet` or `train/0000.parquet`.
 
     Raises:
-        UserError: As `TableSource`; also if there are splits but no train.
+        UserError: As `TableDataset`; also if there are splits but no train.
     """
     splits: dict[str, list[Path]] = {}
     for file in sorted(files):
-        words = re.findall("[a-z]+", file.relative_to(root).as_posix().lower())
-        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+        split = split_in_name(file.relative_to(root).as_posix()) or "train"
         splits.setdefault(split, []).append(file)
     return {
-        split: TableSource(root, tables, ParquetRows, labelled) for split, tables in splits.items()
+        split: TableDataset(root, tables, ParquetRows, labelled) for split, tables in splits.items()
     }
 
 
@@ -157,11 +159,11 @@ def is_saved_dataset(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def open_saved_dataset(root: Path, labelled: bool) -> dict[str, TableSource]:
+def open_saved_dataset(root: Path, labelled: bool) -> dict[str, TableDataset]:
     """Opens what `DatasetDict.save_to_disk` or `Dataset.save_to_disk` (then it is train) wrote.
 
     Raises:
-        UserError: As `TableSource`; also if the description is damaged, or names splits other than
+        UserError: As `TableDataset`; also if the description is damaged, or names splits other than
             train, validation and test.
     """
     if not (root / "dataset_dict.json").is_file():
@@ -176,12 +178,12 @@ def open_saved_dataset(root: Path, labelled: bool) -> dict[str, TableSource]:
     return {split: _open_saved(root / name, labelled) for split, name in splits.items() if split}
 
 
-def _open_saved(folder: Path, labelled: bool) -> TableSource:
+def _open_saved(folder: Path, labelled: bool) -> TableDataset:
     names = [entry["filename"] for entry in _read_json(folder / "state.json", "_data_files")]
     files = [folder / Path(name).name for name in names]
     if not files:
         raise UserError(f"no images in {folder}: its state.json lists no tables")
-    return TableSource(folder, files, ArrowRows, labelled)
+    return TableDataset(folder, files, ArrowRows, labelled)
 
 
 def _read_json(path: Path, key: str) -> list[Any]:

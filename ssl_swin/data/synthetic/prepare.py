@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.data.synthetic.source import DemoSource
+from ssl_swin.data.synthetic.dataset import SyntheticDataset
 from ssl_swin.errors import UserError
 
 VAL_SEED_OFFSET = 1  # the validation images are other drawings, not held-out training images
@@ -27,8 +27,8 @@ def prepare_demo(root: str, *, num_train: int, num_val: int, size_px: int, seed:
     if not (folder / "index.json").exists():
         print(f"drawing {num_train + num_val} images into {folder} (first use only)", flush=True)
         sources = {
-            "train": DemoSource(num_train, size_px, seed),
-            "val": DemoSource(num_val, size_px, seed + VAL_SEED_OFFSET),
+            "train": SyntheticDataset(num_train, size_px, seed),
+            "val": SyntheticDataset(num_val, size_px, seed + VAL_SEED_OFFSET),
         }
         pack(sources, folder, seed=seed)
     index = load_index(folder)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from ssl_swin.files import make_folder
 
+_COLUMNS = {"mask": "masks"}  # names in the file that differ from the batch's
+
 
 class BatchDigest(Callback):
-    """Writes names, pixel and mask digests of every image, and the loss of every batch.
+    """Writes the names and digests of every image and its mask, and the loss of every batch.
 
     One JSON object a line in `rank*.jsonl`. A run that goes on after a crash appends: of two lines
     with the same epoch and batch, the last holds.
@@ -43,10 +45,12 @@ class BatchDigest(Callback):
             "step": trainer.global_step,
             "loss": outputs["loss"].item().hex(),
             "names": batch.names,
-            "pixels": _digests(batch.pixels),
+            **{
+                _COLUMNS.get(field, field): _digests(value)
+                for field, value in batch._asdict().items()
+                if isinstance(value, Tensor) and value.ndim > 1
+            },
         }
-        if hasattr(batch, "mask"):
-            line["masks"] = _digests(batch.mask)
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
 

@@ -11,7 +11,7 @@ from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
 from ssl_swin.training.datamodule import ImageDataModule
-from ssl_swin.training.pretrain import PretrainModule
+from ssl_swin.training.module import TrainingModule
 
 
 class KnnProbe(Callback):
@@ -61,7 +61,7 @@ class KnnProbe(Callback):
             self._probe(trainer, pl_module)
 
     def _probe(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, PretrainModule)
+        assert isinstance(module, TrainingModule)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         num_classes = len(data.readers["train"].classes)
         if num_classes < 2 or "val" not in data.readers:
@@ -84,7 +84,7 @@ class KnnProbe(Callback):
                 logger.log_metrics({f"probe/knn_top1/stage{stage}": top1}, trainer.global_step)
 
     def _features(
-        self, module: PretrainModule, data: ImageDataModule, split: str, num_images: int | None
+        self, module: TrainingModule, data: ImageDataModule, split: str, num_images: int | None
     ) -> dict[int, Features]:
         encoder = module.model.encoder
         num_batches = None if num_images is None else -(-num_images // data.batch_size)
@@ -99,7 +99,7 @@ class KnnProbe(Callback):
 
 
 def _batches(
-    module: PretrainModule, data: ImageDataModule, split: str, num_batches: int | None
+    module: TrainingModule, data: ImageDataModule, split: str, num_batches: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in islice(data.plain_loader(split), num_batches):
+    for batch in islice(data.labelled_loader(split), num_batches):
         yield module.normalized(batch.pixels.to(module.device)), batch.labels.to(module.device)

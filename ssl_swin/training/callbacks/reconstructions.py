@@ -1,4 +1,4 @@
-"""Pictures of the same held-out images while the model learns."""
+"""Figures of the same held-out images while the model learns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_swin.files import atomic_path
-from ssl_swin.reporting.reconstructions import predicted_images, reconstruction_grid, shown_bands
-from ssl_swin.training.pretrain import PretrainModule
+from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
+from ssl_swin.training.module import TrainingModule
 
 
 class Reconstructions(Callback):
-    """Draws input, masked input, prediction and error at step 0, every N steps, and at the end."""
+    """Draws the objective's figure at step 0, every N steps, and at the end."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Reconstructions(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses bands that are not there, on every process."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, TrainingModule)
         shown_bands(self.bands, pl_module.model.encoder.in_chans)
 
     @rank_zero_only
@@ -69,7 +69,7 @@ class Reconstructions(Callback):
         if step == self._last_step:
             return
         self._last_step = step
-        assert isinstance(module, PretrainModule)
+        assert isinstance(module, TrainingModule)
         picture = self._picture(module)
         path = self.folder / f"step_{step:07d}.png"
         with atomic_path(path) as temporary:
@@ -78,20 +78,15 @@ class Reconstructions(Callback):
             if hasattr(logger, "log_image"):
                 logger.log_image(key="recon/grid", images=[picture], step=step)
 
-    def _picture(self, module: PretrainModule) -> Any:
+    def _picture(self, module: TrainingModule) -> Any:
         batch = module.trainer.strategy.batch_to_device(self._batch, module.device)
         training = module.training
         module.eval()
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
-            output = module(batch)
+            figure = module.model.figure(batch, module.normalized)
         module.train(training)
-        images = module.normalized(batch.pixels)
-        window_px = module.model.normalize_target_window_px
-        predicted = predicted_images(output.prediction, images, window_px)
-        return reconstruction_grid(
-            images,
-            batch.mask,
-            predicted,
+        return draw_figure(
+            figure,
             module.mean,
             module.std,
             bands=self.bands,

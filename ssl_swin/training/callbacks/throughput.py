@@ -51,7 +51,7 @@ class Throughput(Callback):
         self._num_batches += 1
         if not self._is_logged(trainer):
             return
-        num_samples = self._num_batches * len(batch[0]) * trainer.world_size
+        num_samples = self._num_batches * len(batch.names) * trainer.world_size
         pl_module.log("perf/samples_per_s", num_samples / self._elapsed_s)
         pl_module.log("perf/data_wait_frac", self._waited_s / self._elapsed_s)
         self._start_window()

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from ssl_swin.encoders.beit import BeitEncoder, beit
-from ssl_swin.encoders.encoder import Encoder, SwinEncoder, swin
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import Size, Window, as_size, stage_window_sizes
+from ssl_swin.encoders.swin import SwinEncoder, swin
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.architecture import (
     Architecture,

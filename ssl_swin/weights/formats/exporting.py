@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssl_swin.encoders.encoder import Encoder, SwinEncoder
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, make_folder, write_atomically
 from ssl_swin.weights.backbone import WEIGHTS, Backbone, find_backbone, load_backbone

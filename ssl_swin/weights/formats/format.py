@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ssl_swin.encoders.encoder import Encoder, SwinEncoder
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import Window, stage_window_sizes
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.weights.formats.key_maps import Rule, rename, same
 
 Config = Mapping[str, Any]

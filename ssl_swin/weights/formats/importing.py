@@ -19,13 +19,14 @@ from ssl_swin.weights.backbone import (
     check_same_architecture,
     save_backbone,
     save_classifier,
+    save_extra_weights,
 )
 from ssl_swin.weights.formats.building import build_swin, build_vit, load_encoder
 from ssl_swin.weights.formats.format import COORDINATES, VITS, FileSettings, kind_of
 from ssl_swin.weights.formats.heads import HEAD, with_classifier, with_simmim
 from ssl_swin.weights.formats.known_formats import format_of
 from ssl_swin.weights.formats.report import LoadReport
-from ssl_swin.weights.formats.simmim_head import PARTS, save_simmim_head
+from ssl_swin.weights.formats.simmim_head import PARTS
 from ssl_swin.weights.formats.tables import check_tables, is_table
 from ssl_swin.weights.formats.translating import translate
 from ssl_swin.weights.formats.weight_files import read_weights
@@ -117,7 +118,7 @@ def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
     else:
         save_backbone(folder, imported.encoder, card=card, **normalisation)
     if imported.simmim is not None:
-        save_simmim_head(folder, imported.simmim)
+        save_extra_weights(folder, imported.simmim.extra_weights())
 
 
 @contextmanager

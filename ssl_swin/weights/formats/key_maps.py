@@ -69,16 +69,6 @@ def flip(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(Rule(r.theirs, r.ours, r.to_theirs, r.to_ours, r.reason) for r in rules)
 
 
-def rename_one(rules: Sequence[Rule], name: str) -> str | None:
-    """Translates one of our names, of a tensor that remains one; None if no rule has it."""
-    found = _find(rules, name)
-    if found is None:
-        return None
-    index, values = found
-    (pattern,) = rules[index].theirs
-    return _fill(pattern, values)
-
-
 def to_ours(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> Translation:
     """Translates a state dict from their names to ours."""
     return to_theirs(flip(rules), state)

@@ -4,7 +4,7 @@ Stages and mergings are numbered through; its Swin V2 has one bias for query, ke
 which the key's part has no effect. It pads maps that are smaller than the window.
 """
 
-from ssl_swin.encoders.encoder import SwinEncoder
+from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.weights.formats.format import (
     BLOCK,
     COORDINATES,

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_swin.data.loading.exact import ExactLoader, Place
-from ssl_swin.data.loading.indexed import IndexedReader
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.exact import Cursor, ExactLoader
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.errors import UserError
 
 NUM_IMAGES = 53
@@ -19,7 +20,7 @@ LENGTHS = np.array([10, 13, 30])
 CONSTANTS = OrderConstants(block=4, pool=24, lanes=2)
 
 
-class Numbers:
+class Numbers(ImageDataset):
     """Image i holds i, in shards of 10, 13 and 30; some cannot be read."""
 
     classes = ()
@@ -32,13 +33,13 @@ class Numbers:
     def __len__(self) -> int:
         return NUM_IMAGES
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         if index in self.unreadable:
             raise OSError(f"disk fault\nat {index}")
-        return ImageRecord(bytes([index]), "png", None, f"number {index}")
+        return EncodedSample.of_image(bytes([index]), "png", None, f"number {index}")
 
 
-def number_and_epoch(record: ImageRecord, epoch: int) -> tuple[int, int]:
+def number_and_epoch(record: EncodedSample, epoch: int) -> tuple[int, int]:
     return record.data[0], epoch
 
 
@@ -47,9 +48,9 @@ def open_loader(
 ) -> ExactLoader:
     source = options.pop("source", Numbers())
     make_sample = options.pop("make_sample", number_and_epoch)
-    placement = Placement(batch_size, num_workers, rank, world_size)
-    reader = IndexedReader(source, CONSTANTS)
-    return reader.train_loader(make_sample, list, placement, seed=options.pop("seed", 5))
+    config = LoaderConfig(batch_size, num_workers, rank, world_size)
+    reader = IndexedSplit(source, CONSTANTS)
+    return reader.train_loader(make_sample, list, config, seed=options.pop("seed", 5))
 
 
 def take(loader: ExactLoader, num_batches: int) -> list[Any]:
@@ -62,7 +63,7 @@ def take(loader: ExactLoader, num_batches: int) -> list[Any]:
     return taken
 
 
-def global_batches(world_size: int, batch_size: int, num_batches: int, start: Place) -> list[Any]:
+def global_batches(world_size: int, batch_size: int, num_batches: int, start: Cursor) -> list[Any]:
     """Batches over all ranks, put together in the order of positions."""
     ranks = []
     for rank in range(world_size):
@@ -96,26 +97,26 @@ def test_iteration__goes_on_where_it_was_left(num_workers):
 def test_go_to__continues_as_if_nothing_had_happened(taken, num_workers):
     whole = take(open_loader(6), 24)
     before = open_loader(6, num_workers=num_workers)
-    assert take(before, taken) == whole[:taken] if taken else before.place == (0, 0)
+    assert take(before, taken) == whole[:taken] if taken else before.cursor == (0, 0)
     after = open_loader(6, num_workers=num_workers)
-    after.go_to(before.place)
+    after.go_to(before.cursor)
     assert take(after, 24 - taken) == whole[taken:]
 
 
 def test_place__is_on_the_next_epoch_before_the_last_batch_is_handed_out():
     loader = open_loader(6)
-    places = [loader.place for _ in loader]
+    places = [loader.cursor for _ in loader]
     assert places == [(0, 6 * n) for n in range(1, 8)] + [(1, 0)]
 
 
 def test_iteration__starts_from_the_place_at_the_first_next():
     loader = open_loader(6)
     iterator = iter(loader)
-    loader.go_to(Place(2, 12))  # only now, as in a run that Lightning restores
+    loader.go_to(Cursor(2, 12))  # only now, as in a run that Lightning restores
     assert next(iterator) == take(open_loader(6), 19)[18]
 
 
-@pytest.mark.parametrize("start", [Place(0, 0), Place(1, 24)])
+@pytest.mark.parametrize("start", [Cursor(0, 0), Cursor(1, 24)])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_ranks__share_out_the_same_global_batches(world_size, start):
     alone = global_batches(1, 12, 6, start)
@@ -128,15 +129,15 @@ def test_ranks__have_equally_many_batches():
 
 def test_go_to__other_ranks_and_batch_size_continue_the_same_order():
     order = [n for batch in take(open_loader(1), NUM_IMAGES) for n, _ in batch]
-    first = global_batches(1, 8, 3, Place(0, 0))  # 24 images
-    rest = global_batches(2, 5, 2, Place(0, 24))  # 20 more
+    first = global_batches(1, 8, 3, Cursor(0, 0))  # 24 images
+    rest = global_batches(2, 5, 2, Cursor(0, 24))  # 20 more
     assert [n for batch in first + rest for n, _ in batch] == order[:44]
 
 
 def test_go_to__an_epoch_whose_rest_fills_no_batch_is_over():
     loader = open_loader(6)
-    loader.go_to(Place(3, 48))
-    assert loader.place == (4, 0)
+    loader.go_to(Cursor(3, 48))
+    assert loader.cursor == (4, 0)
 
 
 def test_workers__end_and_start_anew_where_the_loader_is():
@@ -162,6 +163,8 @@ def test_fetch_ahead__what_is_needed_next_over_the_edge_of_an_epoch(world_size):
     """Two pools of 24 from a place on; each is told again when a quarter of a pool is done."""
 
     class Fetching(Numbers):
+        fetches_ahead = True
+
         def __init__(self) -> None:
             super().__init__()
             self.told: list[list[int]] = []
@@ -172,7 +175,7 @@ def test_fetch_ahead__what_is_needed_next_over_the_edge_of_an_epoch(world_size):
     rank = world_size - 1
     source = Fetching()
     loader = open_loader(6 // world_size, rank, world_size, source=source)
-    orders = [loader.batches.order(epoch).samples(np.arange(NUM_IMAGES)) for epoch in (0, 1)]
+    orders = [loader.batches.order(epoch).indices(np.arange(NUM_IMAGES)) for epoch in (0, 1)]
     take(loader, 3)  # at positions 0, 6 and 12
     assert source.told[0] == orders[0][rank:48:world_size].tolist()
     rest = orders[0][12 + rank :: world_size].tolist()
@@ -210,7 +213,7 @@ def test_bad_samples__give_way_to_the_next_of_the_order_and_are_reported(world_s
 
 
 def test_bad_samples__undecodable_ones_are_named():
-    def refuse_seven(record: ImageRecord, epoch: int) -> tuple[int, int]:
+    def refuse_seven(record: EncodedSample, epoch: int) -> tuple[int, int]:
         if record.data[0] == 7:
             raise ValueError("no image")
         return number_and_epoch(record, epoch)
@@ -229,8 +232,8 @@ def test_bad_samples__too_many_in_a_row_stop_the_run():
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_eval_loader__leaves_bad_samples_out(num_workers):
-    reader = IndexedReader(Numbers((3, 30)), CONSTANTS)
-    loader = reader.eval_loader(number_and_epoch, list, Placement(8, num_workers, 0, 1))
+    reader = IndexedSplit(Numbers((3, 30)), CONSTANTS)
+    loader = reader.eval_loader(number_and_epoch, list, LoaderConfig(8, num_workers, 0, 1))
     for number_of_passes in (1, 2):
         seen = [n for batch in loader for n, _ in batch]
         assert sorted(seen) == [n for n in range(NUM_IMAGES) if n not in (3, 30)]

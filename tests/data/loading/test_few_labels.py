@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_swin.data.loading.few_labels import FewLabels, LabelledPart, keep_few_labels, labels_of
-from ssl_swin.data.loading.indexed import IndexedReader, SourcePart
+from ssl_swin.data.dataset import DatasetWrapper, ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.few_labels import FewLabels, LabelledSubset, keep_few_labels
+from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.opening import hold_out
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
+from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.loading.stream import stream_split
 from ssl_swin.data.packing.pack import pack
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import open_index
-from ssl_swin.data.shards.source import ShardSource
-from ssl_swin.data.sources.image_folder import FolderSource
+from ssl_swin.data.sources.image_folder import FolderDataset
+from ssl_swin.data.sources.labelled import RelabelledDataset
+from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 
 CLASSES = ("cat", "dog", "owl")
@@ -27,8 +31,10 @@ def counts(chosen: np.ndarray) -> list[int]:
     return np.bincount(LABELS[chosen], minlength=3).tolist()
 
 
-class Numbers:
+class Numbers(ImageDataset):
     """Images that know their label, and nothing lists them."""
+
+    fetches_ahead = True
 
     classes = CLASSES
     fingerprint = "numbers"
@@ -39,9 +45,9 @@ class Numbers:
     def __len__(self) -> int:
         return len(LABELS)
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         label = int(LABELS[index])
-        return ImageRecord(b"", "png", None if label < 0 else label, str(index))
+        return EncodedSample.of_image(b"", "png", None if label < 0 else label, str(index))
 
     def fetch_ahead(self, indices: np.ndarray) -> None:
         self.wanted += indices.tolist()
@@ -60,7 +66,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "shards"
-    source = {"train": FolderSource(photos)}
+    source = {"train": FolderDataset(photos)}
     pack(source, root, shard_samples=6, num_workers=0, progress=False)
     return root
 
@@ -119,31 +125,31 @@ def test_few_labels__a_class_with_too_few_images():
         FewLabels(ratio=0.1).choose(LABELS, (*CLASSES, "bee"))
 
 
-# labels_of
+# ImageDataset.labels
 
 
-def test_labels_of__every_kind_of_source(photos, shards):
-    folder, packed = FolderSource(photos), ShardSource(open_index(shards), "train")
-    for source in (folder, packed, Numbers(), SourcePart(folder, [19, 0, 7])):
-        labels = labels_of(source)
+def test_labels__every_kind_of_dataset(photos, shards):
+    folder, packed = FolderDataset(photos), ShardDataset(open_index(shards), "train")
+    for source in (folder, packed, Numbers(), Subset(folder, [19, 0, 7])):
+        labels = source.labels()
         records = [source[number] for number in range(len(source))]
         assert labels.tolist() == [-1 if r.label is None else r.label for r in records]
         assert labels.dtype == np.int64
 
 
-def test_labels_of__a_folder_without_classes(tmp_path):
+def test_labels__a_folder_without_classes(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "loose.png")
-    assert labels_of(FolderSource(tmp_path)).tolist() == [-1]
+    assert FolderDataset(tmp_path).labels().tolist() == [-1]
 
 
-def test_labels_of__reads_no_image(photos, shards, monkeypatch):
+def test_labels__reads_no_image(photos, shards, monkeypatch):
     def refuse(self: object, index: int) -> None:
         raise AssertionError("read an image")
 
-    for kind in (FolderSource, ShardSource):
+    for kind in (FolderDataset, ShardDataset):
         monkeypatch.setattr(kind, "__getitem__", refuse)
-    assert len(labels_of(FolderSource(photos))) == 20
-    assert len(labels_of(ShardSource(open_index(shards), "train"))) == 20
+    assert len(FolderDataset(photos).labels()) == 20
+    assert len(ShardDataset(open_index(shards), "train").labels()) == 20
 
 
 # keep_few_labels
@@ -151,11 +157,14 @@ def test_labels_of__reads_no_image(photos, shards, monkeypatch):
 
 def test_keep_few_labels__the_reader_hands_out_the_chosen_images_only():
     few = FewLabels(ratio=0.1, seed=1)
-    reader = keep_few_labels(IndexedReader(Numbers(), ORDER, "caveat"), few)
+    reader = keep_few_labels(IndexedSplit(Numbers(), ORDER, "caveat"), few)
     chosen = few.choose(LABELS, CLASSES).tolist()
-    assert (reader.num_samples, reader.classes, reader.caveat) == (7, CLASSES, "caveat")
+    assert (reader.num_samples, reader.classes, reader.warning) == (7, CLASSES, "caveat")
     loader = reader.train_loader(
-        lambda record, epoch: (int(record.name), record.label), list, Placement(7, 0, 0, 1), seed=0
+        lambda record, epoch: (int(record.name), record.label),
+        list,
+        LoaderConfig(7, 0, 0, 1),
+        seed=0,
     )
     for _ in range(2):
         (batch,) = loader
@@ -163,7 +172,7 @@ def test_keep_few_labels__the_reader_hands_out_the_chosen_images_only():
 
 
 def test_keep_few_labels__nothing_asked_for():
-    reader = IndexedReader(Numbers(), ORDER)
+    reader = IndexedSplit(Numbers(), ORDER)
     assert keep_few_labels(reader, FewLabels(seed=4)) is reader
 
 
@@ -175,7 +184,7 @@ def test_keep_few_labels__of_a_stream(shards):
 
 def test_labelled_part__fingerprint_is_of_the_choice():
     source = Numbers()
-    parts = [LabelledPart(source, np.array(numbers)) for numbers in ([1, 2], [1, 2], [1, 3])]
+    parts = [LabelledSubset(source, np.array(numbers)) for numbers in ([1, 2], [1, 2], [1, 3])]
     prints = [part.fingerprint for part in parts]
     assert prints[0] == prints[1] != prints[2]
     assert source.fingerprint not in prints
@@ -183,7 +192,76 @@ def test_labelled_part__fingerprint_is_of_the_choice():
 
 def test_labelled_part__says_what_to_fetch_ahead():
     source = Numbers()
-    LabelledPart(source, np.array([5, 50, 60])).fetch_ahead(np.array([2, 0]))
+    LabelledSubset(source, np.array([5, 50, 60])).fetch_ahead(np.array([2, 0]))
     assert source.wanted == [60, 5]
-    folderlike = SourcePart(source, [1])
-    LabelledPart(folderlike, np.array([0])).fetch_ahead(np.array([0]))  # it fetches nothing
+    folderlike = Subset(source, [1])
+    LabelledSubset(folderlike, np.array([0])).fetch_ahead(np.array([0]))  # it fetches nothing
+
+
+# On shards
+
+
+@pytest.fixture(scope="module")
+def few(shards: Path) -> LabelledSubset:
+    """Samples 1, 4, 7, 8 and 18 of shards of 6, 6, 6 and 2 images."""
+    packed = ShardDataset(open_index(shards), "train")
+    return LabelledSubset(packed, np.array([1, 4, 7, 8, 18]))
+
+
+def test_labelled_subset__keeps_the_shards(few):
+    assert few.dataset.shard_lengths.tolist() == [6, 6, 6, 2]
+    assert few.shard_lengths.tolist() == [2, 2, 0, 1]
+    split = IndexedSplit(few, OrderConstants(None, 1, 1))
+    assert split.summary() == "5 images in 4 shards"
+    loader = split.train_loader(
+        lambda encoded, epoch: encoded.name, list, LoaderConfig(5, 0, 0, 1), seed=0
+    )
+    orders = set()
+    for _ in range(20):  # windows of one sample: whole shards are shuffled, and nothing else
+        ((*names,),) = loader
+        assert [name for name in names if "00.tar" in name] == [few[0].name, few[1].name]
+        assert [name for name in names if "01.tar" in name] == [few[2].name, few[3].name]
+        orders.add(tuple(names))
+    assert len(orders) == 6
+
+
+def test_labelled_subset__advises_the_chosen_images(few, monkeypatch):
+    advised: list[list[int]] = []
+    monkeypatch.setattr(
+        ShardDataset, "advise", lambda self, indices: advised.append(indices.tolist())
+    )
+    loader = IndexedSplit(few, OrderConstants(None, 8, 1)).train_loader(
+        lambda encoded, epoch: encoded.name, list, LoaderConfig(5, 0, 0, 1), seed=0
+    )
+    next(iter(loader))
+    assert [sorted(indices) for indices in advised] == [[1, 4, 7, 8, 18]]
+
+
+def test_labelled_subset__names_files_in_messages(few):
+    def refuse(encoded: EncodedSample, epoch: int) -> None:
+        raise ValueError("broken")
+
+    loader = IndexedSplit(few, ORDER).eval_loader(refuse, list, LoaderConfig(5, 0, 0, 1))
+    assert list(loader) == []
+    expected = {f"{few[i].name} ({few.dataset.file_name(int(few.indices[i]))})" for i in range(5)}
+    assert {bad.name for bad in loader.bad_samples} == expected
+    assert few.file_name(0) == "train-000000001.png"
+
+
+def test_wrappers__forward_everything(few):
+    wrapped = RelabelledDataset(few.dataset)
+    assert wrapped.shard_lengths.tolist() == [6, 6, 6, 2]
+    assert wrapped.file_name(3) == few.dataset.file_name(3)
+    assert wrapped.labels().tolist() == [-1] * 20
+    assert hold_out(wrapped, 0.1)["train"].shard_lengths.sum() == 18
+    fetching = DatasetWrapper(Subset(Numbers(), [5, 50, 60]))
+    assert fetching.fetches_ahead
+    fetching.fetch_ahead(np.array([2, 0]))
+    assert fetching.dataset.dataset.wanted == [60, 5]
+
+
+def test_wrappers__override_every_ability():
+    """A new ability of data sets must not be forgotten by a wrapper."""
+    abilities = {name for name in vars(ImageDataset) if not name.startswith("_")}
+    abilities -= {"classes", "fingerprint"}
+    assert abilities - set(vars(DatasetWrapper)) == set()

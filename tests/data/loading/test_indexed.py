@@ -1,17 +1,19 @@
 import numpy as np
 import pytest
 
-from ssl_swin.data.loading.indexed import IndexedReader, SourcePart
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.opening import hold_out
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.protocol import Placement
-from ssl_swin.data.records import ImageRecord
+from ssl_swin.data.loading.protocol import LoaderConfig
+from ssl_swin.data.subset import Subset
 
 BATCH_SIZE = 2
 NUM_IMAGES = 23
 
 
-class Numbers:
+class Numbers(ImageDataset):
     """Image i is the byte i, of class i // 8: sorted by class, as folders are."""
 
     classes = ("a", "b", "c")
@@ -23,27 +25,27 @@ class Numbers:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        return ImageRecord(bytes([index]), "png", index // 8, str(index))
+    def __getitem__(self, index: int) -> EncodedSample:
+        return EncodedSample.of_image(bytes([index]), "png", index // 8, str(index))
 
 
-def number_and_epoch(record: ImageRecord, epoch: int) -> tuple[int, int]:
+def number_and_epoch(record: EncodedSample, epoch: int) -> tuple[int, int]:
     return record.data[0], epoch
 
 
 def eval_loader(batch_size: int, num_workers: int = 0, rank: int = 0, world_size: int = 1):
-    placement = Placement(batch_size, num_workers, rank, world_size)
-    reader = IndexedReader(Numbers(), OrderConstants(block=4, pool=16, lanes=1))
-    return reader.eval_loader(number_and_epoch, list, placement)
+    config = LoaderConfig(batch_size, num_workers, rank, world_size)
+    reader = IndexedSplit(Numbers(), OrderConstants(block=4, pool=16, lanes=1))
+    return reader.eval_loader(number_and_epoch, list, config)
 
 
 def test_train_loader__is_shuffled_over_the_whole_source():
-    reader = IndexedReader(Numbers(), OrderConstants(block=4, pool=16, lanes=1))
-    loader = reader.train_loader(number_and_epoch, list, Placement(BATCH_SIZE, 0, 0, 1), seed=0)
+    reader = IndexedSplit(Numbers(), OrderConstants(block=4, pool=16, lanes=1))
+    loader = reader.train_loader(number_and_epoch, list, LoaderConfig(BATCH_SIZE, 0, 0, 1), seed=0)
     numbers = [number for batch in loader for number, _ in batch]
     assert len(set(numbers)) == len(numbers) == 22
     assert numbers != sorted(numbers)
-    assert reader.describe() == "23 images"
+    assert reader.summary() == "23 images"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -64,11 +66,11 @@ def test_eval_loader__the_first_images_are_of_all_classes():
     assert {number // 8 for number, _ in next(iter(eval_loader(9)))} == {0, 1, 2}
 
 
-# SourcePart and hold_out
+# Subset and hold_out
 
 
 def test_source_part__is_a_selection():
-    part = SourcePart(Numbers(), [20, 3])
+    part = Subset(Numbers(), [20, 3])
     assert (len(part), part.classes) == (2, ("a", "b", "c"))
     assert [record.name for record in (part[0], part[1])] == ["20", "3"]
     with pytest.raises(IndexError):

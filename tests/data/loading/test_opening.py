@@ -3,17 +3,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssl_swin.data.loading.indexed import IndexedReader
-from ssl_swin.data.loading.opening import open_readers as open_readers_ordered
+from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.opening import open_splits as open_readers_ordered
 from ssl_swin.data.loading.order import OrderConstants
-from ssl_swin.data.loading.stream import StreamReader
+from ssl_swin.data.loading.stream import StreamSplit
 from ssl_swin.errors import UserError
 
 ORDER = OrderConstants(block=4, pool=64, lanes=1)
 HOW_TO_MAKE = "Make it with: ssl-swin pack FOLDER shards"
 
 
-def open_readers(root, reader, **options):
+def open_splits(root, reader, **options):
     return open_readers_ordered(root, reader, order=ORDER, **options)
 
 
@@ -23,68 +23,68 @@ def sizes(readers) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("reader", "kind"),
-    [("indexed", IndexedReader), ("stream", StreamReader), ("folder", IndexedReader)],
+    [("indexed", IndexedSplit), ("stream", StreamSplit), ("folder", IndexedSplit)],
 )
 def test_open_readers__finds_the_splits(photos, shards, reader, kind):
     root = photos if reader == "folder" else shards
-    readers = open_readers(root, reader, how_to_make=HOW_TO_MAKE, val_ratio=0.5)
+    readers = open_splits(root, reader, how_to_make=HOW_TO_MAKE, val_ratio=0.5)
     assert sizes(readers) == {"train": 23, "val": 7}  # a val split that is there stays as it is
     assert {type(opened) for opened in readers.values()} == {kind}
     assert readers["train"].classes == ("a", "b", "c")
-    assert readers["train"].describe().startswith("23 ")
+    assert readers["train"].summary().startswith("23 ")
 
 
 def test_open_readers__holds_out_of_a_folder_without_val(photos):
     root = photos / "train"
-    readers = open_readers(root, "folder", how_to_make=HOW_TO_MAKE, val_ratio=0.2)
+    readers = open_splits(root, "folder", how_to_make=HOW_TO_MAKE, val_ratio=0.2)
     assert sizes(readers) == {"train": 18, "val": 5}  # 4.6, rounded up
-    assert sizes(open_readers(root, "folder", how_to_make=HOW_TO_MAKE)) == {"train": 23}
+    assert sizes(open_splits(root, "folder", how_to_make=HOW_TO_MAKE)) == {"train": 23}
 
 
 @pytest.mark.parametrize("reader", ["indexed", "stream", "folder"])
 def test_open_readers__no_folder(tmp_path, reader):
     with pytest.raises(UserError, match=f"no data.*{tmp_path}/nowhere.*not exist.*{HOW_TO_MAKE}"):
-        open_readers(tmp_path / "nowhere", reader, how_to_make=HOW_TO_MAKE)
+        open_splits(tmp_path / "nowhere", reader, how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__no_tars(photos):
     with pytest.raises(UserError, match=rf"{photos} for \*\.tar, found none\. {HOW_TO_MAKE}"):
-        open_readers(photos, "stream", how_to_make=HOW_TO_MAKE)
+        open_splits(photos, "stream", how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__no_images(tmp_path):
     with pytest.raises(UserError, match=f"no images in {tmp_path}"):
-        open_readers(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
+        open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__shards_read_as_a_folder(shards):
-    assert sizes(open_readers(shards, "folder", how_to_make=HOW_TO_MAKE)) == {"train": 23, "val": 7}
+    assert sizes(open_splits(shards, "folder", how_to_make=HOW_TO_MAKE)) == {"train": 23, "val": 7}
 
 
 def test_open_readers__stream_behind_a_pipe():
     pipe = "pipe:cat /a/train-{000..012}.tar"
     with pytest.raises(UserError, match=r"cannot count the images behind a URL: give data\.num_s"):
-        open_readers(pipe, "stream", how_to_make=HOW_TO_MAKE)
-    (reader,) = open_readers(pipe, "stream", how_to_make=HOW_TO_MAKE, num_samples=77).values()
-    assert reader.describe() == "77 images streamed from 13 shards"
+        open_splits(pipe, "stream", how_to_make=HOW_TO_MAKE)
+    (reader,) = open_splits(pipe, "stream", how_to_make=HOW_TO_MAKE, num_samples=77).values()
+    assert reader.summary() == "77 images streamed from 13 shards"
     assert reader.shards[12] == "pipe:cat /a/train-012.tar"
 
 
 def test_open_readers__remote_without_a_cache():
     with pytest.raises(UserError, match=r"s3://b/x lies elsewhere: use data=remote"):
-        open_readers("s3://b/x", "indexed", how_to_make=HOW_TO_MAKE)
+        open_splits("s3://b/x", "indexed", how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__unknown_reader(shards):
     with pytest.raises(UserError, match="one of indexed, stream, folder, got 'streem'"):
-        open_readers(shards, "streem", how_to_make=HOW_TO_MAKE)
+        open_splits(shards, "streem", how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__no_train_split(shards, tmp_path):
     for shard in shards.glob("val-*.tar"):
         (tmp_path / shard.name).write_bytes(shard.read_bytes())
     with pytest.raises(UserError, match="has no train split, only: val"):
-        open_readers(tmp_path, "stream", how_to_make=HOW_TO_MAKE)
+        open_splits(tmp_path, "stream", how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__damaged_shard(shards, tmp_path):
@@ -92,10 +92,10 @@ def test_open_readers__damaged_shard(shards, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "train-000002.tar").write_bytes(b"x")
     with pytest.raises(UserError, match=r"train-000002\.tar has 1 bytes, the index says"):
-        open_readers(tmp_path, "stream", how_to_make=HOW_TO_MAKE)
+        open_splits(tmp_path, "stream", how_to_make=HOW_TO_MAKE)
 
 
 def test_open_readers__one_loose_image(tmp_path: Path):
     Image.new("L", (4, 4)).save(tmp_path / "x.png")
-    readers = open_readers(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
+    readers = open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
     assert (sizes(readers), readers["train"].classes) == ({"train": 1}, ())

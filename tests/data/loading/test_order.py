@@ -7,7 +7,7 @@ from ssl_swin.errors import UserError
 
 
 def listing(order: SampleOrder) -> list[int]:
-    return order.samples(np.arange(len(order))).tolist()
+    return order.indices(np.arange(len(order))).tolist()
 
 
 def slow_listing(lengths: list[int], constants: OrderConstants, seed: int, epoch: int) -> list[int]:
@@ -50,7 +50,7 @@ def test_samples__bijection_equal_to_the_description_from_anywhere(lengths, cons
     assert listing(order) == whole
     positions = np.random.default_rng(1).integers(0, len(order), size=50)
     afresh = SampleOrder(np.array(lengths), constants, seed=3, epoch=4)
-    assert afresh.samples(positions).tolist() == [whole[p] for p in positions]
+    assert afresh.indices(positions).tolist() == [whole[p] for p in positions]
 
 
 def test_samples__of_this_algorithm_for_good():
@@ -73,7 +73,7 @@ def test_samples__a_set_within_one_window_is_shuffled_as_a_whole():
     counts = np.zeros((30, 30))
     for epoch in range(3000):
         order = SampleOrder(np.array([10, 20]), OrderConstants(4, 64, 1), seed=0, epoch=epoch)
-        counts[np.arange(30), order.samples(np.arange(30))] += 1
+        counts[np.arange(30), order.indices(np.arange(30))] += 1
     chi_square = ((counts - 100) ** 2 / 100).sum()  # 841 degrees of freedom, deviation 41
     assert 841 - 4 * 41 < chi_square < 841 + 4 * 41
 
@@ -81,7 +81,7 @@ def test_samples__a_set_within_one_window_is_shuffled_as_a_whole():
 def test_samples__a_lane_needs_only_its_part_of_the_shards():
     lengths = np.full(64, 50)
     order = SampleOrder(lengths, OrderConstants(None, 400, 8), seed=0, epoch=0)
-    needed = [set((order.samples(np.arange(lane, 3200, 8)) // 50).tolist()) for lane in range(8)]
+    needed = [set((order.indices(np.arange(lane, 3200, 8)) // 50).tolist()) for lane in range(8)]
     assert sum(map(len, needed)) == 64  # 8 whole shards a lane, none twice
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
-from ssl_swin.data.loading.protocol import Placement
-from ssl_swin.data.loading.stream import EpochLoader, read_records, stream_split
-from ssl_swin.data.records import ImageRecord
-from ssl_swin.data.shards import records
+from ssl_swin.data.encoded import EncodedSample, Member
+from ssl_swin.data.loading.protocol import LoaderConfig
+from ssl_swin.data.loading.stream import EpochLoader, read_samples, stream_split
+from ssl_swin.data.shards import streaming
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.shards.indexing import build_index
 from ssl_swin.errors import UserError
@@ -23,8 +23,8 @@ def train_loader(shards, identify):
     def train_loader(rank: int = 0, world_size: int = 1, num_workers: int = 0, **keys: int):
         """Opens a loader of (level, label, epoch); `keys` are seed and epoch."""
         reader = stream_split(load_index(shards), "train")
-        placement = Placement(2, num_workers, rank, world_size)
-        loader = reader.train_loader(identify, list, placement, seed=keys.get("seed", 0))
+        config = LoaderConfig(2, num_workers, rank, world_size)
+        loader = reader.train_loader(identify, list, config, seed=keys.get("seed", 0))
         loader.current_epoch = lambda: keys.get("epoch", 0)
         return loader
 
@@ -116,8 +116,8 @@ def test_train_loader__one_shard_and_an_empty_one(shards, tmp_path, identify):
     tarfile.open(tmp_path / "train-1.tar", "w").close()
     reader = stream_split(build_index(tmp_path, progress=False), "train")
     with pytest.raises(UserError, match="1 shards cannot be dealt out to 2 processes"):
-        reader.train_loader(identify, list, Placement(2, 0, 0, 2), seed=0)
-    loader = reader.train_loader(identify, list, Placement(5, 2, 0, 1), seed=0)
+        reader.train_loader(identify, list, LoaderConfig(2, 0, 0, 2), seed=0)
+    loader = reader.train_loader(identify, list, LoaderConfig(5, 2, 0, 1), seed=0)
     first = levels_of(loader)
     loader.current_epoch = lambda: 1
     second = levels_of(loader)
@@ -125,7 +125,7 @@ def test_train_loader__one_shard_and_an_empty_one(shards, tmp_path, identify):
 
 
 def test_train_loader__shuffles_inside_the_buffer_only(train_loader, monkeypatch):
-    monkeypatch.setattr(records, "SHUFFLE_BUFFER", 1)
+    monkeypatch.setattr(streaming, "SHUFFLE_BUFFER", 1)
     unshuffled = levels_of(train_loader())
     monkeypatch.undo()
     assert levels_of(train_loader()) != unshuffled
@@ -139,7 +139,7 @@ def test_eval_loader__every_image_once(shards, identify, split, world_size, num_
     seen = []
     for rank in range(world_size):
         reader = stream_split(load_index(shards), split)
-        loader = reader.eval_loader(identify, list, Placement(2, num_workers, rank, world_size))
+        loader = reader.eval_loader(identify, list, LoaderConfig(2, num_workers, rank, world_size))
         batches = list(loader)
         assert len(batches) == len(loader)
         assert {len(batch) for batch in batches} <= {1, 2}
@@ -150,12 +150,12 @@ def test_eval_loader__every_image_once(shards, identify, split, world_size, num_
 def test_stream_reader__says_what_it_reads(shards):
     reader = stream_split(load_index(shards), "val")
     assert (reader.num_samples, reader.classes) == (7, ("a", "b", "c"))
-    assert re.match(r"7 (val )?images streamed from 2 ", reader.describe())
+    assert re.match(r"7 (val )?images streamed from 2 ", reader.summary())
     assert reader.fingerprint == load_index(shards).fingerprint
 
 
 def refuse(levels: set[int], identify):
-    def refuse(record: ImageRecord, epoch: int) -> tuple[int, int | None, int]:
+    def refuse(record: EncodedSample, epoch: int) -> tuple[int, int | None, int]:
         sample = identify(record, epoch)
         if sample[0] in levels:
             raise ValueError(f"level {sample[0]}")
@@ -167,21 +167,21 @@ def refuse(levels: set[int], identify):
 def test_loaders__leave_out_what_cannot_be_decoded(shards, identify):
     reader = stream_split(load_index(shards), "train")
     make_sample = refuse({3, 11}, identify)
-    evaluated = reader.eval_loader(make_sample, list, Placement(2, 0, 0, 1))
+    evaluated = reader.eval_loader(make_sample, list, LoaderConfig(2, 0, 0, 1))
     assert sorted(levels_of(evaluated)) == sorted(LEVELS - {3, 11})
-    trained = reader.train_loader(make_sample, list, Placement(2, 0, 0, 1), seed=0)
+    trained = reader.train_loader(make_sample, list, LoaderConfig(2, 0, 0, 1), seed=0)
     assert len(levels_of(trained)) == 22  # as many as were promised: one comes twice
     assert set(levels_of(trained)) == LEVELS - {3, 11}
 
 
 def test_loaders__nothing_can_be_decoded(shards, identify):
     reader = stream_split(load_index(shards), "train")
-    loader = reader.train_loader(refuse(LEVELS, identify), list, Placement(2, 0, 0, 1), seed=0)
+    loader = reader.train_loader(refuse(LEVELS, identify), list, LoaderConfig(2, 0, 0, 1), seed=0)
     with pytest.raises(UserError, match=r"16 images in a row cannot be read, the last is train-"):
         list(loader)
 
 
-# read_records
+# read_samples
 
 
 def write_shard(path: Path, *samples: dict[str, object]) -> list[str]:
@@ -197,13 +197,15 @@ def test_read_records__names_labels_and_bytes(tmp_path):
         {"__key__": "n01/x", "JPEG": b"one", "cls": 7},
         {"__key__": "y", "json": b"{}", "png": b"two"},
     )
-    assert list(read_records(shards)) == [
-        (b"one", "jpeg", 7, "a.tar:n01/x"),
-        (b"two", "png", None, "a.tar:y"),
+    assert list(read_samples(shards)) == [
+        EncodedSample.of_image(b"one", "jpeg", 7, "a.tar:n01/x"),
+        EncodedSample(
+            "a.tar:y", None, {"json": Member(b"{}", "json"), "image": Member(b"two", "png")}
+        ),
     ]
 
 
 def test_read_records__sample_without_an_image(tmp_path):
     shards = write_shard(tmp_path / "a.tar", {"__key__": "x", "txt": "words", "cls": 1})
     with pytest.raises(UserError, match=r"sample a\.tar:x holds no image, only: (txt|cls), "):
-        list(read_records(shards))
+        list(read_samples(shards))

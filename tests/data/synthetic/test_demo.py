@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from ssl_swin.data.synthetic import shapes
+from ssl_swin.data.synthetic.dataset import SHAPES, SyntheticDataset, arrange_solids, draw_scene
 from ssl_swin.data.synthetic.paint import Solid, draw_pattern, paint_solid, pixel_centres, rgb
-from ssl_swin.data.synthetic.source import SHAPES, DemoSource, arrange_solids, draw_scene
 from ssl_swin.errors import UserError
 
 HEART_RADIUS = 0.5 / (1.5 - math.sqrt(0.5))
@@ -198,7 +198,7 @@ def test_arrange_solids__only_the_shapes_depend_on_the_label():
 
 
 def test_demo_source__record_holds_the_scene():
-    source = DemoSource(20, 48, seed=3)
+    source = SyntheticDataset(20, 48, seed=3)
     record = source[17]
     assert (record.extension, record.label) == ("png", 7)
     assert "17" in record.name
@@ -207,29 +207,31 @@ def test_demo_source__record_holds_the_scene():
 
 
 def test_demo_source__image_is_a_function_of_seed_and_index():
-    source = DemoSource(30, 48, seed=0)
-    assert source[12] == DemoSource(13, 48, seed=0)[12]
+    source = SyntheticDataset(30, 48, seed=0)
+    assert source[12] == SyntheticDataset(13, 48, seed=0)[12]
     assert pickle.loads(pickle.dumps(source))[12] == source[12]
-    images = {DemoSource(30, 48, seed)[index].data for seed in (0, 1) for index in (2, 12, 22)}
+    images = {
+        SyntheticDataset(30, 48, seed)[index].data for seed in (0, 1) for index in (2, 12, 22)
+    }
     assert len(images) == 6
 
 
 def test_demo_source__labels_are_balanced():
-    source = DemoSource(40, 32, seed=0)
+    source = SyntheticDataset(40, 32, seed=0)
     assert len(source.classes) == len(set(source.classes)) == 10
     assert Counter(record.label for record in source) == dict.fromkeys(range(10), 4)
 
 
 def test_demo_source__fingerprint_changes_with_any_argument():
     arguments = [(40, 96, 0), (41, 96, 0), (40, 97, 0), (40, 96, 1)]
-    assert len({DemoSource(*each).fingerprint for each in arguments}) == 4
-    assert DemoSource(40, 96, 0).fingerprint == DemoSource(40, 96, 0).fingerprint
+    assert len({SyntheticDataset(*each).fingerprint for each in arguments}) == 4
+    assert SyntheticDataset(40, 96, 0).fingerprint == SyntheticDataset(40, 96, 0).fingerprint
 
 
 @pytest.mark.parametrize("index", [-1, 5])
 def test_demo_source__index_outside(index):
     with pytest.raises(IndexError, match=f"no image {index} among 5"):
-        DemoSource(5, 32, seed=0)[index]
+        SyntheticDataset(5, 32, seed=0)[index]
 
 
 @pytest.mark.parametrize(
@@ -242,4 +244,4 @@ def test_demo_source__index_outside(index):
 )
 def test_demo_source__arguments_out_of_range(arguments, message):
     with pytest.raises(UserError, match=message):
-        DemoSource(*arguments)
+        SyntheticDataset(*arguments)

@@ -1,7 +1,7 @@
 import pytest
 
+from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.data.shards.source import ShardSource
 from ssl_swin.data.synthetic.prepare import prepare_demo
 from ssl_swin.errors import UserError
 
@@ -21,7 +21,7 @@ def test_prepare_demo__draws_once(tmp_path, capsys):
 def test_prepare_demo__splits_hold_other_drawings_of_the_same_classes(tmp_path):
     prepare_demo(str(tmp_path), **DEMO)
     index = load_index(tmp_path)
-    images = {split: [r.data for r in ShardSource(index, split)] for split in index.splits}
+    images = {split: [r.data for r in ShardDataset(index, split)] for split in index.splits}
     assert {split: len(set(data)) for split, data in images.items()} == {"train": 12, "val": 4}
     assert not set(images["train"]) & set(images["val"])
     assert len(index.classes) == 10

@@ -64,7 +64,9 @@ def test_forward__on_a_gpu(tiny_encoder, version, shared, objective):
         put_on_fake_gpu(model, mode)
         images = torch.randn(2, 3, 64, 128, device=CUDA)
         with torch.autocast("cuda", torch.bfloat16):
-            output = model(images, as_fake(mask.contiguous(), mode), *as_fake(planned, mode))
+            output = model.reconstruct(
+                images, as_fake(mask.contiguous(), mode), *as_fake(planned, mode)
+            )
             stages = encoder.stages(images)
     assert output.loss.device == output.prediction.device == CUDA
     assert {stage.device for stage in stages} == {CUDA}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from saved_backbones import SAME_WINDOWS, saved
 
-from ssl_swin.encoders.encoder import SwinEncoder
+from ssl_swin.encoders.swin import SwinEncoder
 
 sys.path.insert(0, str(Path(__file__).parents[3]))  # benchmarks/ holds the others' model classes
 

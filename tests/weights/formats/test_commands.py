@@ -16,7 +16,7 @@ def test_export_and_import__give_the_backbone_back(backbone, encoder, tmp_path, 
 
     printed = capsys.readouterr().out
     assert "dropped: encoder.layers.0.blocks.0.attn.relative_position_index and 7 more" in printed
-    assert f"next: python finetune.py backbone={out}" in printed
+    assert f"next: ssl-swin finetune backbone={out}" in printed
     loaded = load_backbone(out)
     images = torch.randn(1, 3, 128, 128)
     assert loaded.encoder.eval()(images).equal(encoder(images))

@@ -15,7 +15,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_swin.data.sources.opening import ImageRecord
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.synthetic import shapes
 from ssl_swin.data.synthetic.paint import (
     Solid,
@@ -34,7 +35,7 @@ _VERSION = 1  # to be raised when the same arguments begin to draw other picture
 _MARGIN = 0.07  # least distance of the main solid to the frame, in half sides of the picture
 
 
-class DemoSource:
+class SyntheticDataset(ImageDataset):
     """Drawn scenes by number: image `index` is a function of `seed`, `size_px` and `index` alone.
 
     Labels go round: image `index` shows class `index % 10`.
@@ -48,8 +49,6 @@ class DemoSource:
         UserError: If an argument is out of its range.
     """
 
-    classes = SHAPES
-
     def __init__(self, num_images: int, size_px: int, seed: int) -> None:
         _check_at_least(1, "num_images", num_images)
         _check_at_least(MIN_SIZE_PX, "size_px", size_px)
@@ -57,22 +56,23 @@ class DemoSource:
         self.num_images = num_images
         self.size_px = size_px
         self.seed = seed
+        self.classes = SHAPES
+        text = f"demo v{_VERSION}: {num_images} images, {size_px} px, seed {seed}"
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits that change with any argument."""
-        text = f"demo v{_VERSION}: {self.num_images} images, {self.size_px} px, seed {self.seed}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def labels(self) -> NDArray[np.int64]:
+        """Return the label of every image; draws none."""
+        return np.arange(self.num_images) % len(SHAPES)
 
     def __len__(self) -> int:
         return self.num_images
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> EncodedSample:
         if not 0 <= index < self.num_images:
             raise IndexError(f"there is no image {index} among {self.num_images}")
         label = index % len(SHAPES)
         pixels = draw_scene(np.random.default_rng((self.seed, index)), self.size_px, label)
-        return ImageRecord(_encode_png(pixels), "png", label, f"demo image {index}")
+        return EncodedSample.of_image(_encode_png(pixels), "png", label, f"demo image {index}")
 
 
 def draw_scene(generator: Generator, size_px: int, label: int) -> NDArray[np.uint8]:

@@ -1,0 +1,135 @@
+"""From the encoded files of a sample to pixels, masks, boxes and other values."""
+
+import io
+import json
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ssl_swin.data.encoded import IMAGE, MASK, EncodedSample, Member
+from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.sample import Sample
+from ssl_swin.errors import UserError
+
+BOXES = "boxes"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NPY = b"\x93NUMPY"
+_GRAY = 0  # colour type of a PNG
+_LARGEST_OF_BITS = {2: 85, 4: 17}  # PIL widens 2 and 4 bits of gray to 8 by these factors
+
+
+def decode_sample(
+    encoded: EncodedSample, *, channels: int, dtype: str, members: Collection[str] = (IMAGE,)
+) -> Sample:
+    """Decode the image of a sample, and the members that are asked for.
+
+    - `mask`: a PNG of one channel (gray or palette, 1 to 16 bits) or an `.npy` of integers (H, W).
+      The stored values are the classes; nothing is converted.
+    - `boxes`: JSON of the form {"boxes": [[x_min, y_min, x_max, y_max], ...], "labels": [...]}.
+    - other members by their extension: `.json` is parsed, `.npy` loaded as an array, `.txt` decoded
+      as UTF-8; what has another extension stays bytes.
+
+    Args:
+        encoded: The sample.
+        channels: Number of channels of the pixels.
+        dtype: Type of the pixels: uint8, uint16 or float32.
+        members: Names of the members to decode; the image is always decoded.
+
+    Raises:
+        UserError: If an asked-for member is missing or cannot be decoded, or a mask has another
+            size than the image.
+    """
+    pixels = decode_image(encoded.data, channels=channels, dtype=dtype, name=encoded.name)
+    mask = boxes = box_labels = None
+    if MASK in members:
+        mask = _decode_mask(encoded, size_px=(pixels.shape[-2], pixels.shape[-1]))
+    if BOXES in members:
+        boxes, box_labels = _decode_boxes(encoded)
+    others = {
+        name: _decode_other(encoded, name) for name in members if name not in (IMAGE, MASK, BOXES)
+    }
+    return Sample(pixels, mask, boxes, box_labels, encoded.label, encoded.name, others)
+
+
+def _decode_mask(encoded: EncodedSample, size_px: tuple[int, int]) -> Tensor:
+    member = encoded.member(MASK)
+    try:
+        classes = _read_classes(member.data)
+    except Exception as error:  # decoders raise almost anything on a damaged file
+        raise UserError(f"cannot decode the mask of {encoded.name}: {error}") from error
+    if classes.shape != size_px:
+        found, expected = (f"{height} x {width}" for height, width in (classes.shape, size_px))
+        raise UserError(
+            f"the mask of {encoded.name} is {found} px (height x width), its image {expected}"
+        )
+    return torch.from_numpy(classes)
+
+
+def _read_classes(data: bytes) -> NDArray[Any]:
+    """Read a mask of one channel as uint8, or as int64 where values may be larger: (H, W)."""
+    if data.startswith(_NPY):
+        classes = np.load(io.BytesIO(data), allow_pickle=False)
+    elif data.startswith(_PNG):
+        classes = _read_png(data)
+    else:
+        raise ValueError("it is neither a PNG nor an .npy file; convert it without loss")
+    if classes.ndim != 2 or classes.dtype.kind not in "bui":
+        raise ValueError(
+            f"it holds {classes.dtype} values of shape {classes.shape}; a mask is of integers "
+            "(height, width)"
+        )
+    narrow = classes.dtype in (np.dtype(bool), np.dtype(np.uint8))
+    return np.array(classes, dtype=np.uint8 if narrow else np.int64, order="C")
+
+
+def _read_png(data: bytes) -> NDArray[Any]:
+    bits, colour_type = data[24], data[25]
+    classes = np.asarray(Image.open(io.BytesIO(data)))
+    if colour_type == _GRAY and bits in _LARGEST_OF_BITS:
+        return classes // np.uint8(_LARGEST_OF_BITS[bits])
+    return classes
+
+
+def _decode_boxes(encoded: EncodedSample) -> tuple[Tensor, Tensor]:
+    content = _parse_json(encoded, BOXES)
+    try:
+        boxes = torch.tensor(content["boxes"], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor(content["labels"], dtype=torch.int64).reshape(-1)
+        if len(boxes) != len(content["boxes"]) or len(labels) != len(boxes):
+            raise ValueError(f"{len(content['boxes'])} boxes and {len(labels)} labels do not fit")
+        if not torch.isfinite(boxes).all():
+            raise ValueError("a coordinate is not finite")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the boxes of {encoded.name} are not of the form "
+            f'{{"boxes": [[x_min, y_min, x_max, y_max], ...], "labels": [...]}}: {error}'
+        ) from error
+    return boxes, labels
+
+
+def _decode_other(encoded: EncodedSample, name: str) -> Any:
+    member = encoded.member(name)
+    if member.extension == "json":
+        return _parse_json(encoded, name)
+    try:
+        return _decode_by_extension(member)
+    except ValueError as error:  # that of UnicodeDecodeError, too
+        raise UserError(f"cannot decode the member {name!r} of {encoded.name}: {error}") from error
+
+
+def _decode_by_extension(member: Member) -> Any:
+    if member.extension == "npy":
+        return np.load(io.BytesIO(member.data), allow_pickle=False)
+    return member.data.decode() if member.extension == "txt" else member.data
+
+
+def _parse_json(encoded: EncodedSample, name: str) -> Any:
+    try:
+        return json.loads(encoded.member(name).data)
+    except ValueError as error:
+        raise UserError(f"the member {name!r} of {encoded.name} is no JSON: {error}") from error

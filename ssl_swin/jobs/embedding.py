@@ -1,0 +1,82 @@
+"""Features of images as an array, from Python."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.sources.opening import open_datasets
+from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.errors import UserError
+from ssl_swin.pixels import normalize
+from ssl_swin.probing.features import Pooling, pool_map
+from ssl_swin.weights.backbone import Backbone
+
+
+class Embeddings(NamedTuple):
+    """One vector per image."""
+
+    names: list[str]  # N, of the images in their folder or archive
+    vectors: Tensor  # float32 (N, C), on the CPU
+
+
+def embed(
+    backbone: Backbone,
+    images: str | Path,
+    *,
+    stage: int | None = None,
+    pooling: Pooling = "mean",
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> Embeddings:
+    """Compute features of images, labelled or not, in the view of evaluation.
+
+    Args:
+        backbone: What `load_backbone` returned.
+        images: Whatever `ssl-swin pack` takes: a folder of images, an archive, a table.
+        stage: Stage of the encoder whose map is pooled, from 1; None takes the last.
+        pooling: "mean" or "max" over the map.
+        batch_size: Images that go through the encoder at a time.
+        device: Where the encoder computes.
+
+    Returns:
+        Names and vectors, split by split and in the order of the data.
+
+    Raises:
+        UserError: If there are no images, one cannot be read, or the stage does not exist.
+    """
+    encoder = backbone.encoder
+    number = len(encoder.stage_dims) if stage is None else stage
+    if not 1 <= number <= len(encoder.stage_dims):
+        raise UserError(f"there is no stage {stage}: they are 1 to {len(encoder.stage_dims)}")
+    training = encoder.training
+    encoder.eval().to(device)
+    names, vectors = [], []
+    try:
+        views = _views(backbone, Path(images))
+        while batch := list(islice(views, batch_size)):
+            pixels = torch.stack([view for _, view in batch]).to(device)
+            with torch.no_grad():
+                maps = encoder.stages(normalize(pixels, backbone.mean, backbone.std))
+            vectors.append(pool_map(maps[number - 1].float(), pooling).cpu())
+            names += [name for name, _ in batch]
+    finally:
+        encoder.train(training)
+    return Embeddings(names, torch.cat(vectors))
+
+
+def _views(backbone: Backbone, images: Path) -> Iterator[tuple[str, Tensor]]:
+    encoder = backbone.encoder
+    crop, unused = CentreCrop(encoder.img_size_px), np.random.default_rng(0)
+    for dataset in open_datasets(images).values():
+        for index in range(len(dataset)):
+            encoded = dataset[index]
+            pixels = decode_image(
+                encoded.data, channels=encoder.in_chans, dtype="uint8", name=encoded.name
+            )
+            yield encoded.name, crop.on_pixels(pixels, unused)

@@ -1,0 +1,57 @@
+"""What the jobs that train share: loaders and a Lightning module around an objective."""
+
+from collections.abc import Mapping
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ssl_swin.data.loading.protocol import Split
+from ssl_swin.data.samples import LabeledTransform, PixelFormat
+from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.objectives.base import Objective
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.module import TrainingModule
+
+
+def training_data(
+    cfg: DictConfig, readers: Mapping[str, Split], objective: Objective
+) -> ImageDataModule:
+    """Return the loaders of what an objective is trained on and evaluated with.
+
+    Args:
+        cfg: Configuration of the job.
+        readers: Data by split.
+        objective: Says how a sample becomes an example, and examples a batch.
+    """
+    size_px = objective.encoder.img_size_px
+    pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
+    augment, centre_crop = instantiate(cfg.augment)(size_px), CentreCrop(size_px)
+    return ImageDataModule(
+        readers,
+        train_samples=objective.make_transform(augment, pixels, seed=cfg.seed),
+        eval_samples=objective.make_transform(centre_crop, pixels, seed=cfg.seed),
+        labelled_samples=LabeledTransform(centre_crop, pixels, seed=cfg.seed),
+        collate=objective.make_collate(),
+        batch_size=cfg.batch_size,
+        num_workers=cfg.num_workers,
+        seed=cfg.seed,
+    )
+
+
+def training_module(cfg: DictConfig, objective: Objective, suffix: str = "") -> TrainingModule:
+    """Return the Lightning module that trains an objective.
+
+    Args:
+        cfg: Configuration of the job.
+        objective: What to train.
+        suffix: Appended to the names of evaluation metrics.
+    """
+    return TrainingModule(
+        objective,
+        optimizer=instantiate(cfg.optim),
+        schedule=instantiate(cfg.schedule),
+        mean=list(cfg.data.mean),
+        std=list(cfg.data.std),
+        seed=cfg.seed,
+        suffix=suffix,
+    )

@@ -1,0 +1,148 @@
+"""The contract of an objective: everything about pretraining that is not the loop around it.
+
+A new objective is one module with a subclass and one YAML file that names it. The loop owns
+devices, precision, optimisers, checkpoints and logging, and knows of an objective only what stands
+here. Everything that an objective must keep to continue exactly, such as queues and momentum
+encoders, is a parameter or a buffer of it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from ssl_swin.data.samples import Augmentation, PixelFormat
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.figure import Figure
+
+Normalize = Callable[[Tensor], Tensor]  # raw pixels (B, C, H, W) to what the encoder takes
+Transform = Callable[[Any, int], Any]  # of an encoded sample and the epoch: one training example
+Collate = Callable[[Sequence[Any]], Any]  # of examples: a batch
+
+
+class Batch(Protocol):
+    """What every batch has, whatever else; in practice a NamedTuple of tensors and lists."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """Return the raw images (B, C, H, W), or the first of their views."""
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the images, one each."""
+
+
+class Output(NamedTuple):
+    """What one training step computes."""
+
+    loss: Tensor  # scalar with a gradient
+    logs: Mapping[str, Tensor] = {}  # further scalars of this step, logged as train/NAME
+
+
+class Objective(nn.Module, ABC):
+    """An encoder under training, and what is minimised.
+
+    Attributes:
+        encoder: The encoder that is handed on when training ends.
+        title: Name for a reader.
+        tags: Words for the model card.
+    """
+
+    encoder: Encoder
+    title: str
+    tags: tuple[str, ...] = ()
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: The encoder to train.
+        """
+        super().__init__()
+        self.encoder = encoder
+
+    @abstractmethod
+    def make_transform(
+        self, augmentation: Augmentation, pixels: PixelFormat, *, seed: int
+    ) -> Transform:
+        """Return what makes a training example of an encoded sample.
+
+        It is sent to the processes that load data, so it must not hold the model. Whatever it draws
+        comes from generators keyed by (seed, epoch, sample name, purpose).
+
+        Args:
+            augmentation: Crops, flips and colours; for evaluation the centre crop.
+            pixels: Channels and dtype of a decoded image.
+            seed: Seed of all draws.
+        """
+
+    @abstractmethod
+    def make_collate(self) -> Collate:
+        """Return what makes a batch of examples, in the processes that load data."""
+
+    @abstractmethod
+    def forward(self, batch: Any, normalize: Normalize) -> Output:
+        """Compute the loss of a batch.
+
+        Args:
+            batch: What the collate function made, on the device.
+            normalize: Turns raw pixels into what the encoder takes.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one phrase for the first line of a run and the model card."""
+
+    def check_batch_size(self, batch_size: int, global_batch_size: int) -> None:
+        """Refuse batches that the objective cannot take; by default it takes all.
+
+        Args:
+            batch_size: Images per device and step.
+            global_batch_size: Images of all devices per step.
+
+        Raises:
+            UserError: If it cannot take them.
+        """
+
+    def new_metrics(self) -> dict[str, Metric]:
+        """Return fresh metrics of an evaluation by name, logged as val/NAME."""
+        return {"loss": MeanMetric()}
+
+    def evaluate(self, metrics: Mapping[str, Metric], batch: Any, normalize: Normalize) -> None:
+        """Update metrics with a held-out batch; the model is in eval mode.
+
+        Args:
+            metrics: What `new_metrics` returned, on the device.
+            batch: As in `forward`.
+            normalize: As in `forward`.
+        """
+        output = self(batch, normalize)
+        metrics["loss"].update(output.loss, weight=len(batch.names))
+
+    def after_step(self, step: int) -> None:
+        """Do what follows an optimiser step, as the update of a momentum encoder.
+
+        Args:
+            step: Number of optimiser steps made so far.
+        """
+
+    def undecayed(self) -> frozenset[str]:
+        """Return the dotted names of its own parameters that weight decay spares.
+
+        Biases and other one-dimensional ones are spared anyway, and the encoder names its own.
+        """
+        return frozenset()
+
+    def preview(self, batch: Any, normalize: Normalize) -> Figure:
+        """Return what to draw of a batch before any network has seen it; by default nothing."""
+        return ()
+
+    def figure(self, batch: Any, normalize: Normalize) -> Figure:
+        """Return what to draw of a batch and the model's idea of it; by default the preview."""
+        return self.preview(batch, normalize)
+
+    def extra_weights(self) -> dict[str, dict[str, Tensor]]:
+        """Return what to write beside the backbone: by file name, tensors by name."""
+        return {}

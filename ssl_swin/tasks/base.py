@@ -1,0 +1,68 @@
+"""The contract of a task: what is learned from labels, on a pretrained encoder.
+
+A task is an objective that knows classes, chooses the best epoch by a metric, and is handed on with
+its head. A new task is one module with a subclass and one YAML file that names it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+from torch import Tensor
+
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.objectives.base import Objective
+
+
+class Export(NamedTuple):
+    """A network with its head, as timm builds and names it."""
+
+    state: dict[str, Tensor]  # by timm's names
+    settings: dict[str, Any]  # added to the model's config.json
+    num_classes: int
+
+
+class Task(Objective):
+    """A head on an encoder, its loss, and what it is measured by.
+
+    Attributes:
+        classes: Names of the classes, by label.
+        monitor: Metric of `new_metrics` that chooses the best epoch, the higher the better.
+        result_title: Name of that metric for a reader.
+        members: Members of a sample that it needs besides the image, as ("mask",); a class label
+            counts as "label".
+    """
+
+    monitor: ClassVar[str]
+    result_title: ClassVar[str]
+    members: ClassVar[tuple[str, ...]] = ("label",)
+    classes: tuple[str, ...]
+
+    def __init__(self, encoder: Encoder, classes: Sequence[str]) -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: Pretrained, or with random weights.
+            classes: Names of the classes, by label.
+        """
+        super().__init__(encoder.for_finetuning())
+        self.classes = tuple(classes)
+
+    @abstractmethod
+    def resized(self, img_size_px: int | Sequence[int]) -> Self:
+        """Return the task for another image size, with the weights that this one has now.
+
+        Args:
+            img_size_px: Side of the square image, or (height, width).
+
+        Raises:
+            UserError: If the encoder cannot take the size.
+        """
+
+    @abstractmethod
+    def export(self) -> Export:
+        """Return what is handed on: the encoder's weights with the head's."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return scores for normalised images (B, C, H, W), per class."""
+        raise NotImplementedError

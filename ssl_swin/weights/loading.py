@@ -1,0 +1,44 @@
+"""Loading a backbone, whatever it is named by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_swin.weights.backbone import Backbone
+from ssl_swin.weights.backbone import load_backbone as load_folder
+from ssl_swin.weights.sources import default_cache, resolve_backbone
+
+
+def load_backbone(
+    reference: str | Path,
+    *,
+    img_size_px: int | Sequence[int] | None = None,
+    window_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
+    cache: Path | None = None,
+) -> Backbone:
+    """Load a pretrained encoder and the normalisation that it was trained with.
+
+    Args:
+        reference: Every form of `backbone=` but W&B's: the folder of a run or a backbone, a file of
+            weights, timm:NAME, hf-hub:USER/NAME.
+        img_size_px: Another input size, a side or (height, width); None keeps the backbone's.
+        window_size: Another attention window in tokens; None lets the size decide.
+        drop_path_rate: Stochastic depth of the training to come.
+        grad_checkpointing: Whether the training to come recomputes activations.
+        cache: Folder for what is fetched or converted; None takes the user's.
+
+    Returns:
+        `encoder`, `mean` and `std`.
+
+    Raises:
+        UserError: If there is no such backbone, or it cannot take the size.
+    """
+    folder = resolve_backbone(str(reference), default_cache() if cache is None else cache)
+    return load_folder(
+        folder,
+        img_size_px=img_size_px,
+        window_size=window_size,
+        drop_path_rate=drop_path_rate,
+        grad_checkpointing=grad_checkpointing,
+    )

@@ -1,0 +1,43 @@
+"""Configurations of version 0.1.0, in the terms of today."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from ssl_swin.runs.renamed import up_to_date
+
+SWIN = {"_target_": "ssl_swin.swin", "drop_path_rate": 0.0, "grad_checkpointing": False}
+BACKBONE = SWIN | {"_target_": None}
+
+
+@pytest.mark.parametrize(
+    ("old", "today"),
+    [
+        (  # fine-tuning
+            {"model": {"_target_": None}, "drop_path_rate": 0.2, "grad_checkpointing": True},
+            {"model": {"_target_": None, "drop_path_rate": 0.2, "grad_checkpointing": True}},
+        ),
+        (  # of random weights: what stood in the model had no effect
+            {"model": {**SWIN, "_target_": "ssl_swin.encoders.swin"}, "drop_path_rate": 0.1},
+            {"model": SWIN | {"drop_path_rate": 0.1}},
+        ),
+        (
+            {"model": {"_target_": None}, "knn": {"ks": [5]}},
+            {"model": BACKBONE, "knn": {"ks": [5]}},
+        ),
+        ({"model": {"_target_": "mine.model"}}, {"model": {"_target_": "mine.model"}}),
+        (
+            {"model": BACKBONE | {"drop_path_rate": 0.3}},
+            {"model": BACKBONE | {"drop_path_rate": 0.3}},
+        ),
+        ({"seed": 1}, {"seed": 1}),
+    ],
+)
+def test_up_to_date__has_each_setting_where_it_is_today(
+    old: dict[str, Any], today: dict[str, Any]
+) -> None:
+    before = deepcopy(old)
+    assert up_to_date(old) == today
+    assert up_to_date(today) == today
+    assert old == before

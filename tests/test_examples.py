@@ -1,0 +1,74 @@
+"""The examples run as their docstrings say, and an objective of one's own resumes to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+SMALL = (
+    "model.embed_dim=8",
+    "model.depths=[1,1,1]",
+    "model.num_heads=[1,1,2]",
+    "data.prepare.num_train=24",
+    "data.prepare.num_val=8",
+    "batch_size=4",
+    "num_workers=1",
+    "logger=csv",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+    "callbacks.batch_digest=true",
+    "callbacks.last.every_n_epochs=null",
+    "callbacks.last.every_n_train_steps=8",
+    "callbacks.last.save_on_train_epoch_end=null",
+)
+
+
+def python(*arguments: str, folder: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_two_views__trains_draws_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    command = (str(ROOT / "pretrain.py"), "--config-dir", str(EXAMPLES / "conf"))
+    command += ("objective=two_views", "name=own", *SMALL)
+    printed = python(*command, folder=tmp_path)
+    assert "two views, momentum 0.99" in printed
+    run = tmp_path / "runs/pretrain/own"
+    columns = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/loss", "train/similarity", "val/loss", "probe/knn_top1/stage3"} <= {*columns}
+    figure = Image.open(max((run / "reconstructions").glob("*.png")))
+    assert figure.width == 2 * (96 + 2)
+    assert (run / "backbone/model.safetensors").is_file()
+    assert not (run / "backbone/simmim.safetensors").exists()
+    assert "continuing from" in python(*command, folder=tmp_path)  # from step 8 of 12
+    lines = map(json.loads, (run / "batch_digest/rank0.jsonl").read_text().splitlines())
+    losses: dict[int, list[str]] = {}
+    for line in lines:
+        losses.setdefault(line["step"], []).append(line["loss"])
+    assert [len(losses[step]) for step in range(1, 13)] == 8 * [1] + 4 * [2]
+    assert all(len(set(values)) == 1 for values in losses.values())
+
+
+def test_embed_folder__finds_the_image_that_is_most_alike(tmp_path: Path) -> None:
+    python(str(ROOT / "pretrain.py"), *SMALL, "name=x", "callbacks.knn_probe=null", folder=tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for name, pixels in {"a": noise[0], "b": noise[0] ^ 1, "c": noise[1] // 8}.items():
+        Image.fromarray(pixels).save(tmp_path / f"photos/{name}.png")
+    script = str(EXAMPLES / "embed_folder.py")
+    printed = python(script, "runs/pretrain/x", "photos", folder=tmp_path)
+    assert printed.splitlines()[0].startswith("a.png -> b.png")
+    assert printed.splitlines()[1].startswith("b.png -> a.png")
