@@ -109,7 +109,7 @@ def _balance(labels: "NDArray[np.integer[Any]]", classes: Sequence[str]) -> str:
 def _of_images(statistics: "SetStatistics") -> list[str]:
     import numpy as np
 
-    kind, moments = statistics.kind, statistics.moments
+    kind, moments = statistics.kind, statistics.running
     heights_px, widths_px = statistics.heights_px, statistics.widths_px
     limits = zip(moments.lowest, moments.highest, strict=True)
     ranges = (f"{lowest:g} to {highest:g}" for lowest, highest in limits)

@@ -19,12 +19,12 @@ Result = TypeVar("Result")
 def ordered_map(
     work: Callable[[Job], Result], jobs: Sequence[Job], *, num_workers: int
 ) -> Iterator[Result]:
-    """Yields `work(job)` for every job, in order; results do not depend on `num_workers`.
+    """Yield `work(job)` for every job, in order; results do not depend on `num_workers`.
 
     Args:
         work: Sent to each process once, so it may hold a source of millions of images.
         jobs: Sent one by one.
-        num_workers: Processes; 0 is this one.
+        num_workers: Number of processes; 0 is this one.
 
     Raises:
         UserError: If `num_workers` is negative.

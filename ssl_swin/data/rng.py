@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 
 def keyed_generator(*key: int | str) -> np.random.Generator:
-    """Gives the random stream that belongs to a key; equal keys give equal streams."""
+    """Return the random stream that belongs to a key; equal keys give equal streams."""
     return np.random.Generator(_bits(*key))
 
 
 def keyed_permutation(length: int, *key: int | str) -> NDArray[np.int64]:
-    """Gives the permutation of [0, length) that belongs to a key.
+    """Return the permutation of [0, length) that belongs to a key.
 
     It sorts raw words of the Philox counter, whose stream numpy guarantees for good; that of
     `Generator.permutation` may change with numpy's version (NEP 19).
@@ -34,7 +34,7 @@ def _bits(*key: int | str) -> np.random.Philox:
 
 
 def seed_globals(generator: np.random.Generator) -> None:
-    """Seeds Python's, numpy's and all of torch's global generators, those of devices too."""
+    """Seed Python's, numpy's and all of torch's global generators, those of devices too."""
     seed = int(generator.integers(2**32))
     random.seed(seed)
     np.random.seed(seed)
@@ -43,7 +43,7 @@ def seed_globals(generator: np.random.Generator) -> None:
 
 @contextmanager
 def seeded_globals(generator: np.random.Generator) -> Iterator[None]:
-    """Seeds the global generators for code that draws from them, and restores them afterwards.
+    """Seed the global generators for code that draws from them, and restore them afterwards.
 
     timm's and torchvision's augmentations draw from `random`, `numpy.random` and torch at once. Of
     torch's generators this is the CPU's alone: `torch.manual_seed` would reset the GPU's for good.

@@ -100,7 +100,7 @@ def test_decode_image__jpeg_that_torchvision_refuses(monkeypatch):
     def refuse(*args: object, **options: object) -> None:
         raise RuntimeError("not this one")
 
-    monkeypatch.setattr("ssl_swin.data.images.pictures.decode_jpeg", refuse)
+    monkeypatch.setattr("ssl_swin.data.images.codecs.decode_jpeg", refuse)
     for channels, mode in ((3, "RGB"), (1, "L")):
         expected = by_pil(JPEGS["cmyk"], "RGB").numpy().transpose(1, 2, 0)
         shown = Image.fromarray(expected).convert(mode)

@@ -211,7 +211,7 @@ def test_build_index__label_without_a_class(shards: Path) -> None:
 
 def test_build_index__unfinished_packing(shards: Path) -> None:
     (shards / "plan.json").write_text("{}")
-    with pytest.raises(UserError, match="a packing cut short"):
+    with pytest.raises(UserError, match="an interrupted packing"):
         open_index(shards)
 
 

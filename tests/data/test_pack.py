@@ -301,7 +301,7 @@ def test_pack__other_plan(tmp_path: Path) -> None:
         quietly({"train": Failing(9, RuntimeError("bug"), at=2)}, tmp_path, shard_samples=1)
     before = contents(tmp_path)
     changed = (
-        "begun otherwise: max_short_side_px was None, is 8; num_shards was 9, is 8; "
+        "begun with other options: max_short_side_px was None, is 8; num_shards was 9, is 8; "
         "seed was 0, is 3; sources.train.fingerprint was gray 9, is gray 8; "
         "sources.train.images was 9, is 8"
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from ssl_swin.cli import main
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
-from ssl_swin.data.inspection.moments import image_moments, join
+from ssl_swin.data.inspection.running_statistics import image_statistics, merge
 from ssl_swin.data.inspection.statistics import ImageKind, choose_kind, measure_set
 from ssl_swin.errors import UserError
 
@@ -69,9 +69,9 @@ def test_measure_set__mean_and_std_of_all_pixels_together() -> None:
     pixels = np.concatenate([image.reshape(-1, 3) for image in images])
     np.testing.assert_allclose(statistics.mean, pixels.mean(axis=0) / 255, rtol=1e-12)
     np.testing.assert_allclose(statistics.std, pixels.std(axis=0) / 255, rtol=1e-12)
-    assert statistics.moments.lowest.tolist() == pixels.min(axis=0).tolist()
-    assert statistics.moments.highest.tolist() == pixels.max(axis=0).tolist()
-    assert statistics.moments.num_pixels == 4 * 5 + 30 * 20 + 9
+    assert statistics.running.lowest.tolist() == pixels.min(axis=0).tolist()
+    assert statistics.running.highest.tolist() == pixels.max(axis=0).tolist()
+    assert statistics.running.num_pixels == 4 * 5 + 30 * 20 + 9
     assert sorted(statistics.heights_px.tolist()) == [1, 4, 30]
     assert sorted(statistics.widths_px.tolist()) == [5, 9, 20]
 
@@ -100,9 +100,9 @@ def test_measure_set__16_bits_and_floats() -> None:
 
 
 def test_join__does_not_cancel() -> None:
-    """Sums of squares of such values would leave no digit of the deviation."""
+    """Sums of squared_deviations of such values would leave no digit of the deviation."""
     values = 1e9 + np.array([[[0.0, 1.0]]])
-    moments = join(image_moments(values), image_moments(values + 1))
+    moments = merge(image_statistics(values), image_statistics(values + 1))
     assert moments.mean.tolist() == [1e9 + 1]
     assert moments.std.tolist() == pytest.approx([0.5**0.5], rel=1e-12)
 

@@ -353,4 +353,4 @@ def test_backbone_card__of_a_vit():
     )
     assert "A ViT (BEiT) pretrained without labels." in card
     assert "| architecture | width 8, depth 4, patch 16 px |" in card
-    assert "timm, vit, simmim" in card
+    assert "- timm\n- vit\n- simmim\n" in card

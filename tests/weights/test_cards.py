@@ -87,8 +87,8 @@ SHOWN = (
 @pytest.mark.parametrize("pushed", [False, True])
 def test_cards__show_the_names_of_users_as_they_are(tiny_encoder, pushed):
     named = replace(TRAINING, run_name=ATTACK, data=ATTACK, objective=ATTACK, losses=ATTACK)
-    plain = [backbone_card(tiny_encoder(), TRAINING)]
-    cards = [backbone_card(tiny_encoder(), named)]
+    plain = [backbone_card(tiny_encoder(), TRAINING, [])]
+    cards = [backbone_card(tiny_encoder(), named, [])]
     plain.append(classifier_card(tiny_encoder(), TRAINING, ("a", "b")))
     cards.append(classifier_card(tiny_encoder(), named, ("a", ATTACK)))
     for card, expected in zip(cards, plain, strict=True):

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.images.arrays import probe_tiff, read_array, read_tiff
-from ssl_swin.data.images.levels import DTYPES, Raster, Unsuitable, as_channels, as_dtype
-from ssl_swin.data.images.pictures import (
+from ssl_swin.data.images.codecs import (
     JPEG_MODES,
     is_deep_png,
-    probe_picture,
+    probe_with_pil,
     read_deep_png,
     read_jpeg,
-    read_picture,
+    read_with_pil,
 )
+from ssl_swin.data.images.pixel_values import DTYPES, Raster, Unsuitable, as_channels, as_dtype
 from ssl_swin.errors import UserError
 
 
@@ -30,7 +30,7 @@ class ImageInfo(NamedTuple):
 
 
 def decode_image(data: bytes, *, channels: int, dtype: str, name: str) -> Tensor:
-    """Decodes an image file to the channels and the type that are asked for.
+    """Decode an image file to the channels and the type that are asked for.
 
     The content decides how a file is read, not its name:
 
@@ -49,29 +49,29 @@ def decode_image(data: bytes, *, channels: int, dtype: str, name: str) -> Tensor
     [0, 1]. Other integers and floats are decoded as float32 only, and keep their values.
 
     Args:
-        data: Contents of the file.
-        channels: How many to give.
+        data: The contents of the file.
+        channels: Number of channels to return.
         dtype: uint8, uint16 or float32.
-        name: For messages.
+        name: Name of the image, for messages.
 
     Returns:
         (C, H, W) of that type. Pictures have channels-last strides.
 
     Raises:
-        UserError: If the bytes are not a whole image, its channels or its type do not fit what is
-            asked for, a value is not finite, or the compression of a TIFF needs imagecodecs.
+        UserError: If the bytes are not a complete image, its channels or its type do not fit what
+            is asked for, a value is not finite, or the compression of a TIFF needs imagecodecs.
     """
     if dtype not in DTYPES:
         raise UserError(f"data.dtype must be one of {', '.join(DTYPES)}; it is {dtype}")
     try:
-        levels = as_channels(_read(data, channels), channels)
-        return torch.from_numpy(as_dtype(levels, dtype))
+        values = as_channels(_read(data, channels), channels)
+        return torch.from_numpy(as_dtype(values, dtype))
     except Exception as error:
         raise UserError(_complaint(error, name)) from error
 
 
 def probe_image(data: bytes) -> ImageInfo:
-    """Tells what an image file holds, by its header where it has one; `decode_image` may convert.
+    """Return what an image file holds, by its header where it has one; `decode_image` may convert.
 
     Raises:
         ValueError: With the reason, if the header is damaged or of no known kind.
@@ -79,10 +79,10 @@ def probe_image(data: bytes) -> ImageInfo:
     kind = extension_of_content(data)
     try:
         if kind in ("npy", "npz"):
-            levels = read_array(data, channels=None).levels
-            shape, dtype = levels.shape, levels.dtype.name
+            values = read_array(data, channels=None).values
+            shape, dtype = values.shape, values.dtype.name
         else:
-            shape, dtype = (probe_tiff if kind == "tif" else probe_picture)(data)
+            shape, dtype = (probe_tiff if kind == "tif" else probe_with_pil)(data)
     except Exception as error:
         raise ValueError(_reason(error)) from error
     channels, height_px, width_px = shape
@@ -99,7 +99,7 @@ def _read(data: bytes, channels: int) -> Raster:
         return read_tiff(data, channels)
     if kind in ("npy", "npz"):
         return read_array(data, channels)
-    return read_picture(data)
+    return read_with_pil(data)
 
 
 def _complaint(error: Exception, name: str) -> str:

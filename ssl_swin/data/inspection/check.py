@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ssl_swin.data.images.decode import decode_image, probe_image
-from ssl_swin.data.images.levels import DTYPES
+from ssl_swin.data.images.pixel_values import DTYPES
 from ssl_swin.data.inspection.duplicates import Digests, repeated
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.dataset import ShardDataset
@@ -73,14 +73,14 @@ class _Checked(NamedTuple):
 def check_shards(
     index: ShardIndex, *, decode: bool = True, num_workers: int = 2, progress: bool = True
 ) -> CheckReport:
-    """Reads every shard and compares it with the index; finds equal images by their bytes.
+    """Read every shard and compare it with the index; find equal images by their bytes.
 
     The images of a shard that is missing, damaged or other than the index says are not read.
 
     Args:
-        index: As loaded without a look at the shards.
+        index: Index of the set, loaded without a look at the shards.
         decode: Whether to decode every image, as it is stored.
-        num_workers: Processes; 0 is this one.
+        num_workers: Number of processes; 0 is this one.
         progress: Whether to show a progress bar.
     """
     places = _places(index)
@@ -101,7 +101,7 @@ def check_shards(
 
 
 def _places(index: ShardIndex) -> list[_ShardInSplit]:
-    """Lists all shards, those of train first: an image of val is then found again, not before."""
+    """List all shards, those of train first: an image of val is then found again, not before."""
     places = []
     for split in sorted(index.splits, key=lambda split: (split != "train", split)):
         first = 0
@@ -200,7 +200,7 @@ def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple
 def _unreadable(
     source: ShardDataset, place: _ShardInSplit, decode: bool, digests: Digests
 ) -> Iterator[tuple[str, int, str]]:
-    """Reads the images of a shard, and writes down their digests."""
+    """Read the images of a shard, and write down their digests."""
     for number in range(place.shard.num_samples):
         try:
             encoded = source[place.first + number]

@@ -9,7 +9,7 @@ Digests = NDArray[np.uint64]  # (images, 2): 16 bytes each, so that millions fit
 
 
 def repeated(digests: Digests) -> Iterator[tuple[int, int]]:
-    """Finds images with the digest of an earlier one.
+    """Find images with the digest of an earlier one.
 
     Args:
         digests: Hashes of the images' bytes; zero where one was not read, and is left out.

@@ -1,4 +1,4 @@
-"""What the images of a set are: kinds, sizes, and moments of their pixel values."""
+"""What the images of a set are: formats, sizes, and statistics of their pixel values."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,12 @@ from tqdm import tqdm
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.images.decode import decode_image, probe_image
-from ssl_swin.data.inspection.moments import Moments, PerChannel, image_moments, join
+from ssl_swin.data.inspection.running_statistics import (
+    PerChannel,
+    RunningStatistics,
+    image_statistics,
+    merge,
+)
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.errors import UserError
@@ -23,7 +28,7 @@ CHUNK = 32  # images that a process measures at a time
 
 
 class ImageKind(NamedTuple):
-    """As what an image is stored, or a set is to be read."""
+    """The format that an image is stored in, or a set is to be read in."""
 
     channels: int
     dtype: str
@@ -38,7 +43,7 @@ class SetStatistics:
     heights_px: NDArray[np.int64]
     widths_px: NDArray[np.int64]
     labels: NDArray[np.int64]  # of the labelled ones
-    moments: Moments
+    running: RunningStatistics
     unreadable: list[str]  # a sentence each
 
     @property
@@ -54,12 +59,12 @@ class SetStatistics:
     @property
     def mean(self) -> PerChannel:
         """Per channel, in the units of `pixels.normalize`."""
-        return self.moments.mean / _full_scale(self.kind.dtype)
+        return self.running.mean / _full_scale(self.kind.dtype)
 
     @property
     def std(self) -> PerChannel:
         """Per channel, in the units of `pixels.normalize`."""
-        return self.moments.std / _full_scale(self.kind.dtype)
+        return self.running.std / _full_scale(self.kind.dtype)
 
 
 def _full_scale(dtype: str) -> int:
@@ -72,22 +77,22 @@ class _Measured(NamedTuple):
     kinds: list[ImageKind]
     sizes_px: list[tuple[int, int]]
     labels: list[int]
-    moments: list[Moments]  # of all together; none if none could be read
+    running: list[RunningStatistics]  # of all together; none if none could be read
     unreadable: list[str]
 
 
 def measure_set(
     source: ImageDataset, *, num_images: int, seed: int, num_workers: int, progress: bool = True
 ) -> SetStatistics:
-    """Measures a random part of a set.
+    """Measure a random part of a set.
 
     Mean and deviation are those of all pixels together, so that large images count for more.
 
     Args:
-        source: The images.
-        num_images: How many to open; 0 opens all.
-        seed: Of the choice.
-        num_workers: Processes; 0 is this one. The result does not depend on it.
+        source: The data set.
+        num_images: Number of images to open; 0 opens all.
+        seed: Seed of the choice.
+        num_workers: Number of processes; 0 is this one. The result does not depend on it.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -106,10 +111,10 @@ def measure_set(
 
 
 def choose_kind(kinds: Counter[ImageKind]) -> ImageKind:
-    """Decides as what to read a set so that `decode_image` can, and the least is lost.
+    """Choose the format to read a set in so that `decode_image` can, and the least is lost.
 
     Args:
-        kinds: As what images are stored. Rare ones have no say.
+        kinds: Formats that images are stored in, with their numbers; rare ones are ignored.
     """
     common = [kind for kind, n in kinds.items() if n >= RELEVANT_RATIO * kinds.total()]
     common = common or [kinds.most_common(1)[0][0]]
@@ -163,14 +168,14 @@ def _measure(source: ImageDataset, kind: ImageKind, indices: NDArray[np.int64]) 
         measured.kinds.append(ImageKind(info.channels, info.dtype))
         measured.sizes_px.append((info.height_px, info.width_px))
         measured.labels.extend([] if record.label is None else [record.label])
-        measured.moments[:] = [reduce(join, [*measured.moments, image_moments(pixels.numpy())])]
+        measured.running[:] = [reduce(merge, [*measured.running, image_statistics(pixels.numpy())])]
     return measured
 
 
 def _joined(kind: ImageKind, parts: Sequence[_Measured]) -> SetStatistics:
-    moments = [moments for part in parts for moments in part.moments]
+    running = [running for part in parts for running in part.running]
     unreadable = [sentence for part in parts for sentence in part.unreadable]
-    if not moments:
+    if not running:
         raise UserError(f"none of {len(unreadable)} images can be read; {unreadable[-1]}")
     sizes_px = np.array([size for part in parts for size in part.sizes_px], dtype=np.int64)
     return SetStatistics(
@@ -179,6 +184,6 @@ def _joined(kind: ImageKind, parts: Sequence[_Measured]) -> SetStatistics:
         sizes_px[:, 0],
         sizes_px[:, 1],
         np.array([label for part in parts for label in part.labels], dtype=np.int64),
-        reduce(join, moments),
+        reduce(merge, running),
         unreadable,
     )

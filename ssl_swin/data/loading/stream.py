@@ -1,9 +1,9 @@
 """Streaming WebDataset shards through the `webdataset` package.
 
-For sources that cannot be indexed, such as a pipe. Shards are dealt out to ranks and their workers,
-read one after another, and shuffled in a buffer. Who reads fewer images starts over until everyone
-has the same number of batches, so an epoch repeats a few images and misses a few. What a sample
-looks like is exact; which samples an epoch holds is not.
+For sources that cannot be indexed, such as a pipe. Shards are distributed to ranks and their
+workers, read one after another, and shuffled in a buffer. A worker with fewer images starts over
+until all have the same number of batches, so an epoch repeats a few images and misses a few. The
+pixels of a sample are exact; which samples an epoch holds is not.
 """
 
 import random
@@ -69,13 +69,13 @@ class StreamSplit:
         classes: tuple[str, ...] = (),
         fingerprint: str = "unknown",
     ) -> None:
-        """Sets the reader up.
+        """Set the split up.
 
         Args:
-            shards: One tar each.
-            num_samples: In all shards together; it decides how long an epoch is.
-            classes: Names by label.
-            fingerprint: Of the images, where it is known.
+            shards: Paths, URLs or pipes, of one tar each.
+            num_samples: Number of samples in all shards together, the length of an epoch.
+            classes: Class names by label.
+            fingerprint: Digest of the list of samples, where it is known.
         """
         self.shards = shards
         self.num_samples = num_samples
@@ -83,13 +83,13 @@ class StreamSplit:
         self.fingerprint = fingerprint
 
     def summary(self) -> str:
-        """Says in one line what is read."""
+        """Return one line on what is read."""
         return f"{self.num_samples} images streamed from {len(self.shards)} shards"
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, config: LoaderConfig, *, seed: int
     ) -> EpochLoader:
-        """Shuffled batches, as many on every rank.
+        """Return shuffled batches, as many on every rank.
 
         Raises:
             UserError: If there are fewer shards than ranks.
@@ -109,7 +109,7 @@ class StreamSplit:
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> EpochLoader:
-        """Every image once, dealt out over ranks and workers."""
+        """Return every image once, distributed over ranks and workers."""
         stream = OrderedStream(self.shards, make_sample, config)
         share = len(range(config.rank, self.num_samples, config.world_size))
         # Every worker deals its own batches and may end on a partial one.
@@ -122,7 +122,7 @@ class StreamSplit:
 
 
 def stream_split(index: ShardIndex, split: str) -> StreamSplit:
-    """Opens one split of a folder of shards as a stream."""
+    """Open one split of a folder of shards as a stream."""
     return StreamSplit(
         # An empty shard would be read over and over for the sake of an image.
         [str(index.root / shard.name) for shard in index.splits[split] if shard.num_samples],
@@ -144,7 +144,7 @@ def _epoch_loader(
 
 
 def _shared_epoch() -> Tensor:
-    """Gives an integer that worker processes see change."""
+    """Return an integer that worker processes see change."""
     epoch = torch.zeros((), dtype=torch.int64)
     epoch.share_memory_()  # type: ignore[no-untyped-call]
     return epoch
@@ -180,7 +180,7 @@ class ShuffledStream(IterableDataset[Any]):
     def _encoded_samples(
         self, epoch: int, worker: int, num_workers: int
     ) -> Iterator[EncodedSample]:
-        """Reads this worker's shards over and over, in a new order each time."""
+        """Read this worker's shards over and over, in a new order each time."""
         order = keyed_generator(self.seed, epoch, "shards").permutation(len(self.shards))
         reader = self.config.rank + self.config.world_size * worker
         mine = order[reader :: self.config.world_size * num_workers]

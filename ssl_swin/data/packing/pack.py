@@ -30,7 +30,7 @@ LOCK_WAIT_S = 2.0  # the workers of a packer that was killed take a moment to en
 
 @dataclass(frozen=True)
 class PackReport:
-    """What came of a packing."""
+    """The result of a packing."""
 
     index: ShardIndex
     num_packed: int
@@ -49,7 +49,7 @@ def pack(
     num_workers: int = 2,
     progress: bool = True,
 ) -> PackReport:
-    """Packs every readable image once, and writes the index last.
+    """Pack every readable sample once, and write the index last.
 
     The same sources, seed and options give the same bytes, also after any number of times that the
     process was killed: the plan is written first and removed last, and the same call goes on where
@@ -59,24 +59,24 @@ def pack(
     and without colour profiles.
 
     Args:
-        sources: By split. Parquet files are unpacked to `out` first, where their images take their
-            size once more as long as packing goes on.
+        sources: Data sets by split. Parquet files are unpacked to `out` first, where their images
+            take their size once more as long as packing goes on.
         out: Folder for the shards, created if need be.
-        shard_samples: Images per shard, before unreadable ones are left out. The default is 1000,
-            or fewer where that would make fewer than 16 shards to deal out to processes.
+        shard_samples: Number of images per shard, before unreadable ones are left out. The default
+            is 1000, or fewer where that would make fewer than 16 shards to deal out to processes.
         val_ratio: Fraction of the train split to hold out as "val", rounded up to whole images, in
             [0, 1). Without effect if there is a "val" split.
-        seed: Of the order and of the choice of held-out images.
+        seed: Seed of the order and of the choice of held-out images.
         max_short_side_px: Images with a longer shorter side are scaled down to it
             (`data/packing/shrink.py`); None keeps every image to the byte.
         verify: Whether to decode every image in full; otherwise only headers are looked at.
-        num_workers: Processes that write shards; 0 writes them in this one.
+        num_workers: Number of processes that write shards; 0 writes them in this one.
         progress: Whether to show a progress bar.
 
     Raises:
-        UserError: If `out` holds shards, holds a packing that was begun otherwise, is being packed
-            to or cannot be written to; if an option is out of range, splits differ in their
-            classes, or a split has no readable image.
+        UserError: If `out` holds shards, holds a packing that was begun with other options, is
+            being packed to or cannot be written to; if an option is out of range, splits differ in
+            their classes, or a split has no readable image.
     """
     options = PackOptions(shard_samples, val_ratio, seed, max_short_side_px, verify)
     if num_workers < 0:
@@ -112,7 +112,7 @@ def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
 
 @contextmanager
 def _new_folder(out: str | Path) -> Iterator[Path]:
-    """Makes the folder; after a failure that leaves it empty it goes again."""
+    """Make the folder; after a failure that leaves it empty it is deleted again."""
     was_there = Path(out).exists()
     folder = make_folder(out)
     try:
@@ -140,7 +140,7 @@ def _only_packer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _keeping_what_is_done(folder: Path, jobs: Sequence[ShardJob]) -> Iterator[None]:
-    """Says after a failure how to go on; if there is nothing to keep, the plan goes too."""
+    """Add to a failure how to continue; without anything to keep, the plan is deleted too."""
     try:
         yield
     except BaseException as error:
@@ -156,7 +156,7 @@ def _keeping_what_is_done(folder: Path, jobs: Sequence[ShardJob]) -> Iterator[No
 
 
 def _quick(sources: Mapping[str, ImageDataset], folder: Path) -> dict[str, ImageDataset]:
-    """Replaces sources that are slow to read out of order."""
+    """Replace sources that are slow to read out of order."""
     return {
         split: source.unpacked(folder / UNPACKED_NAME / split)
         if isinstance(source, TableDataset)

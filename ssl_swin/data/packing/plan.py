@@ -68,7 +68,7 @@ class ShardJob(NamedTuple):
 
 
 def plan_jobs(sources: Mapping[str, ImageDataset], options: PackOptions) -> list[ShardJob]:
-    """Decides for every image its split, shard and place.
+    """Decide for every image its split, shard and place.
 
     Raises:
         UserError: If holding out images leaves none to train on.
@@ -98,12 +98,12 @@ def plan_jobs(sources: Mapping[str, ImageDataset], options: PackOptions) -> list
 def begin_or_continue(
     folder: Path, sources: Mapping[str, ImageDataset], options: PackOptions, jobs: list[ShardJob]
 ) -> None:
-    """Writes the plan to an empty folder, or makes sure that the folder's plan is the same.
+    """Write the plan to an empty folder, or make sure that the folder's plan is the same.
 
     In the second case, half-written files are removed.
 
     Raises:
-        UserError: If the folder holds a finished set, or a packing that was begun otherwise.
+        UserError: If the folder holds a finished set, or a packing begun with other options.
     """
     plan = _describe(sources, options, len(jobs))
     path = folder / PLAN_NAME
@@ -151,7 +151,8 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     ]
     if changes:
         raise UserError(
-            f"{folder} holds a packing cut short that was begun otherwise: {'; '.join(changes)}. "
+            f"{folder} holds an interrupted packing that was begun with other options: "
+            f"{'; '.join(changes)}. "
             "Continue it with what it was begun with, choose another folder, or delete this one"
         )
 
@@ -165,7 +166,7 @@ def _flat(plan: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _remove_leftovers(folder: Path, shard_names: list[str]) -> None:
-    """Removes the temporary files of processes that were killed."""
+    """Remove the temporary files of processes that were killed."""
     names = {*shard_names, INDEX_NAME, EXTENTS_NAME, MEMBERS_NAME, SKIPPED_NAME, PLAN_NAME}
     for path in folder.glob(".*.tmp"):
         if (

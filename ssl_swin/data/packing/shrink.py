@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from ssl_swin.data.encoded import IMAGE, EncodedSample, Member
 from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.images.decode import ImageInfo, decode_image
-from ssl_swin.data.images.levels import DTYPES
+from ssl_swin.data.images.pixel_values import DTYPES
 
 JPEG_QUALITY = 92
 
@@ -22,15 +22,15 @@ _MOST_PNG_CHANNELS = 4  # RGB and alpha
 
 
 def shrink_image(encoded: EncodedSample, info: ImageInfo, max_short_side_px: int) -> EncodedSample:
-    """Scales an image down until its shorter side is `max_short_side_px`.
+    """Scale an image down until its shorter side is `max_short_side_px`.
 
     The filter is a triangle as wide as the scale asks for (antialiased bilinear): it never leaves
     the range of the values. Alpha is a channel like the others. Of an array's axes, the channels
     are those that `probe_image` takes for them.
 
     Args:
-        encoded: Of an image that can be decoded.
-        info: What `probe_image` says of it.
+        encoded: The sample, whose image can be decoded.
+        info: Properties of the image, from `probe_image`.
         max_short_side_px: Images with a shorter side up to this stay as they are, to the byte.
 
     Returns:
@@ -56,7 +56,7 @@ def shrink_image(encoded: EncodedSample, info: ImageInfo, max_short_side_px: int
 
 
 def decode_stored(encoded: EncodedSample, info: ImageInfo) -> Tensor:
-    """Decodes all channels of an image, in its own type or else as float32: (C, H, W).
+    """Decode all channels of an image, in its own type or else as float32: (C, H, W).
 
     Raises:
         UserError: If it cannot be decoded.
@@ -71,14 +71,14 @@ def _resize(pixels: Tensor, height_px: int, width_px: int) -> Tensor:
     return small.round().to(torch.uint16) if pixels.dtype == torch.uint16 else small
 
 
-def _encode(levels: NDArray[np.uint8], kind: str, **options: int) -> bytes:
+def _encode(values: NDArray[np.uint8], kind: str, **options: int) -> bytes:
     content = io.BytesIO()
-    array = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
+    array = values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
     Image.fromarray(array).save(content, kind, **options)
     return content.getvalue()
 
 
-def _to_npy(levels: NDArray[Any]) -> bytes:
+def _to_npy(values: NDArray[Any]) -> bytes:
     content = io.BytesIO()
-    np.save(content, levels)
+    np.save(content, values)
     return content.getvalue()

@@ -35,13 +35,13 @@ class ShardCache:
     def __init__(
         self, root: str, folder: Path, *, limit_bytes: int, num_tries: int, first_wait_s: float
     ) -> None:
-        """Makes the folder.
+        """Make the folder.
 
         Args:
-            root: Where the set lies, as `fetch` takes it.
+            root: URL or pipe of the set, as `fetch` takes it.
             folder: Cache of any number of sets; each has its own sub-folder and limit.
-            limit_bytes: What the shards of this set may take, transfers included.
-            num_tries: How often to try a transfer.
+            limit_bytes: Capacity for the shards of this set, transfers included.
+            num_tries: Number of tries of a transfer.
             first_wait_s: Wait before the second try; it doubles before each further one.
 
         Raises:
@@ -97,18 +97,18 @@ class ShardCache:
         return {**self.__dict__, "_prefetcher": None}
 
     def _use(self, shard: Shard) -> bool:
-        """Marks a shard as just used; False if it is not there in its full length."""
+        """Mark a shard as just used; False if it is not there in its full length."""
         path = self.folder / shard.name
         try:
-            whole = path.stat().st_size == shard.num_bytes
-            if whole:
+            complete = path.stat().st_size == shard.num_bytes
+            if complete:
                 os.utime(path)
         except FileNotFoundError:
             return False
-        return whole
+        return complete
 
     def _fetch_if_nobody_does(self, shard: Shard) -> None:
-        """Fetches a shard that is absent; raises Timeout at once if another process is at it."""
+        """Fetch a shard that is absent; raise Timeout at once if another process is at it."""
         if self._use(shard):
             return
         with FileLock(self._lock_path(shard.name), blocking=False):
@@ -116,7 +116,7 @@ class ShardCache:
                 self._fetch(shard)
 
     def _fetch(self, shard: Shard) -> None:
-        """Fetches a shard whose lock is held."""
+        """Fetch a shard whose lock is held."""
         part = self._reserve(shard)
         try:
             fetch(

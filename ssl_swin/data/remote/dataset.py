@@ -88,7 +88,7 @@ def open_remote(
         index_dir: Folder of the index; None fetches the one that lies beside the shards.
         dir: Folder of the cache, on this node's own disk.
         limit_gb: Capacity of the cache, in 10^9 bytes.
-        num_tries: How often to try a transfer.
+        num_tries: Number of tries of a transfer.
         first_wait_s: Wait before the second try; it doubles before each further one.
         members: Names of the members to read besides the image; None reads all.
 

@@ -1,4 +1,4 @@
-"""Bringing one file of a remote data set here, tried again until it came whole.
+"""Fetching one file of a remote data set, tried again until it is complete.
 
 A root is a URL that fsspec opens (http, https, s3, gs, ...), or `pipe:` and a shell command that
 writes the file `{name}` to its output.
@@ -22,27 +22,27 @@ _STDERR_CHARS = 300
 
 
 def is_remote(root: str) -> bool:
-    """Tells whether `root` is a URL or a pipe rather than a folder."""
+    """Return whether `root` is a URL or a pipe rather than a folder."""
     return root.startswith(PIPE) or "://" in root
 
 
 def fetch(
     root: str, name: str, out: Path, *, num_bytes: int | None, num_tries: int, first_wait_s: float
 ) -> None:
-    """Writes the file `name` of a remote set to `out`, which holds a part of it meanwhile.
+    """Write the file `name` of a remote set to `out`, which holds a part of it meanwhile.
 
-    What no second try can mend (no such file, no permission, a full disk) is not tried again.
+    What a second try cannot change (no such file, no permission, a full disk) is not tried again.
 
     Args:
-        root: Where the set lies; a pipe is "pipe:aws s3 cp s3://bucket/{name} -" or the like.
+        root: URL or pipe of the set; a pipe is "pipe:aws s3 cp s3://bucket/{name} -" or the like.
         name: File name below `root`.
-        out: Where to write; overwritten, and removed after a failure.
+        out: File to write to; overwritten, and removed after a failure.
         num_bytes: Length that the file must have; None takes any.
-        num_tries: How often to try, at least 1.
+        num_tries: Number of tries, at least 1.
         first_wait_s: Wait before the second try; it doubles before each further one.
 
     Raises:
-        UserError: If the file did not come whole, or nothing here can open `root`.
+        UserError: If the file did not come completely, or no installed package opens `root`.
     """
     for num_tried in range(1, num_tries + 1):
         try:
@@ -58,7 +58,7 @@ def fetch(
 
 
 def open_url(url: str) -> tuple[Any, str]:
-    """Opens the fsspec file system of a URL; gives it and the path there.
+    """Open the fsspec file system of a URL, and return it with the path there.
 
     File systems are kept by fsspec, one per process, so this may be called in a forked worker.
 
@@ -98,7 +98,7 @@ def _run_pipe(command: str, name: str, out: Path) -> None:
         )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()[-_STDERR_CHARS:]
-        raise OSError(f"exit status {done.returncode}: {said or 'no word on stderr'}")
+        raise OSError(f"exit status {done.returncode}: {said or 'nothing on stderr'}")
 
 
 def _check_size(out: Path, num_bytes: int | None) -> None:

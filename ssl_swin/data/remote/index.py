@@ -32,24 +32,24 @@ _FIRST_WAIT_S = 0.5
 
 
 class _DamagedShard(UserError):
-    """What came is no sound shard."""
+    """What was fetched is no sound shard."""
 
 
 def fetch_index(
     root: str, folder: Path, *, num_tries: int = _NUM_TRIES, first_wait_s: float = _FIRST_WAIT_S
 ) -> None:
-    """Brings the index that lies beside remote shards, if it differs from the one in `folder`.
+    """Fetch the index that lies beside remote shards, if it differs from the one in `folder`.
 
     Of several processes that come at once, one fetches and the others wait.
 
     Args:
-        root: Where the set lies, as `fetch` takes it.
-        folder: Where to put `index.json` and `index.bin`; created if need be.
-        num_tries: How often to try each transfer.
+        root: URL or pipe of the set, as `fetch` takes it.
+        folder: Folder for the files of the index; created if need be.
+        num_tries: Number of tries of each transfer.
         first_wait_s: Wait before the second try; it doubles before each further one.
 
     Raises:
-        UserError: If there is none, it does not come whole, or it is of an older version.
+        UserError: If there is none, it does not come completely, or it is of an older version.
     """
     fetch_patiently = partial(fetch, root, num_tries=num_tries, first_wait_s=first_wait_s)
     with FileLock(make_folder(folder) / ".index.lock"):
@@ -73,10 +73,10 @@ def index_remote(
     num_workers: int = 0,
     progress: bool = True,
 ) -> ShardIndex:
-    """Fetches each shard once to look into it, and writes the index of all of them into `out`.
+    """Fetch each shard once to look into it, and write the index of all of them into `out`.
 
     Args:
-        root: Where the set lies, as `fetch` takes it.
+        root: URL or pipe of the set, as `fetch` takes it.
         names: File names of the shards.
         out: Folder of the index; holds the shards at work meanwhile, one per worker.
         classes: Class names by label.
@@ -103,7 +103,7 @@ def index_remote(
 
 
 def expand_names(pattern: str) -> list[str]:
-    """Expands "train-{000000..000099}.tar" to the names it means.
+    """Expand "train-{000000..000099}.tar" to the names it means.
 
     Raises:
         UserError: If its braces do not match.
@@ -115,7 +115,7 @@ def expand_names(pattern: str) -> list[str]:
 
 
 def list_shards(root: str) -> list[str]:
-    """Lists the tars of a remote set whose file system can list.
+    """List the tars of a remote set whose file system can list.
 
     Raises:
         UserError: If it cannot, or there is none.

@@ -207,7 +207,7 @@ class _OpenFiles:
         self._close_all()
 
     def descriptor(self, key: int, path_of: Callable[[int], Path]) -> int:
-        """Opens file `key`, or finds it open."""
+        """Open file `key`, or finds it open."""
         if self._pid != os.getpid():  # forked: descriptors would share their read-ahead
             self._close_all()
             self._pid = os.getpid()
@@ -249,7 +249,7 @@ def _columns(index: ShardIndex, members: Collection[str] | None) -> dict[str, in
 
 
 def _read_fully(descriptor: int, offset: int, size: int) -> bytes:
-    """Reads up to the end of the file; one call may give less, as for more than 2 GiB."""
+    """Read up to the end of the file; one call may give less, as for more than 2 GiB."""
     data = os.pread(descriptor, size, offset)
     while len(data) < size and (rest := os.pread(descriptor, size - len(data), offset + len(data))):
         data += rest

@@ -63,7 +63,7 @@ def build_index(
     folder = Path(root)
     if (folder / PLAN_NAME).exists():
         raise UserError(
-            f"{folder} holds a packing cut short: the same ssl-swin pack command completes it"
+            f"{folder} holds an interrupted packing: the same ssl-swin pack command completes it"
         )
     paths = sorted(folder.glob("*.tar"))
     if not paths:
@@ -135,8 +135,8 @@ def _scan_shard(path: Path) -> ScannedShard:
     samples = group_samples(scan.members)
     if scan.problem is not None:
         raise UserError(
-            f"shard {path}: {scan.problem} (whole samples before it: {_num_whole(samples)}). Copy "
-            "or download it anew"
+            f"shard {path}: {scan.problem} (complete samples before it: "
+            f"{_num_complete(samples)}). Copy or download it anew"
         )
     extents = np.empty(len(samples), EXTENT)
     members: dict[str, ByteRanges] = {}
@@ -186,7 +186,7 @@ def _label(file: BinaryIO, files: Files) -> int:
     return int(content)
 
 
-def _num_whole(samples: list[tuple[str, Files]]) -> int:
+def _num_complete(samples: list[tuple[str, Files]]) -> int:
     """Return the number of samples before a damage; the last may lack files of the first."""
     if not samples:
         return 0

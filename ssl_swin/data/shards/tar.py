@@ -1,8 +1,8 @@
 """Where the bytes of each member of a tar lie, found by a walk that trusts nothing.
 
 Python's `tarfile` takes a bad header after the first member for the end of the archive, so a
-cut or overwritten shard silently loses samples. This walk reads headers only and reports every
-such damage. Formats: ustar, pax, GNU tar.
+truncated or overwritten shard silently loses samples. This walk reads headers only and reports
+every such damage. Formats: ustar, pax, GNU tar.
 """
 
 import os
@@ -36,7 +36,7 @@ class TarScan(NamedTuple):
     """What a tar holds, up to its first damage."""
 
     num_bytes: int
-    members: list[TarMember]  # whole ones only
+    members: list[TarMember]  # complete ones only
     problem: str | None  # a sentence naming the byte; None for a sound tar
 
 
@@ -47,10 +47,10 @@ class _Damage(Exception):
 def scan_tar(
     path: str | os.PathLike[str], *, start: int = 0, num_bytes: int | None = None
 ) -> TarScan:
-    """Lists the regular files of an uncompressed tar, reading one header for each.
+    """List the regular files of an uncompressed tar, reading one header for each.
 
     Args:
-        path: The file.
+        path: The file that holds the tar.
         start: First byte of the tar, where it is a member of another.
         num_bytes: Length of the tar; None takes all that follows `start`.
 
@@ -75,7 +75,7 @@ def scan_tar(
 def group_samples(
     members: Iterable[TarMember],
 ) -> list[tuple[str, dict[str, tuple[int, int]]]]:
-    """Joins adjacent members into samples by WebDataset's naming convention.
+    """Join adjacent members into samples by WebDataset's naming convention.
 
     The key is the path up to the first dot of its last part, the rest is the extension. Names
     without a dot, hidden files and metadata (`__name__`) belong to no sample.
@@ -97,7 +97,7 @@ def group_samples(
 
 
 def header_name(header: bytes) -> str:
-    """Gives the name in a header; a long one is cut, for it stands in an extended header before."""
+    """Return the name in a header; a long one is truncated, as an extended header holds it."""
     name = _text(header[:100])
     is_ustar = header[257:263] == b"ustar\0"  # GNU tar keeps other things in the prefix field
     prefix = _text(header[345:500]) if is_ustar else ""
@@ -129,7 +129,7 @@ def _walk(file: BinaryIO, position: int, end: int) -> Iterator[TarMember]:
 
 
 def _read_header(file: BinaryIO, position: int, end: int) -> bytes | None:
-    """Reads and checks one header; None at a sound end of the archive."""
+    """Read and check one header; None at a sound end of the archive."""
     header = _read(file, position, max(0, min(BLOCK, end - position)))
     if not header:
         raise _Damage(
@@ -150,7 +150,7 @@ def _read_header(file: BinaryIO, position: int, end: int) -> bytes | None:
 
 
 def _check_end(file: BinaryIO, position: int, end: int) -> None:
-    """Tells the end marker from a hole of zeros and from an archive with another appended."""
+    """Distinguish the end marker from a hole of zeros and from an appended archive."""
     rest = end - position
     if rest > _MAX_PADDING or any(_read(file, position, rest)):
         raise _Damage(f"end-of-archive marker at byte {position} of {end}: more data follows")
@@ -173,7 +173,7 @@ def _read_extended(flag: bytes, content: bytes) -> dict[str, str]:
 
 
 def _pax_records(content: bytes) -> Iterator[tuple[str, str]]:
-    """Splits records of the form `LENGTH KEY=VALUE` + newline; LENGTH counts all its bytes."""
+    """Split records of the form `LENGTH KEY=VALUE` + newline; LENGTH counts all its bytes."""
     while content.strip(b"\0"):
         start = re.match(rb"(\d{1,9}) ([^=\n]+)=", content)
         end = int(start[1]) if start else 0
@@ -184,7 +184,7 @@ def _pax_records(content: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _number(field: bytes) -> int:
-    """Reads octal digits, or GNU's base-256 where the first bit is set."""
+    """Read octal digits, or GNU's base-256 where the first bit is set."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip()

@@ -33,7 +33,7 @@ class TarDataset(ImageDataset):
     """
 
     def __init__(self, parts: Sequence[TarPart], labelled: bool = True) -> None:
-        """Lists the members of every tar.
+        """List the members of every tar.
 
         Args:
             parts: The tars.
@@ -74,12 +74,12 @@ class TarDataset(ImageDataset):
 
 
 def tar_parts(paths: Sequence[Path]) -> list[TarPart]:
-    """Gives tars as they lie in a folder."""
+    """Return the parts for tars that lie in a folder."""
     return [TarPart(path.stem, path) for path in paths]
 
 
 def inner_tars(path: Path) -> list[TarPart]:
-    """Lists the tars in a tar, such as the one per class in ILSVRC2012_img_train.tar.
+    """List the tars in a tar, such as the one per class in ILSVRC2012_img_train.tar.
 
     Returns:
         None of them if it holds no tars.

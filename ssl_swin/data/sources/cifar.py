@@ -63,19 +63,19 @@ class CifarBinaryDataset(ImageDataset):
     """One split of the "binary version" of CIFAR-10 or CIFAR-100 (fine labels).
 
     Each row of its files is the label and the planes of one 32 x 32 px image
-    (https://www.cs.toronto.edu/~kriz/cifar.html); images are handed out as PNG. "val" is what the
+    (https://www.cs.toronto.edu/~kriz/cifar.html); images are returned as PNG. "val" is what the
     authors call test.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], split: str = "train", labelled: bool = True
     ) -> None:
-        """Reads the whole split to memory (150 MB for "train").
+        """Read the whole split to memory (150 MB for "train").
 
         Args:
             path: `cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz`, or the folder in one.
             split: "train" or "val".
-            labelled: Whether to hand out labels.
+            labelled: Whether to return labels.
 
         Raises:
             UserError: If it is not the binary version, or is damaged.
@@ -106,13 +106,13 @@ class CifarBinaryDataset(ImageDataset):
 
 
 def is_cifar(folder: Path) -> bool:
-    """Tells whether a folder is one of the data sets unpacked, be it as pickles."""
+    """Return whether a folder is one of the data sets unpacked, also as pickles."""
     names = (*(layout.class_names for layout in _LAYOUTS), "batches.meta")
     return any((folder / name).is_file() for name in names)
 
 
 def _read_split(path: Path, split: str) -> tuple[_Layout, dict[str, bytes]]:
-    """Finds out which data set it is, and reads the files of one split and the class names."""
+    """Find out which data set it is, and read the files of one split and the class names."""
     names = {name for layout in _LAYOUTS for name in layout.needed(split)}
     files = _read_files(path, names | _PICKLES.keys())
     layout = max(_LAYOUTS, key=lambda layout: len(files.keys() & layout.needed(split)))
@@ -148,7 +148,7 @@ def _refuse(path: Path, files: Collection[str]) -> None:
 
 
 def _read_files(path: Path, names: Collection[str]) -> dict[str, bytes]:
-    """Reads those of `names` that lie in a folder, or anywhere in an archive."""
+    """Read those of `names` that lie in a folder, or anywhere in an archive."""
     if path.is_dir():
         return {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
     files = {}

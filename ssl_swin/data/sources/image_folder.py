@@ -23,10 +23,10 @@ class FolderDataset(ImageDataset):
     """
 
     def __init__(self, root: str | os.PathLike[str], labelled: bool = True) -> None:
-        """Lists the files.
+        """List the files.
 
         Args:
-            root: The folder.
+            root: The folder of images.
             labelled: Whether sub-folders mean classes.
 
         Raises:
@@ -57,7 +57,7 @@ class FolderDataset(ImageDataset):
         )
 
     def labels(self) -> NDArray[np.int64]:
-        """Gives the label of every image, -1 for none; reads no image."""
+        """Return the label of every image, -1 for none; no image is read."""
         return self._labels.astype(np.int64) if self.classes else np.full(len(self), -1)
 
     def image_names(self) -> NDArray[np.bytes_]:
@@ -66,7 +66,7 @@ class FolderDataset(ImageDataset):
 
 
 def scan_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """Lists what is not hidden, sorted by name.
+    """List what is not hidden, sorted by name.
 
     Raises:
         UserError: If the folder cannot be read.
@@ -79,7 +79,7 @@ def scan_folder(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _groups(root: Path) -> Iterator[tuple[str, NDArray[np.bytes_]]]:
-    """Yields loose images under the name "", then each first-level folder with its images.
+    """Yield loose images under the name "", then each first-level folder with its images.
 
     As arrays: millions of strings would take four times the memory, and touching them would copy
     their pages into every worker process.
@@ -96,7 +96,7 @@ def _groups(root: Path) -> Iterator[tuple[str, NDArray[np.bytes_]]]:
 
 
 def _image_files(folder: Path, prefix: str) -> Iterator[str]:
-    """Walks in sorted order; yields paths relative to the root, with forward slashes."""
+    """Walk in sorted order; yield paths relative to the root, with forward slashes."""
     for entry in scan_folder(folder):
         if _is_image(entry):
             yield prefix + entry.name

@@ -1,4 +1,4 @@
-"""Labels put on images that come without, or taken from images that come with them."""
+"""Labels given to images without any, or taken from images that have them."""
 
 from pathlib import Path
 
@@ -49,12 +49,12 @@ class RelabelledDataset(DatasetWrapper):
 def label_by_name(
     source: ImageDataset, file: Path, classes: tuple[str, ...] = ()
 ) -> RelabelledDataset:
-    """Labels images by a list in the order of their sorted names.
+    """Label images by a list in the order of their sorted names.
 
     Args:
         source: A folder or tar of images.
-        file: One class name per line, the form in which ILSVRC2012's validation labels go around.
-        classes: Names by label; none takes the sorted names in `file`.
+        file: One class name per line, as ILSVRC2012's validation labels are distributed.
+        classes: Class names by label; none takes the sorted names in `file`.
 
     Raises:
         UserError: If the list has another length or unknown classes, or `source` is no such thing.

@@ -1,4 +1,4 @@
-"""Where images to be packed come from: any layout that data sets are handed around in."""
+"""Opening data sets in any layout that they are distributed in."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def open_datasets(
     labelled: bool = True,
     val_labels: str | os.PathLike[str] | None = None,
 ) -> dict[str, ImageDataset]:
-    """Recognises the layout of a data set on disk and opens its splits.
+    """Recognise the layout of a data set on disk and open its splits.
 
     - A folder of images is "train", with sub-folders as classes; sub-folders that are all named
       like splits give a split each.
@@ -68,7 +68,7 @@ def open_datasets(
 
 
 def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
-    """Gives the class names that all splits share.
+    """Return the class names that all splits share.
 
     Raises:
         UserError: If two splits differ.
@@ -130,7 +130,7 @@ def _open_folder_of_tars(
 
 
 def _are_samples(members: list[TarMember]) -> bool:
-    """Tells a shard, with labels or other things beside images, from a tar of images."""
+    """Return whether a tar is a shard: with labels or other files beside the images."""
     images = set(IMAGE_EXTENSIONS)
     samples = (set(extensions) for _, extensions in group_samples(members))
     return any(sample & images and sample - images for sample in samples)
@@ -147,7 +147,7 @@ def _tables(root: Path, folders: list[str]) -> list[Path]:
 
 
 def _split_folders(root: Path, folders: list[str], files: list[str]) -> dict[str, Path]:
-    """Finds the folder of each split; none unless all folders are splits and one is train."""
+    """Find the folder of each split; none unless all folders are splits and one is train."""
     splits = [SPLIT_NAMES.get(name.lower()) for name in folders]
     if None in splits or "train" not in splits:
         return {}

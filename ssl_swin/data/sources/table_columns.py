@@ -18,7 +18,7 @@ NO_LABEL = -1  # also what Hugging Face stores in a test split without labels
 
 
 def image_column(schema: Any, file: Path) -> str:
-    """Finds the column of encoded images: the one called image or img, or else the only one.
+    """Find the column of encoded images: the one called image or img, or else the only one.
 
     Raises:
         UserError: If there is none, or the choice is open.
@@ -34,7 +34,7 @@ def image_column(schema: Any, file: Path) -> str:
 
 
 def label_column(schema: Any) -> str | None:
-    """Finds the column of labels: one called label, or else the only one with class names."""
+    """Find the column of labels: one called label, or else the only one with class names."""
     usable = [field.name for field in schema if is_number(field) or _TEXT.match(str(field.type))]
     named = [name for name in usable if class_names(schema, name)]
     preferred = [name for name in _LABEL_COLUMNS if name in usable]
@@ -42,12 +42,12 @@ def label_column(schema: Any) -> str | None:
 
 
 def is_number(field: Any) -> bool:
-    """Tells whether a column holds whole numbers."""
+    """Return whether a column holds whole numbers."""
     return re.fullmatch(r"u?int\d+", str(field.type)) is not None
 
 
 def class_names(schema: Any, column: str | None) -> tuple[str, ...]:
-    """Reads the names that Hugging Face keeps in a schema for a column of numbers."""
+    """Read the names that Hugging Face keeps in a schema for a column of numbers."""
     try:
         description = json.loads((schema.metadata or {})[b"huggingface"])
         return tuple(description["info"]["features"][column]["names"])
@@ -58,11 +58,11 @@ def class_names(schema: Any, column: str | None) -> tuple[str, ...]:
 def number_labels(
     values: NDArray[Any], names: tuple[str, ...], root: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Gives the classes, and the label of each row.
+    """Return the classes, and the label of each row.
 
     Args:
-        values: By row: numbers (-1 for none) or encoded texts (empty for none).
-        names: Of the numbers; without them, the values themselves are the classes, sorted.
+        values: Labels by row: numbers (-1 for none) or encoded texts (empty for none).
+        names: Names of the numbers; without them, the values themselves are the classes, sorted.
         root: For messages.
 
     Raises:

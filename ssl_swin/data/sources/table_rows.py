@@ -86,7 +86,7 @@ class ParquetRows:
             return self._file.read([column], use_threads=False).column(column)
 
     def unpack(self, column: str, path: Path) -> None:
-        """Writes one column as an Arrow stream, all of it or nothing."""
+        """Write one column as an Arrow stream, all of it or nothing."""
         arrow = _pyarrow()
         schema = arrow.schema([self.schema.field(column)])
         with atomic_path(path) as temporary, arrow.ipc.new_stream(str(temporary), schema) as stream:
@@ -100,7 +100,7 @@ class ParquetRows:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises about a damaged table into one message that names the file."""
+    """Turn what pyarrow raises about a damaged table into one message that names the file."""
     from pyarrow import ArrowException
 
     try:

@@ -44,13 +44,13 @@ class TableDataset(ImageDataset):
         kind: type[ArrowRows | ParquetRows],
         labelled: bool = True,
     ) -> None:
-        """Reads the labels.
+        """Read the labels.
 
         Args:
             root: A folder above all tables.
             files: The tables, in order, with the same columns.
-            kind: How to read them.
-            labelled: Whether to hand out labels.
+            kind: Class that reads a table.
+            labelled: Whether to return labels.
 
         Raises:
             UserError: If pyarrow is absent, a table is damaged, there is no column of images or no
@@ -91,7 +91,7 @@ class TableDataset(ImageDataset):
         return {**self.__dict__, "_open": OrderedDict()}
 
     def unpacked(self, folder: Path) -> "TableDataset":
-        """Gives the same images for quick reading one by one.
+        """Return the same images for quick reading one by one.
 
         A parquet file is made to be read from front to back: one image costs a whole row group. Its
         images are therefore written to Arrow files, which takes their size once more on disk.
@@ -114,7 +114,7 @@ class TableDataset(ImageDataset):
         return copy
 
     def _list(self, file: Path) -> NDArray[Any]:
-        """Gives the labels of one table, -1 or "" for none."""
+        """Return the labels of one table, -1 or "" for none."""
         rows = self._kind(file)
         for column in filter(None, (self._column, self._label_column)):
             if column not in rows.schema.names:
@@ -138,7 +138,7 @@ class TableDataset(ImageDataset):
 
 
 def open_parquet(root: Path, files: Sequence[Path], labelled: bool) -> dict[str, TableDataset]:
-    """Opens parquet files by split, which a word of the path below `root` says, or else is train.
+    """Open parquet files by split, which a word of the path below `root` says, or else is train.
 
     Hugging Face names them `train-00000-of-00041.parquet` or `train/0000.parquet`.
 
@@ -155,12 +155,12 @@ def open_parquet(root: Path, files: Sequence[Path], labelled: bool) -> dict[str,
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Tells whether `save_to_disk` of Hugging Face's `datasets` wrote a folder."""
+    """Return whether `save_to_disk` of Hugging Face's `datasets` wrote a folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def open_saved_dataset(root: Path, labelled: bool) -> dict[str, TableDataset]:
-    """Opens what `DatasetDict.save_to_disk` or `Dataset.save_to_disk` (then it is train) wrote.
+    """Open what `DatasetDict.save_to_disk` or `Dataset.save_to_disk` (then it is train) wrote.
 
     Raises:
         UserError: As `TableDataset`; also if the description is damaged, or names splits other than

@@ -1,4 +1,4 @@
-"""Images that the project draws itself, so that a first run needs no data.
+"""Synthetic images, drawn by the project itself, so that a first run needs no data.
 
 A scene is one large solid in front of a few smaller ones, on a patterned ground and under one
 light. Its class is the shape of the large solid; colours, patterns, sizes, places and angles are
@@ -36,9 +36,9 @@ _MARGIN = 0.07  # least distance of the main solid to the frame, in half sides o
 
 
 class SyntheticDataset(ImageDataset):
-    """Drawn scenes by number: image `index` is a function of `seed`, `size_px` and `index` alone.
+    """Synthetic scenes by index: image `index` depends on `seed`, `size_px` and `index` alone.
 
-    Labels go round: image `index` shows class `index % 10`.
+    Classes alternate: image `index` shows class `index % 10`.
 
     Args:
         num_images: Length of the source, at least 1.
@@ -76,13 +76,13 @@ class SyntheticDataset(ImageDataset):
 
 
 def draw_scene(generator: Generator, size_px: int, label: int) -> NDArray[np.uint8]:
-    """Draws one scene.
+    """Draw one scene.
 
     Args:
         generator: Source of all randomness; in the same state it draws the same ground, light,
             colours and places for every label.
         size_px: Side of the picture, at least 32.
-        label: Index into `SHAPES` of the main solid, which is whole in the frame.
+        label: Index into `SHAPES` of the main solid, which is completely in the frame.
 
     Returns:
         RGB pixels of shape (size_px, size_px, 3).
@@ -103,7 +103,7 @@ def draw_scene(generator: Generator, size_px: int, label: int) -> NDArray[np.uin
 
 
 def arrange_solids(generator: Generator, label: int, hue: float) -> list[Solid]:
-    """Draws the solids of a scene, front to back: the main one, then 1 to 4 smaller around it.
+    """Draw the solids of a scene, front to back: the main one, then 1 to 4 smaller around it.
 
     Args:
         generator: Source of all randomness.
@@ -111,8 +111,8 @@ def arrange_solids(generator: Generator, label: int, hue: float) -> list[Solid]:
         hue: Hue of the ground, in radians; the main solid gets about its complement.
     """
     radius = generator.uniform(0.54, 0.74)
-    room = 1 - _MARGIN - radius
-    centre = complex(*generator.uniform(-room, room, 2))
+    reach = 1 - _MARGIN - radius
+    centre = complex(*generator.uniform(-reach, reach, 2))
     main_hue = hue + math.pi + generator.uniform(-0.7, 0.7)
     solids = [_draw_solid(generator, label, centre, radius, main_hue)]
 

@@ -71,7 +71,7 @@ def rgb(lightness: float, chroma: float, hue: float) -> Floats:
     Args:
         lightness: From 0, black, to 1, white.
         chroma: From 0, grey, to about 0.2; what sRGB cannot show is clipped.
-        hue: In radians.
+        hue: Hue in radians.
     """
     lab = np.array((lightness, chroma * math.cos(hue), chroma * math.sin(hue)))
     linear: Floats = (_LMS_TO_RGB @ (_LAB_TO_LMS @ lab) ** 3).clip(0, 1)
@@ -80,7 +80,7 @@ def rgb(lightness: float, chroma: float, hue: float) -> Floats:
 
 
 def draw_pattern(generator: Generator, period: float) -> Pattern:
-    """Draws a kind of pattern, its angle and its phase; `period` is its length of repetition."""
+    """Draw a kind of pattern, its angle and its phase; `period` is its length of repetition."""
     kind = _PATTERNS[generator.integers(len(_PATTERNS))]
     turn = cmath.rect(1 / period, generator.uniform(0, math.tau))
     phase = complex(*generator.uniform(0, 1, 2))
@@ -96,12 +96,12 @@ def paint_ground(
 
 
 def paint_solid(canvas: Floats, grid: Points, solid: Solid, light: complex) -> None:
-    """Paints a solid and the shadow it casts over what is on `canvas`, in place.
+    """Paint a solid and the shadow it casts over what is on `canvas`, in place.
 
     Args:
         canvas: The whole picture.
         grid: Its pixel centres.
-        solid: What to paint.
+        solid: The solid to paint.
         light: In the picture's plane, the unit vector towards the light.
     """
     lift = 0.04 + 0.12 * solid.radius

@@ -11,14 +11,14 @@ VAL_SEED_OFFSET = 1  # the validation images are other drawings, not held-out tr
 
 
 def prepare_demo(root: str, *, num_train: int, num_val: int, size_px: int, seed: int) -> None:
-    """Draws the demo's images and packs them into `root`, unless that has been done.
+    """Draw the demo's images and pack them into `root`, unless that has been done.
 
     Args:
         root: Folder of the shards.
         num_train: Training images.
         num_val: Validation images.
         size_px: Side of each image.
-        seed: Of the drawings.
+        seed: Seed of the images.
 
     Raises:
         UserError: If `root` holds a set of other sizes.

@@ -40,7 +40,7 @@ def batch_for(model, seed):
 
 def trained_once(model, seed=0):
     torch.manual_seed(seed)
-    loss = model(*batch_for(model, seed)).loss
+    loss = model.reconstruct(*batch_for(model, seed)).loss
     loss.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
