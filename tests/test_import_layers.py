@@ -111,7 +111,7 @@ def test_edges__are_all_used() -> None:
         ("ssl_swin.masking", "import hydra"),
         ("ssl_swin.errors", "from ssl_swin.files import make_folder"),
         ("ssl_swin.encoders.swin", "from ssl_swin.objectives.simmim import SimMIM"),
-        ("ssl_swin.data.batch", "from ssl_swin.encoders.windows.layout import Packing"),
+        ("ssl_swin.data.batch", "from ssl_swin.encoders.windows.visible import Binning"),
         ("ssl_swin.objectives.simmim", "def f():\n    import lightning.pytorch"),
         ("ssl_swin.objectives.simmim", "from ssl_swin.training.optim import run_length"),
         ("ssl_swin.probing.knn", "from ssl_swin.reporting.chart import draw"),

@@ -8,7 +8,6 @@ does one part of the step by itself. Above 1, the choice that was made is the fa
 
 import argparse
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -25,29 +24,24 @@ from benchmarks.step.timing import alternate, ratios, spread
 from benchmarks.step.variants import Absent, Variant, build
 from benchmarks.step.workload import Workload, make_workload
 from benchmarks.tables import table
-from ssl_swin.encoders.windows import attention
-from ssl_swin.encoders.windows.layout import WindowLayout, from_slots, to_slots
+from ssl_swin.encoders.windows.layout import WindowLayout
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 
-BLOCKS = "ssl_swin.encoders.windows.blocks"
 CHOSEN, OTHER = "chosen", "other"
 Turn = Callable[[int], object]
 
 
-def fused_attention(attn: Any, tokens: Tensor, layout: WindowLayout) -> Tensor:
-    """`window_attention` of V1 by torch's fused attention."""
-    images, count, dim = tokens.shape
-    if layout.put is not None:
-        count = len(layout.put)
-    elif layout.places is not None:
-        count *= len(layout.places)
-    slots = to_slots(tokens.reshape(-1, count, dim), layout)
-    size = math.prod(attn.window_size) if layout.places is None else layout.places.shape[1]
-    qkv = attn.qkv(slots).view(len(slots), -1, size, 3, attn.num_heads, dim // attn.num_heads)
+def fused_attention(
+    attn: Any, tokens: Tensor, mask: Tensor | None = None, *, layout: WindowLayout
+) -> Tensor:
+    """`WindowAttention.forward` of V1 by torch's fused attention."""
+    groups = layout.gather(tokens)
+    heads = (3, attn.num_heads, tokens.shape[-1] // attn.num_heads)
+    qkv = attn.project(groups).view(*groups.shape[:3], *heads)
     query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
     with torch.autocast(tokens.device.type, enabled=False):
-        bias = attention._position_bias(attn, layout, qkv.dtype)
+        bias = layout.bias(attn.window_bias(qkv.dtype))
         bias = bias.expand(*query.shape[:2], -1, -1, -1)
         mixed = F.scaled_dot_product_attention(
             query.flatten(0, 1),
@@ -56,14 +50,20 @@ def fused_attention(attn: Any, tokens: Tensor, layout: WindowLayout) -> Tensor:
             attn_mask=bias.flatten(0, 1),
             scale=attn.scale,
         ).view(query.shape)
-    mixed = mixed.transpose(2, 3).reshape(len(slots), -1, dim)
-    projected: Tensor = attn.proj(from_slots(mixed, layout).view(images, -1, dim))
+    mixed = mixed.transpose(2, 3).reshape(groups.shape)
+    projected: Tensor = attn.proj(layout.scatter(mixed, tokens))
     return projected
 
 
 REPLACED: dict[str, tuple[str, Callable[..., Any]]] = {
-    "attention by products, not torch's fused one": (f"{BLOCKS}.window_attention", fused_attention),
-    "GELU computed again, not kept": (f"{BLOCKS}._mlp", lambda mlp, tokens: mlp(tokens)),
+    "attention by products, not torch's fused one": (
+        "ssl_swin.encoders.windows.attention.WindowAttention.forward",
+        fused_attention,
+    ),
+    "GELU computed again, not kept": (
+        "ssl_swin.encoders.windows.blocks.gelu_linear",
+        lambda hidden, weight, bias: F.linear(F.gelu(hidden), weight, bias),
+    ),
     "gathers of whole rows, not along dimension 1": (
         "ssl_swin.encoders.windows.layout._rows",
         lambda tokens, index: tokens.index_select(1, index),

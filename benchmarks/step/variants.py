@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from benchmarks.step.peers import PEERS
 from benchmarks.step.workload import Workload, load_settings
-from ssl_swin.encoders.windows.layout import Packing
+from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 from ssl_swin.objectives.simmim import SimMIM
@@ -115,9 +115,9 @@ def _ours(
     if is_compiled:
         encoder.compile_blocks()
 
-    def pack(mask: Tensor) -> tuple[Tensor, Packing]:
+    def pack(mask: Tensor) -> tuple[Tensor, Binning]:
         chosen = mask[:1].expand_as(mask) if has_one_mask else mask
-        return chosen, encoder.windows.pack(chosen).to(workload.device)
+        return chosen, encoder.windows.bin_visible(chosen).to(workload.device)
 
     return Variant(
         name,

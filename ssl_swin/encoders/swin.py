@@ -1,17 +1,17 @@
 """Swin Transformers V1 and V2 as encoders: timm's modules behind the common face.
 
 timm's modules equal the original's to the bit after a renaming of keys, so they own the weights and
-are not copied; `ssl_swin.encoders.windows` says how their blocks are computed. Patch tokens are
-NHWC, feature maps NCHW.
+are not copied; `ssl_swin.encoders.windows` says how they are computed. Patch tokens are NHWC,
+feature maps NCHW.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor
@@ -25,14 +25,16 @@ from ssl_swin.encoders.sizes import (
     stage_window_sizes,
     window_for_size,
 )
-from ssl_swin.encoders.windows.blocks import compiled_block, run_stages, swin_block
+from ssl_swin.encoders.windows.adopt import adopt
+from ssl_swin.encoders.windows.blocks import WindowBlock
 from ssl_swin.encoders.windows.dense import DenseLayouts, dense_layouts
-from ssl_swin.encoders.windows.layout import Packing, reorder, take_rows
-from ssl_swin.encoders.windows.visible import VisibleWindows
+from ssl_swin.encoders.windows.visible import Binning, VisibleWindows
 from ssl_swin.errors import UserError
 
 # The timm architecture that each version is a variation of; the hand-off writes this name.
 TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
+
+_MOST_LAYOUTS = 32  # map sizes whose layouts are kept; a detector's images have many
 
 
 class SwinEncoder(Encoder):
@@ -52,6 +54,7 @@ class SwinEncoder(Encoder):
 
     def __init__(self, model: Any, *, version: int, model_args: dict[str, Any]) -> None:
         super().__init__()
+        adopt(model)
         self.model = model
         self.version = version
         self.title = f"Swin Transformer V{version}"
@@ -67,104 +70,140 @@ class SwinEncoder(Encoder):
         self.embed_dim: int = self.stage_dims[0]
         self.num_features: int = self.stage_dims[-1]
         self._is_compiled = False
-        self._layouts: dict[torch.device, DenseLayouts] = {}
+        self._layouts: OrderedDict[tuple[Size, bool, torch.device], DenseLayouts] = OrderedDict()
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim).
-
-        Raises:
-            UserError: If the images are not of the encoder's size.
-        """
-        rows, columns = (side_px // self.patch_size_px for side_px in self.img_size_px)
-        return self._embed_patches(self._patches(images)).view(len(images), rows, columns, -1)
-
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Runs all stages on patch tokens; gives the map (B, num_features, H/stride, W/stride)."""
-        *_, last = self._stage_tokens(tokens)
-        return self._to_map(last, len(self.depths) - 1)
-
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """Gives the map of every stage, (B, C_i, H_i, W_i); the last one after the final norm."""
-        stages = self._stage_tokens(self.embed(images))
-        return [self._to_map(tokens, stage) for stage, tokens in enumerate(stages)]
-
-    @cached_property
-    def windows(self) -> VisibleWindows:
-        """Packs masks for `encode_visible`, and can be sent to the processes that load data."""
-        with torch.inference_mode(False):
-            return VisibleWindows(self.model)
-
-    def encode_visible(self, images: Tensor, packing: Packing) -> Tensor:
-        """Encodes visible cells alone: nothing of the others is computed, or seen.
-
-        Equal to the dense encoder with every masked token hidden as a key.
+    def embed(self, images: Tensor, *, any_size: bool = False) -> Tensor:
+        """Turns normalised images into patch tokens.
 
         Args:
             images: Normalised (B, C, H, W).
-            packing: What `windows.pack` made of the batch's mask, on the images' device.
+            any_size: Take images of other sizes than `img_size_px`; see `stages`.
 
         Returns:
-            Features (B, V, num_features), in the order of `packing.visible`.
+            (B, H/p, W/p, embed_dim), sides rounded up.
+
+        Raises:
+            UserError: If the images are not those that the encoder takes.
+        """
+        tokens: Tensor = self.model.patch_embed(images, any_size=any_size)
+        return tokens
+
+    def encode(self, tokens: Tensor, *, any_size: bool = False) -> Tensor:
+        """Runs all stages on patch tokens.
+
+        Args:
+            tokens: What `embed` returned, (B, H/p, W/p, embed_dim).
+            any_size: As for `embed`.
+
+        Returns:
+            The last map, (B, num_features, H/stride, W/stride), after the final norm.
+        """
+        layouts = self._dense_layouts(tokens, any_size=any_size)
+        *_, last = self._stage_tokens(tokens, layouts)
+        return _to_map(self.model.norm(last), layouts, len(self.depths) - 1)
+
+    def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
+        """Encodes images (B, C, H, W) into the last map (B, num_features, H/stride, W/stride).
+
+        Args:
+            images: Normalised (B, C, H, W).
+            any_size: Take images of other sizes than `img_size_px`; see `stages`.
+        """
+        return self.encode(self.embed(images, any_size=any_size), any_size=any_size)
+
+    def stages(
+        self, images: Tensor, *, any_size: bool = False, final_norm: bool = True
+    ) -> list[Tensor]:
+        """Encodes images into the map of every stage.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            any_size: Take images of any size, by the rule of the original's segmentation and
+                detection code (see `ssl_swin.encoders.windows.dense`): zeros fill up images and
+                maps, and windows keep the size that their position bias is for. At `img_size_px` it
+                differs from the default only in stages that one window holds: they shift.
+            final_norm: Whether the last map is normed. Dense tasks norm every map by themselves.
+
+        Returns:
+            Maps (B, C_i, H_i, W_i); sides are H/p and W/p, then half of it, always rounded up.
+
+        Raises:
+            UserError: If the images are not those that the encoder takes.
+        """
+        tokens = self.embed(images, any_size=any_size)
+        layouts = self._dense_layouts(tokens, any_size=any_size)
+        outputs = list(self._stage_tokens(tokens, layouts))
+        if final_norm:
+            outputs[-1] = self.model.norm(outputs[-1])
+        return [_to_map(output, layouts, stage) for stage, output in enumerate(outputs)]
+
+    @cached_property
+    def windows(self) -> VisibleWindows:
+        """Bins masks for `encode_visible`, and can be sent to the processes that load data."""
+        with torch.inference_mode(False):
+            return VisibleWindows(self.model)
+
+    def encode_visible(self, images: Tensor, binning: Binning) -> Tensor:
+        """Encodes visible super-patches alone: nothing of the others is computed, or seen.
+
+        Equal to the dense encoder with every masked token excluded as a key.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            binning: What `windows.bin_visible` made of the batch's mask, on the images' device.
+
+        Returns:
+            Features (B, V, num_features), in the order of `binning.visible`.
 
         Raises:
             UserError: If the images are not of the encoder's size.
         """
-        patches, layouts = self.windows.layouts(packing)
-        rows = self._patches(images)
-        shown = take_rows(rows, patches.repeat(len(images) // len(patches), 1))
-        tokens = self._embed_patches(shown)
-        *_, tokens = run_stages(self.model.layers, tokens, layouts, self._run_block)
+        patches, layouts = self.windows.layouts(binning)
+        chosen = patches.repeat(len(images) // len(patches), 1)
+        tokens = self.model.patch_embed(images, chosen)
+        for stage, layout in zip(self.model.layers, layouts, strict=True):
+            tokens = stage(tokens, layout)
         features: Tensor = self.model.norm(tokens)
         return features
 
     def compile_blocks(self) -> None:
         """Has training's blocks compiled (`torch.compile`), at the first step with each shape.
 
-        No parameter changes its name, and no weight its value.
+        No parameter changes its name, and no weight its value. Images of any size are not compiled
+        for.
         """
         self._is_compiled = True
+        for module in self.modules():
+            if isinstance(module, WindowBlock):
+                module.is_compiled = True
 
-    def _stage_tokens(self, tokens: Tensor) -> Iterator[Tensor]:
-        """Gives the tokens after each stage in its own order, the last ones normed."""
-        layouts = self._dense_layouts(tokens.device)
-        tokens = reorder(tokens.flatten(1, 2), layouts.orders[0], layouts.inverses[0])
-        stages = run_stages(self.model.layers, tokens, layouts.stages, self._run_block)
-        for stage, tokens in enumerate(stages, start=1):
-            yield self.model.norm(tokens) if stage == len(self.depths) else tokens
+    def _stage_tokens(self, tokens: Tensor, layouts: DenseLayouts) -> Iterator[Tensor]:
+        """Yields the tokens after each stage in its own order."""
+        tokens = layouts.orders[0].apply(tokens.flatten(1, 2))
+        for stage, layout in zip(self.model.layers, layouts.stages, strict=True):
+            tokens = stage(tokens, layout)
+            yield tokens
 
-    def _to_map(self, tokens: Tensor, stage: int) -> Tensor:
-        layouts = self._dense_layouts(tokens.device)
-        raster = reorder(tokens, layouts.inverses[stage], layouts.orders[stage])
-        rows, columns = self.model.layers[stage].blocks[0].input_resolution
-        return raster.transpose(1, 2).contiguous().view(len(raster), -1, rows, columns)
+    def _dense_layouts(self, tokens: Tensor, *, any_size: bool) -> DenseLayouts:
+        """Returns the layouts for patch tokens (B, H/p, W/p, embed_dim), the latest of them kept.
 
-    def _run_block(self, *arguments: Any) -> Tensor:
-        return (compiled_block() if self._is_compiled else swin_block)(*arguments)
-
-    def _dense_layouts(self, device: torch.device) -> DenseLayouts:
-        if device not in self._layouts:
-            with torch.inference_mode(False):  # they outlive this pass, and training uses them
-                self._layouts[device] = dense_layouts(self.model, device)
-        return self._layouts[device]
-
-    def _patches(self, images: Tensor) -> Tensor:
-        """Cuts images (B, C, H, W) into the values of their patches (B, N, C * p * p)."""
-        if images.shape[1:] != (self.in_chans, *self.img_size_px):
+        Raises:
+            UserError: If the tokens are not of the encoder's size, and that was not asked for.
+        """
+        size, own = (tokens.shape[1], tokens.shape[2]), tuple(self.model.patch_embed.grid_size)
+        if not any_size and size != own:
             raise UserError(
-                f"the encoder takes images of {self.in_chans} channels and "
-                f"{self.img_size_px[0]}x{self.img_size_px[1]} px, got {tuple(images.shape[1:])}"
+                f"the encoder takes {own[0]}x{own[1]} patch tokens, got {size[0]}x{size[1]}"
             )
-        side = self.patch_size_px
-        rows, columns = (side_px // side for side_px in self.img_size_px)
-        patches = images.view(-1, self.in_chans, rows, side, columns, side)
-        return patches.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, -1)
-
-    def _embed_patches(self, patches: Tensor) -> Tensor:
-        """The patch embedding's convolution as one matrix product, and its norm."""
-        embedding = self.model.patch_embed
-        weight = embedding.proj.weight.flatten(1)
-        tokens: Tensor = embedding.norm(F.linear(patches, weight, embedding.proj.bias))
-        return tokens
+        key = size, any_size, tokens.device
+        if key not in self._layouts:
+            with torch.inference_mode(False):  # they outlive this pass, and training uses them
+                layouts = dense_layouts(self.model, size, tokens.device, any_size=any_size)
+            self._layouts[key] = layouts
+            if len(self._layouts) > _MOST_LAYOUTS:
+                self._layouts.popitem(last=False)
+        self._layouts.move_to_end(key)
+        return self._layouts[key]
 
     def pool(self, features: Tensor) -> Tensor:
         """Averages the last map (B, num_features, h, w) over space."""
@@ -243,6 +282,12 @@ def swin_layer_id(name: str, depths: Sequence[int]) -> int:
     if match := re.search(r"layers\.(\d+)\.downsample\.", name):
         return sum(depths[: int(match.group(1))])
     return sum(depths) + 1
+
+
+def _to_map(tokens: Tensor, layouts: DenseLayouts, stage: int) -> Tensor:
+    """Returns a stage's tokens (B, N, C) as its map (B, C, H, W)."""
+    raster = layouts.orders[stage].undo(tokens)
+    return raster.transpose(1, 2).contiguous().view(len(raster), -1, *layouts.sizes[stage])
 
 
 def swin(

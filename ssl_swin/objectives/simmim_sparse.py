@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.swin import SwinEncoder
-from ssl_swin.encoders.windows.layout import Packing, take_rows
+from ssl_swin.encoders.windows.layout import take_rows
+from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Collate
 from ssl_swin.objectives.masked_images import collate_masked
@@ -86,14 +87,16 @@ class SparseSimMIM(MaskedImageModel):
 
     def make_collate(self) -> Collate:
         """Plans which tokens share a window, for the visible ones of every batch."""
-        return partial(collate_masked, shared_mask=self.shared_mask, plan=self.encoder.windows.pack)
+        return partial(
+            collate_masked, shared_mask=self.shared_mask, plan=self.encoder.windows.bin_visible
+        )
 
     def undecayed(self) -> frozenset[str]:
         """See `Objective.undecayed`."""
         return frozenset({"decoder.mask_token", "decoder.pos_embed"})
 
     def reconstruct(
-        self, images: Tensor, mask: Tensor, plan: Packing | None = None
+        self, images: Tensor, mask: Tensor, plan: Binning | None = None
     ) -> Reconstruction:
         """Reconstruct masked images.
 
@@ -101,8 +104,8 @@ class SparseSimMIM(MaskedImageModel):
             images: Normalised (B, C, H, W).
             mask: Bool (B, rows, columns), True = masked, of whole cells of the last map; the same
                 number in every image.
-            plan: What `encoder.windows.pack` makes of the mask. Made here if it is not given, which
-                on a GPU waits for the mask.
+            plan: What `encoder.windows.bin_visible` makes of the mask. Made here if it is not
+                given, which on a GPU waits for the mask.
 
         Returns:
             Loss, prediction and features. The prediction's visible cells are the target's own, and
@@ -112,7 +115,7 @@ class SparseSimMIM(MaskedImageModel):
             UserError: If the mask does not fit.
         """
         if plan is None:
-            plan = self.encoder.windows.pack(mask).to(images.device)
+            plan = self.encoder.windows.bin_visible(mask).to(images.device)
         features = self.encoder.encode_visible(images, plan)
         visible = plan.visible.repeat(len(images) // len(plan.visible), 1)
         masked = _others(visible, self.encoder.windows.grid)

@@ -17,7 +17,7 @@ def test_replaced__alternatives_compute_the_same(objective):
     with torch.no_grad():
         chosen = variant.loss(mask)
         for target, other in ablations.REPLACED.values():
-            with patch(target, wraps=other) as replaced:
+            with patch(target, autospec=True, side_effect=other) as replaced:
                 torch.testing.assert_close(variant.loss(mask), chosen, rtol=1e-5, atol=0)
             assert replaced.called, target
 

@@ -37,12 +37,12 @@ def blocks(encoder: SwinEncoder) -> list:
     ],
     ids=str,
 )
-def test_stages__halve_and_double_up_to_the_last_map(tiny_encoder, version, changes):
+def test_stages__halve_and_double_up_to_the_last_map(tiny_encoder, timm_twin, version, changes):
     encoder = tiny_encoder(version=version, **changes)
     images = images_for(encoder)
     with torch.no_grad():
         tokens, stages, last = encoder.embed(images), encoder.stages(images), encoder(images)
-        reference = encoder.model.forward_features(images).permute(0, 3, 1, 2)
+        reference = timm_twin(encoder).forward_features(images).permute(0, 3, 1, 2)
 
     height, width = (side // encoder.patch_size_px for side in encoder.img_size_px)
     num_stages = len(encoder.depths)
@@ -61,13 +61,14 @@ def test_stages__halve_and_double_up_to_the_last_map(tiny_encoder, version, chan
 
 
 @both_versions
-def test_stages__earlier_maps_come_before_the_norm(tiny_encoder, version):
+def test_stages__earlier_maps_come_before_the_norm(tiny_encoder, timm_twin, version):
     encoder = tiny_encoder(version=version)
     images = images_for(encoder)
     with torch.no_grad():
         maps = encoder.stages(images)
         tokens = maps[-2].permute(0, 2, 3, 1)
-        expected = encoder.model.norm(encoder.model.layers[-1](tokens)).permute(0, 3, 1, 2)
+        twin = timm_twin(encoder)
+        expected = twin.norm(twin.layers[-1](tokens)).permute(0, 3, 1, 2)
     torch.testing.assert_close(maps[-1], expected, rtol=0, atol=1e-5)
 
 

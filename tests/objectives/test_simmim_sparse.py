@@ -49,7 +49,7 @@ def test_forward__loss_is_that_of_its_prediction(sparse, window_px, shared):
 def test_forward__features_lie_where_their_cells_do(sparse):
     model = sparse()
     images, mask = batch_for(model)
-    packing = model.encoder.windows.pack(mask)
+    packing = model.encoder.windows.bin_visible(mask)
     features = model.encoder.encode_visible(images, packing)
     full = model.reconstruct(images, mask, packing).features
     assert full.shape == (2, 64, 4, 4)
@@ -62,7 +62,7 @@ def test_forward__features_lie_where_their_cells_do(sparse):
 def test_forward__a_packing_made_before_gives_the_same(sparse):
     model = sparse()
     images, mask = batch_for(model)
-    packing = model.encoder.windows.pack(mask)
+    packing = model.encoder.windows.bin_visible(mask)
     assert model.reconstruct(images, mask).loss.equal(model.reconstruct(images, mask, packing).loss)
 
 
@@ -91,8 +91,8 @@ def test_backward__each_visible_cell_of_an_image_matters_to_its_masked_ones(spar
     model = sparse()
     images, mask = batch_for(model)
     images.requires_grad_()
-    features = model.encoder.encode_visible(images, model.encoder.windows.pack(mask))
-    visible = model.encoder.windows.pack(mask).visible
+    features = model.encoder.encode_visible(images, model.encoder.windows.bin_visible(mask))
+    visible = model.encoder.windows.bin_visible(mask).visible
     masked = torch.stack([row.flatten().nonzero()[:, 0] for row in mask])
     painted = model.decoder(features, visible, masked)
     (gradient,) = torch.autograd.grad(painted[0].square().sum(), images)

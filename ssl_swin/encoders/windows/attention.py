@@ -1,4 +1,4 @@
-"""Window attention, V1 and V2, with timm's modules on tokens in any layout.
+"""Window attention, V1 and V2: timm's modules, called on tokens in any layout.
 
 Differs from the reference: the position bias and the shift mask are broadcast over the batch, and
 under autocast V1 adds the bias to its scores in their own dtype, as rounded as they are; V2, whose
@@ -10,75 +10,111 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.models import swin_transformer, swin_transformer_v2
+from torch import Tensor, nn
 
-from ssl_swin.encoders.windows.layout import WindowLayout, from_slots, to_slots
+from ssl_swin.encoders.windows.kernels import is_plain
+from ssl_swin.encoders.windows.layout import WindowLayout
 
 _LARGEST_LOGIT_SCALE = math.log(100.0)  # Swin V2 (arXiv:2111.09883, section 3.2): tau >= 0.01
 _BIAS_RANGE = 16.0  # of V2's position bias, in its public code
 
 
-def window_attention(attn: Any, tokens: Tensor, layout: WindowLayout) -> Tensor:
-    """Attention among the tokens of each group.
+class WindowAttention(nn.Module):
+    """What the attention of both versions has in common.
 
-    Args:
-        attn: timm's window attention, V1 or V2.
-        tokens: (B, N, C).
-        layout: Where they attend.
-
-    Returns:
-        (B, N, C).
+    Without a layout it computes what timm's own does.
     """
-    images, count, dim = tokens.shape
-    if layout.put is not None:
-        count = len(layout.put)  # of all images that share a layout
-    elif layout.places is not None:
-        count *= len(layout.places)
-    slots = to_slots(tokens.reshape(-1, count, dim), layout)
-    size = math.prod(attn.window_size) if layout.places is None else layout.places.shape[1]
-    qkv = _project(attn, slots).view(len(slots), -1, size, 3, attn.num_heads, dim // attn.num_heads)
-    query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B', G, heads, S, dim of a head)
-    with torch.autocast(tokens.device.type, enabled=False):
-        scores = _scores(attn, query, key)
-        scores = scores + _position_bias(attn, layout, scores.dtype)
-        mixed = scores.softmax(-1).to(value.dtype) @ value
-    mixed = mixed.transpose(2, 3).reshape(len(slots), -1, dim)
-    return attn.proj(from_slots(mixed, layout).view(images, -1, dim))  # type: ignore[no-any-return]
+
+    num_heads: int
+    window_size: tuple[int, int]
+    relative_position_index: Tensor
+    proj: nn.Module
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, *, layout: WindowLayout | None = None
+    ) -> Tensor:
+        """Attends among the tokens of each group.
+
+        Args:
+            tokens: (B, N, C).
+            mask: Of timm's own forward, which is computed without a layout.
+            layout: Where the tokens sit.
+
+        Returns:
+            (B, N, C).
+        """
+        if layout is None:
+            return super().forward(tokens, mask)  # type: ignore[no-any-return]
+        groups = layout.gather(tokens)
+        heads = (3, self.num_heads, tokens.shape[-1] // self.num_heads)
+        qkv = self.project(groups).view(*groups.shape[:3], *heads)
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B', G, heads, S, dim of a head)
+        with torch.autocast(tokens.device.type, enabled=False):
+            scores = self.scores(query, key)
+            scores = scores + layout.bias(self.window_bias(scores.dtype))
+            mixed = scores.softmax(-1).to(value.dtype) @ value
+        mixed = mixed.transpose(2, 3).reshape(groups.shape)
+        return self.proj(layout.scatter(mixed, tokens))  # type: ignore[no-any-return]
+
+    def window_bias(self, dtype: torch.dtype) -> Tensor:
+        """Returns the position bias of a whole window, (area, heads, area)."""
+        area = math.prod(self.window_size)
+        window = self.bias_table().index_select(0, self.relative_position_index.flatten())
+        return window.to(dtype).view(area, area, -1).transpose(1, 2)
+
+    def project(self, groups: Tensor) -> Tensor:
+        """Returns queries, keys and values, (..., 3 * C), of groups (..., C)."""
+        raise NotImplementedError
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
+        raise NotImplementedError
+
+    def bias_table(self) -> Tensor:
+        """Returns the position bias of every offset, (offsets, heads)."""
+        raise NotImplementedError
 
 
-def _project(attn: Any, slots: Tensor) -> Tensor:
-    if not hasattr(attn, "logit_scale"):
-        return attn.qkv(slots)  # type: ignore[no-any-return]
-    bias = None if attn.q_bias is None else torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
-    return F.linear(slots, attn.qkv.weight, bias)
+class WindowAttentionV1(WindowAttention, swin_transformer.WindowAttention):  # type: ignore[misc]
+    """Scaled products, and a bias from a table."""
 
+    def project(self, groups: Tensor) -> Tensor:
+        """Returns queries, keys and values, (..., 3 * C), of groups (..., C)."""
+        return self.qkv(groups)  # type: ignore[no-any-return]
 
-def _scores(attn: Any, query: Tensor, key: Tensor) -> Tensor:
-    if not hasattr(attn, "logit_scale"):
-        products: Tensor = (query * attn.scale) @ key.transpose(-2, -1)
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
+        products: Tensor = (query * self.scale) @ key.transpose(-2, -1)
         return products
-    cosines = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
-    scaled: Tensor = cosines * attn.logit_scale.clamp(max=_LARGEST_LOGIT_SCALE).exp()
-    return scaled
+
+    def bias_table(self) -> Tensor:
+        """Returns the position bias of every offset, (offsets, heads)."""
+        table: Tensor = self.relative_position_bias_table
+        return table
 
 
-def _position_bias(attn: Any, layout: WindowLayout, dtype: torch.dtype) -> Tensor:
-    """Gives what is added to the scores, (G or 1, heads, S, S)."""
-    if hasattr(attn, "logit_scale"):
-        scores = attn.cpb_mlp(attn.relative_coords_table).view(-1, attn.num_heads)
-        table: Tensor = _BIAS_RANGE * scores.sigmoid()
-    else:
-        table = attn.relative_position_bias_table
-    area = math.prod(attn.window_size)
-    window = table.index_select(0, attn.relative_position_index.flatten()).to(dtype)
-    window = window.view(area, area, -1).transpose(1, 2)  # (area, heads, area)
-    if layout.places is None:
-        bias = window.transpose(0, 1)[None]
-    else:
-        # Chosen by products with one-hot rows: the gradient is then a product too, not millions of
-        # additions to one small table.
-        places = layout.places.to(dtype)
-        groups, size, _ = places.shape
-        rows = (places.flatten(0, 1) @ window.flatten(1)).view(groups, -1, area)
-        bias = (rows @ places.transpose(1, 2)).view(groups, size, -1, size).transpose(1, 2)
-    return bias if layout.hidden is None else bias + layout.hidden.to(dtype)
+class WindowAttentionV2(WindowAttention, swin_transformer_v2.WindowAttention):  # type: ignore[misc]
+    """Scaled cosines, and a bias that a small network computes from offsets."""
+
+    def project(self, groups: Tensor) -> Tensor:
+        """Returns queries, keys and values, (..., 3 * C), of groups (..., C)."""
+        bias: Any = None
+        if self.q_bias is not None:
+            parts: Any = (self.q_bias, self.k_bias, self.v_bias)
+            bias = torch.cat(parts)
+        if is_plain(self.qkv, nn.Linear):
+            return F.linear(groups, self.qkv.weight, bias)
+        projected: Tensor = self.qkv(groups)
+        return projected if bias is None else projected + bias.to(projected.dtype)
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
+        cosines = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
+        scaled: Tensor = cosines * self.logit_scale.clamp(max=_LARGEST_LOGIT_SCALE).exp()
+        return scaled
+
+    def bias_table(self) -> Tensor:
+        """Returns the position bias of every offset, (offsets, heads)."""
+        scores = self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads)
+        return _BIAS_RANGE * scores.sigmoid()  # type: ignore[no-any-return]

@@ -1,109 +1,217 @@
-"""Swin blocks, V1 and V2, computed with timm's modules on tokens in any layout.
+"""Swin's stages and blocks, V1 and V2: timm's modules, called on tokens in any layout.
 
 Equal to timm's own forward to rounding. What differs: windows are gathered once per layer, tokens
-stay in window order between layers, and a GELU is computed again instead of kept. Nothing here
-holds state.
+stay in window order between layers, and a GELU is computed again instead of kept. A block is one
+call: hooks on it, sharding and profilers see each block once per pass, also where its computation
+is compiled or repeated for the backward pass.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
+from timm.layers.mlp import Mlp
+from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssl_swin.encoders.windows.attention import window_attention
-from ssl_swin.encoders.windows.kernels import gelu_linear
-from ssl_swin.encoders.windows.layout import StageLayout, WindowLayout, reorder
+from ssl_swin.encoders.windows.kernels import gelu_linear, is_plain
+from ssl_swin.encoders.windows.layout import Order, StageLayout, WindowLayout
 
-RunBlock = Callable[..., Tensor]
+Compute = Callable[..., Tensor]
 
 
-def run_stages(
-    stages: nn.Module, tokens: Tensor, layouts: Sequence[StageLayout], run_block: RunBlock
-) -> Iterator[Tensor]:
-    """Runs timm's stages one after another and gives the tokens after each.
+class WindowStage(nn.Module):
+    """A stage of either version; without a layout it computes what timm's own does."""
 
-    Args:
-        stages: `layers` of timm's Swin, V1 or V2.
-        tokens: Patch tokens (B, N, embed_dim) in the first layout's order.
-        layouts: One per stage.
-        run_block: `swin_block`, or what `compiled_block` gives.
+    downsample: nn.Module
+    grad_checkpointing: bool
+
+    def forward(self, tokens: Tensor, layout: StageLayout | None = None) -> Tensor:
+        """Merges patches, unless it is the first stage, and runs the blocks.
+
+        Args:
+            tokens: (B, N, C) in the order of the stage before.
+            layout: Where they sit.
+
+        Returns:
+            (B, N', C') in the order of this stage.
+        """
+        if layout is None:
+            return super().forward(tokens)  # type: ignore[no-any-return]
+        if not isinstance(self.downsample, nn.Identity):
+            tokens = self.downsample(tokens, layout.merging)
+        blocks: Any = self.blocks
+        for block, windows in zip(blocks, layout.blocks, strict=True):
+            tokens = block(
+                tokens,
+                windows,
+                is_checkpointed=self.grad_checkpointing,
+                may_compile=layout.is_recurring,
+            )
+        return tokens
+
+
+class WindowStageV1(WindowStage, swin_transformer.SwinTransformerStage):  # type: ignore[misc]
+    """A stage of Swin V1."""
+
+
+class WindowStageV2(WindowStage, swin_transformer_v2.SwinTransformerV2Stage):  # type: ignore[misc]
+    """A stage of Swin V2."""
+
+
+class WindowBlock(nn.Module):
+    """A block of either version; without a layout it computes what timm's own does.
+
+    Attributes:
+        is_compiled: Whether training compiles its computation.
     """
-    for stage, layout in zip(stages, layouts, strict=True):  # type: ignore[call-overload]
-        if not isinstance(stage.downsample, nn.Identity):
-            tokens = _merge_patches(stage.downsample, tokens, layout)
-        for block, windows in zip(stage.blocks, layout.blocks, strict=True):
-            kept = [_path_scale(path, tokens) for path in (block.drop_path1, block.drop_path2)]
-            arguments = (block, tokens, windows, *kept)
-            if stage.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(run_block, *arguments, use_reentrant=False)
-            else:
-                tokens = run_block(*arguments)
-        yield tokens
+
+    drop_path1: nn.Module
+    drop_path2: nn.Module
+    is_compiled = False
+
+    def forward(
+        self,
+        tokens: Tensor,
+        layout: WindowLayout | None = None,
+        *,
+        is_checkpointed: bool = False,
+        may_compile: bool = True,
+    ) -> Tensor:
+        """Attends within groups, then runs the MLP, each on a residual path.
+
+        Args:
+            tokens: (B, N, C).
+            layout: Where they attend.
+            is_checkpointed: Compute again in the backward pass instead of keeping activations.
+            may_compile: False for a layout that hardly ever comes again.
+
+        Returns:
+            (B, N, C).
+        """
+        if layout is None:
+            return super().forward(tokens)  # type: ignore[no-any-return]
+        scales = [drop_path_scale(path, tokens) for path in (self.drop_path1, self.drop_path2)]
+        is_trained = torch.is_grad_enabled()  # else come batches of many sizes, a few of each
+        is_compiled = self.is_compiled and may_compile and is_trained
+        compute = compiled_compute() if is_compiled else _compute
+        if is_checkpointed and is_trained:
+            return checkpoint(compute, self, tokens, layout, *scales, use_reentrant=False)
+        return compute(self, tokens, layout, *scales)
+
+    def compute(
+        self, tokens: Tensor, layout: WindowLayout, scale1: Tensor | None, scale2: Tensor | None
+    ) -> Tensor:
+        """Computes the block.
+
+        Args:
+            tokens: (B, N, C).
+            layout: Where they attend.
+            scale1: Drop path's factor on the attention's path of each image, (B, 1, 1); None is 1.
+            scale2: Likewise for the MLP's.
+        """
+        raise NotImplementedError
 
 
-def swin_block(
-    block: Any, tokens: Tensor, layout: WindowLayout, kept1: Tensor | None, kept2: Tensor | None
-) -> Tensor:
-    """One block: attention within groups, then the MLP, each on a residual path.
+class WindowBlockV1(WindowBlock, swin_transformer.SwinTransformerBlock):  # type: ignore[misc]
+    """A block that normalises before attention and MLP."""
 
-    Args:
-        block: timm's block.
-        tokens: (B, N, C).
-        layout: Where they attend.
-        kept1: (B, 1, 1), what the attention's path of each image is multiplied by; None is 1.
-        kept2: Likewise for the MLP's.
+    def compute(
+        self, tokens: Tensor, layout: WindowLayout, scale1: Tensor | None, scale2: Tensor | None
+    ) -> Tensor:
+        """Computes the block; see `WindowBlock.compute`."""
+        tokens = _add(tokens, self.attn(self.norm1(tokens), layout=layout), scale1)
+        return _add(tokens, self.mlp(self.norm2(tokens)), scale2)
+
+
+class WindowBlockV2(WindowBlock, swin_transformer_v2.SwinTransformerV2Block):  # type: ignore[misc]
+    """A block that normalises after attention and MLP."""
+
+    def compute(
+        self, tokens: Tensor, layout: WindowLayout, scale1: Tensor | None, scale2: Tensor | None
+    ) -> Tensor:
+        """Computes the block; see `WindowBlock.compute`."""
+        tokens = _add(tokens, self.norm1(self.attn(tokens, layout=layout)), scale1)
+        return _add(tokens, self.norm2(self.mlp(tokens)), scale2)
+
+
+class MergingV1(swin_transformer.PatchMerging):
+    """Patch merging that normalises before its product; without an order it is timm's own."""
+
+    def forward(self, tokens: Tensor, order: Order | None = None) -> Tensor:
+        """Merges each four tokens (B, N, C) that the order brings together: (B, N / 4, 2 * C)."""
+        if order is None:
+            return super().forward(tokens)
+        return self.reduction(self.norm(_fours(tokens, order)))  # type: ignore[no-any-return]
+
+
+class MergingV2(swin_transformer_v2.PatchMerging):
+    """Patch merging that normalises after its product; without an order it is timm's own."""
+
+    def forward(self, tokens: Tensor, order: Order | None = None) -> Tensor:
+        """Merges each four tokens (B, N, C) that the order brings together: (B, N / 4, 2 * C)."""
+        if order is None:
+            return super().forward(tokens)
+        return self.norm(self.reduction(_fours(tokens, order)))  # type: ignore[no-any-return]
+
+
+class RecomputingMlp(Mlp):
+    """timm's MLP, which keeps its hidden layer for the backward pass, and not GELU's result."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns (..., C) of tokens (..., C)."""
+        hidden = self.fc1(tokens)
+        if is_plain(self.act, nn.GELU) and is_plain(self.fc2, nn.Linear):
+            bias: Any = self.fc2.bias
+            return gelu_linear(hidden, self.fc2.weight, bias)
+        return self.fc2(self.act(hidden))  # type: ignore[no-any-return]
+
+
+def drop_path_scale(path: nn.Module, tokens: Tensor) -> Tensor | None:
+    """Draws which images keep a residual path (stochastic depth, arXiv:1603.09382).
+
+    Returns:
+        (B, 1, 1), 0 or what keeps the mean; None where none is dropped.
     """
-    if hasattr(block.attn, "logit_scale"):  # V2 normalises after, V1 before
-        tokens = _add(tokens, block.norm1(window_attention(block.attn, tokens, layout)), kept1)
-        return _add(tokens, block.norm2(_mlp(block.mlp, tokens)), kept2)
-    tokens = _add(tokens, window_attention(block.attn, block.norm1(tokens), layout), kept1)
-    return _add(tokens, _mlp(block.mlp, block.norm2(tokens)), kept2)
-
-
-@cache
-def compiled_block() -> RunBlock:
-    """Gives `swin_block` compiled for training: once per shape, for all blocks that share it.
-
-    A graph break is an error. The number of bins of packed layouts is a variable of the graph.
-    """
-    # Every stage, shifted or not, is a variant of this one function.
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    compiled = torch.compile(swin_block, fullgraph=True, dynamic=False)
-
-    def run(block: Any, tokens: Tensor, layout: WindowLayout, *kept: Tensor | None) -> Tensor:
-        if not torch.is_grad_enabled():
-            return swin_block(block, tokens, layout, *kept)  # batches of many sizes, a few of each
-        if layout.filled is not None:
-            for part in (layout.take, layout.filled, layout.places, layout.hidden):
-                torch._dynamo.maybe_mark_dynamic(part, 0)
-        return compiled(block, tokens, layout, *kept)
-
-    return run
-
-
-def _add(tokens: Tensor, branch: Tensor, kept: Tensor | None) -> Tensor:
-    return tokens + (branch if kept is None else branch * kept)
-
-
-def _path_scale(path: nn.Module, tokens: Tensor) -> Tensor | None:
-    """Draws which images keep a residual path (stochastic depth, arXiv:1603.09382)."""
     if not path.training or isinstance(path, nn.Identity):
         return None
     keep = 1.0 - path.drop_prob  # type: ignore[operator]
     return tokens.new_empty(len(tokens), 1, 1).bernoulli_(keep).div_(keep)
 
 
-def _merge_patches(merging: Any, tokens: Tensor, layout: StageLayout) -> Tensor:
-    if layout.merge is not None and layout.unmerge is not None:
-        tokens = reorder(tokens, layout.merge, layout.unmerge)
-    merged = tokens.reshape(len(tokens), tokens.shape[1] // 4, -1)
-    if merging.norm.normalized_shape[0] == merged.shape[-1]:  # V1
-        return merging.reduction(merging.norm(merged))  # type: ignore[no-any-return]
-    return merging.norm(merging.reduction(merged))  # type: ignore[no-any-return]
+@cache
+def compiled_compute() -> Compute:
+    """Returns `WindowBlock.compute` compiled: once per shape, for all blocks that share it.
+
+    A graph break is an error. The number of bins is a variable of the graph.
+    """
+    # Every stage, shifted or not, is a variant of this one function.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    compiled = torch.compile(_compute, fullgraph=True, dynamic=False)
+
+    def compute(
+        block: WindowBlock, tokens: Tensor, layout: WindowLayout, *scales: Tensor | None
+    ) -> Tensor:
+        for part in layout.parts_with_varying_groups():
+            torch._dynamo.maybe_mark_dynamic(part, 0)
+        return compiled(block, tokens, layout, *scales)
+
+    return compute
 
 
-def _mlp(mlp: Any, tokens: Tensor) -> Tensor:
-    return gelu_linear(mlp.fc1(tokens), mlp.fc2.weight, mlp.fc2.bias)
+def _compute(
+    block: WindowBlock, tokens: Tensor, layout: WindowLayout, *scales: Tensor | None
+) -> Tensor:
+    return block.compute(tokens, layout, *scales)
+
+
+def _add(tokens: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    return tokens + (branch if scale is None else branch * scale)
+
+
+def _fours(tokens: Tensor, order: Order) -> Tensor:
+    """Returns tokens (B, N, C) as rows of four, (B, N / 4, 4 * C)."""
+    tokens = order.apply(tokens)
+    return tokens.reshape(len(tokens), tokens.shape[1] // 4, -1)

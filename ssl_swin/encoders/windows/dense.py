@@ -1,78 +1,179 @@
-"""The layout of a whole image: every window full, every token in it."""
+"""The layouts of whole images: every token takes part.
+
+At the size that a model was built for, windows tile every map (`check_sizes` makes sure), and a
+stage whose map is no larger than its window has one window and no shift. Images of any size follow
+the rule of the original's segmentation and detection code instead: a map is filled up with zeros on
+the right and at the bottom to whole windows, after the norm and before the cyclic shift; the zeros
+are attended to like tokens; maps of an odd side get a row or column of zeros before patches are
+merged; windows never shrink, and every second block shifts, also where one window holds the map.
+"""
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ssl_swin.encoders.windows.layout import StageLayout, WindowLayout
+from ssl_swin.encoders.sizes import Size
+from ssl_swin.encoders.windows.layout import (
+    MovedWindows,
+    Order,
+    PaddedOrder,
+    Permutation,
+    SameOrder,
+    StageLayout,
+    WholeWindows,
+    WindowLayout,
+)
+
+_OTHER_REGION = -100.0  # added to scores between regions of a shifted window, as in the original
 
 
 class DenseLayouts(NamedTuple):
-    """The layouts of every stage."""
+    """The layouts of every stage.
 
-    orders: list[Tensor]  # int64 (N,), raster indices of a stage's tokens
-    inverses: list[Tensor]  # int64 (N,), the place of each raster index
+    Attributes:
+        sizes: Rows and columns of every stage's map.
+        orders: From raster order to that of every stage's tokens.
+        stages: What the stages are called with.
+    """
+
+    sizes: list[Size]
+    orders: list[Order]
     stages: list[StageLayout]
 
 
-def dense_layouts(model: Any, device: torch.device) -> DenseLayouts:
+def dense_layouts(
+    model: Any, size: Size, device: torch.device, *, any_size: bool = False
+) -> DenseLayouts:
     """Lays out the tokens of whole images for a timm Swin, V1 or V2.
 
-    A stage keeps its tokens in the order of its unshifted windows, so that only shifted blocks and
-    the merging of patches move them.
+    A stage whose windows tile its map keeps its tokens in the order of its unshifted windows, so
+    that only shifted blocks and the merging of patches move them.
 
     Args:
-        model: timm's model; its windows tile every map, as `check_sizes` makes sure.
+        model: timm's model.
+        size: Rows and columns of patch tokens.
         device: Where the layouts go.
+        any_size: Follow the rule for images of any size. Otherwise the size is the model's own.
     """
-    orders: list[Tensor] = []
-    layouts = []
+    sizes: list[Size] = []
+    indices: list[Tensor] = []
+    stages: list[StageLayout] = []
     for stage in model.layers:
-        first = stage.blocks[0]
-        order = _window_order(first.input_resolution, first.window_size)
-        merge = _children(orders[-1], order, first.input_resolution) if orders else None
-        blocks: dict[tuple[int, ...], WindowLayout] = {}
-        for block in stage.blocks:
-            if block.shift_size not in blocks:
-                blocks[block.shift_size] = _windows(block, order)
-        unmerge = None if merge is None else inverse(merge)
-        in_order = tuple(blocks[block.shift_size] for block in stage.blocks)
-        layouts.append(StageLayout(merge, unmerge, in_order).to(device))
-        orders.append(order)
-    inverses = [inverse(order).to(device) for order in orders]
-    return DenseLayouts([order.to(device) for order in orders], inverses, layouts)
+        merging: Order = SameOrder()
+        if sizes:
+            before = sizes[-1]
+            size = (-(-before[0] // 2), -(-before[1] // 2))
+        windows = [_window_and_shift(block, any_size=any_size) for block in stage.blocks]
+        index = _stage_order(size, windows[0][0])
+        if sizes:
+            merging = _merging(before, indices[-1], size, index)
+        layouts = {
+            (window, shift): _layout(size, window, shift, index, device)
+            for window, shift in windows
+        }
+        blocks = tuple(layouts[window_and_shift] for window_and_shift in windows)
+        stages.append(StageLayout(merging.to(device), blocks, is_recurring=not any_size))
+        sizes.append(size)
+        indices.append(index)
+    return DenseLayouts(sizes, [Permutation.of(index).to(device) for index in indices], stages)
 
 
-def inverse(order: Tensor) -> Tensor:
-    """Gives the permutation that undoes one, int64 (N,)."""
-    undone = torch.empty_like(order)
-    undone[order] = torch.arange(len(order), device=order.device)
-    return undone
+def _window_and_shift(block: Any, *, any_size: bool) -> tuple[Size, Size]:
+    """Returns a block's window, which its position bias is for, and its cyclic shift."""
+    if not any_size:
+        return tuple(block.window_size), tuple(block.shift_size)
+    high, wide = block.attn.window_size
+    is_shifted = any(block.target_shift_size)
+    return (high, wide), (high // 2, wide // 2) if is_shifted else (0, 0)
 
 
-def _window_order(
-    resolution: tuple[int, int], window: tuple[int, int], shift: tuple[int, ...] = (0, 0)
-) -> Tensor:
-    """Raster indices (N,) of a map's tokens, window after window of the map rolled by `shift`."""
-    (rows, columns), (high, wide) = resolution, window
-    raster = torch.arange(rows * columns).view(rows, columns)
-    raster = raster.roll((-shift[0], -shift[1]), (0, 1))
-    windows = raster.view(rows // high, high, columns // wide, wide).transpose(1, 2)
-    return windows.flatten()
+def _layout(
+    size: Size, window: Size, shift: Size, stage_order: Tensor, device: torch.device
+) -> WindowLayout:
+    """Returns the layout of one block.
+
+    Args:
+        size: Rows and columns of the map.
+        window: Rows and columns of a window.
+        shift: Rows and columns that the map is rolled by.
+        stage_order: Raster indices of the stage's tokens, int64 (N,).
+        device: Where the layout goes.
+    """
+    is_tiled = _padded(size, window) == size
+    if is_tiled and not any(shift):
+        return WholeWindows(window[0] * window[1])
+    slots = _window_order(size, window, shift)
+    order: Order
+    if is_tiled:
+        order = Permutation.of(Permutation.of(stage_order).inverse[slots])
+    else:  # the stage's tokens are in raster order
+        order = PaddedOrder.of(slots, len(stage_order))
+    return MovedWindows(order, _attn_bias(_padded(size, window), window, shift)).to(device)
 
 
-def _children(before: Tensor, order: Tensor, resolution: tuple[int, int]) -> Tensor:
-    """Places of the four tokens that each token merges, in timm's order: down, then across."""
-    columns = resolution[1]
-    top = 2 * (order // columns) * 2 * columns + 2 * (order % columns)
-    four = torch.stack([top, top + 2 * columns, top + 1, top + 2 * columns + 1], dim=1)
-    return inverse(before)[four.flatten()]
+def _padded(size: Size, window: Size) -> Size:
+    """Returns the sides of a map filled up to whole windows."""
+    (rows, columns), (high, wide) = size, window
+    return -(-rows // high) * high, -(-columns // wide) * wide
 
 
-def _windows(block: Any, order: Tensor) -> WindowLayout:
-    if not any(block.shift_size):
-        return WindowLayout(None, None, None, None, None)
-    shifted = _window_order(block.input_resolution, block.window_size, block.shift_size)
-    take = inverse(order)[shifted]
-    return WindowLayout(take, inverse(take), None, None, block.attn_mask[:, None].cpu())
+def _stage_order(size: Size, window: Size) -> Tensor:
+    """Returns raster indices (N,) in the order of the windows, or as they are with padding."""
+    if _padded(size, window) == size:
+        return _window_order(size, window, (0, 0))
+    return torch.arange(size[0] * size[1])
+
+
+def _window_order(size: Size, window: Size, shift: Size) -> Tensor:
+    """Returns raster indices of a map's tokens, window after window of the padded, rolled map.
+
+    What is filled up has the index N, the number of tokens.
+    """
+    (rows, columns), (all_rows, all_columns) = size, _padded(size, window)
+    raster = torch.full((all_rows, all_columns), rows * columns)
+    raster[:rows, :columns] = torch.arange(rows * columns).view(rows, columns)
+    return _in_windows(raster.roll((-shift[0], -shift[1]), (0, 1)), window).flatten()
+
+
+def _attn_bias(padded: Size, window: Size, shift: Size) -> Tensor:
+    """Returns what keeps regions apart that a cyclic shift brought together.
+
+    Returns:
+        Float (windows, 1, area, area); (1, 1, area, area) of zeros without a shift.
+    """
+    area = window[0] * window[1]
+    if not any(shift):
+        return torch.zeros(1, 1, area, area)
+    wrapped_rows = torch.arange(padded[0]) >= padded[0] - shift[0]
+    wrapped_columns = torch.arange(padded[1]) >= padded[1] - shift[1]
+    regions = _in_windows(2 * wrapped_rows[:, None] + wrapped_columns, window)
+    is_apart = regions[:, :, None] != regions[:, None, :]
+    return torch.zeros(is_apart.shape).masked_fill(is_apart, _OTHER_REGION)[:, None]
+
+
+def _in_windows(values: Tensor, window: Size) -> Tensor:
+    """Returns values (rows, columns) of a map as (windows, area)."""
+    (rows, columns), (high, wide) = values.shape, window
+    tiles = values.view(rows // high, high, columns // wide, wide).transpose(1, 2)
+    return tiles.reshape(-1, high * wide)
+
+
+def _merging(before: Size, order_before: Tensor, size: Size, order: Tensor) -> Order:
+    """Returns the order that brings together what each token merges: down, then across.
+
+    Args:
+        before: Rows and columns of the stage before.
+        order_before: Raster indices of its tokens, int64 (N,).
+        size: Rows and columns of the stage.
+        order: Raster indices of its tokens, int64 (M,).
+    """
+    num_before = before[0] * before[1]
+    places = torch.full((2 * size[0], 2 * size[1]), num_before)  # the last is a token of zeros
+    places[: before[0], : before[1]] = Permutation.of(order_before).inverse.view(before)
+    rows, columns = 2 * (order // size[1]), 2 * (order % size[1])
+    four = [places[rows + down, columns + across] for across in (0, 1) for down in (0, 1)]
+    index = torch.stack(four, dim=1).flatten()
+    if len(index) == num_before:
+        return Permutation.of(index)
+    return PaddedOrder.of(index, num_before)

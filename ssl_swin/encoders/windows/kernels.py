@@ -1,10 +1,27 @@
-"""The second half of an MLP that keeps less for the backward pass."""
+"""Faster ways to compute a layer than calling it, and when they may be taken."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Returns whether nobody could tell that a layer is computed from its weights, not called.
+
+    A hook, on this layer or on all modules, or another class, as a parametrisation, an adapter or a
+    sharded layer has, means that it must be called.
+
+    Args:
+        layer: The layer.
+        kind: The class whose forward pass is known.
+    """
+    if type(layer) is not kind or any(getattr(layer, hooks) for hooks in _HOOKS):
+        return False
+    return not nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from ssl_swin.encoders.windows.blocks import compiled_block
+from ssl_swin.encoders.windows.blocks import compiled_compute
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
@@ -24,10 +24,10 @@ def captured_graphs(monkeypatch):
     """Compiles anew in each test, without a C++ compiler."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
-    compiled_block.cache_clear()
+    compiled_compute.cache_clear()
     counters.clear()
     yield
-    compiled_block.cache_clear()
+    compiled_compute.cache_clear()
     torch._dynamo.reset()
 
 
@@ -80,5 +80,5 @@ def test_compile_blocks__one_graph_for_all_blocks_and_steps_of_a_shape(tiny_enco
             trained_once(model, seed)
     assert counters["stats"]["unique_graphs"] == graphs
     windows = model.encoder.windows
-    packings = [windows.pack(batch_for(model, seed)[1]) for seed in range(6)]
+    packings = [windows.bin_visible(batch_for(model, seed)[1]) for seed in range(6)]
     assert len({packing.num_bins for packing in packings}) > 1  # and yet no graph for each

@@ -5,6 +5,7 @@ whose result has a shape that depends on values, for which a real GPU would make
 """
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -23,7 +24,7 @@ both_versions = pytest.mark.parametrize("version", [1, 2])
 
 
 def as_fake(value, mode):
-    """Puts every tensor of a nested tuple or list on a GPU that is not there."""
+    """Puts every tensor of a nested tuple, list or dataclass on a GPU that is not there."""
     if isinstance(value, torch.Tensor):
         return mode.from_tensor(value).to(CUDA)
     if isinstance(value, list):
@@ -31,6 +32,9 @@ def as_fake(value, mode):
     if isinstance(value, tuple):
         parts = (as_fake(part, mode) for part in value)
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if dataclasses.is_dataclass(value):
+        parts = {f.name: as_fake(getattr(value, f.name), mode) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)
     return value
 
 
@@ -52,11 +56,11 @@ def test_forward__on_a_gpu(tiny_encoder, version, shared, objective):
     mask = random_mask((8, 16), 0.6, np.random.default_rng(0), batch_size=2, shared=shared)
     model = SimMIM(encoder) if objective == "dense" else SparseSimMIM(encoder, decoder_depth=1)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    windows, layouts = encoder.windows, dense_layouts(encoder.model, torch.device("cpu"))
-    planned = (windows.pack(mask),) if objective == "sparse" else ()  # by the host, as ever
+    windows, layouts = encoder.windows, dense_layouts(encoder.model, (16, 32), torch.device("cpu"))
+    planned = (windows.bin_visible(mask),) if objective == "sparse" else ()  # by the host, as ever
     with mode:
-        encoder._layouts[CUDA] = as_fake(layouts, mode)
-        windows._on_device[CUDA] = as_fake((windows._patches, windows._kinds), mode)
+        encoder._layouts[(16, 32), False, CUDA] = as_fake(layouts, mode)
+        windows._on_device[CUDA] = as_fake((windows._patches, windows._types), mode)
         put_on_fake_gpu(model, mode)
         images = torch.randn(2, 3, 64, 128, device=CUDA)
         with torch.autocast("cuda", torch.bfloat16):
@@ -68,16 +72,29 @@ def test_forward__on_a_gpu(tiny_encoder, version, shared, objective):
     assert {stage.device for stage in stages} == {CUDA}
 
 
-def test_dense_layouts__inverse_stays_on_the_device_of_the_order(tiny_encoder):
+def test_dense_layouts__are_on_the_device(tiny_encoder):
     encoder = tiny_encoder(**SIZES)
-    layouts = dense_layouts(encoder.model, torch.device("meta"))
-    assert {order.device.type for order in (*layouts.orders, *layouts.inverses)} == {"meta"}
+    for any_size in (False, True):
+        layouts = dense_layouts(encoder.model, (16, 32), torch.device("meta"), any_size=any_size)
+        tensors = tensors_of((layouts.orders, layouts.stages))
+        assert len(tensors) > 8
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def tensors_of(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in tensors_of(part)]
+    if dataclasses.is_dataclass(value):
+        return tensors_of([getattr(value, field.name) for field in dataclasses.fields(value)])
+    return []
 
 
 def test_layouts__made_in_inference_mode_serve_training(tiny_encoder):
     encoder = tiny_encoder(**SIZES).train()
     images = torch.randn(1, 3, 64, 128)
-    packing = encoder.windows.pack(torch.zeros(1, 8, 16, dtype=torch.bool))
+    packing = encoder.windows.bin_visible(torch.zeros(1, 8, 16, dtype=torch.bool))
     fresh = tiny_encoder(**SIZES).train()
     with torch.inference_mode():
         fresh(images)

@@ -49,15 +49,12 @@ def dense_with_hidden_keys(model, image, shown):
     return model.forward_features(image[None])[0].flatten(0, 1)[shown.flatten()]
 
 
-def expected_features(encoder, images, mask):
+def expected_features(twin, encoder, images, mask):
     grid = encoder.windows.grid
     shown = ~expand_mask(mask, grid)
     with torch.no_grad():
         return torch.stack(
-            [
-                dense_with_hidden_keys(encoder.model, *pair)
-                for pair in zip(images, shown, strict=True)
-            ]
+            [dense_with_hidden_keys(twin, *pair) for pair in zip(images, shown, strict=True)]
         )
 
 
@@ -78,14 +75,14 @@ CASES = {
 @both_versions
 @pytest.mark.parametrize("case", CASES)
 def test_encode_visible__equals_the_dense_encoder_with_masked_keys_hidden(
-    tiny_encoder, version, case
+    tiny_encoder, timm_twin, version, case
 ):
     model, masking = CASES[case]
     encoder = tiny_encoder(version=version, **(BIG | model)).double()
     images, mask = images_for(encoder), masks_for(encoder, **masking)
     with torch.no_grad():
-        features = encoder.encode_visible(images, encoder.windows.pack(mask))
-    expected = expected_features(encoder, images, mask)
+        features = encoder.encode_visible(images, encoder.windows.bin_visible(mask))
+    expected = expected_features(timm_twin(encoder), encoder, images, mask)
     assert expected.std() > 0.1
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-10)
 
@@ -98,7 +95,7 @@ def test_encode_visible__with_nothing_masked_equals_the_dense_encoder(tiny_encod
     weights = torch.randn(2, encoder.num_features, 4, 4, dtype=torch.double)
 
     dense = encoder(images)
-    visible = encoder.encode_visible(images, encoder.windows.pack(mask))
+    visible = encoder.encode_visible(images, encoder.windows.bin_visible(mask))
     visible = visible.transpose(1, 2).view_as(dense)
 
     torch.testing.assert_close(visible, dense, rtol=0, atol=1e-11)
@@ -115,7 +112,7 @@ def test_encode_visible__masked_pixels_change_nothing(tiny_encoder, version):
     images, mask = images_for(encoder), masks_for(encoder)
     pixels = expand_mask(mask, encoder.img_size_px)[:, None]
     others = torch.where(pixels, torch.randn_like(images), images)
-    packing = encoder.windows.pack(mask)
+    packing = encoder.windows.bin_visible(mask)
     with torch.no_grad():
         first, second = (encoder.encode_visible(shown, packing) for shown in (images, others))
         different = encoder.encode_visible(torch.randn_like(images), packing)
@@ -127,7 +124,7 @@ def test_encode_visible__masked_pixels_change_nothing(tiny_encoder, version):
 def test_encode_visible__the_order_of_visible_cells_changes_nothing(tiny_encoder, version):
     encoder = tiny_encoder(version=version, **BIG).double()
     images = images_for(encoder)
-    packing = encoder.windows.pack(masks_for(encoder))
+    packing = encoder.windows.bin_visible(masks_for(encoder))
     order = torch.randperm(packing.visible.shape[1])
     shuffled = packing._replace(visible=packing.visible[:, order])
     with torch.no_grad():
@@ -140,9 +137,9 @@ def test_encode_visible__images_do_not_see_each_other(tiny_encoder):
     encoder = tiny_encoder(**BIG).double()
     images, mask = images_for(encoder, 3), masks_for(encoder, batch_size=3)
     with torch.no_grad():
-        together = encoder.encode_visible(images, encoder.windows.pack(mask))
+        together = encoder.encode_visible(images, encoder.windows.bin_visible(mask))
         alone = [
-            encoder.encode_visible(images[i : i + 1], encoder.windows.pack(mask[i : i + 1]))
+            encoder.encode_visible(images[i : i + 1], encoder.windows.bin_visible(mask[i : i + 1]))
             for i in range(3)
         ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-12)
@@ -156,7 +153,7 @@ def test_encode_visible__checkpointing_changes_nothing(tiny_encoder, version):
             version=version, grad_checkpointing=checkpointing, drop_path_rate=0.5, **BIG
         ).train()
         torch.manual_seed(1)
-        packing = encoder.windows.pack(masks_for(encoder))
+        packing = encoder.windows.bin_visible(masks_for(encoder))
         encoder.encode_visible(images_for(encoder).float(), packing).square().sum().backward()
         gradients.append([parameter.grad for parameter in encoder.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
@@ -166,7 +163,8 @@ def test_encode_visible__checkpointing_changes_nothing(tiny_encoder, version):
 def test_pack__slots_are_few_and_their_number_has_few_values(tiny_encoder):
     encoder = tiny_encoder(img_size_px=192, window_size=6, depths=(2, 2, 2, 2))
     packings = [
-        encoder.windows.pack(masks_for(encoder, batch_size=32, seed=seed)) for seed in range(8)
+        encoder.windows.bin_visible(masks_for(encoder, batch_size=32, seed=seed))
+        for seed in range(8)
     ]
     tokens = 32 * 14 * 64
     slots = [packing.num_bins[0] * 36 for packing in packings]
@@ -176,13 +174,13 @@ def test_pack__slots_are_few_and_their_number_has_few_values(tiny_encoder):
 
 def test_pack__one_pattern_if_all_masks_are_the_same(tiny_encoder):
     encoder = tiny_encoder(**BIG)
-    assert len(encoder.windows.pack(masks_for(encoder, shared=True)).visible) == 1
-    assert len(encoder.windows.pack(masks_for(encoder)).visible) == 2
+    assert len(encoder.windows.bin_visible(masks_for(encoder, shared=True)).visible) == 1
+    assert len(encoder.windows.bin_visible(masks_for(encoder)).visible) == 2
 
 
 def test_pack__a_mask_cuts_cells(tiny_encoder):
     with pytest.raises(UserError, match=r"a mask of 8x8 units cuts the encoder's last map of 4x4"):
-        tiny_encoder(**BIG).windows.pack(torch.zeros(1, 8, 8, dtype=torch.bool))
+        tiny_encoder(**BIG).windows.bin_visible(torch.zeros(1, 8, 8, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("shown", [[1, 2], [0, 0]])
@@ -191,4 +189,4 @@ def test_pack__every_image_shows_as_many_cells(tiny_encoder, shown):
     for image, count in enumerate(shown):
         mask[image, :count] = False
     with pytest.raises(UserError, match=f"got {shown[0]} to {shown[1]}"):
-        tiny_encoder(**BIG).windows.pack(mask.view(2, 4, 4))
+        tiny_encoder(**BIG).windows.bin_visible(mask.view(2, 4, 4))
