@@ -13,18 +13,13 @@ from ssl_swin.data.loading.protocol import Reader
 from ssl_swin.data.samples import LabeledSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.resize import resize_encoder
+from ssl_swin.jobs.settings import FinetuneSettings
 from ssl_swin.jobs.summary import finish, training_facts
-from ssl_swin.launch.build import (
-    Run,
-    build_encoder,
-    check_labelled,
-    fit,
-    make_trainer,
-    open_data,
-    open_run,
-    say,
-)
+from ssl_swin.launch.build import build_encoder, check_labelled, open_data
 from ssl_swin.launch.compiling import compile_blocks
+from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run, open_run
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.datamodule import ImageDataModule
@@ -35,7 +30,7 @@ from ssl_swin.weights.cards import classifier_card
 
 def main(cfg: DictConfig) -> None:
     """Fine-tunes, keeps the best epoch by validation top-1, and leaves a classifier."""
-    run = open_run(cfg)
+    run = open_run(cfg, FinetuneSettings)
     encoder = build_encoder(cfg)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))

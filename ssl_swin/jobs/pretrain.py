@@ -16,9 +16,13 @@ from ssl_swin.data.samples import MaskedSamples
 from ssl_swin.data.transforms import CentreCropView
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.windows.layout import Packing
+from ssl_swin.jobs.settings import PretrainSettings
 from ssl_swin.jobs.summary import finish, training_facts
-from ssl_swin.launch.build import Run, fit, make_trainer, open_data, open_run, say
+from ssl_swin.launch.build import open_data
 from ssl_swin.launch.compiling import compile_blocks
+from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run, open_run
 from ssl_swin.masking import mask_grid, num_masked_units
 from ssl_swin.objectives.simmim import MaskedImageModel, SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
@@ -31,7 +35,7 @@ from ssl_swin.weights.formats.simmim_head import save_simmim_head
 
 def main(cfg: DictConfig) -> None:
     """Pretrains, draws, and leaves a backbone."""
-    run = open_run(cfg)
+    run = open_run(cfg, PretrainSettings)
     encoder: Encoder = instantiate(cfg.model)
     model: MaskedImageModel = instantiate(cfg.objective.model)(encoder)
     if cfg.compile:
