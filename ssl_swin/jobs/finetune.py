@@ -16,6 +16,7 @@ from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.jobs.settings import FinetuneSettings
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import build_encoder, check_labelled, open_data
+from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
@@ -59,7 +60,7 @@ def main(cfg: DictConfig) -> None:
             ("classifier", f"{path}/classifier/"),
             ("", f'timm.create_model("local-dir:{path}/classifier", pretrained=True)'),
         ],
-        next_commands=["python finetune.py --multirun seed=0,1,2 ...  # how much is chance"],
+        next_commands=[f"{command('finetune')} --multirun seed=0,1,2 ...  # how much is chance"],
     )
 
 

@@ -19,6 +19,7 @@ from ssl_swin.encoders.windows.layout import Packing
 from ssl_swin.jobs.settings import PretrainSettings
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import open_data
+from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
@@ -122,8 +123,8 @@ def _conclude(run: Run, trainer: Trainer) -> None:
             ("", f'timm.create_model("local-dir:{path}/backbone", pretrained=True, num_classes=0)'),
         ],
         next_commands=[
-            f"python linear_probe.py backbone={path} {options}",
-            f"python finetune.py backbone={path} {options}",
+            f"{command('linear_probe')} backbone={path} {options}",
+            f"{command('finetune')} backbone={path} {options}",
         ],
     )
 
