@@ -65,7 +65,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a tiny model has been pretrained."""
     folder = tmp_path_factory.mktemp("workplace")
-    printed(installed / "ssl-swin", "pretrain", *TINY, *NANO, "name=tiny", cwd=folder)
+    told = printed(installed / "ssl-swin", "pretrain", *TINY, *NANO, "name=tiny", cwd=folder)
+    assert "  ssl-swin linear-probe backbone=runs/pretrain/tiny data=demo" in told
     return folder
 
 
@@ -84,7 +85,7 @@ def test_wheel__lists_recipes_and_draws_a_batch(installed: Path, workplace: Path
     assert len(recipes) == 1 + len(files)
     options = (*TINY[:2], "--images", "2", "--out", "batch.png")
     told = printed(installed / "ssl-swin", "show", *options, cwd=workplace)
-    assert told.splitlines()[-1].startswith("batch.png: 2 images of epoch 0, 3 x 96 x 96, ")
+    assert told.splitlines()[-1].startswith("batch.png: 2 images of epoch 0, 3 x 96 x 96; ")
 
 
 def test_wheel__takes_experiments_of_the_user(installed: Path, tmp_path: Path) -> None:

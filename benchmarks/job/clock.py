@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from ssl_swin.launch import build
+from ssl_swin.launch import fitting
 
 LOGGER_METHODS = ("log_metrics", "log_image", "log_hyperparams", "save", "flush", "finalize")
 HOOK_PREFIXES = ("on_", "setup", "teardown")
@@ -151,7 +151,7 @@ class RunClock:
         """Puts the clocks around what a job's module builds."""
         self._after(job, "open_data", lambda readers: self.note("opened"))
         self._after(job, "make_trainer", self._watch_trainer)
-        self._after(build, "make_loggers", self._watch_loggers)
+        self._after(fitting, "make_loggers", self._watch_loggers)
 
     def facts(self) -> dict[str, Any]:
         """What has been counted."""

@@ -7,18 +7,14 @@ from omegaconf import DictConfig
 from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.loop import training_data, training_module
+from ssl_swin.jobs.settings import FinetuneSettings
 from ssl_swin.jobs.summary import finish, training_facts
-from ssl_swin.launch.build import (
-    Run,
-    build_encoder,
-    check_labelled,
-    fit,
-    make_trainer,
-    open_data,
-    open_run,
-    say,
-)
+from ssl_swin.launch.build import build_encoder, check_labelled, open_data
+from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
+from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run, open_run
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.datamodule import ImageDataModule
@@ -29,7 +25,7 @@ from ssl_swin.weights.cards import classifier_card
 
 def main(cfg: DictConfig) -> None:
     """Fine-tune, keep the best epoch by the validation metric, and leave a classifier."""
-    run = open_run(cfg)
+    run = open_run(cfg, FinetuneSettings)
     encoder = build_encoder(cfg)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
@@ -46,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         trainer.callbacks.insert(0, WeightEma(cfg.ema_decay))  # type: ignore[attr-defined]
     fit(run, trainer, module, data)
     _restore_best(trainer, module)
-    measured = _measure_by_size(cfg, trainer, module, data)
+    measured = _measure_by_size(cfg, trainer, task, module, data)
     _export(run, trainer, task, readers["train"])
     path = run.folder.path
     finish(
@@ -58,7 +54,7 @@ def main(cfg: DictConfig) -> None:
             ("classifier", f"{path}/classifier/"),
             ("", f'timm.create_model("local-dir:{path}/classifier", pretrained=True)'),
         ],
-        next_commands=["python finetune.py --multirun seed=0,1,2 ...  # how much is chance"],
+        next_commands=[f"{command('finetune')} --multirun seed=0,1,2 ...  # how much is chance"],
     )
 
 
@@ -78,24 +74,22 @@ def _restore_best(trainer: Trainer, module: TrainingModule) -> None:
 
 
 def _measure_by_size(
-    cfg: DictConfig, trainer: Trainer, module: TrainingModule, data: ImageDataModule
+    cfg: DictConfig, trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule
 ) -> str:
     """Measure the test split, or without one the validation split, at each size asked for."""
-    task, lines = module.model, []
-    assert isinstance(task, Task)
+    lines = []
     if cfg.test_img_size_px is not None:
         resized = task.resized(cfg.test_img_size_px)
         suffix = f"_at_{_side(resized)}px"
         other = training_module(cfg, resized, suffix=suffix)
-        lines.append(_measure(trainer, other, training_data(cfg, data.readers, resized)))
+        other_data = training_data(cfg, data.readers, resized)
+        lines.append(_measure(trainer, resized, other, other_data))
     # Last, since the run's closing lines show the metrics of the last pass.
-    lines.append(_measure(trainer, module, data))
+    lines.append(_measure(trainer, task, module, data))
     return ", ".join(reversed(lines))
 
 
-def _measure(trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> str:
-    task = module.model
-    assert isinstance(task, Task)
+def _measure(trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule) -> str:
     split, measure = ("test", trainer.test) if "test" in data.readers else ("val", trainer.validate)
     metrics = measure(module, datamodule=data, verbose=False)[0]
     value = metrics[f"{split}/{task.monitor}{module.suffix}"]

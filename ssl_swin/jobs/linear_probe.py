@@ -12,18 +12,12 @@ from tqdm import tqdm
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
 from ssl_swin.jobs.probe_features import SplitFeatures
+from ssl_swin.jobs.settings import LinearProbeSettings
 from ssl_swin.jobs.summary import closing_lines
-from ssl_swin.launch.build import (
-    Run,
-    build_encoder,
-    check_labelled,
-    close_loggers,
-    make_loggers,
-    open_data,
-    open_run,
-    say,
-    start_folder,
-)
+from ssl_swin.launch.build import build_encoder, check_labelled, open_data
+from ssl_swin.launch.fitting import close_loggers, make_loggers
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run, open_run, start_folder
 from ssl_swin.probing.features import Tap
 from ssl_swin.probing.grids import knn_grid, linear_grid
 from ssl_swin.probing.heads import LinearHeads, head_predictions
@@ -39,7 +33,7 @@ Top1 = dict[str, dict[str, float]]  # by method and split, of what was chosen, i
 def main(cfg: DictConfig) -> None:
     """Probes frozen features of each stage; what is best on val is then tried on the test split."""
     _check_lists(cfg)
-    run = open_run(cfg)
+    run = open_run(cfg, LinearProbeSettings)
     encoder = build_encoder(cfg).to(cfg.device)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))

@@ -10,9 +10,14 @@ from omegaconf import DictConfig
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.jobs.loop import training_data, training_module
+from ssl_swin.jobs.settings import PretrainSettings
 from ssl_swin.jobs.summary import finish, training_facts
-from ssl_swin.launch.build import Run, fit, make_trainer, open_data, open_run, say
+from ssl_swin.launch.build import open_data
+from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
+from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run, open_run
 from ssl_swin.objectives.base import Objective
 from ssl_swin.weights.backbone import save_backbone, save_extra_weights
 from ssl_swin.weights.cards import backbone_card
@@ -20,7 +25,7 @@ from ssl_swin.weights.cards import backbone_card
 
 def main(cfg: DictConfig) -> None:
     """Pretrain, draw, and leave a backbone."""
-    run = open_run(cfg)
+    run = open_run(cfg, PretrainSettings)
     encoder: Encoder = instantiate(cfg.model)
     objective: Objective = instantiate(cfg.objective)(encoder)
     if cfg.compile:
@@ -58,8 +63,8 @@ def _conclude(run: Run, trainer: Trainer) -> None:
             ("", f'timm.create_model("local-dir:{path}/backbone", pretrained=True, num_classes=0)'),
         ],
         next_commands=[
-            f"python linear_probe.py backbone={path} {options}",
-            f"python finetune.py backbone={path} {options}",
+            f"{command('linear_probe')} backbone={path} {options}",
+            f"{command('finetune')} backbone={path} {options}",
         ],
     )
 

@@ -16,7 +16,8 @@ from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.launch.build import Run, say
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run
 from ssl_swin.pixels import normalize
 from ssl_swin.probing.feature_store import store_folder, stored_features, weights_fingerprint
 from ssl_swin.probing.features import Features, PooledBatch, Tap, pooled_batches

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from lightning.pytorch import Trainer
 
 from ssl_swin.data.loading.protocol import Split
-from ssl_swin.launch.build import Run, close_loggers, say
+from ssl_swin.launch.fitting import close_loggers
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run
 from ssl_swin.reporting.page import write_report
 from ssl_swin.weights.cards import Training
 

@@ -8,7 +8,7 @@ import torch
 
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.launch.build import say
+from ssl_swin.launch.printing import say
 
 
 def compile_blocks(encoder: Encoder) -> None:

@@ -213,11 +213,14 @@ def test_build_encoder__drop_path_and_checkpointing_of_the_model(
     ("override", "message"),
     [
         ("img_size_px=80", "no window suits an image of 80 x 80 px"),
-        ("img_size_px=large", "img_size_px must be a number, got 'large'"),
+        (
+            "img_size_px=large",
+            "img_size_px must be a whole number or a list of 2 whole numbers or null",
+        ),
         ("window_size=5", "windows of 5 tokens"),
         ("test_img_size_px=80", "no window suits an image of 80 x 80 px"),
         ("labels.ratio=1.5", "labels.ratio must lie in (0, 1]"),
-        ("labels.ratio=few", "labels.ratio must be a number, got 'few'"),
+        ("labels.ratio=few", "labels.ratio must be a number or null, got 'few'"),
         ("labels.per_class=9", "has 6 training images, fewer than the 9"),
         ("ema_decay=1.0", "ema_decay must lie in (0, 1)"),
     ],

@@ -95,11 +95,14 @@ def pretrain(
         ("batch_size=64", ["do not fill one batch of 64"]),
         ("optim.weight_decay_policy=no", ["official", "intended", "'no'"]),
         ("resume=nowhere.ckpt", ["resume=nowhere.ckpt", "no such checkpoint"]),
-        ("trainer.max_epochs=many", ["trainer.max_epochs must be a number, got 'many'"]),
+        (
+            "trainer.max_epochs=many",
+            ["trainer.max_epochs must be a whole number or null, got 'many'"],
+        ),
         ("objective.mask_ratio=most", ["objective.mask_ratio must be a number, got 'most'"]),
         ("optim.base_lr=high", ["optim.base_lr must be a number, got 'high'"]),
         ("trainer.max_epochs=-1", ["trainer.max_epochs must be at least 1, got -1"]),
-        ("batch_size=0", ["batch_size must be at least 1, got 0"]),
+        ("batch_size=0", ["batch_size must be a whole number of at least 1, got 0"]),
     ],
 )
 def test_pretrain__refuses(pretrain: Complain, override: str, parts: list[str]) -> None:

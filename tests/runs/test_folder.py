@@ -3,13 +3,16 @@ import platform
 import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from ssl_swin.errors import UserError
-from ssl_swin.runs.folder import RECORDED_PACKAGES, RunFolder
+from ssl_swin.runs.folder import RunFolder
+from ssl_swin.runs.provenance import RECORDED_PACKAGES
+from ssl_swin.runs.resume import checkpoint_to_resume
 
 CONFIG = {
     "name": "first",
@@ -20,6 +23,20 @@ CONFIG = {
     "logger": {"offline": True},
     "trainer": {"max_epochs": 3, "devices": 1, "accelerator": "cpu"},
 }
+
+
+MAY_CHANGE = (
+    "resume",
+    "num_workers",
+    "data.root",
+    "logger",
+    "trainer.devices",
+    "trainer.accelerator",
+)
+
+
+def start_of(run: RunFolder, resume: str, config: dict) -> Path | None:
+    return checkpoint_to_resume(run, resume, config, MAY_CHANGE)
 
 
 def changed(dotted: str, value: object) -> dict:
@@ -48,29 +65,29 @@ def run(new_run) -> RunFolder:
 
 @pytest.mark.parametrize("resume", ["auto", "never"])
 def test_checkpoint_to_resume__nothing_there_starts_afresh(new_run, resume):
-    assert new_run.checkpoint_to_resume(resume, CONFIG) is None
+    assert start_of(new_run, resume, CONFIG) is None
     assert not new_run.path.exists()  # the decision comes before anything is written
 
 
 def test_checkpoint_to_resume__auto_continues_the_same_run(run):
-    assert run.checkpoint_to_resume("auto", CONFIG) == run.path / "checkpoints" / "last.ckpt"
+    assert start_of(run, "auto", CONFIG) == run.path / "checkpoints" / "last.ckpt"
 
 
 @pytest.mark.parametrize("resume", ["auto", "never"])
 def test_checkpoint_to_resume__a_failed_start_may_be_repeated_and_changed(new_run, resume):
     new_run.start(CONFIG, {})
-    assert new_run.checkpoint_to_resume(resume, changed("seed", 1)) is None
+    assert start_of(new_run, resume, changed("seed", 1)) is None
 
 
 @pytest.mark.parametrize("result", ["checkpoints/step_1.ckpt", "backbone", "results.json"])
 def test_checkpoint_to_resume__any_result_is_protected(new_run, result):
     new_run.start(CONFIG, {})
     (new_run.path / result).mkdir(parents=True)
-    assert new_run.checkpoint_to_resume("auto", CONFIG) is None  # the same run, from the start
+    assert start_of(new_run, "auto", CONFIG) is None  # the same run, from the start
     with pytest.raises(UserError, match="another configuration"):
-        new_run.checkpoint_to_resume("auto", changed("seed", 1))
+        start_of(new_run, "auto", changed("seed", 1))
     with pytest.raises(UserError, match="resume=never"):
-        new_run.checkpoint_to_resume("never", CONFIG)
+        start_of(new_run, "never", CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +104,7 @@ def test_checkpoint_to_resume__any_result_is_protected(new_run, result):
     ],
 )
 def test_checkpoint_to_resume__what_may_change(run, key, value):
-    assert run.checkpoint_to_resume("auto", changed(key, value)) == run.last_checkpoint
+    assert start_of(run, "auto", changed(key, value)) == run.last_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -105,7 +122,7 @@ def test_checkpoint_to_resume__what_may_change(run, key, value):
 )
 def test_checkpoint_to_resume__another_configuration(run, key, value, told):
     with pytest.raises(UserError, match=re.escape(f"\n  {told}\n")) as refusal:
-        run.checkpoint_to_resume("auto", changed(key, value))
+        start_of(run, "auto", changed(key, value))
     message = str(refusal.value)
     assert message.startswith(f"{run.path} already holds a run with another configuration")
     assert "choose another name=" in message
@@ -115,29 +132,29 @@ def test_checkpoint_to_resume__another_configuration(run, key, value, told):
 def test_checkpoint_to_resume__lists_every_difference(run):
     config = changed("seed", 1) | {"name": "second", "num_workers": 7}
     with pytest.raises(UserError) as refusal:
-        run.checkpoint_to_resume("auto", config)
+        start_of(run, "auto", config)
     lines = str(refusal.value).splitlines()
     assert lines[1:-1] == ["  name: was 'first', now 'second'", "  seed: was 0, now 1"]
 
 
 def test_checkpoint_to_resume__never_leaves_an_old_run_alone(run):
     with pytest.raises(UserError, match="already holds a run and resume=never: choose another"):
-        run.checkpoint_to_resume("never", CONFIG)
+        start_of(run, "never", CONFIG)
 
 
 def test_checkpoint_to_resume__an_explicit_checkpoint(new_run, tmp_path):
     checkpoint = tmp_path / "epoch_7.ckpt"
     with pytest.raises(UserError, match=r"epoch_7\.ckpt: no such checkpoint \(use auto, never"):
-        new_run.checkpoint_to_resume(str(checkpoint), CONFIG)
+        start_of(new_run, str(checkpoint), CONFIG)
     checkpoint.touch()
-    assert new_run.checkpoint_to_resume(str(checkpoint), CONFIG) == checkpoint
+    assert start_of(new_run, str(checkpoint), CONFIG) == checkpoint
 
 
 @pytest.mark.parametrize("content", ["a: [1", "- a list", ""])
 def test_checkpoint_to_resume__damaged_configuration(run, content):
     run.config.write_text(content)
     with pytest.raises(UserError, match=r"config\.yaml is damaged"):
-        run.checkpoint_to_resume("auto", CONFIG)
+        start_of(run, "auto", CONFIG)
 
 
 def test_identity__stays_with_the_folder(new_run, tmp_path):

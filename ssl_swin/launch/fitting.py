@@ -1,0 +1,63 @@
+"""Lightning's side of a run: trainer, callbacks, loggers."""
+
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from ssl_swin.launch.printing import is_first_process, say
+from ssl_swin.launch.run import Run, start_folder
+from ssl_swin.training.callbacks.batch_digest import BatchDigest
+from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.metrics_csv import MetricsCsv
+from ssl_swin.training.module import TrainingModule
+
+
+def make_loggers(run: Run) -> list[Logger]:
+    """The run's metrics.csv, and the logger that the configuration asks for."""
+    loggers: list[Logger] = [MetricsCsv(run.folder.metrics, resume=run.checkpoint is not None)]
+    logger = run.cfg.logger
+    if logger.get("_target_") is not None:
+        # One process decides on the run's id; the others log nothing.
+        known = "id" in logger and is_first_process()
+        identity = {"id": run.folder.identity()} if known else {}
+        loggers.append(instantiate(logger, **identity))
+    return loggers
+
+
+def make_trainer(run: Run) -> Trainer:
+    """Lightning's trainer with the run's callbacks and checkpoints; `fit` adds the loggers."""
+    trainer: Trainer = instantiate(
+        run.cfg.trainer,
+        callbacks=_callbacks(run),
+        logger=False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run.folder.path),
+    )
+    return trainer
+
+
+def _callbacks(run: Run) -> list[Callback]:
+    options = dict(run.cfg.callbacks)
+    digest = [BatchDigest(run.folder.batch_digest)] if options.pop("batch_digest") else []
+    chosen = [instantiate(callback) for callback in options.values() if callback is not None]
+    return [*chosen, *digest]
+
+
+def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
+    """Creates the run's folder and trains, from the start or from the run's checkpoint."""
+    data.trainer = trainer
+    module.optimizer_for(trainer, data)  # a faulty recipe shows before a file is written
+    start_folder(run, data.readers)
+    trainer.loggers = make_loggers(run)
+    if run.checkpoint is not None:
+        say(f"continuing from {run.checkpoint}")
+    trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+
+
+def close_loggers(loggers: list[Logger]) -> None:
+    """Ends what a logger keeps open, so that the next job of a sweep starts its own."""
+    for logger in loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:
+            finish()

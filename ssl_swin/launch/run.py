@@ -1,0 +1,66 @@
+"""A run: its configuration, checked, and its folder."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_swin.data.loading.protocol import Split
+from ssl_swin.launch.check import check_settings
+from ssl_swin.launch.printing import is_first_process
+from ssl_swin.launch.quiet import quiet_libraries
+from ssl_swin.launch.settings import JobSettings, changeable
+from ssl_swin.runs.folder import RunFolder
+from ssl_swin.runs.resume import checkpoint_to_resume
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its configuration, its folder, and where it starts from."""
+
+    cfg: DictConfig
+    config: dict[str, Any]  # resolved, plain
+    folder: RunFolder
+    checkpoint: Path | None
+    started: float
+
+    @property
+    def name(self) -> str:
+        """Last part of the run's folder."""
+        return self.folder.path.name
+
+
+def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
+    """Check the configuration and the run's folder; nothing is written yet.
+
+    Args:
+        cfg: The whole configuration.
+        description: The job's dataclass, with the type of each setting.
+
+    Raises:
+        UserError: If a setting is unknown or of another type, or the folder holds another run.
+    """
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    plain: dict[str, Any] = {str(key): value for key, value in config.items()}
+    check_settings(plain, description)
+    quiet_libraries()
+    seed_everything(cfg.seed, verbose=False)
+    folder = RunFolder(cfg.run_dir)
+    resume = plain.get("resume", "auto")
+    if resume == "never" and not is_first_process():
+        resume = "auto"  # the first process has just created the folder
+    checkpoint = checkpoint_to_resume(folder, resume, plain, changeable(description))
+    return Run(cfg, plain, folder, checkpoint, time.time())
+
+
+@rank_zero_only
+def start_folder(run: Run, readers: Mapping[str, Split]) -> None:
+    """Create the run's folder and record what runs on which data."""
+    fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
+    run.folder.start(run.config, {"data": fingerprints}, resumed=run.checkpoint is not None)
