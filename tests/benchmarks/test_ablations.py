@@ -8,6 +8,8 @@ from benchmarks.step import ablations
 from benchmarks.step.variants import build
 from benchmarks.step.workload import make_workload
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("objective", ["dense", "sparse"])
 def test_replaced__alternatives_compute_the_same(objective):

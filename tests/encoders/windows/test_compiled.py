@@ -66,6 +66,7 @@ def test_compile_blocks__changes_neither_results_nor_names(tiny_encoder, version
         torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @both_objectives
 def test_compile_blocks__one_graph_for_all_blocks_and_steps_of_a_shape(tiny_encoder, objective):
     model = objective(tiny_encoder(**SIZES)).train()
