@@ -28,7 +28,7 @@ class Views(NamedTuple):
 
 def two_views(encoded, epoch, *, augmentation, pixels, seed):
     view = partial(augmented, encoded, augmentation, pixels, seed=seed, epoch=epoch)
-    return view(purpose="first view"), view(purpose="second view"), encoded.name
+    return view(purpose="first view").pixels, view(purpose="second view").pixels, encoded.name
 
 
 def collate(examples):

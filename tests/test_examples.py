@@ -1,5 +1,6 @@
-"""The examples run as their docstrings say, and an objective of one's own resumes to the bit."""
+"""The examples run as their docstrings say; what they define resumes to the bit."""
 
+import csv
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -41,6 +43,17 @@ def python(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
+def assert_resumed_to_the_bit(run: Path, num_steps: int, from_step: int) -> None:
+    """Every step has the same loss before and after the resume, and none is missing."""
+    losses: dict[int, list[str]] = {}
+    for line in map(json.loads, (run / "batch_digest/rank0.jsonl").read_text().splitlines()):
+        losses.setdefault(line["step"], []).append(line["loss"])
+    repeated = num_steps - from_step
+    expected = from_step * [1] + repeated * [2]
+    assert [len(losses[step]) for step in range(1, num_steps + 1)] == expected
+    assert all(len(set(values)) == 1 for values in losses.values())
+
+
 def test_two_views__trains_draws_and_resumes_to_the_bit(tmp_path: Path) -> None:
     command = (str(ROOT / "pretrain.py"), "--config-dir", str(EXAMPLES / "conf"))
     command += ("objective=two_views", "name=own", *SMALL)
@@ -54,12 +67,32 @@ def test_two_views__trains_draws_and_resumes_to_the_bit(tmp_path: Path) -> None:
     assert (run / "backbone/model.safetensors").is_file()
     assert not (run / "backbone/simmim.safetensors").exists()
     assert "continuing from" in python(*command, folder=tmp_path)  # from step 8 of 12
-    lines = map(json.loads, (run / "batch_digest/rank0.jsonl").read_text().splitlines())
-    losses: dict[int, list[str]] = {}
-    for line in lines:
-        losses.setdefault(line["step"], []).append(line["loss"])
-    assert [len(losses[step]) for step in range(1, 13)] == 8 * [1] + 4 * [2]
-    assert all(len(set(values)) == 1 for values in losses.values())
+    assert_resumed_to_the_bit(run, num_steps=12, from_step=8)
+
+
+def test_foreground__trains_on_masks_draws_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    python(str(EXAMPLES / "foreground.py"), "discs", folder=tmp_path)
+    command = (str(ROOT / "finetune.py"), "--config-dir", str(EXAMPLES / "conf"))
+    command += ("task=foreground", "data=shards", "data.root=discs", "backbone=none", "name=own")
+    command += (*(option for option in SMALL if "prepare" not in option), "model=swin_nano")
+    command += (
+        "augment.auto_augment=null",
+        "batch_size=8",
+        "callbacks.last.every_n_train_steps=12",
+    )
+    assert "finished own: 16 steps" in python(*command, folder=tmp_path)
+    run = tmp_path / "runs/finetune/own"
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    accuracies = [float(row["val/accuracy"]) for row in rows if row["val/accuracy"]]
+    assert len(accuracies) == 3  # after each of two epochs, and the result
+    assert accuracies[-1] == max(accuracies) and all(0 < value <= 1 for value in accuracies)
+    figure = Image.open(max((run / "figures").glob("*.png")))
+    assert figure.width == 3 * (96 + 2)
+    weights = load_file(run / "segmenter/head.safetensors")
+    assert weights["weight"].shape == (2, 32, 1, 1)
+    assert (run / "segmenter/model.safetensors").is_file()
+    assert "continuing from" in python(*command, folder=tmp_path)
+    assert_resumed_to_the_bit(run, num_steps=16, from_step=12)
 
 
 def test_embed_folder__finds_the_image_that_is_most_alike(tmp_path: Path) -> None:

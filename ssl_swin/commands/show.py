@@ -114,7 +114,7 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objec
     with torch.device("meta"):  # its sizes are wanted, not its weights
         encoder = instantiate(cfg.model)
     objective: Objective = instantiate(cfg.objective)(encoder)
-    data = training_data(cfg, open_data(cfg), objective)
+    data = training_data(cfg, open_data(cfg, objective.members), objective)
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()
     if isinstance(loader, ExactLoader):

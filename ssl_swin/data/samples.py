@@ -3,14 +3,14 @@
 Every draw for a sample comes from a generator keyed by (seed, epoch, sample name, purpose).
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from torch import Tensor
-
 from ssl_swin.data.batch import UNLABELLED, LabeledSample
-from ssl_swin.data.encoded import EncodedSample
-from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.decoding import decode_sample
+from ssl_swin.data.encoded import IMAGE, EncodedSample
 from ssl_swin.data.rng import keyed_generator
+from ssl_swin.data.sample import Sample
 from ssl_swin.data.transforms import Augmentation
 
 __all__ = ["Augmentation", "LabeledTransform", "PixelFormat", "augmented", "label_of"]
@@ -40,8 +40,8 @@ class LabeledTransform:
 
     def __call__(self, encoded: EncodedSample, epoch: int) -> LabeledSample:
         """Make the example of an encoded sample in an epoch."""
-        pixels = augmented(encoded, self.augmentation, self.pixels, seed=self.seed, epoch=epoch)
-        return LabeledSample(pixels, label_of(encoded), encoded.name)
+        sample = augmented(encoded, self.augmentation, self.pixels, seed=self.seed, epoch=epoch)
+        return LabeledSample(sample.pixels, label_of(encoded), encoded.name)
 
 
 def augmented(
@@ -52,24 +52,26 @@ def augmented(
     seed: int,
     epoch: int,
     purpose: str = "view",
-) -> Tensor:
-    """Decode an image and augment it, with draws of its own.
+    members: Collection[str] = (),
+) -> Sample:
+    """Decode a sample and augment it, with draws of its own.
 
     Args:
         encoded: The sample.
-        augmentation: Crops, flips and colours of an image.
+        augmentation: Crops, flips and colours; a mask and boxes follow the pixels.
         pixels: Channels and dtype of a decoded image.
         seed: Seed of the run.
         epoch: Number of the pass over the data, from 0.
         purpose: What the draws are for; another view of the same image needs another word.
+        members: Names of the members to decode besides the image, as ("mask",).
 
-    Returns:
-        Pixels (C, H, W) of the dtype asked for.
+    Raises:
+        UserError: If the image or a member cannot be decoded.
     """
-    decoded = decode_image(
-        encoded.data, channels=pixels.channels, dtype=pixels.dtype, name=encoded.name
+    decoded = decode_sample(
+        encoded, channels=pixels.channels, dtype=pixels.dtype, members=(IMAGE, *members)
     )
-    return augmentation.on_pixels(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
+    return augmentation(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
 
 
 def label_of(encoded: EncodedSample) -> int:

@@ -1,6 +1,6 @@
 """The fine-tuning job."""
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
@@ -9,7 +9,7 @@ from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.settings import FinetuneSettings
 from ssl_swin.jobs.summary import finish, training_facts
-from ssl_swin.launch.build import build_encoder, check_labelled, open_data
+from ssl_swin.launch.build import build_encoder, check_labelled, check_splits, open_data
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
@@ -19,16 +19,18 @@ from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
-from ssl_swin.weights.backbone import save_task
-from ssl_swin.weights.cards import classifier_card
+from ssl_swin.weights.backbone import save_extra_weights, save_task
+from ssl_swin.weights.cards import task_card
 
 
 def main(cfg: DictConfig) -> None:
     """Fine-tune, keep the best epoch by the validation metric, and leave a classifier."""
     run = open_run(cfg, FinetuneSettings)
     encoder = build_encoder(cfg)
-    readers = open_data(cfg)
-    classes = check_labelled(readers, ("val",))
+    task_class: type[Task] = get_class(cfg.task._target_)
+    readers = open_data(cfg, task_class.members)
+    check = check_labelled if task_class.needs_labels else check_splits
+    classes = check(readers, ("val",)) or ()
     _keep_few_labels(cfg, readers)
     task: Task = instantiate(cfg.task)(encoder, classes)
     if cfg.test_img_size_px is not None:
@@ -51,8 +53,8 @@ def main(cfg: DictConfig) -> None:
         results=[
             (task.result_title, measured),
             ("best", f"{path}/checkpoints/best.ckpt"),
-            ("classifier", f"{path}/classifier/"),
-            ("", f'timm.create_model("local-dir:{path}/classifier", pretrained=True)'),
+            (task.folder, f"{path}/{task.folder}/"),
+            ("", f'timm.create_model("local-dir:{path}/{task.folder}", pretrained=True)'),
         ],
         next_commands=[f"{command('finetune')} --multirun seed=0,1,2 ...  # how much is chance"],
     )
@@ -105,10 +107,12 @@ def _export(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
     if not trainer.is_global_zero:
         return
     facts = training_facts(run, trainer, reader, f"{task.title}, from {run.cfg.backbone}")
+    folder = run.folder.path / task.folder
     save_task(
-        run.folder.path / "classifier",
+        folder,
         task,
         mean=list(run.cfg.data.mean),
         std=list(run.cfg.data.std),
-        card=classifier_card(task.encoder, facts, task.classes),
+        card=task_card(task.encoder, facts, task.describe(), task.tags, task.classes),
     )
+    save_extra_weights(folder, task.extra_weights())

@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         compile_blocks(encoder)
     num_parameters = sum(parameter.numel() for parameter in objective.parameters())
     say(f"model: {num_parameters / 1e6:.1f} M parameters, {objective.describe()}")
-    readers = open_data(cfg)
+    readers = open_data(cfg, objective.members)
     data = training_data(cfg, readers, objective)
     trainer = make_trainer(run)
     fit(run, trainer, training_module(cfg, objective), data)

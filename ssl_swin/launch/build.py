@@ -1,12 +1,13 @@
 """The data and the encoder of a run, built from its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
@@ -20,8 +21,13 @@ from ssl_swin.weights.backbone import check_same_architecture, load_backbone
 from ssl_swin.weights.sources import default_cache
 
 
-def open_data(cfg: DictConfig) -> dict[str, Split]:
-    """Open the splits of `cfg.data`, making the set first if it is one that can be made."""
+def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
+    """Open the splits of `cfg.data`, making the set first if it is one that can be made.
+
+    Args:
+        cfg: Configuration of a job.
+        members: Members of every sample to read besides the image.
+    """
     data = cfg.data
     if data.prepare is not None:
         root = Path(data.root)
@@ -36,6 +42,7 @@ def open_data(cfg: DictConfig) -> dict[str, Split]:
         index_dir=data.index_dir,
         cache=data.cache,
         num_samples=data.num_samples,
+        members=(IMAGE, *members),
     )
     for split, reader in readers.items():
         say(f"{split}: {reader.summary()}")
@@ -44,11 +51,11 @@ def open_data(cfg: DictConfig) -> dict[str, Split]:
     return readers
 
 
-def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names of labelled data.
+def check_splits(readers: Mapping[str, Split], needed: tuple[str, ...]) -> None:
+    """Refuse data that lacks a split.
 
     Raises:
-        UserError: If there are none, or a split is missing.
+        UserError: If one is missing.
     """
     missing = [split for split in needed if split not in readers]
     if missing:
@@ -56,6 +63,15 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
             f"the data has no {' and no '.join(missing)} split, only {', '.join(readers)}; "
             "pack it with --val-ratio, or from a folder that holds train/ and val/"
         )
+
+
+def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names of labelled data.
+
+    Raises:
+        UserError: If there are none, or a split is missing.
+    """
+    check_splits(readers, needed)
     classes = readers["train"].classes
     if len(classes) < 2:
         raise UserError(

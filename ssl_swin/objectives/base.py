@@ -8,7 +8,7 @@ encoders, is a parameter or a buffer of it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -48,11 +48,13 @@ class Objective(nn.Module, ABC):
         encoder: The encoder that is handed on when training ends.
         title: Name for a reader.
         tags: Words for the model card.
+        members: Members of a sample that it needs besides the image, as ("mask",).
     """
 
     encoder: Encoder
     title: str
     tags: tuple[str, ...] = ()
+    members: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, encoder: Encoder) -> None:
         """Wrap an encoder.

@@ -59,14 +59,14 @@ class MaskedTransform:
 
     def __call__(self, encoded: Any, epoch: int) -> MaskedExample:
         """Make the example of an encoded sample in an epoch."""
-        pixels = augmented(encoded, self.augmentation, self.pixels, seed=self.seed, epoch=epoch)
+        sample = augmented(encoded, self.augmentation, self.pixels, seed=self.seed, epoch=epoch)
         masks = random_mask(
             self.mask_grid,
             self.mask_ratio,
             keyed_generator(self.seed, epoch, encoded.name, "mask"),
             batch_size=1,
         )
-        return MaskedExample(pixels, masks[0], label_of(encoded), encoded.name)
+        return MaskedExample(sample.pixels, masks[0], label_of(encoded), encoded.name)
 
 
 def collate_masked(

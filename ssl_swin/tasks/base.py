@@ -29,13 +29,14 @@ class Task(Objective):
         classes: Names of the classes, by label.
         monitor: Metric of `new_metrics` that chooses the best epoch, the higher the better.
         result_title: Name of that metric for a reader.
-        members: Members of a sample that it needs besides the image, as ("mask",); a class label
-            counts as "label".
+        needs_labels: Whether every image must have a class label.
+        folder: Where in the run's folder it is handed on.
     """
 
     monitor: ClassVar[str]
     result_title: ClassVar[str]
-    members: ClassVar[tuple[str, ...]] = ("label",)
+    needs_labels: ClassVar[bool] = True
+    folder: ClassVar[str] = "task"
     classes: tuple[str, ...]
 
     def __init__(self, encoder: Encoder, classes: Sequence[str]) -> None:

@@ -52,6 +52,7 @@ class Classification(Task):
     title = "classification"
     tags = ("image-classification",)
     monitor = "top1"
+    folder = "classifier"
     result_title = "top-1"
 
     def __init__(
@@ -143,6 +144,10 @@ class Classification(Task):
     def preview(self, batch: LabeledBatch, normalize: Normalize) -> Figure:
         """The augmented images."""
         return (ImageColumn("input", normalize(batch.pixels)),)
+
+    def figure(self, batch: LabeledBatch, normalize: Normalize) -> Figure:
+        """Nothing: classes are no images."""
+        return ()
 
     def resized(self, img_size_px: int | Sequence[int]) -> Self:
         """See `Task.resized`."""

@@ -52,12 +52,26 @@ are weaker than those of contrastive methods on natural photographs.
 """
 
 
-def classifier_card(encoder: Encoder, training: Training, classes: tuple[str, ...]) -> str:
-    """Writes the card of a fine-tuned classifier, Markdown."""
-    return f"""{_front_matter("image-classification", "timm", encoder.family)}
+def task_card(
+    encoder: Encoder,
+    training: Training,
+    task: str,
+    tags: Sequence[str],
+    classes: Sequence[str],
+) -> str:
+    """Write the card of a network that was fine-tuned on labels, Markdown.
+
+    Args:
+        encoder: The encoder under the task's head.
+        training: Where the weights come from.
+        task: What it was fine-tuned for, one phrase.
+        tags: Words of the task.
+        classes: Names of the classes; none where there are none.
+    """
+    card = f"""{_front_matter(*tags, "timm", encoder.family)}
 # {_plain(training.run_name)}
 
-A {encoder.title} classifier of {len(classes)} classes.
+A {encoder.title}, fine-tuned for {_plain(task)}.
 
 ```python
 import timm
@@ -66,9 +80,8 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 ```
 
 {_facts(encoder, training)}
-
-Classes: {_plain(", ".join(classes))}
 """
+    return card + (f"\nClasses: {_plain(', '.join(classes))}\n" if classes else "")
 
 
 def _front_matter(*tags: str) -> str:

@@ -9,7 +9,7 @@ import yaml
 from ssl_swin import __version__
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import save_backbone, save_classifier
-from ssl_swin.weights.cards import Training, backbone_card, classifier_card
+from ssl_swin.weights.cards import Training, backbone_card, task_card
 from ssl_swin.weights.hub_card import hub_card
 
 TRAINING = Training(
@@ -23,6 +23,7 @@ TRAINING = Training(
     losses="train 0.41, val 0.43",
 )
 CLASSES = ("hat", "dress", "shoes")
+PHRASE, TAGS = "classification of 3 classes", ["image-classification"]
 NORMALISATION = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 
 
@@ -61,10 +62,10 @@ def test_backbone_card__states_the_facts(tiny_encoder, version):
     }
 
 
-def test_classifier_card__states_the_facts(tiny_encoder):
-    card = classifier_card(tiny_encoder(), TRAINING, CLASSES)
+def test_task_card__states_the_facts(tiny_encoder):
+    card = task_card(tiny_encoder(), TRAINING, PHRASE, TAGS, CLASSES)
     assert front_matter(card)["tags"][0] == "image-classification"
-    assert "classifier of 3 classes" in card
+    assert "fine-tuned for classification of 3 classes" in card
     assert "Classes: hat, dress, shoes\n" in card
     assert table(card)["last measured"] == "train 0.41, val 0.43"
     assert table(card)["input"].startswith("3 channels, 64x64 px")
@@ -73,7 +74,7 @@ def test_classifier_card__states_the_facts(tiny_encoder):
 def test_cards__say_when_nothing_was_measured(tiny_encoder):
     unmeasured = Training("run", "data", "f00d", 10, 1, 1, "SimMIM", losses="")
     assert table(backbone_card(tiny_encoder(), unmeasured, []))["last measured"] == "nothing"
-    card = classifier_card(tiny_encoder(), unmeasured, CLASSES)
+    card = task_card(tiny_encoder(), unmeasured, PHRASE, TAGS, CLASSES)
     assert table(card)["last measured"] == "nothing"
 
 
@@ -89,8 +90,8 @@ def test_cards__show_the_names_of_users_as_they_are(tiny_encoder, pushed):
     named = replace(TRAINING, run_name=ATTACK, data=ATTACK, objective=ATTACK, losses=ATTACK)
     plain = [backbone_card(tiny_encoder(), TRAINING, [])]
     cards = [backbone_card(tiny_encoder(), named, [])]
-    plain.append(classifier_card(tiny_encoder(), TRAINING, ("a", "b")))
-    cards.append(classifier_card(tiny_encoder(), named, ("a", ATTACK)))
+    plain.append(task_card(tiny_encoder(), TRAINING, PHRASE, TAGS, ("a", "b")))
+    cards.append(task_card(tiny_encoder(), named, PHRASE, TAGS, ("a", ATTACK)))
     for card, expected in zip(cards, plain, strict=True):
         if pushed:
             card, expected = (hub_card(text, "user/name") for text in (card, expected))
@@ -114,9 +115,9 @@ def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):
         torch.testing.assert_close(features, encoder(images).mean(dim=(2, 3)))
 
 
-def test_classifier_card__its_code_runs(tmp_path, tiny_encoder):
+def test_task_card__its_code_runs(tmp_path, tiny_encoder):
     classifier = Classifier(tiny_encoder(), num_classes=3)
-    card = classifier_card(classifier.encoder, TRAINING, CLASSES)
+    card = task_card(classifier.encoder, TRAINING, PHRASE, TAGS, CLASSES)
     save_classifier(tmp_path, classifier, classes=CLASSES, **NORMALISATION, card=card)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
@@ -71,6 +72,8 @@ class Reconstructions(Callback):
         self._last_step = step
         assert isinstance(module, TrainingModule)
         picture = self._picture(module)
+        if picture is None:
+            return
         path = self.folder / f"step_{step:07d}.png"
         with atomic_path(path) as temporary:
             picture.save(temporary, format="png")
@@ -78,13 +81,15 @@ class Reconstructions(Callback):
             if hasattr(logger, "log_image"):
                 logger.log_image(key="recon/grid", images=[picture], step=step)
 
-    def _picture(self, module: TrainingModule) -> Any:
+    def _picture(self, module: TrainingModule) -> Image.Image | None:
         batch = module.trainer.strategy.batch_to_device(self._batch, module.device)
         training = module.training
         module.eval()
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
             figure = module.model.figure(batch, module.normalized)
         module.train(training)
+        if not figure:
+            return None
         return draw_figure(
             figure,
             module.mean,
