@@ -1,6 +1,8 @@
 # Five verbs. Each makes .venv first if need be; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+# One process per core, one thread each: threads that share cores wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope
 
 .PHONY: demo test test-slow check format clean
 
@@ -8,10 +10,10 @@ demo: .venv/installed  ## pretrain a small Swin on images that the project draws
 	$(BIN)/python pretrain.py
 
 test: .venv/installed  ## the default tests, under three minutes
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/installed  ## what takes longer: whole jobs, sweeps, two processes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: .venv/installed  ## style and types
 	$(BIN)/ruff check .

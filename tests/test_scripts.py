@@ -19,6 +19,7 @@ from PIL import Image
 from ssl_swin.cli import main as ssl_swin_command
 from ssl_swin.weights.backbone import load_backbone
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TINY = (
     "model.embed_dim=8",
@@ -120,7 +121,6 @@ BRIEF_PROBE = (
 )
 
 
-@pytest.mark.slow
 def test_linear_probe__reports_the_whole_grid_and_extracts_once(workplace: Path, run: Path) -> None:
     printed = start("linear_probe", f"backbone={run}", *BRIEF_PROBE, cwd=workplace)
     folder = workplace / "runs/linear_probe/swin_nano_demo_demo"
@@ -190,7 +190,6 @@ def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
     assert names[0].run_id == (run / "run_id").read_text()
 
 
-@pytest.mark.slow
 def test_pretrain__resumed_equals_uninterrupted(tmp_path: Path) -> None:
     """Killed in the second of two epochs and continued by the same command: the same weights."""
     options = (*BRIEF, "logger=csv")
@@ -223,13 +222,11 @@ def stop_after_first_epoch(cwd: Path, options: tuple[str, ...]) -> None:
     script.wait()
 
 
-@pytest.mark.slow
 def test_pretrain__one_command_again_says_it_is_done(workplace: Path) -> None:
     printed = start("pretrain", *BRIEF, cwd=workplace)
     assert "finished swin_nano_demo: 10 steps" in printed
 
 
-@pytest.mark.slow
 def test_multirun__one_folder_and_one_wandb_run_each(workplace: Path) -> None:
     sweep = ("objective.mask_ratio=0.5,0.7", "trainer.max_epochs=1", "name=ratios")
     options = [o for o in BRIEF if "max_epochs" not in o]
@@ -245,7 +242,6 @@ def test_multirun__one_folder_and_one_wandb_run_each(workplace: Path) -> None:
     assert {head.run_group for head in heads} == {"ratios_sweep"}
 
 
-@pytest.mark.slow
 def test_pretrain__swin_b_on_synset_tars_makes_a_step(tmp_path: Path) -> None:
     """The real layout of ImageNet-22k in miniature: per-synset tars, packed, one optimiser step."""
     source = tmp_path / "winter21"
@@ -278,7 +274,6 @@ def test_pretrain__swin_b_on_synset_tars_makes_a_step(tmp_path: Path) -> None:
     assert load_backbone(tmp_path / "runs/pretrain/swin_b_imagenet22k").encoder.embed_dim == 128
 
 
-@pytest.mark.slow
 def test_pretrain__two_processes(tmp_path: Path) -> None:
     """DDP over gloo: equal batches on both, one run folder, one row per step."""
     options = (*BRIEF, "trainer.accelerator=cpu", "trainer.devices=2", "logger=csv")
