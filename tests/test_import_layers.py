@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "ssl_swin"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ssl_swin"
 FRAMEWORKS = {"lightning", "hydra", "omegaconf", "wandb"}
 GROUND = {"errors", "files", "safe_pickle", "masking", "pixels", "figure"}  # modules at the top
 # A package, and the packages and modules that it may import. Whatever stands on one line may not
@@ -94,6 +95,25 @@ def test_imports__follow_the_edges() -> None:
     assert len(found) > 100
     assert {package_of(module) for module in found} == {"", *EDGES}
     assert [w for module, path in found.items() for w in violations(module, path.read_text())] == []
+
+
+def reachable(package: str) -> set[str]:
+    """Everything that a package may import, also through others."""
+    return EDGES[package].union(*map(reachable, EDGES[package]))
+
+
+def drawn_map() -> str:
+    """The edges as a Mermaid diagram, without those that follow from others."""
+    lines = ["flowchart TD"]
+    for package in reversed(EDGES):
+        implied = set().union(*map(reachable, EDGES[package]))
+        lines += [f"    {package} --> {other}" for other in sorted(EDGES[package] - implied)]
+    return "\n".join(lines)
+
+
+def test_map_in_contributing__shows_the_edges() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"```mermaid\n{drawn_map()}\n```" in page, f"the map is now:\n{drawn_map()}"
 
 
 def test_edges__are_all_used() -> None:
