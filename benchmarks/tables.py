@@ -17,7 +17,7 @@ MEBIBYTE = 2**20
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """Says where and with what numbers were measured."""
+    """Returns where and with what numbers were measured."""
     facts: dict[str, str | int] = {
         "date": date.today().isoformat(),
         "processor": _processor(),

@@ -36,7 +36,7 @@ def mask_grid(img_size_px: tuple[int, int], unit_px: int, *, patch_size_px: int)
 
 
 def num_masked_units(num_units: int, ratio: float) -> int:
-    """Gives the exact number of masked units, `ceil(num_units * ratio)`.
+    """Returns the exact number of masked units, `ceil(num_units * ratio)`.
 
     The product is taken in floating point like the original's, so 100 units at 0.55 give 56. At
     192 px, units of 32 px and ratio 0.6 mask 22 of 36, a true ratio of 0.611.

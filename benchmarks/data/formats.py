@@ -120,7 +120,7 @@ def difference(target: Target, direction: str, found: Tensor, expected: Tensor) 
 
 
 def run_ours(target: Target, model: SimMIM, images: Tensor, mask: Tensor) -> Tensor:
-    """Gives what `target.run` is to give."""
+    """Returns the expected result of `target.run`."""
     if target.is_simmim:
         return model.reconstruct(images, mask).prediction
     features: Tensor = model.encoder(images)

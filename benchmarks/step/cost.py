@@ -56,7 +56,7 @@ def saved_bytes(forward: Callable[[], Tensor], *, without: Iterable[int] = ()) -
 
 
 def allocated_bytes(device: torch.device) -> int:
-    """Gives what a CUDA device holds now; 0 for any other."""
+    """Returns what a CUDA device holds now; 0 for any other."""
     if device.type != "cuda":
         return 0
     gc.collect()
@@ -64,7 +64,7 @@ def allocated_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(variant: Variant, mask: Prepared, others: int) -> int:
-    """Gives the most bytes that a CUDA device holds in a step, without those of other variants.
+    """Returns the most bytes that a CUDA device holds in a step, without those of other variants.
 
     Args:
         variant: One that has done a step, so that its optimiser has its state.
@@ -80,7 +80,7 @@ def peak_bytes(variant: Variant, mask: Prepared, others: int) -> int:
 
 
 def memory(variant: Variant, mask: Prepared, others: int) -> int:
-    """Gives the peak of a step on CUDA, and on a CPU what is kept for the backward pass."""
+    """Returns the peak of a step on CUDA, and on a CPU what is kept for the backward pass."""
     if variant.images.device.type == "cuda":
         return peak_bytes(variant, mask, others)
     return kept_bytes(variant, mask)

@@ -82,7 +82,7 @@ def largest_batch(name: str, original: ModuleType | None, **workload: Any) -> in
 
 
 def release() -> None:
-    """Gives back the memory of models that are gone."""
+    """Frees the memory of models that are gone."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

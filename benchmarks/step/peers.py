@@ -41,7 +41,7 @@ class TimmSimMIM(nn.Module):
         self.load_state_dict({name.removeprefix("encoder."): state[name] for name in state})
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Gives the loss for images (B, C, H, W) and a mask of patches (B, H/p, W/p)."""
+        """Returns the loss for images (B, C, H, W) and a mask of patches (B, H/p, W/p)."""
         tokens = self.model.patch_embed(images)
         hidden = mask[..., None].to(tokens.dtype)
         tokens = tokens * (1 - hidden) + self.mask_token * hidden

@@ -62,7 +62,7 @@ def alternate(
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], reference: str) -> dict[str, float]:
-    """Says how many times as fast as the reference each is: the median of the rounds' ratios."""
+    """Returns how many times as fast as the reference each is: the median of the rounds' ratios."""
     return {
         name: statistics.median(
             theirs / ours for theirs, ours in zip(seconds[reference], values, strict=True)

@@ -178,7 +178,7 @@ def workload_of(
 
 
 def pick_device(name: str) -> torch.device:
-    """Gives the device of a name; "auto" is a GPU if there is one.
+    """Returns the device of a name; "auto" is a GPU if there is one.
 
     Raises:
         UserError: If it is neither a CPU nor a GPU that is here.

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _advise_on_values(index: "ShardIndex", out: Path) -> None:
-    """Says what must be set for images other than 8-bit colour, judging by most of the first."""
+    """Returns what must be set for images other than 8-bit colour, judging by most of the first."""
     from collections import Counter
 
     from ssl_swin.data.images.decode import probe_image

@@ -82,7 +82,7 @@ class BeitEncoder(Encoder):
         return self._to_map(self.model.norm(sequence))
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Gives the map (B, D, H/p, W/p) after each of `stage_blocks`; the last one normed."""
+        """Returns the map (B, D, H/p, W/p) after each of `stage_blocks`; the last one normed."""
         sequence, bias = self._with_cls(self.embed(images)), self._shared_bias()
         maps = []
         for number, block in enumerate(self.model.blocks, start=1):
@@ -102,7 +102,7 @@ class BeitEncoder(Encoder):
             block.compile()
 
     def for_finetuning(self) -> "BeitEncoder":
-        """Gives an encoder with these weights of the architecture that the recipe fine-tunes.
+        """Returns an encoder with these weights of the architecture that the recipe fine-tunes.
 
         Every block starts with a copy of the shared table. The pretraining's last norm is dropped,
         and a fresh one acts on the average of the patch tokens.
@@ -236,7 +236,7 @@ def beit(
         final_norm: Norm the last block's tokens, as the original's shipped recipe does, although
             its authors speak of leaving it out. Without it, `pool` norms the average instead.
         shared_position_bias: One table for all blocks (pretraining), or one each (fine-tuning).
-        drop_path_rate: Of the last block; rises linearly from 0 over the blocks.
+        drop_path_rate: Drop path rate of the last block; rises linearly from 0 over the blocks.
         grad_checkpointing: Recompute each block in the backward pass: less memory, a third slower.
 
     Raises:

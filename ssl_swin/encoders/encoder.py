@@ -26,8 +26,8 @@ class Encoder(nn.Module, ABC):
             and so to no offset between tokens.
         undecayed: Pattern of the dotted names of multi-dimensional parameters that the recipes mean
             to spare from weight decay.
-        decayed_by_accident: By phase ("pretraining", "finetuning"), pattern of the names among
-            them that the published runs decayed nevertheless.
+        decayed_by_accident: By phase ("pretraining", "finetuning"), the pattern of those names
+            that the published runs decayed nevertheless.
         init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
         head_init_scale: Factor on the initial weights of a classifier's head.
         architecture: Name of the timm model that `model_args` vary, one of `architectures`.

@@ -35,10 +35,10 @@ def resize_encoder(
     Args:
         encoder: Left as it is.
         img_size_px: Side of the square input, or (height, width); None keeps it.
-        window_size: Of a Swin, in tokens. None scales it with the image, as the recipe does from
-            192 px and 6 to 224 px and 7; where that does not tile the image, it keeps it.
-        drop_path_rate: For the training to come.
-        grad_checkpointing: For the training to come.
+        window_size: Window of a Swin in tokens. None scales it with the image, as the recipe does
+            from 192 px and 6 to 224 px and 7; where that does not tile the image, it keeps it.
+        drop_path_rate: Drop path rate of the training to come.
+        grad_checkpointing: Gradient checkpointing in the training to come.
 
     Raises:
         UserError: If the encoder cannot take the size, naming sizes that it can; or the window.
@@ -63,9 +63,9 @@ def fit_state_to(
     """Resizes the position-bias tables of a state to the windows of an encoder.
 
     Args:
-        state: By timm's names; whatever is not a table of this encoder passes through.
-        encoder: That the state is for.
-        source_windows: By stage; None takes every table for one of a square window.
+        state: Tensors by timm's names; whatever is not a table of this encoder passes through.
+        encoder: Encoder that the state is for.
+        source_windows: Windows by stage; None takes every table for one of a square window.
 
     Returns:
         The state, and a note on each table that was resized.

@@ -35,7 +35,7 @@ def check_sizes(size: Size, patch_size_px: int, window_size: int, *, num_stages:
 def stage_window_sizes(
     size: Size, patch_size_px: int, window_size: int, *, num_stages: int
 ) -> tuple[Window, ...]:
-    """Gives the window that each stage really uses: on no side larger than its map."""
+    """Returns the window that each stage really uses: on no side larger than its map."""
     grid = [side_px // patch_size_px for side_px in size]
     windows = [[min(window_size, side >> stage) for side in grid] for stage in range(num_stages)]
     return tuple(high if high == wide else (high, wide) for high, wide in windows)
@@ -109,7 +109,7 @@ def _nearest_fitting(
 
 
 def as_size(img_size_px: int | Sequence[int]) -> Size:
-    """Gives (height, width) of a side or of a pair.
+    """Returns (height, width) of a side or of a pair.
 
     Raises:
         UserError: If it is neither.

@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 
 
 def spline_matrix(source_window: int, target_window: int) -> Array:
-    """Gives what turns values at the known offsets of one axis into those at the new ones."""
+    """Returns what turns values at the known offsets of one axis into those at the new ones."""
     known = geometric_offsets(source_window, target_window)
     wanted = np.arange(1 - target_window, target_window, dtype=np.float64)
     degree = min(3, len(known) - 1)  # three offsets carry no cubic

@@ -315,7 +315,7 @@ def swin(
         num_heads: Attention heads per stage.
         patch_size_px: Side of one patch.
         in_chans: Image channels, any number.
-        drop_path_rate: Of the last block; rises linearly from 0 over the blocks.
+        drop_path_rate: Drop path rate of the last block; rises linearly from 0 over the blocks.
         pretrained_window_sizes: Version 2 only: the window of each stage that the position bias was
             trained with. The default is the model's own windows, stored so that they survive a
             later change of window.

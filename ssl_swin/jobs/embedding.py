@@ -42,7 +42,7 @@ def embed(
         stage: Stage of the encoder whose map is pooled, from 1; None takes the last.
         pooling: "mean" or "max" over the map.
         batch_size: Images that go through the encoder at a time.
-        device: Where the encoder computes.
+        device: Device on which the encoder computes.
 
     Returns:
         Names and vectors, split by split and in the order of the data.

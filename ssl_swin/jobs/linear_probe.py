@@ -87,7 +87,7 @@ def _predict(
     knn: ScoreGrid,
     num_classes: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Gives the labels of a split, and by method the classes that the chosen one predicts."""
+    """Returns the labels of a split, and by method the classes that the chosen one predicts."""
     queries = features.of(split, sorted({linear.best.tap, knn.best.tap}))
     bank = features.of("train", [knn.best.tap])[knn.best.tap]
     neighbours = knn_predict(

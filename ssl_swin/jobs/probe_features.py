@@ -37,9 +37,9 @@ class SplitFeatures:
         """Sets the features up; nothing is computed yet.
 
         Args:
-            run: Its configuration says how images are read.
+            run: Run whose configuration says how images are read.
             encoder: Already on the run's device.
-            readers: By split.
+            readers: Sources by split.
 
         Raises:
             UserError: If `features.dtype` is unknown.
@@ -57,7 +57,7 @@ class SplitFeatures:
         shutil.rmtree(self._unrecognisable, ignore_errors=True)
 
     def of(self, split: str, taps: Sequence[Tap]) -> dict[Tap, Features]:
-        """Gives a split's features at some taps, mapped from files."""
+        """Returns a split's features at some taps, mapped from files."""
         known = self.readers[split].fingerprint != NO_FINGERPRINT
         root = Path(self.cfg.features.folder) if known else self._unrecognisable
         return stored_features(

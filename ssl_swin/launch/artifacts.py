@@ -13,7 +13,7 @@ SCHEME = "wandb:"
 
 
 def local_backbone(reference: str, cache: Path) -> Path:
-    """Gives the local folder of a backbone, whatever it is named by.
+    """Returns the local folder of a backbone, whatever it is named by.
 
     Args:
         reference: What `resolve_backbone` takes, or wandb:ENTITY/PROJECT/NAME:VERSION.

@@ -117,8 +117,8 @@ class Objective(nn.Module, ABC):
 
         Args:
             metrics: What `new_metrics` returned, on the device.
-            batch: As in `forward`.
-            normalize: As in `forward`.
+            batch: Batch, as in `forward`.
+            normalize: Normalisation, as in `forward`.
         """
         output = self(batch, normalize)
         metrics["loss"].update(output.loss, weight=len(batch.names))

@@ -158,7 +158,7 @@ class CellDecoder(nn.Module):
 
         Args:
             num_features: Width of the encoder's features.
-            num_cells: Of an image.
+            num_cells: Number of cells of an image.
             cell_values: Pixel values of a cell.
             dim: Width of the blocks.
             depth: Number of blocks.
@@ -207,7 +207,7 @@ def _check_mask_patch(size_px: int, stride: int) -> None:
 
 
 def _others(cells: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Gives the cells of each row that are not in `cells`, int64 (B, U - V), ascending."""
+    """Returns the cells of each row that are not in `cells`, int64 (B, U - V), ascending."""
     listed = torch.zeros(len(cells), grid[0] * grid[1], dtype=torch.uint8, device=cells.device)
     order = listed.scatter(1, cells, 1).argsort(dim=1, stable=True)
     return order[:, : order.shape[1] - cells.shape[1]]

@@ -31,7 +31,7 @@ def is_decayed(
 
     Args:
         name: Dotted name, with timm's names for the encoder's parts.
-        parameter: Its tensor; one-dimensional ones are never decayed.
+        parameter: The tensor; one-dimensional ones are never decayed.
         policy: "intended" spares tokens and position-bias parameters as the recipe means to;
             "official" decays those that the original in fact does, and so the published numbers.
         encoder: Declares which names its recipes spare, and which of them the original decayed.

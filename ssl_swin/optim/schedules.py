@@ -95,7 +95,7 @@ class CosineSchedule:
     warmup_prefix: bool
 
     def bind(self, length: RunLength) -> BoundSchedule:
-        """Gives the rate as a function of (step, scaled base rate) for a run of this length."""
+        """Returns the rate as a function of (step, scaled base rate) for a run of this length."""
         return partial(
             _by_base_lr,
             partial(
@@ -119,7 +119,7 @@ class MultistepSchedule:
     gamma: float
 
     def bind(self, length: RunLength) -> BoundSchedule:
-        """Gives the rate as a function of (step, scaled base rate) for a run of this length."""
+        """Returns the rate as a function of (step, scaled base rate) for a run of this length."""
         milestones = [round(epoch * length.steps_per_epoch) for epoch in self.milestone_epochs]
         return partial(
             _by_base_lr,

@@ -42,17 +42,17 @@ def store_folder(root: str | Path, facts: Mapping[str, Any]) -> Path:
 def stored_features(
     folder: Path, taps: Sequence[Tap], extract: Extract, *, dtype: Literal["float32", "float16"]
 ) -> dict[Tap, Features]:
-    """Gives the features at all taps, mapped from files; those that are missing are made first.
+    """Returns the features at all taps, mapped from files; those that are missing are made first.
 
     One array `stage{i}_{pooling}.npy` (N, C) per tap and `labels.npy` (N,) are written batch by
     batch under temporary names, and named at the end, the labels last. So a folder with labels is
     whole, and an extraction that was stopped leaves nothing that counts.
 
     Args:
-        folder: For one encoder, split and view; see `store_folder`.
+        folder: Folder of one encoder, split and view; see `store_folder`.
         taps: What is asked for.
         extract: Computes the features at the taps that it is given; called at most once.
-        dtype: Of the files. float16 halves them and rounds to 11 bits.
+        dtype: Data type of the files. float16 halves them and rounds to 11 bits.
 
     Raises:
         UserError: If a value is too large for float16, or now other images can be read than when

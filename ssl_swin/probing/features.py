@@ -20,7 +20,7 @@ class StagedEncoder(Protocol):
     """The part of an encoder that feature extraction uses."""
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Gives one map (B, C_i, H_i, W_i) per stage for normalised images (B, C, H, W)."""
+        """Returns one map (B, C_i, H_i, W_i) per stage for normalised images (B, C, H, W)."""
 
     def modules(self) -> Iterator[nn.Module]:
         """As in `torch.nn.Module`."""
@@ -80,7 +80,7 @@ def pooled_batches(
         batches: Yields images (B, C, H, W), normalised, and their labels (B,). A label below 0
             means unlabelled; such samples are left out.
         taps: Which features. Those of the last stage are taken after the final norm.
-        device: Where the encoder computes.
+        device: Device on which the encoder computes.
 
     Raises:
         UserError: If no tap is named, or its stage or pooling does not exist.
@@ -114,7 +114,7 @@ def extract_features(
         batches: Images and labels.
         stages: Which stages, counted from 1.
         pooling: How a map becomes a vector.
-        device: Where the encoder computes.
+        device: Device on which the encoder computes.
 
     Returns:
         Features by stage number, float32, samples in the order of `batches`.

@@ -54,10 +54,11 @@ def fit_linear_heads(
         warmup_epochs: The first of them, fewer than `epochs` (MAE: 10).
         weight_decay: L2 penalty, at least 0 (MAE: 0). Must be 0 for "lars": the decay of timm's
             LARS is not that of MAE's.
-        momentum: Of either optimiser, in [0, 1) (MAE: 0.9).
+        momentum: Momentum of either optimiser, in [0, 1) (MAE: 0.9).
         seed: Decides initial weights and orders; same seed, same heads.
-        device: Where the heads are trained. All features go there if they fill no more than
-            `RESIDENT_SHARE` of its free memory, otherwise batch by batch; the result is the same.
+        device: Device on which the heads are trained. All features go there if they fill no more
+            than `RESIDENT_SHARE` of its free memory, otherwise batch by batch; the result is the
+            same.
         on_epoch_end: Called with the epoch, counted from 1, and each head's mean loss.
 
     Returns:

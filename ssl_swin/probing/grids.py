@@ -32,8 +32,8 @@ def linear_grid(
         train: What the heads learn from, by tap.
         val: What they are judged by, at the same taps.
         num_classes: Labels lie in [0, num_classes).
-        base_lrs: As in `fit_linear_heads`.
-        device: Where the heads are trained.
+        base_lrs: Learning rates, as in `fit_linear_heads`.
+        device: Device on which the heads are trained.
         progress: Wraps the taps, as a progress bar does.
         recipe: The other arguments of `fit_linear_heads`.
 

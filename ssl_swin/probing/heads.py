@@ -36,14 +36,14 @@ class LinearHeads(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives class scores (B, num_heads, num_classes) for features (B, C)."""
+        """Returns class scores (B, num_heads, num_classes) for features (B, C)."""
         scores = functional.linear(
             self.norm(features), torch.cat(tuple(self.weights)), torch.cat(tuple(self.biases))
         )
         return scores.view(len(features), len(self.weights), -1)
 
     def head(self, index: int) -> "LinearHeads":
-        """Gives one head alone; it shares its parameters with this module."""
+        """Returns one head alone; it shares its parameters with this module."""
         alone = LinearHeads(self.norm.num_features, 1, 0, generator=torch.Generator())
         alone.norm = self.norm
         alone.weights.append(self.weights[index])
@@ -68,7 +68,7 @@ def chunked_scores(
 def head_accuracies(
     heads: LinearHeads, queries: Features, device: torch.device | str
 ) -> list[float]:
-    """Gives the percentage of right answers of each head; scores that are not finite are wrong."""
+    """Returns the percentage of right answers per head; scores that are not finite are wrong."""
     right = torch.zeros(len(heads.weights), dtype=torch.int64, device=device)
     start = 0
     for scores in chunked_scores(heads, queries.features, device):
@@ -79,6 +79,6 @@ def head_accuracies(
 
 
 def head_predictions(head: LinearHeads, features: Tensor, device: torch.device | str) -> Tensor:
-    """Gives the classes (N,) that a single head predicts, on the CPU."""
+    """Returns the classes (N,) that a single head predicts, on the CPU."""
     chunks = chunked_scores(head, features, device)
     return torch.cat([scores[:, 0].argmax(dim=1).cpu() for scores in chunks])

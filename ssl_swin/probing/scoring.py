@@ -6,7 +6,7 @@ from ssl_swin.errors import UserError
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Gives the percentage of scores (N, num_classes) with their maximum at the label (N,).
+    """Returns the percentage of scores (N, num_classes) with their maximum at the label (N,).
 
     Rows that are not finite, as of a head that diverged, count as wrong.
     """

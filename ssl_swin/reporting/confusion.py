@@ -46,7 +46,7 @@ def confusion_matrix(
 
 
 def class_accuracy(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Gives the percentage of right predictions per true class, NaN for a class without images."""
+    """Returns the percentage of right predictions per class, NaN for a class without images."""
     images = matrix.sum(axis=1)
     accuracy = np.full(len(matrix), np.nan)
     np.divide(100 * matrix.diagonal(), images, out=accuracy, where=images > 0)
@@ -63,7 +63,7 @@ def save_confusion(
 
     Args:
         folder: Is made if need be.
-        matrix: As `confusion_matrix` gives it.
+        matrix: Result of `confusion_matrix`.
         classes: Names, one per row.
 
     Returns:

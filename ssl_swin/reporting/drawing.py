@@ -28,7 +28,7 @@ def ink_on(level: float) -> Colour:
 
 
 def font(size_px: float) -> Font:
-    """Gives PIL's own font, which needs no file."""
+    """Returns PIL's own font, which needs no file."""
     return ImageFont.load_default(size=size_px)
 
 

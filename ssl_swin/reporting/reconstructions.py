@@ -26,7 +26,8 @@ def shown_bands(bands: Sequence[int] | None, channels: int) -> list[int]:
     """Chooses the bands that are drawn as red, green and blue, or the one that is drawn grey.
 
     Args:
-        bands: From 0; None takes the first three, or the first where there are fewer.
+        bands: Channels to show, counted from 0; None takes the first three, or the first where
+            there are fewer.
         channels: How many there are.
 
     Raises:
@@ -57,7 +58,7 @@ def draw_figure(
         figure: What to draw; the first column shows images.
         mean: Normalisation of the images.
         std: Normalisation of the images.
-        bands: As in `shown_bands`; differences are of all channels.
+        bands: Channels to show, as in `shown_bands`; differences are of all channels.
         stretch: Whether each band's black and white are the 2nd and 98th percentile of the first
             column's values, in all columns, instead of 0 and 1.
         names: Title of each row; none leaves the titles out.

@@ -30,7 +30,7 @@ class Task(Objective):
         monitor: Metric of `new_metrics` that chooses the best epoch, the higher the better.
         result_title: Name of that metric for a reader.
         needs_labels: Whether every image must have a class label.
-        folder: Where in the run's folder it is handed on.
+        folder: Folder inside the run's folder into which the model is exported.
     """
 
     monitor: ClassVar[str]

@@ -169,7 +169,7 @@ def classifier_export(model: "Classifier | Classification", classes: Sequence[st
     """Return a classifier's weights by timm's names.
 
     Args:
-        model: With encoder and head.
+        model: Model with encoder and head.
         classes: Names of the classes, by label.
     """
     prefix = model.encoder.head_prefix

@@ -44,14 +44,14 @@ class ImageDataModule(LightningDataModule):
         """Sets the loaders up; nothing is read yet.
 
         Args:
-            readers: By split; "train" is required.
+            readers: Sources by split; "train" is required.
             train_samples: Makes a training sample of an image.
             eval_samples: Makes an evaluation sample of an image.
             labelled_samples: Makes an image with its label, for probes; None where none are made.
             collate: Makes a batch of samples.
             batch_size: Images per device.
             num_workers: Loading processes per device; 0 loads in the training process.
-            seed: Of the order.
+            seed: Seed of the order.
         """
         super().__init__()
         self.readers = readers

@@ -42,7 +42,7 @@ class TrainingModule(LightningModule):
         Args:
             model: What to train.
             optimizer: Gives optimiser and scheduler.
-            schedule: Of the learning rate.
+            schedule: Schedule of the learning rate.
             mean: Per channel, of pixel values in [0, 1].
             std: Per channel, of pixel values in [0, 1].
             seed: Seed of what the model draws while it trains, such as dropped paths.

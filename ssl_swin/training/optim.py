@@ -20,7 +20,7 @@ class Schedule(Protocol):
     """A recipe's schedule before the length of the run is known."""
 
     def bind(self, length: RunLength) -> BoundSchedule:
-        """Gives the rate as a function of (step, scaled base rate)."""
+        """Returns the rate as a function of (step, scaled base rate)."""
 
 
 class StepSchedule(LRScheduler):
@@ -60,12 +60,12 @@ def pretrain_optimizer(
 
     Args:
         model: What to train.
-        schedule: Of the learning rate.
-        length: Of the run.
+        schedule: Schedule of the learning rate.
+        length: Length of the run.
         base_lr: Peak learning rate per 512 images.
-        weight_decay: Of decayed parameters.
-        betas: Of AdamW.
-        eps: Of AdamW.
+        weight_decay: Weight decay of the decayed parameters.
+        betas: AdamW's betas.
+        eps: AdamW's eps.
         weight_decay_policy: "official" or "intended", see `param_groups.is_decayed`.
     """
     lr = scale_lr(base_lr, length.global_batch_size)

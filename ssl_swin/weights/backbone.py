@@ -41,7 +41,7 @@ def save_backbone(
 
     Args:
         folder: Created if need be; its files are replaced one by one, each atomically.
-        encoder: Its weights and size are written.
+        encoder: Encoder whose weights and size are written.
         mean: Normalisation that the encoder was trained with.
         std: Normalisation that the encoder was trained with.
         card: Text of the model card, Markdown.
@@ -87,8 +87,8 @@ def save_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) 
     """Write what an objective hands on beside the backbone.
 
     Args:
-        folder: Of the backbone.
-        files: By file name, tensors by name.
+        folder: Folder of the backbone.
+        files: Tensors by name, by file name.
     """
     for name, tensors in files.items():
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
@@ -109,8 +109,8 @@ def load_backbone(
         path: A backbone folder, or a run folder that holds one.
         img_size_px: Another input size, a side or (height, width); see `resize_encoder`.
         window_size: Another window in tokens; see `resize_encoder`.
-        drop_path_rate: For the training to come.
-        grad_checkpointing: For the training to come.
+        drop_path_rate: Drop path rate of the training to come.
+        grad_checkpointing: Gradient checkpointing in the training to come.
 
     Raises:
         UserError: If the path holds no backbone, its files do not belong together, or the encoder

@@ -30,7 +30,7 @@ def backbone_card(encoder: Encoder, training: Training, tags: Sequence[str]) -> 
 
     Args:
         encoder: The backbone.
-        training: Where its weights come from.
+        training: Facts of the run that made the weights.
         tags: Words of the objective.
     """
     return f"""{_front_matter("image-feature-extraction", "timm", encoder.family, *tags)}
@@ -63,7 +63,7 @@ def task_card(
 
     Args:
         encoder: The encoder under the task's head.
-        training: Where the weights come from.
+        training: Facts of the run that made the weights.
         task: What it was fine-tuned for, one phrase.
         tags: Words of the task.
         classes: Names of the classes; none where there are none.

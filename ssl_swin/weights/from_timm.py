@@ -17,7 +17,7 @@ SUPPORTED = ("swin_*_patch4_window*", "swinv2_*_window*", "beit_*", "beitv2_*") 
 
 
 def is_timm_name(name: str) -> bool:
-    """Says whether timm has this architecture, with or without a tag behind a dot."""
+    """Returns whether timm has this architecture, with or without a tag behind a dot."""
     known: bool = is_model(name.partition(".")[0])
     return known
 

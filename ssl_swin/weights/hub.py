@@ -73,7 +73,7 @@ def push_backbone(
         folder: Holds config.json and model.safetensors, and mostly README.md.
         repository: USER/NAME; it is created if there is none.
         private: Only for those with access. An existing repository keeps what it is.
-        license_id: For the card, such as "mit"; None leaves the card's own, if any.
+        license_id: License for the card, such as "mit"; None leaves the card's own, if any.
 
     Returns:
         Address of the repository.

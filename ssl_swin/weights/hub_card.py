@@ -20,7 +20,7 @@ def hub_card(
         card: Markdown, with or without YAML metadata in front; may be empty.
         repository: USER/NAME, which replaces the local folder in examples that load the model.
         is_classifier: Whether the model has a head.
-        license_id: As the hub spells it, such as "mit"; None keeps the license in the card.
+        license_id: License as the hub spells it, such as "mit"; None keeps the license in the card.
 
     Returns:
         The card with metadata in front.

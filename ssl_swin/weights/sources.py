@@ -35,12 +35,12 @@ _SIZES = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"}  # tim
 
 
 def default_cache() -> Path:
-    """Gives the user's folder for converted backbones; XDG_CACHE_HOME moves it."""
+    """Returns the user's folder for converted backbones; XDG_CACHE_HOME moves it."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ssl_swin"
 
 
 def resolve_backbone(reference: str, cache: Path) -> Path:
-    """Gives the local folder of a backbone, fetched and converted if need be.
+    """Returns the local folder of a backbone, fetched and converted if need be.
 
     What is local goes before a name of timm; `timm:` in front decides it.
 
@@ -92,7 +92,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _converted(files: list[Path], name: str, cache: Path, convert: Callable[[Path], None]) -> Path:
-    """Gives the conversion of some files, made by the first process that asks for it."""
+    """Returns the conversion of some files, made by the first process that asks for it."""
     name = re.sub(r"[^\w.-]", "_", name)  # it may be a stranger's
     target = cache / f"{name}-{_digest(files)}"
     if target.is_dir():

@@ -63,7 +63,7 @@ def number_labels(
     Args:
         values: Labels by row: numbers (-1 for none) or encoded texts (empty for none).
         names: Names of the numbers; without them, the values themselves are the classes, sorted.
-        root: For messages.
+        root: Folder, for messages.
 
     Raises:
         UserError: If a number has no name.

@@ -97,7 +97,7 @@ class TableDataset(ImageDataset):
         images are therefore written to Arrow files, which takes their size once more on disk.
 
         Args:
-            folder: For the Arrow files; those that it has are taken for done.
+            folder: Folder for the Arrow files; those that it has are taken for done.
 
         Raises:
             UserError: If a table is damaged or `folder` cannot be written to.

@@ -69,8 +69,8 @@ def rgb(lightness: float, chroma: float, hue: float) -> Floats:
     """An sRGB colour, (3,) in [0, 1], of even perceived lightness over all hues (OKLCh).
 
     Args:
-        lightness: From 0, black, to 1, white.
-        chroma: From 0, grey, to about 0.2; what sRGB cannot show is clipped.
+        lightness: Lightness from 0, black, to 1, white.
+        chroma: Chroma from 0, grey, to about 0.2; what sRGB cannot show is clipped.
         hue: Hue in radians.
     """
     lab = np.array((lightness, chroma * math.cos(hue), chroma * math.sin(hue)))
@@ -100,9 +100,9 @@ def paint_solid(canvas: Floats, grid: Points, solid: Solid, light: complex) -> N
 
     Args:
         canvas: The whole picture.
-        grid: Its pixel centres.
+        grid: Pixel centres of the picture.
         solid: The solid to paint.
-        light: In the picture's plane, the unit vector towards the light.
+        light: Unit vector in the picture's plane, towards the light.
     """
     lift = 0.04 + 0.12 * solid.radius
     window = _window(len(grid), solid.centre, solid.radius + lift + _SHADOW_BLUR / 2)

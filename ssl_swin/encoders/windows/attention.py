@@ -38,8 +38,8 @@ class WindowAttention(nn.Module):
 
         Args:
             tokens: (B, N, C).
-            mask: Of timm's own forward, which is computed without a layout.
-            layout: Where the tokens sit.
+            mask: Mask of timm's own forward, which is computed without a layout.
+            layout: Layout of the tokens.
 
         Returns:
             (B, N, C).

@@ -33,7 +33,7 @@ class WindowStage(nn.Module):
 
         Args:
             tokens: (B, N, C) in the order of the stage before.
-            layout: Where they sit.
+            layout: Layout of the tokens.
 
         Returns:
             (B, N', C') in the order of this stage.
@@ -84,7 +84,7 @@ class WindowBlock(nn.Module):
 
         Args:
             tokens: (B, N, C).
-            layout: Where they attend.
+            layout: Layout of the tokens that attend.
             is_checkpointed: Compute again in the backward pass instead of keeping activations.
             may_compile: False for a layout that hardly ever comes again.
 
@@ -108,7 +108,7 @@ class WindowBlock(nn.Module):
 
         Args:
             tokens: (B, N, C).
-            layout: Where they attend.
+            layout: Layout of the tokens that attend.
             scale1: Drop path's factor on the attention's path of each image, (B, 1, 1); None is 1.
             scale2: Likewise for the MLP's.
         """

@@ -33,7 +33,7 @@ class DenseLayouts(NamedTuple):
 
     Attributes:
         sizes: Rows and columns of every stage's map.
-        orders: From raster order to that of every stage's tokens.
+        orders: Permutations from raster order to the order of every stage's tokens.
         stages: What the stages are called with.
     """
 
@@ -53,7 +53,7 @@ def dense_layouts(
     Args:
         model: timm's model.
         size: Rows and columns of patch tokens.
-        device: Where the layouts go.
+        device: Device of the layouts.
         any_size: Follow the rule for images of any size. Otherwise the size is the model's own.
     """
     sizes: list[Size] = []
@@ -98,7 +98,7 @@ def _layout(
         window: Rows and columns of a window.
         shift: Rows and columns that the map is rolled by.
         stage_order: Raster indices of the stage's tokens, int64 (N,).
-        device: Where the layout goes.
+        device: Device of the layout.
     """
     is_tiled = _padded(size, window) == size
     if is_tiled and not any(shift):

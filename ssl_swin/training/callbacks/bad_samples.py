@@ -29,7 +29,7 @@ class BadSamples(Callback):
         Args:
             path: The list, one JSON object a line: name and reason.
             max_count: Bad images that are allowed in any case.
-            max_ratio: Of the images seen, allowed besides.
+            max_ratio: Share of the images seen that is allowed besides.
         """
         self.path = Path(path)
         self.max_count = max_count

@@ -24,7 +24,7 @@ class BatchDigest(Callback):
         """Sets the callback up.
 
         Args:
-            folder: Where the files go.
+            folder: Folder for the files.
         """
         self.folder = Path(folder)
 

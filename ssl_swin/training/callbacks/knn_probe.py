@@ -38,7 +38,7 @@ class KnnProbe(Callback):
             every_n_epochs: Epochs between probes; the untrained model is probed first.
             num_train_images: Size of the bank of neighbours, rounded up to whole batches.
             k: Neighbours that vote.
-            temperature: Of the votes' weights.
+            temperature: Temperature of the votes' weights.
             num_val_images: Validation images that are classified, the first ones, rounded up to
                 whole batches; None takes all.
         """

@@ -28,7 +28,7 @@ class Reconstructions(Callback):
         """Sets the callback up.
 
         Args:
-            folder: Where `step_*.png` go.
+            folder: Folder for `step_*.png`.
             every_n_steps: Optimiser steps between pictures.
             num_images: Rows of a picture.
             bands: Channels drawn as red, green and blue; see `shown_bands`. Other than 8-bit pixels

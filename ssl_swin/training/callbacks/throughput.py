@@ -57,7 +57,7 @@ class Throughput(Callback):
         self._start_window()
 
     def _is_logged(self, trainer: Trainer) -> bool:
-        """Says whether this batch made an optimiser step, and one that is logged."""
+        """Returns whether this batch made an optimiser step, and one that is logged."""
         every_n_steps: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         made_step = trainer.global_step != self._step
         self._step = trainer.global_step

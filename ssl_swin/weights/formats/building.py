@@ -33,10 +33,10 @@ def build_swin(
     """Builds the encoder that a state dict, by our names, was trained as.
 
     Args:
-        state: With the tables that the file stored.
+        state: Tensors, with the tables that the file stored.
         settings: What the file says.
         img_size_px: Side of the square image, in case neither tells it.
-        window_size: In tokens, in case neither tells it.
+        window_size: Window in tokens, in case neither tells it.
 
     Raises:
         UserError: If a size is not told, or what is told does not agree.

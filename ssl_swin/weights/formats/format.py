@@ -22,7 +22,7 @@ class FileSettings:
 
     Attributes:
         img_size_px: Side, or (height, width).
-        window_size: In tokens.
+        window_size: Window in tokens.
         pretrained_window_sizes: Swin V2 only, one per stage, 0 for the stage's own.
         claims: Fields of `Architecture` that the tensors must agree with.
         mean: Per channel, of pixel values in [0, 1].
@@ -46,7 +46,7 @@ class Exported:
         mean: Normalisation, per channel, of pixel values in [0, 1].
         std: Per channel.
         head: "simmim", "classifier" or "none": what comes with the encoder.
-        num_classes: Of the classifier, or 0.
+        num_classes: Number of classes of the classifier, or 0.
     """
 
     encoder: Encoder
@@ -76,12 +76,12 @@ class Format:
     """How one implementation of Swin names and keeps its weights.
 
     Attributes:
-        name: As in `ssl-swin import --format`.
-        title: For a reader.
-        rules: Its key map.
+        name: Name in `ssl-swin import --format`.
+        title: Name for a reader.
+        rules: The key map.
         recognised_by: Regular expressions; a file is of this format if each is found in the list of
             its names, one per line.
-        kinds: Of encoder that it holds, as `kind_of` gives them.
+        kinds: Kinds of encoder that it holds, as returned by `kind_of`.
         holds_simmim: Whether exports have the mask token and pixel head.
         prefixes: What may stand before the encoder's names; exports have the first.
         tables: Names, in our terms, of the tables that it stores and we rebuild.
@@ -159,7 +159,7 @@ MERGING_AT_END = rename(
 
 
 def stage_windows(encoder: SwinEncoder) -> tuple[Window, ...]:
-    """Gives the window of each stage, in tokens."""
+    """Returns the window of each stage, in tokens."""
     return stage_window_sizes(
         encoder.img_size_px,
         encoder.patch_size_px,
@@ -169,7 +169,7 @@ def stage_windows(encoder: SwinEncoder) -> tuple[Window, ...]:
 
 
 def needs_one_window(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Says if a stage has a smaller window than the configured one, which some cannot express."""
+    """Returns whether a stage has a smaller window than configured, which some cannot express."""
     window = encoder.model_args["window_size"]
     smaller = [
         f"stage {number} has {own}"
@@ -185,18 +185,18 @@ def needs_one_window(encoder: SwinEncoder) -> tuple[str, ...]:
 
 
 def needs_square(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Says if the image is not square."""
+    """Returns whether the image is not square."""
     height_px, width_px = encoder.img_size_px
     return () if height_px == width_px else (f"{height_px}x{width_px} px is not square",)
 
 
 def needs_four_stages(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Says if the model has not the four stages of the published ones."""
+    """Returns whether the model has not the four stages of the published ones."""
     return () if len(encoder.depths) == 4 else (f"{len(encoder.depths)} stages are not four",)
 
 
 def needs_rgb(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Says if the images have other than three channels."""
+    """Returns whether the images have other than three channels."""
     return () if encoder.in_chans == 3 else (f"{encoder.in_chans} channels are not three",)
 
 
@@ -208,7 +208,7 @@ def every(
 
 
 def shifts_whole_maps(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Says which stages are computed otherwise by code that shifts windows as large as the map."""
+    """Returns the stages that code which shifts windows as large as the map computes otherwise."""
     window = encoder.model_args["window_size"]
     grid = min(encoder.img_size_px) // encoder.patch_size_px
     whole = [str(s + 1) for s in range(len(encoder.depths)) if grid >> s <= window]

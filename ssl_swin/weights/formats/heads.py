@@ -44,9 +44,9 @@ def with_classifier(
 
     Args:
         report: So far.
-        encoder: With its weights.
-        head: Its tensors, or none.
-        num_classes: That it must have; None drops it.
+        encoder: Encoder with its weights.
+        head: Tensors of the head, or none.
+        num_classes: Number of classes that it must have; None drops it.
 
     Raises:
         UserError: If there is no head, one of another number of classes, or one on features that

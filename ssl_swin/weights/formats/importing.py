@@ -72,11 +72,12 @@ def import_weights(
         format_name: A name in `formats.NAMES`; None recognises it.
         img_size_px: Side of the square image that the model is to take. It is that of the
             training where the file does not tell it; otherwise the weights are resized to it.
-        window_size: In tokens, where neither weights nor configuration tell it (some Swin V2).
-        pretrained_window_sizes: Of Swin V2, one per stage, where nothing in the file tells it.
+        window_size: Window in tokens, where neither weights nor configuration tell it (some Swin
+            V2).
+        pretrained_window_sizes: Windows of a Swin V2 by stage, where nothing in the file tells it.
         mean: Normalisation of the training, of pixel values in [0, 1]. None takes the file's, or
             that of ImageNet for three channels.
-        std: As `mean`.
+        std: Standard deviation per channel, as `mean`.
         num_classes: Keep the classification head, which must be one of as many classes; None drops
             it.
         like: An encoder of the architecture that is expected; None takes any.

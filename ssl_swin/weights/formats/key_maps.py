@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"\{(\d*)([a-z])(?:\+(\d+))?\}")
 
 
 def unchanged(tensors: Tensors) -> Tensors:
-    """Gives tensors as they are."""
+    """Returns tensors as they are."""
     return tensors
 
 

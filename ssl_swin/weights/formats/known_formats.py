@@ -36,7 +36,7 @@ _MAX_NAMES_SHOWN = 4
 
 
 def recognise(state: Mapping[str, Tensor]) -> Format | None:
-    """Tells a format by the names of its tensors; None if it is none of them."""
+    """Returns the format that the names of the tensors show; None if they show none."""
     names = "\n".join(state)
     for known in FORMATS:
         if all(re.search(part, names, re.MULTILINE) for part in known.recognised_by):
@@ -45,10 +45,10 @@ def recognise(state: Mapping[str, Tensor]) -> Format | None:
 
 
 def format_of(state: Mapping[str, Tensor], name: str | None) -> Format:
-    """Gives the format of a file.
+    """Returns the format of a file.
 
     Args:
-        state: Its tensors.
+        state: The file's tensors.
         name: What the user says that it is; None recognises it.
 
     Raises:
@@ -68,7 +68,7 @@ def format_of(state: Mapping[str, Tensor], name: str | None) -> Format:
 
 
 def format_for(name: str, encoder: Encoder) -> Format:
-    """Gives the format of that name for an encoder.
+    """Returns the format of that name for an encoder.
 
     Raises:
         UserError: If there is none.

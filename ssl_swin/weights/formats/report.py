@@ -21,7 +21,7 @@ class LoadReport:
         matched: Taken under its own name.
         renamed: Taken under another name, perhaps split, joined or reordered; no value changed.
         resized: Values were interpolated.
-        dropped: In the file, and not taken.
+        dropped: Names in the file that are not taken.
         missing: Not in the file, although a model of its kind may have it.
         notes: What else one should know.
     """

@@ -13,12 +13,12 @@ _KINDS = (INDEX, COORDINATES, MASK)
 
 
 def is_table(name: str) -> bool:
-    """Says whether a name is that of such a table."""
+    """Returns whether a name is that of such a table."""
     return name.rpartition(".")[2] in _KINDS
 
 
 def tables_of(encoder: Encoder, kinds: Collection[str]) -> dict[str, Tensor]:
-    """Gives the tables of an encoder, by timm's names.
+    """Returns the tables of an encoder, by timm's names.
 
     Args:
         encoder: Swin V1 has no table of coordinates, and only shifted blocks have a mask.

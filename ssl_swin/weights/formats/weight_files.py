@@ -25,7 +25,7 @@ class WeightFile:
     """A file that was read.
 
     Attributes:
-        path: Of the weights.
+        path: File with the weights.
         state: Every tensor.
         config: What the file says beside them, or what lies beside it as JSON.
     """
