@@ -162,6 +162,7 @@ def loaded_frameworks(imported: list[str]) -> list[str]:
     return answer.stdout.split()
 
 
+@pytest.mark.slow
 def test_core__loads_no_framework_in_a_fresh_interpreter() -> None:
     assert loaded_frameworks([m for m in modules(PACKAGE) if package_of(m) in CORE]) == []
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from launched import finish, output
 
+from ssl_swin.cli import main as ssl_swin_command
+
 pytestmark = pytest.mark.slow
 LEGACY = Path(__file__).parent / "legacy" / "version_0_1_0.tar.xz"
 DATA = (
@@ -56,10 +58,26 @@ def steps(digests: Path) -> dict[int, dict[str, object]]:
     return {line["step"]: line for line in lines}
 
 
-@pytest.mark.parametrize("run", COMMANDS)
-def test_run_of_version_0_1_0__continues_as_it_would_have_gone_on(run: str, tmp_path: Path) -> None:
+def make_index_version_1(shards: Path) -> None:
+    """Reduces an index to what version 1 had: class names, and no place of any image."""
+    (shards / "index.bin").unlink()
+    path = shards / "index.json"
+    content = json.loads(path.read_text())
+    content = {key: content[key] for key in ("format", "classes")} | {"version": 1, "splits": {}}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("run", "index_version"), [*((run, 2) for run in COMMANDS), ("pretrain/simmim", 1)]
+)
+def test_run_of_version_0_1_0__continues_as_it_would_have_gone_on(
+    run: str, index_version: int, tmp_path: Path
+) -> None:
     with tarfile.open(LEGACY) as archive:
         archive.extractall(tmp_path, filter="data")
+    if index_version == 1:
+        make_index_version_1(tmp_path / "data/demo_48px")
+        assert ssl_swin_command(["index", str(tmp_path / "data/demo_48px")]) == 0  # as the job says
     job = run.partition("/")[0]
     digests = tmp_path / "runs" / run / "batch_digest" / "rank0.jsonl"
     uninterrupted = steps(digests)

@@ -270,6 +270,7 @@ def test_admit__leaves_out_what_does_not_fit_or_compile(workload):
     assert fail(TorchDynamoException("no\nsuch op")).reason == "does not compile: no such op"
 
 
+@pytest.mark.slow
 def test_step__shows_every_variant(checkout, tmp_path, capsys, no_compiler):
     words = ["--model", "swin_nano", "--batch-size", "2", "--rounds", "1", "--precision", "fp32"]
     words += ["--reference", str(checkout), "--device", "cpu", "--json", str(tmp_path / "raw")]

@@ -142,6 +142,7 @@ def test_main__version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ssl-swin {ssl_swin.__version__}\n"
 
 
+@pytest.mark.slow
 def test_command__prints_one_line_for_a_mistake(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("ssl-swin")
     command = [str(script), "pack", str(tmp_path), str(tmp_path / "out")]

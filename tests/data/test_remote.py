@@ -77,6 +77,7 @@ def test_fetch_index__is_the_one_there(server: ShardServer, indexed: Path, tmp_p
     assert index.fingerprint == load_index(indexed).fingerprint
 
 
+@pytest.mark.slow
 def test_fetch_index__array_cut_short(indexed: Path, tmp_path: Path) -> None:
     (indexed / "index.bin").write_bytes((indexed / "index.bin").read_bytes()[:-16])
     message = r"cannot fetch index.bin from file:.*: got 208 of 224 bytes, gave up after 5 tries"

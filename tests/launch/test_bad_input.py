@@ -245,6 +245,7 @@ def test_script__misspelt_override(tmp_path: Path, override: str, parts: list[st
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_script__message_alone(tmp_path: Path) -> None:
     result = script("pretrain", "objective.mask_ratio=2", cwd=tmp_path)
     assert result.returncode == 2
