@@ -1,12 +1,14 @@
 """Which modules of ssl_swin run in one training step, or while an encoder is built for fine-tuning.
 
-python benchmarks/walk.py ROOT step pretrain.py [SETTING ...]
-python benchmarks/walk.py ROOT build_encoder finetune.py [SETTING ...]
+python benchmarks/walk.py step pretrain.py [SETTING ...]
+python benchmarks/walk.py build_encoder finetune.py [SETTING ...]
 
-ROOT is a checkout of any version: start it with PYTHONPATH=ROOT. A step goes from one call of
-`training_step` to the next, with the batch that is loaded in between (num_workers=0).
+The script is that of a checkout of any version, whose package is then the one that runs. A step
+goes from the second call of `training_step` to the third, with the batch that is loaded in between
+(num_workers=0).
 """
 
+import argparse
 import runpy
 import sys
 from collections.abc import Sequence
@@ -53,15 +55,21 @@ class Walk:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a job under the profiler, and print its walk."""
-    root, part, script, *settings = arguments
-    walk = Walk(Path(root).resolve() / "ssl_swin", part)
-    sys.argv = [script, *settings]
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("part", choices=["step", "build_encoder"])
+    parser.add_argument("script", type=Path, help="pretrain.py or finetune.py of a checkout")
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="of the job")
+    args = parser.parse_args(arguments)
+    root = args.script.resolve().parent
+    walk = Walk(root / "ssl_swin", args.part)
+    sys.path.insert(0, str(root))
+    sys.argv = [str(args.script), *args.settings]
     sys.setprofile(walk)
     try:
-        runpy.run_path(str(Path(root) / script), run_name="__main__")
+        runpy.run_path(str(args.script), run_name="__main__")
     finally:
         sys.setprofile(None)
-        print(f"{part}: {walk.summary()}")
+    print(f"{args.part}: {walk.summary()}")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,20 @@ class Augmentation(ABC):
             generator: Random generator of all draws.
         """
 
+    def check_samples(  # noqa: B027
+        self, *, channels: int, dtype: str, is_annotated: bool
+    ) -> None:
+        """Refuse samples that it cannot change; by default it takes all.
+
+        Args:
+            channels: Number of channels of their pixels.
+            dtype: Type of their pixels: uint8, uint16 or float32.
+            is_annotated: Whether they have a mask or boxes.
+
+        Raises:
+            UserError: If it cannot change them.
+        """
+
     def on_pixels(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
         """Return augmented pixels: (C, H, W) to (C, height, width) of the same type.
 
@@ -182,20 +196,26 @@ class FinetuneAugmentation(Augmentation):
         if self.auto_augment is None:
             return self.plain(sample, generator)
         pixels = sample.pixels
-        if pixels.dtype != torch.uint8 or len(pixels) not in (1, 3):
-            dtype = str(pixels.dtype).removeprefix("torch.")
+        dtype = str(pixels.dtype).removeprefix("torch.")
+        self.check_samples(channels=len(pixels), dtype=dtype, is_annotated=sample.is_annotated)
+        with seeded_globals(generator):
+            augmented = np.asarray(self.transform(TF.to_pil_image(pixels)))
+        return replace(sample, pixels=torch.as_tensor(augmented))
+
+    def check_samples(self, *, channels: int, dtype: str, is_annotated: bool) -> None:
+        """See `Augmentation.check_samples`."""
+        if self.auto_augment is None:
+            return
+        if dtype != "uint8" or channels not in (1, 3):
             raise UserError(
-                f"{self.auto_augment} changes 1 or 3 channels of uint8, not {len(pixels)} of "
+                f"{self.auto_augment} changes 1 or 3 channels of uint8, not {channels} of "
                 f"{dtype}: set augment.auto_augment=null"
             )
-        if sample.is_annotated:
+        if is_annotated:
             raise UserError(
                 f"{self.auto_augment} rotates and shears the pixels, which masks and boxes cannot "
                 "follow: set augment.auto_augment=null"
             )
-        with seeded_globals(generator):
-            augmented = np.asarray(self.transform(TF.to_pil_image(pixels)))
-        return replace(sample, pixels=torch.as_tensor(augmented))
 
 
 def _timm_transform(plain: RandomCrop, mean: Sequence[float], auto_augment: str) -> Any:

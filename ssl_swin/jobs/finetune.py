@@ -24,15 +24,15 @@ from ssl_swin.weights.cards import task_card
 
 
 def main(cfg: DictConfig) -> None:
-    """Fine-tune, keep the best epoch by the validation metric, and leave a classifier."""
+    """Fine-tune, keep the best epoch by the validation metric, and export the task."""
     run = open_run(cfg, FinetuneSettings)
     encoder = build_encoder(cfg)
     task_class: type[Task] = get_class(cfg.task._target_)
     readers = open_data(cfg, task_class.members)
     check = check_labelled if task_class.needs_labels else check_splits
-    classes = check(readers, ("val",)) or ()
+    check(readers, ("val",))
     _keep_few_labels(cfg, readers)
-    task: Task = instantiate(cfg.task)(encoder, classes)
+    task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
     if cfg.test_img_size_px is not None:
         task.resized(cfg.test_img_size_px)  # a wrong size shows before training
     if cfg.compile:

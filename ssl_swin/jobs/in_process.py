@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssl_swin.errors import UserError
 from ssl_swin.launch.config_files import compose_job
 from ssl_swin.launch.resolvers import register_resolvers
-from ssl_swin.launch.suggestions import explain_composition_error
+from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 
 
 def pretrain(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
@@ -45,6 +45,10 @@ def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
     try:
         cfg = compose_job(job, overrides, config_dir=config_dir)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except ValueError as error:
+        if not is_null_group(error):
+            raise
+        raise UserError(explain_composition_error(error, job, list(overrides))) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain_composition_error(error, job, list(overrides))) from error
     importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)

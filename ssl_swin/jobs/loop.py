@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ssl_swin.data.decoding import BOXES
+from ssl_swin.data.encoded import MASK
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
@@ -22,10 +24,18 @@ def training_data(
         cfg: Configuration of the job.
         readers: Data by split.
         objective: Says how a sample becomes an example, and examples a batch.
+
+    Raises:
+        UserError: If the augmentation cannot change samples of this kind.
     """
     size_px = objective.encoder.img_size_px
     pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
     augment, centre_crop = instantiate(cfg.augment)(size_px), CentreCrop(size_px)
+    augment.check_samples(
+        channels=pixels.channels,
+        dtype=pixels.dtype,
+        is_annotated=not {MASK, BOXES}.isdisjoint(objective.members),
+    )
     return ImageDataModule(
         readers,
         train_samples=objective.make_transform(augment, pixels, seed=cfg.seed),

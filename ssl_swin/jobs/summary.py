@@ -66,9 +66,11 @@ def closing_lines(run: Run, results: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _last_metrics(trainer: Trainer) -> list[str]:
-    shown = ("train/loss", "val/loss", "val/loss_vs_mean", "val/top1", "test/top1")
-    metrics = trainer.callback_metrics
-    return [f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics]
+    return [
+        f"{name} {float(value):.4f}"
+        for name, value in trainer.callback_metrics.items()
+        if name == "train/loss" or name.startswith(("val/", "test/"))
+    ]
 
 
 def _minutes(seconds: float) -> str:

@@ -1,13 +1,16 @@
 """Lightning's side of a run: trainer, callbacks, loggers."""
 
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
+from ssl_swin.errors import UserError
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run, start_folder
 from ssl_swin.training.callbacks.batch_digest import BatchDigest
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
+from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
@@ -45,14 +48,24 @@ def _callbacks(run: Run) -> list[Callback]:
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
-    """Creates the run's folder and trains, from the start or from the run's checkpoint."""
+    """Creates the run's folder and trains, from the start or from the run's checkpoint.
+
+    Raises:
+        UserError: If there is no metric to monitor, or Lightning refuses the settings.
+    """
     data.trainer = trainer
     module.optimizer_for(trainer, data)  # a faulty recipe shows before a file is written
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, StepCheckpoint):
+            callback.choose_metric(module.model)
     start_folder(run, data.readers)
     trainer.loggers = make_loggers(run)
     if run.checkpoint is not None:
         say(f"continuing from {run.checkpoint}")
-    trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
 
 
 def close_loggers(loggers: list[Logger]) -> None:

@@ -24,7 +24,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import PACKAGE, register_user_folder
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
-from ssl_swin.launch.suggestions import explain_composition_error
+from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -93,6 +93,10 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         if message is None:
             raise
         _exit(job, message, USER_ERROR)
+    except ValueError as error:
+        if options is None or not is_null_group(error):
+            raise
+        _exit(job, explain_composition_error(error, job, options), USER_ERROR)
 
 
 def _exit(job: str, message: str, status: int) -> None:

@@ -31,7 +31,15 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
         name = re.search(r"full_key: (\S+)", text) or re.search(r"value: (\S+)", text)
         missing = name.group(1) if name else "a value"
         return f"{missing} is not set: give it as {missing}=VALUE"
+    if is_null_group(error):
+        nulls = [option for option in options if re.fullmatch(r"[^.=]+=null", option)]
+        return f"{', '.join(nulls)}: a group cannot be null, give the name of one of its files"
     return text.splitlines()[0]
+
+
+def is_null_group(error: Exception) -> bool:
+    """Return whether Hydra, which has no error of its own for it, refused null for a group."""
+    return isinstance(error, ValueError) and "Config group override must be" in str(error)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

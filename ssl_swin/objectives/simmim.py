@@ -4,6 +4,7 @@ Reference: SimMIM (arXiv:2111.09886); the normalised target is that of Swin Tran
 recipe. Equal to the original implementation to rounding, see tests/test_golden.py.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ class MaskedImageModel(Objective):
             patch_size_px=self.encoder.patch_size_px,
         )
 
+    @abstractmethod
     def reconstruct(self, images: Tensor, mask: Tensor, plan: Any = None) -> Reconstruction:
         """Reconstruct masked images.
 
@@ -91,7 +93,6 @@ class MaskedImageModel(Objective):
         Raises:
             UserError: If the mask does not fit.
         """
-        raise NotImplementedError
 
     def make_transform(
         self, augmentation: Augmentation, pixels: PixelFormat, *, seed: int

@@ -63,7 +63,3 @@ class Task(Objective):
     @abstractmethod
     def export(self) -> Export:
         """Return what is handed on: the encoder's weights with the head's."""
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return scores for normalised images (B, C, H, W), per class."""
-        raise NotImplementedError

@@ -370,6 +370,24 @@ def test_finetune_augmentation__masks_and_boxes_follow_only_without_auto_augment
             finetune_augmentation("rand-m9-mstd0.5-inc1")(annotated, keyed_generator(0))
 
 
+@pytest.mark.parametrize(
+    ("channels", "dtype", "is_annotated", "message"),
+    [
+        (4, "uint8", False, "not 4 of uint8"),
+        (3, "uint16", False, "not 3 of uint16"),
+        (3, "uint8", True, "masks and boxes cannot follow"),
+    ],
+)
+def test_check_samples__tells_before_any_is_read(channels, dtype, is_annotated, message):
+    samples = {"channels": channels, "dtype": dtype, "is_annotated": is_annotated}
+    with pytest.raises(UserError, match=rf"{message}.*set augment\.auto_augment=null"):
+        finetune_augmentation("rand-m9-mstd0.5-inc1").check_samples(**samples)
+    finetune_augmentation(None).check_samples(**samples)
+    finetune_augmentation("rand-m9-mstd0.5-inc1").check_samples(
+        channels=1, dtype="uint8", is_annotated=False
+    )
+
+
 def test_finetune_augmentation__keeps_label_and_members():
     sample = Sample(PIXELS, label=3, name="x", members={"json": {"a": 1}})
     for auto_augment in ("rand-m9-mstd0.5-inc1", None):

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from ssl_swin.encoders.spline import geometric_offsets
 from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 
-TINY = Path(__file__).parents[1] / "golden" / "bias_window_6_to_7.npz"
-LARGE = Path(os.environ.get("SSL_SWIN_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def noise(*shape: int) -> Tensor:
@@ -26,17 +24,14 @@ def noise(*shape: int) -> Tensor:
 
 def test_resize_bias_table__is_the_originals():
     """One head of a table, before and after the original's change from window 6 to 7."""
-    golden = np.load(TINY)
+    golden = np.load(GOLDEN / "bias_window_6_to_7.npz")
     resized = resize_bias_table(torch.from_numpy(golden["before"]), 6, 7)
     torch.testing.assert_close(resized, torch.from_numpy(golden["after"]), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("source", "target"), [(6, 7), (12, 14), (7, 12), (12, 24)])
 def test_resize_bias_table__is_the_originals_for_all_its_windows(source, target):
-    path = LARGE / "rel_pos_bias_remap.npz"
-    if not path.is_file():
-        pytest.skip(f"{path.name} of ../shared/golden is not here")
-    golden = np.load(path)
+    golden = np.load(GOLDEN / "rel_pos_bias_remap.npz")
     before, after = (golden[f"w{source}_to_w{target}_{end}"] for end in ("in", "out"))
     resized = resize_bias_table(torch.from_numpy(before), source, target)
     torch.testing.assert_close(resized, torch.from_numpy(after), rtol=0, atol=1e-6)

@@ -222,6 +222,10 @@ def test_build_encoder__drop_path_and_checkpointing_of_the_model(
         ("labels.ratio=1.5", "labels.ratio must lie in (0, 1]"),
         ("labels.ratio=few", "labels.ratio must be a number or null, got 'few'"),
         ("labels.per_class=9", "has 6 training images, fewer than the 9"),
+        (
+            "callbacks.best.monitor=val/top2",
+            "there is no metric val/top2 to monitor; classification has val/loss, val/top1",
+        ),
         ("ema_decay=1.0", "ema_decay must lie in (0, 1)"),
     ],
 )

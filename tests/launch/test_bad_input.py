@@ -233,6 +233,10 @@ def test_finetune__backbone_of_another_architecture(
         ("optim.bas_lr=1", ["no setting optim.bas_lr", "did you mean optim.base_lr"]),
         ("modle=swin_b", ["no setting modle", "model"]),
         ("model=swin_bb", ["no model=swin_bb", "swin_b", "model can be: "]),
+        (
+            "model=null",
+            ["py: model=null: a group cannot be null, give the name of one of its files"],
+        ),
         ("data=imagenet", ["no data=imagenet", "did you mean imagenet1k or imagenet22k"]),
         ("experiment=pretrain_smal", ["no experiment=pretrain_smal", "pretrain_small"]),
     ],

@@ -1,7 +1,6 @@
-"""The tables restate the original implementation; `../shared/golden` holds its own in full."""
+"""The tables restate the original implementation; `tests/golden` holds its own in full."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ssl_swin.optim.param_groups import (
 )
 from ssl_swin.tasks.classification import Classification
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 DEPTHS = (2, 2, 6, 2)
 
 YES, NO = (True, True), (False, False)
@@ -287,10 +286,7 @@ def test_layer_decay_groups__rates_of_a_vit_by_hand():
 
 
 def test_layer_decay_groups__equal_the_original_for_every_parameter():
-    path = Path(os.environ.get("SSL_SWIN_GOLDEN", GOLDEN)) / "layer_decay_swin.json"
-    if not path.is_file():
-        pytest.skip("layer_decay_swin.json, the original's table, is not in ../shared/golden")
-    table = json.loads(path.read_text())
+    table = json.loads((GOLDEN / "layer_decay_swin.json").read_text())
     model = classifier()
     groups = layer_decay_groups(
         model,

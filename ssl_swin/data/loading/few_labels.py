@@ -54,8 +54,13 @@ class FewLabels:
             Indices of the chosen images, int64, ascending.
 
         Raises:
-            UserError: If a class has fewer images than asked for.
+            UserError: If there are no classes, or one has fewer images than asked for.
         """
+        if not classes:
+            raise UserError(
+                "labels.ratio and labels.per_class choose images by class, and the data names no "
+                "class: set both to null"
+            )
         chosen = [self._of_class(labels, label, name) for label, name in enumerate(classes)]
         return np.sort(np.concatenate(chosen))
 

@@ -5,6 +5,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ssl_swin.errors import UserError
+
 
 class StepCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that never saves inside a gradient accumulation.
@@ -19,11 +21,25 @@ class StepCheckpoint(ModelCheckpoint):
         super().__init__(**kwargs)
         self._step_before_batch = 0
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes the task's own metric where that is asked for."""
+    def choose_metric(self, model: Any) -> None:
+        """Replace "task" by the metric of the task; `fit` calls this before a file is written.
+
+        Args:
+            model: The objective or task under training.
+
+        Raises:
+            UserError: If there is no such metric of validation.
+        """
         if self.monitor == "task":
-            self.monitor = f"val/{pl_module.model.monitor}"  # type: ignore[union-attr]
-        super().setup(trainer, pl_module, stage)
+            if not hasattr(model, "monitor"):
+                raise UserError(f"monitor=task needs a task, {model.title} is none: name a metric")
+            self.monitor = f"val/{model.monitor}"
+        known = [f"val/{name}" for name in model.new_metrics()]
+        if (self.monitor or "").startswith("val/") and self.monitor not in known:
+            raise UserError(
+                f"there is no metric {self.monitor} to monitor; {model.title} has "
+                f"{', '.join(known)}"
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -169,7 +169,7 @@ def stage_windows(encoder: SwinEncoder) -> tuple[Window, ...]:
 
 
 def needs_one_window(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Returns whether a stage has a smaller window than configured, which some cannot express."""
+    """Returns the stages with a smaller window than configured, which some cannot express."""
     window = encoder.model_args["window_size"]
     smaller = [
         f"stage {number} has {own}"
@@ -185,18 +185,18 @@ def needs_one_window(encoder: SwinEncoder) -> tuple[str, ...]:
 
 
 def needs_square(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Returns whether the image is not square."""
+    """Returns a reason if the image is not square."""
     height_px, width_px = encoder.img_size_px
     return () if height_px == width_px else (f"{height_px}x{width_px} px is not square",)
 
 
 def needs_four_stages(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Returns whether the model has not the four stages of the published ones."""
+    """Returns a reason if the model has not the four stages of the published ones."""
     return () if len(encoder.depths) == 4 else (f"{len(encoder.depths)} stages are not four",)
 
 
 def needs_rgb(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Returns whether the images have other than three channels."""
+    """Returns a reason if the images have other than three channels."""
     return () if encoder.in_chans == 3 else (f"{encoder.in_chans} channels are not three",)
 
 
@@ -208,7 +208,7 @@ def every(
 
 
 def shifts_whole_maps(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Returns the stages that code which shifts windows as large as the map computes otherwise."""
+    """Returns a reason if code that shifts windows as large as the map would change a stage."""
     window = encoder.model_args["window_size"]
     grid = min(encoder.img_size_px) // encoder.patch_size_px
     whole = [str(s + 1) for s in range(len(encoder.depths)) if grid >> s <= window]

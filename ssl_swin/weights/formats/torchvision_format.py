@@ -73,7 +73,7 @@ _PATCHES = r"^features\.0\.0\.weight$"
 
 
 def trained_with_own_windows(encoder: SwinEncoder) -> tuple[str, ...]:
-    """Returns why torchvision computes it otherwise: other trained windows, or one of a token."""
+    """Returns a reason if Swin V2 measures offsets in another window, or has one of one token."""
     trained = encoder.model_args["pretrained_window_sizes"]
     own = stage_windows(encoder)
     if tuple(trained) != own:

@@ -125,6 +125,11 @@ def test_few_labels__a_class_with_too_few_images():
         FewLabels(ratio=0.1).choose(LABELS, (*CLASSES, "bee"))
 
 
+def test_few_labels__of_data_without_classes():
+    with pytest.raises(UserError, match="the data names no class: set both to null"):
+        FewLabels(per_class=1).choose(np.full(3, -1), ())
+
+
 # ImageDataset.labels
 
 

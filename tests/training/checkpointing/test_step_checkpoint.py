@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
+from ssl_swin.errors import UserError
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
@@ -66,3 +67,36 @@ def test_step_checkpoint__never_saves_inside_an_accumulation(tmp_path, checkpoin
     assert saves_of_a_run(checkpoint, tmp_path, 6, None) == [(1, 3), (2, 6)]
     resume_from = tmp_path / "step=2.ckpt"
     assert saves_of_a_run(checkpoint, tmp_path, 12, resume_from) == after_resuming
+
+
+class Chosen:
+    title = "segmentation"
+
+    def new_metrics(self) -> dict[str, None]:
+        return {"loss": None, "miou": None}
+
+
+class ChosenTask(Chosen):
+    monitor = "miou"
+
+
+@pytest.mark.parametrize(
+    ("monitor", "expected"),
+    [("task", "val/miou"), ("val/loss", "val/loss"), ("train/loss", "train/loss"), (None, None)],
+)
+def test_choose_metric__of_a_task(monitor, expected):
+    checkpoint = StepCheckpoint(monitor=monitor)
+    checkpoint.choose_metric(ChosenTask())
+    assert checkpoint.monitor == expected
+
+
+@pytest.mark.parametrize(
+    ("monitor", "message"),
+    [
+        ("task", "monitor=task needs a task, segmentation is none: name a metric"),
+        ("val/iou", "there is no metric val/iou to monitor; segmentation has val/loss, val/miou"),
+    ],
+)
+def test_choose_metric__refuses(monitor, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        StepCheckpoint(monitor=monitor).choose_metric(Chosen())
