@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 demo: .venv/installed  ## pretrain a small Swin on images that the project draws itself
 	$(BIN)/python pretrain.py
 
-test: .venv/installed  ## the default tests, under three minutes
+test: .venv/installed  ## the default tests: three to four minutes on two cores
 	$(PYTEST)
 
 test-slow: .venv/installed  ## what takes longer: whole jobs, sweeps, two processes
