@@ -3,42 +3,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from clusters import RECIPE, clusters
+from torch import nn
 
 from ssl_swin.errors import UserError
-from ssl_swin.probing import fitting, heads, knn
-from ssl_swin.probing.features import Features, Tap
+from ssl_swin.probing import fitting, heads
+from ssl_swin.probing.features import Features
 from ssl_swin.probing.fitting import fit_linear_heads, head_optimizer
-from ssl_swin.probing.grids import knn_grid, linear_grid
 from ssl_swin.probing.heads import LinearHeads, head_accuracies, head_predictions
-from ssl_swin.probing.knn import knn_predict, knn_predict_each
 from ssl_swin.probing.scoring import accuracy
-
-RECIPE: dict[str, Any] = {
-    "optimizer": "sgd",
-    "batch_size": 64,
-    "epochs": 10,
-    "warmup_epochs": 1,
-    "weight_decay": 0.0,
-    "momentum": 0.9,
-    "seed": 0,
-}
-
-
-def clusters(num_samples: int, seed: int) -> Features:
-    """Three well separated clusters in 8 dimensions."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(num_samples) % 3
-    centres = 4 * torch.eye(3, 8)
-    return Features(centres[labels] + torch.randn(num_samples, 8, generator=generator), labels)
 
 
 def fit(train: Features, **changes: Any) -> LinearHeads:
     settings = {**RECIPE, "num_classes": 3, "base_lrs": [1.0], "device": "cpu"}
     return fit_linear_heads(train, **(settings | changes))
-
-
-# linear heads
 
 
 def test_linear_heads__are_the_mae_head_several_times():
@@ -301,141 +279,3 @@ def test_head_accuracies__against_whole_scores(monkeypatch, chunk_scores):
     assert len(set(expected)) > 1
     predicted = head_predictions(probe.head(2), test.features, "cpu")
     assert predicted.tolist() == scores[:, 2].argmax(dim=1).tolist()
-
-
-# grids
-
-
-def taps_of(seed: int) -> dict[Tap, Features]:
-    """One tap of noise, one of clusters."""
-    good = clusters(90, seed)
-    noise = torch.randn(90, 4, generator=torch.Generator().manual_seed(seed))
-    return {Tap(1, "mean"): Features(noise, good.labels), Tap(2, "max"): good}
-
-
-def test_linear_grid__keeps_the_head_that_is_best_on_val():
-    train, val = taps_of(0), taps_of(1)
-    rates = [1e-4, 1.0]
-    grid, head = linear_grid(
-        train, val, num_classes=3, base_lrs=rates, device="cpu", **RECIPE | {"batch_size": 16}
-    )
-    assert list(grid.top1_percent) == list(train)
-    assert grid.settings == rates
-    assert grid.best.tap == Tap(2, "max")
-    assert head_accuracies(head, val[grid.best.tap], "cpu") == [grid.best.top1_percent]
-    assert grid.best.top1_percent > 95 > 60 > max(grid.top1_percent[Tap(1, "mean")].values())
-
-
-def test_knn_grid__judges_every_tap_with_every_k():
-    train, val = taps_of(0), taps_of(1)
-    grid = knn_grid(train, val, num_classes=3, ks=[1, 5], temperature=0.1, device="cpu")
-    for tap, row in grid.top1_percent.items():
-        for k, top1 in row.items():
-            scores = knn_predict(
-                train[tap], val[tap].features, k=int(k), temperature=0.1, num_classes=3
-            )
-            assert top1 == accuracy(scores, val[tap].labels)
-    assert grid.best.tap == Tap(2, "max")
-
-
-# kNN
-
-
-def test_knn_predict__temperature_weights_by_hand():
-    # at an angle of 0, 60 and 90 degrees to the query, so similarities 1, 1/2 and 0
-    bank = torch.tensor([[3.0, 0.0], [0.5, math.sqrt(0.75)], [0.0, 2.0]])
-    train = Features(bank, torch.tensor([0, 1, 1]))
-    query = torch.tensor([[5.0, 0.0]])
-
-    weights = [math.exp(1 / 0.5), math.exp(0.5 / 0.5), math.exp(0)]
-    expected = torch.tensor([[weights[0], weights[1] + weights[2], 0]]) / sum(weights)
-    scores = knn_predict(train, query, k=3, temperature=0.5, num_classes=3)
-    torch.testing.assert_close(scores, expected)
-
-    # two far votes for class 1 outweigh one near vote when hot, not when cold
-    hot = knn_predict(train, query, k=3, temperature=100.0, num_classes=2)
-    cold = knn_predict(train, query, k=3, temperature=0.01, num_classes=2)
-    assert (hot.argmax().item(), cold.argmax().item()) == (1, 0)
-
-
-def brute_force_knn(train: Features, query: Tensor, k: int, temperature: float) -> list[float]:
-    similarities = [
-        (sum(a * b for a, b in zip(query, row, strict=True)) / (row.norm() * query.norm())).item()
-        for row in train.features
-    ]
-    votes = [0.0, 0.0, 0.0]
-    for index in sorted(range(len(similarities)), key=lambda i: -similarities[i])[:k]:
-        votes[train.labels[index]] += math.exp(similarities[index] / temperature)
-    return [vote / sum(votes) for vote in votes]
-
-
-@pytest.mark.parametrize("chunk_similarities", [2**26, 130, 1])
-def test_knn_predict__against_a_loop(monkeypatch, chunk_similarities):
-    monkeypatch.setattr(knn, "CHUNK_SIMILARITIES", chunk_similarities)
-    generator = torch.Generator().manual_seed(0)
-    train = Features(torch.randn(60, 4, generator=generator), torch.arange(60) % 3)
-    queries = torch.randn(11, 4, generator=generator)
-
-    scores = knn_predict(train, queries, k=7, temperature=0.2, num_classes=3)
-    expected = [brute_force_knn(train, query, k=7, temperature=0.2) for query in queries]
-    torch.testing.assert_close(scores, torch.tensor(expected))
-
-
-def test_knn_predict__more_neighbours_than_samples():
-    train, queries = clusters(12, seed=0), clusters(5, seed=1).features
-    every, more = (
-        knn_predict(train, queries, k=k, temperature=0.1, num_classes=3) for k in (12, 1000)
-    )
-    assert torch.equal(every, more)
-    assert every.sum(dim=1).tolist() == pytest.approx([1.0] * 5)
-
-
-def test_knn_predict__tiny_temperature_stays_finite():
-    train = clusters(12, seed=0)
-    scores = knn_predict(train, train.features, k=5, temperature=1e-4, num_classes=3)
-    assert accuracy(scores, train.labels) == 100.0  # each is its own nearest neighbour
-
-
-def test_knn_predict_each__equals_one_k_at_a_time():
-    train, queries = clusters(60, seed=0), clusters(20, seed=1).features
-    options = {"temperature": 0.3, "num_classes": 3}
-    each = knn_predict_each(train, queries, ks=[9, 1, 100], **options)
-    assert list(each) == [9, 1, 100]
-    for k, scores in each.items():
-        torch.testing.assert_close(scores, knn_predict(train, queries, k=k, **options))
-    assert not torch.allclose(each[1], each[9])
-
-
-def test_knn_predict_each__no_k():
-    train = clusters(6, seed=0)
-    with pytest.raises(UserError, match="at least 1 neighbour, got no k at all"):
-        knn_predict_each(train, train.features, ks=[], temperature=0.1, num_classes=3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"k": 0}, "at least 1 neighbour, got k=0"),
-        ({"temperature": 0.0}, r"temperature must be above 0, got 0\.0"),
-        ({"num_classes": 2}, "label 2 is not a class"),
-    ],
-)
-def test_knn_predict__errors(changes, message):
-    train = clusters(6, seed=0)
-    with pytest.raises(UserError, match=message):
-        knn_predict(
-            train, train.features, **({"k": 1, "temperature": 0.1, "num_classes": 3} | changes)
-        )
-
-
-# scores
-
-
-def test_accuracy__by_hand():
-    scores = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    assert accuracy(scores, torch.tensor([1, 0, 0, 0])) == 75.0
-
-
-def test_accuracy__what_is_not_finite_is_wrong():
-    scores = torch.tensor([[math.nan, 0.0], [1.0, 0.0]])
-    assert accuracy(scores, torch.tensor([0, 0])) == 50.0
