@@ -46,7 +46,6 @@ PRETRAIN = SHARED | {
     "objective.normalize_target_window_px": None,
 }
 FINETUNE = SHARED | {
-    "model._target_": None,  # the backbone's own
     "model.grad_checkpointing": False,
     "test_img_size_px": None,
     "labels.ratio": None,  # all of them
@@ -132,8 +131,8 @@ def downstream(
     img_size_px: int, window_size: int | None, drop_path_rate: float, layer_decay: float
 ) -> dict[str, Any]:
     return FINETUNE | {
-        "img_size_px": img_size_px,
-        "window_size": window_size,
+        "model.img_size_px": img_size_px,
+        "model.window_size": window_size,
         "model.drop_path_rate": drop_path_rate,
         "optim.layer_decay": layer_decay,
     }

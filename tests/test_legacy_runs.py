@@ -26,7 +26,7 @@ DATA = (
     "trainer.log_every_n_steps=1",
     "callbacks.last.every_n_epochs=null",
     "callbacks.last.save_on_train_epoch_end=null",
-    "callbacks.batch_digest=true",
+    "callbacks.batch_digest.enabled=true",
 )
 PRETRAIN = (
     "model=swin_nano",

@@ -41,7 +41,7 @@ SETTINGS = (
     "trainer.max_steps=20",
     "trainer.enable_progress_bar=false",
     "callbacks.knn_probe=null",
-    "callbacks.batch_digest=true",
+    "callbacks.batch_digest.enabled=true",
 )
 NUM_STEPS = 20
 

@@ -44,8 +44,6 @@ class OfBackbone:
 
     backbone: str
     model: FromBackbone
-    img_size_px: Size | None
-    window_size: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.artifacts import local_backbone
@@ -84,8 +83,8 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
 def build_encoder(cfg: DictConfig) -> Encoder:
     """Load `cfg.backbone`, or with none build `cfg.model` with random weights.
 
-    Either way at `cfg.img_size_px` and `cfg.window_size`, where they are set, and with the
-    `drop_path_rate` and `grad_checkpointing` of `cfg.model`.
+    A backbone takes size, `drop_path_rate` and `grad_checkpointing` from `cfg.model`; a model that
+    is named has to be of the backbone's architecture.
 
     Raises:
         UserError: If backbone and model contradict each other, neither says what to build, or the
@@ -98,30 +97,20 @@ def build_encoder(cfg: DictConfig) -> Encoder:
             raise UserError(
                 "backbone=none starts from random weights: name a model, as model=swin_t"
             )
-        return _resized(cfg, instantiate(model))
+        encoder: Encoder = instantiate(model)
+        return encoder
     backbone = load_backbone(
         local_backbone(cfg.backbone, default_cache()),
-        img_size_px=cfg.img_size_px,
-        window_size=cfg.window_size,
+        img_size_px=model.get("img_size_px"),
+        window_size=model.get("window_size"),
         drop_path_rate=model.drop_path_rate,
         grad_checkpointing=model.grad_checkpointing,
     )
     if has_model:
-        check_same_architecture(backbone.encoder, _resized(cfg, instantiate(model)))
+        asked = instantiate(model)
+        check_same_architecture(backbone.encoder, asked, apart_from=["pretrained_window_sizes"])
     _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
-
-
-def _resized(cfg: DictConfig, encoder: Encoder) -> Encoder:
-    if cfg.img_size_px is None and cfg.window_size is None:
-        return encoder
-    return resize_encoder(
-        encoder,
-        img_size_px=cfg.img_size_px,
-        window_size=cfg.window_size,
-        drop_path_rate=cfg.model.drop_path_rate,
-        grad_checkpointing=cfg.model.grad_checkpointing,
-    )
 
 
 def _warn_of_other_normalisation(

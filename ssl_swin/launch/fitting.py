@@ -8,7 +8,6 @@ from lightning.pytorch.loggers import Logger
 from ssl_swin.errors import UserError
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run, start_folder
-from ssl_swin.training.callbacks.batch_digest import BatchDigest
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
@@ -41,10 +40,9 @@ def make_trainer(run: Run) -> Trainer:
 
 
 def _callbacks(run: Run) -> list[Callback]:
-    options = dict(run.cfg.callbacks)
-    digest = [BatchDigest(run.folder.batch_digest)] if options.pop("batch_digest") else []
-    chosen = [instantiate(callback) for callback in options.values() if callback is not None]
-    return [*chosen, *digest]
+    return [
+        instantiate(callback) for callback in run.cfg.callbacks.values() if callback is not None
+    ]
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:

@@ -79,6 +79,8 @@ class DataSettings:
 class FromBackbone:
     """The group `model` where the architecture is the backbone's."""
 
+    img_size_px: Size | None
+    window_size: Positive | None
     drop_path_rate: float
     grad_checkpointing: bool
 

@@ -24,7 +24,6 @@ class RunFolder:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.backbone = self.path / "backbone"
         self.results = self.path / "results.json"
-        self.batch_digest = self.path / "batch_digest"
         self._identity = self.path / "run_id"
 
     def has_results(self) -> bool:

@@ -26,9 +26,14 @@ TARGETS = {  # of version 0.1.0
 }
 
 
-# Settings of `model` today, which 0.1.0's fine-tuning had beside it and probing had not; the values
-# are those of a probed backbone.
-OF_THE_MODEL = {"drop_path_rate": 0.0, "grad_checkpointing": False}
+# Settings of `model` today, which 0.1.0's fine-tuning and probing had beside it or not at all; the
+# values are those of a backbone that is probed as it is.
+OF_THE_MODEL = {
+    "img_size_px": None,
+    "window_size": None,
+    "drop_path_rate": 0.0,
+    "grad_checkpointing": False,
+}
 
 
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,14 +57,15 @@ def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Since 0.2.0 what lay beside `model` in fine-tuning lies in it."""
+    """Since 0.2.0 what lay beside `model` lies in it; null there left the size as it was."""
     model = config.get("model")
     if not isinstance(model, dict):
         return config
-    beside = {key: config[key] for key in OF_THE_MODEL if key in config}
-    without = OF_THE_MODEL if model.get("_target_") is None else {}
+    beside = {key: config[key] for key in OF_THE_MODEL if config.get(key) is not None}
+    of_backbone = model.get("_target_") is None
+    own = {key: value for key, value in model.items() if key != "_target_" or not of_backbone}
     rest = {key: value for key, value in config.items() if key not in OF_THE_MODEL}
-    return rest | {"model": {**without, **model, **beside}}
+    return rest | {"model": {**(OF_THE_MODEL if of_backbone else {}), **own, **beside}}
 
 
 def _with_task(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,8 +150,15 @@ def find_backbone(path: str | Path) -> Path:
     )
 
 
-def check_same_architecture(backbone: Encoder, asked: Encoder) -> None:
+def check_same_architecture(
+    backbone: Encoder, asked: Encoder, apart_from: Collection[str] = ()
+) -> None:
     """Refuses a backbone that is not the architecture that was asked for.
+
+    Args:
+        backbone: The encoder that there is.
+        asked: An encoder as it should be.
+        apart_from: Names of arguments of the model that may differ.
 
     Raises:
         UserError: Naming both.
@@ -159,11 +166,12 @@ def check_same_architecture(backbone: Encoder, asked: Encoder) -> None:
     ours, theirs = _describe(backbone), _describe(asked)
     if ours != theirs:
         different = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+        if set(different) <= set(apart_from):
+            return
         raise UserError(
             "the backbone is of another architecture than the model asked for: "
             + "; ".join(f"{k} is {ours.get(k)}, asked for {theirs.get(k)}" for k in different)
-            + " (leave the model out to take the backbone's own; img_size_px and window_size "
-            "change its size)"
+            + " (leave the model out to take the backbone's own)"
         )
 
 

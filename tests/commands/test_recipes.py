@@ -32,8 +32,8 @@ from torch import nn
 from ssl_swin.cli import main
 from ssl_swin.commands.recipes import FACTS, Recipe, find_recipe, read_recipe, read_recipes
 from ssl_swin.data import geometry, transforms
+from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
-from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.masking import num_masked_units
 from ssl_swin.optim.schedules import RunLength
@@ -96,10 +96,9 @@ def official_model(name: str) -> nn.Module:
             cfg = composed(name)
             return instantiate(cfg.objective)(instantiate(cfg.model))
         pretraining = next(p for p in PRETRAINING if OFFICIAL[p].model == OFFICIAL[name].model)
-        cfg = OmegaConf.merge(composed(name), {"backbone": "none"})
-        of_finetuning = {key: value for key, value in cfg.model.items() if key != "_target_"}
-        cfg.model = OmegaConf.merge(composed(pretraining).model, of_finetuning)
-        return instantiate(cfg.task)(build_encoder(cfg), [str(label) for label in range(1000)])
+        cfg = composed(name)
+        encoder = resize_encoder(instantiate(composed(pretraining).model), **cfg.model)
+        return instantiate(cfg.task)(encoder, [str(label) for label in range(1000)])
 
 
 def table_of_window(table: torch.Tensor, source: int, target: int) -> torch.Tensor:

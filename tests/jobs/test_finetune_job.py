@@ -125,7 +125,7 @@ def test_finetune__hands_on_the_best_epoch_and_not_the_last(workplace):
 
 
 def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
-    run("img_size_px=96", "test_img_size_px=[64,128]")
+    run("model.img_size_px=96", "test_img_size_px=[64,128]")
     arguments = json.loads(Path("run/classifier/config.json").read_text())["model_args"]
     assert (arguments["img_size"], arguments["window_size"]) == ([96, 96], 6)
     row = last_row()
@@ -165,8 +165,8 @@ NANO = ("model=swin_nano", "model.embed_dim=8", "model.depths=[1,1,1]", "model.n
     ("sizes", "expected"),
     [
         ((), ((96, 96), 6)),
-        (("img_size_px=128",), ((128, 128), 8)),
-        (("img_size_px=[96,192]", "window_size=3"), ((96, 192), 3)),
+        (("model.img_size_px=128", "model.window_size=8"), ((128, 128), 8)),
+        (("model.img_size_px=[96,192]", "model.window_size=3"), ((96, 192), 3)),
     ],
 )
 def test_build_encoder__at_a_size(tmp_path, monkeypatch, job, sizes, expected):
@@ -182,8 +182,10 @@ def test_build_encoder__at_a_size(tmp_path, monkeypatch, job, sizes, expected):
         assert (encoder.img_size_px, encoder.model_args["window_size"]) == expected
     weights, handed_over = loaded.model.state_dict(), pretrained.model.state_dict()
     assert weights["patch_embed.proj.weight"].equal(handed_over["patch_embed.proj.weight"])
-    with pytest.raises(UserError, match=r"img_size is .* asked for .*img_size_px and window_size"):
-        build_encoder(composed(job, "backbone=mine", *NANO, "model.img_size_px=192", *data))
+    scaled = build_encoder(composed(job, "backbone=mine", "model.img_size_px=128", *data))
+    assert scaled.model_args["window_size"] == 8
+    with pytest.raises(UserError, match=r"embed_dim is 8, asked for 16 \(leave the model out"):
+        build_encoder(composed(job, "backbone=mine", *NANO, "model.embed_dim=16", *data))
 
 
 @pytest.mark.parametrize(
@@ -212,12 +214,12 @@ def test_build_encoder__drop_path_and_checkpointing_of_the_model(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("img_size_px=80", "no window suits an image of 80 x 80 px"),
+        ("model.img_size_px=80", "no window suits an image of 80 x 80 px"),
         (
-            "img_size_px=large",
-            "img_size_px must be a whole number or a list of 2 whole numbers or null",
+            "model.img_size_px=large",
+            "model.img_size_px must be a whole number or a list of 2 whole numbers or null",
         ),
-        ("window_size=5", "windows of 5 tokens"),
+        ("model.window_size=5", "windows of 5 tokens"),
         ("test_img_size_px=80", "no window suits an image of 80 x 80 px"),
         ("labels.ratio=1.5", "labels.ratio must lie in (0, 1]"),
         ("labels.ratio=few", "labels.ratio must be a number or null, got 'few'"),

@@ -21,7 +21,8 @@ from ssl_swin.launch.script import run_job
 
 ROOT = Path(__file__).parents[2]
 NANO = ("model.embed_dim=8", "model.depths=[1,1,1]", "model.num_heads=[1,1,2]")
-BRIEF = ("trainer.max_steps=1", "batch_size=4", "num_workers=0", "logger=csv", "budget=none")
+SHORT = ("trainer.max_steps=1", "batch_size=4", "num_workers=0")
+BRIEF = (*SHORT, "logger=csv", "data_overrides=none")
 
 
 def complaint(capsys: pytest.CaptureFixture[str], job: str, *overrides: str) -> str:

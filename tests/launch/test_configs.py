@@ -38,7 +38,7 @@ def resolved(cfg: DictConfig) -> dict:
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
 FOR_FINETUNING = ("finetune", "adamw_layer_decay", "from_backbone")  # composed below
@@ -108,7 +108,7 @@ def test_model__has_the_official_number_of_parameters(model: str, million: float
     assert count == pytest.approx(million, abs=0.005)
 
 
-def test_pretrain__paper_recipe_without_a_budget() -> None:
+def test_pretrain__paper_recipe_without_the_overrides_of_the_data() -> None:
     """The 100-epoch recipe: batch 2048 at lr 2e-4 per 512, warm-up 10 epochs, clip 5, wd 0.05."""
     cfg = composed("pretrain", "model=swin_b", "data=imagenet22k")
     assert (cfg.optim.base_lr, cfg.optim.weight_decay, cfg.batch_size) == (2e-4, 0.05, 128)

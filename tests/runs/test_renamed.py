@@ -7,8 +7,9 @@ import pytest
 
 from ssl_swin.runs.renamed import up_to_date
 
-SWIN = {"_target_": "ssl_swin.swin", "drop_path_rate": 0.0, "grad_checkpointing": False}
-BACKBONE = SWIN | {"_target_": None}
+SETTINGS = {"drop_path_rate": 0.0, "grad_checkpointing": False}
+SWIN = {"_target_": "ssl_swin.swin", **SETTINGS}
+BACKBONE = {"img_size_px": None, "window_size": None, **SETTINGS}
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ BACKBONE = SWIN | {"_target_": None}
     [
         (  # fine-tuning
             {"model": {"_target_": None}, "drop_path_rate": 0.2, "grad_checkpointing": True},
-            {"model": {"_target_": None, "drop_path_rate": 0.2, "grad_checkpointing": True}},
+            {"model": BACKBONE | {"drop_path_rate": 0.2, "grad_checkpointing": True}},
         ),
         (  # of random weights: what stood in the model had no effect
             {"model": {**SWIN, "_target_": "ssl_swin.encoders.swin"}, "drop_path_rate": 0.1},
@@ -30,6 +31,14 @@ BACKBONE = SWIN | {"_target_": None}
         (
             {"model": BACKBONE | {"drop_path_rate": 0.3}},
             {"model": BACKBONE | {"drop_path_rate": 0.3}},
+        ),
+        (  # at another size than the backbone's
+            {"model": {"_target_": None}, "img_size_px": 224, "window_size": None},
+            {"model": BACKBONE | {"img_size_px": 224}},
+        ),
+        (  # at the model's own
+            {"model": {**SWIN, "img_size_px": 192}, "img_size_px": None, "window_size": None},
+            {"model": {**SWIN, "img_size_px": 192}},
         ),
         ({"seed": 1}, {"seed": 1}),
     ],

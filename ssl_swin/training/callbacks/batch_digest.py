@@ -20,16 +20,20 @@ class BatchDigest(Callback):
     with the same epoch and batch, the last holds.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, enabled: bool = True) -> None:
         """Sets the callback up.
 
         Args:
             folder: Folder for the files.
+            enabled: Whether anything is written.
         """
         self.folder = Path(folder)
+        self.enabled = enabled
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens this rank's file, without the half line that a killed run may have left."""
+        if not self.enabled:
+            return
         path = make_folder(self.folder) / f"rank{trainer.global_rank}.jsonl"
         written = path.read_bytes() if path.exists() else b""
         self._file = path.open("ab")
@@ -39,6 +43,8 @@ class BatchDigest(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes a line."""
+        if not self.enabled:
+            return
         line = {
             "epoch": trainer.current_epoch,
             "batch": batch_idx,
