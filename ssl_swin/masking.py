@@ -1,6 +1,6 @@
-"""Random masks of whole units, with an exact count.
+"""Random masks of whole mask patches, with an exact count.
 
-Reference: SimMIM (arXiv:2111.09886), random masking with a large masked unit.
+Reference: SimMIM (arXiv:2111.09886), random masking with a large masked patch size.
 """
 
 import math
@@ -12,45 +12,48 @@ from torch import Tensor
 from ssl_swin.errors import UserError
 
 
-def mask_grid(img_size_px: tuple[int, int], unit_px: int, *, patch_size_px: int) -> tuple[int, int]:
-    """Counts the mask units (rows, columns) that tile an image.
+def mask_grid(
+    img_size_px: tuple[int, int], mask_patch_size_px: int, *, patch_size_px: int
+) -> tuple[int, int]:
+    """Return the number of mask patches (rows, columns) that tile an image.
 
     Args:
         img_size_px: (height, width).
-        unit_px: Side of a mask unit.
-        patch_size_px: Side of a patch, of which a unit holds a whole number.
+        mask_patch_size_px: Side of a mask patch.
+        patch_size_px: Side of a patch, of which a mask patch holds a whole number.
 
     Raises:
-        UserError: If the unit does not divide both sides, or cuts patches.
+        UserError: If the mask patch does not divide both sides, or cuts patches.
     """
     height_px, width_px = img_size_px
     common = math.gcd(height_px, width_px)
     fitting = [d for d in range(patch_size_px, common + 1, patch_size_px) if common % d == 0]
-    if unit_px not in fitting:
+    if mask_patch_size_px not in fitting:
         raise UserError(
-            f"a mask unit of {unit_px} px does not tile an image of {height_px}x{width_px} px in "
-            f"patches of {patch_size_px} px; units that do: "
+            f"a mask patch of {mask_patch_size_px} px does not tile an image of "
+            f"{height_px}x{width_px} px in patches of {patch_size_px} px; mask patches that do: "
             f"{', '.join(map(str, fitting)) or 'none'} px"
         )
-    return height_px // unit_px, width_px // unit_px
+    return height_px // mask_patch_size_px, width_px // mask_patch_size_px
 
 
-def num_masked_units(num_units: int, ratio: float) -> int:
-    """Returns the exact number of masked units, `ceil(num_units * ratio)`.
+def num_masked_patches(num_patches: int, ratio: float) -> int:
+    """Return the exact number of masked patches, `ceil(num_patches * ratio)`.
 
-    The product is taken in floating point like the original's, so 100 units at 0.55 give 56. At
-    192 px, units of 32 px and ratio 0.6 mask 22 of 36, a true ratio of 0.611.
+    The product is taken in floating point like the original's, so 100 patches at 0.55 give 56. At
+    192 px, patches of 32 px and ratio 0.6 mask 22 of 36, a true ratio of 0.611.
 
     Raises:
-        UserError: If the ratio is outside (0, 1), or leaves no unit visible.
+        UserError: If the ratio is outside (0, 1), or leaves no patch visible.
     """
     if not 0.0 < ratio < 1.0:
         raise UserError(f"mask ratio must lie strictly between 0 and 1, got {ratio}")
-    count = math.ceil(num_units * ratio)
-    if count == num_units:
-        largest = math.floor(10_000 * (num_units - 1) / num_units) / 10_000
+    count = math.ceil(num_patches * ratio)
+    if count == num_patches:
+        largest = math.floor(10_000 * (num_patches - 1) / num_patches) / 10_000
         raise UserError(
-            f"mask ratio {ratio} hides all {num_units} units; at most {largest} leaves one visible"
+            f"mask ratio {ratio} masks all {num_patches} patches; at most {largest} leaves one "
+            "visible"
         )
     return count
 
@@ -63,11 +66,11 @@ def random_mask(
     batch_size: int,
     shared: bool = False,
 ) -> Tensor:
-    """Draws masks of whole units, an exact count per image, uniform over all choices.
+    """Draw masks of whole mask patches, an exact count per image, uniform over all choices.
 
     Args:
-        grid: Mask units per side (rows, columns); need not be square.
-        ratio: Fraction of units to mask, in (0, 1); the count is rounded up.
+        grid: Mask patches per side (rows, columns); need not be square.
+        ratio: Fraction of the mask patches to mask, in (0, 1); the count is rounded up.
         generator: Source of all randomness; the same state gives the same masks.
         batch_size: Number of images B.
         shared: Draw one mask and use it for the whole batch.
@@ -76,10 +79,10 @@ def random_mask(
         Bool tensor (B, rows, columns) on the CPU, True = masked.
 
     Raises:
-        UserError: If the ratio is out of range (see `num_masked_units`).
+        UserError: If the ratio is out of range (see `num_masked_patches`).
     """
     rows, columns = grid
-    count = num_masked_units(rows * columns, ratio)
+    count = num_masked_patches(rows * columns, ratio)
     draws = generator.random((1 if shared else batch_size, rows * columns))
     mask = np.zeros(draws.shape, dtype=bool)
     np.put_along_axis(mask, np.argsort(draws, axis=1, kind="stable")[:, :count], True, axis=1)
@@ -87,7 +90,7 @@ def random_mask(
 
 
 def expand_mask(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Repeats each unit of a mask to a finer grid (nearest neighbour).
+    """Repeat each mask patch to a finer grid (nearest neighbour).
 
     Args:
         mask: (B, rows, columns), any dtype.
@@ -97,12 +100,12 @@ def expand_mask(mask: Tensor, grid: tuple[int, int]) -> Tensor:
         (B, *grid), same dtype.
 
     Raises:
-        UserError: If a mask unit would cover a fraction of a cell.
+        UserError: If a mask patch would cover a fraction of a place of the finer grid.
     """
     rows, columns = mask.shape[-2:]
     if grid[0] % rows or grid[1] % columns:
         raise UserError(
-            f"a mask of {rows}x{columns} units does not fit a grid of {grid[0]}x{grid[1]}: "
+            f"a mask of {rows}x{columns} patches does not fit a grid of {grid[0]}x{grid[1]}: "
             "each side of the grid must be a multiple of the mask's"
         )
     return mask.repeat_interleave(grid[0] // rows, -2).repeat_interleave(grid[1] // columns, -1)

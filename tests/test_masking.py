@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_swin.errors import UserError
-from ssl_swin.masking import expand_mask, mask_grid, num_masked_units, random_mask
+from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches, random_mask
 
 
 def draw(seed: int, grid: tuple[int, int] = (6, 6), ratio: float = 0.6, **options) -> torch.Tensor:
@@ -14,15 +14,15 @@ def draw(seed: int, grid: tuple[int, int] = (6, 6), ratio: float = 0.6, **option
 
 
 @pytest.mark.parametrize(
-    ("size", "unit", "grid"),
+    ("size", "patch", "grid"),
     [((192, 192), 32, (6, 6)), ((224, 160), 32, (7, 5)), ((64, 64), 64, (1, 1))],
 )
-def test_mask_grid__counts_rows_and_columns(size, unit, grid):
-    assert mask_grid(size, unit, patch_size_px=4) == grid
+def test_mask_grid__counts_rows_and_columns(size, patch, grid):
+    assert mask_grid(size, patch, patch_size_px=4) == grid
 
 
 @pytest.mark.parametrize(
-    ("size", "unit", "fitting"),
+    ("size", "patch", "fitting"),
     [
         ((192, 192), 30, "4, 8, 12, 16, 24, 32, 48, 64, 96, 192"),
         ((64, 96), 64, "4, 8, 16, 32"),
@@ -32,17 +32,17 @@ def test_mask_grid__counts_rows_and_columns(size, unit, grid):
         ((7, 5), 4, "none"),
     ],
 )
-def test_mask_grid__names_the_units_that_tile(size, unit, fitting):
+def test_mask_grid__names_the_patches_that_tile(size, patch, fitting):
     message = (
-        f"unit of {unit} px does not tile an image of {size[0]}x{size[1]} px "
+        f"patch of {patch} px does not tile an image of {size[0]}x{size[1]} px "
         f"in patches of 4 px; .*: {fitting} px$"
     )
     with pytest.raises(UserError, match=message):
-        mask_grid(size, unit, patch_size_px=4)
+        mask_grid(size, patch, patch_size_px=4)
 
 
 @pytest.mark.parametrize(
-    ("num_units", "ratio", "expected"),
+    ("num_patches", "ratio", "expected"),
     [
         (36, 0.6, 22),
         (49, 0.6, 30),
@@ -55,27 +55,27 @@ def test_mask_grid__names_the_units_that_tile(size, unit, fitting):
         (4, 0.01, 1),
     ],
 )
-def test_num_masked_units__rounds_up(num_units, ratio, expected):
-    assert num_masked_units(num_units, ratio) == expected
+def test_num_masked_patches__rounds_up(num_patches, ratio, expected):
+    assert num_masked_patches(num_patches, ratio) == expected
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.6, 60.0, math.nan])
-def test_num_masked_units__ratio_out_of_range(ratio):
+def test_num_masked_patches__ratio_out_of_range(ratio):
     with pytest.raises(UserError, match=f"strictly between 0 and 1, got {ratio}"):
-        num_masked_units(36, ratio)
+        num_masked_patches(36, ratio)
 
 
-def test_num_masked_units__nothing_visible():
-    with pytest.raises(UserError, match=r"0\.98 hides all 36 units; at most 0\.9722 leaves"):
-        num_masked_units(36, 0.98)
+def test_num_masked_patches__nothing_visible():
+    with pytest.raises(UserError, match=r"0\.98 masks all 36 patches; at most 0\.9722 leaves"):
+        num_masked_patches(36, 0.98)
 
 
-def test_num_masked_units__the_ratio_it_advises_leaves_one_visible():
-    for num_units in range(2, 300):
+def test_num_masked_patches__the_ratio_it_advises_leaves_one_visible():
+    for num_patches in range(2, 300):
         with pytest.raises(UserError) as refusal:
-            num_masked_units(num_units, 0.9999)
+            num_masked_patches(num_patches, 0.9999)
         advised = float(str(refusal.value).partition("at most ")[2].split()[0])
-        assert num_masked_units(num_units, advised) == num_units - 1
+        assert num_masked_patches(num_patches, advised) == num_patches - 1
 
 
 @pytest.mark.parametrize("grid", [(6, 6), (5, 7), (1, 9)])
@@ -109,17 +109,17 @@ def test_random_mask__follows_the_generator_alone():
 
 
 def test_random_mask__every_unit_equally_often():
-    num_draws, num_units, num_masked = 2000, 12, 5
+    num_draws, num_patches, num_masked = 2000, 12, 5
     counts = draw(0, (3, 4), 0.4, batch_size=num_draws).sum(dim=0).flatten().double()
-    share = num_masked / num_units
-    # Variance of a count, and the negative correlation between units of one mask.
+    share = num_masked / num_patches
+    # Variance of a count, and the negative correlation between patches of one mask.
     chi_square = ((counts - num_draws * share) ** 2).sum() / (num_draws * share * (1 - share))
-    assert chi_square * (num_units - 1) / num_units < 37.4  # 0.9999 quantile, 11 degrees of freedom
+    assert chi_square * (num_patches - 1) / num_patches < 37.4  # 0.9999 quantile of 11 degrees
 
 
 def test_random_mask__every_choice_equally_often():
     choices = Counter(mask.numpy().tobytes() for mask in draw(0, (2, 2), 0.5, batch_size=2000))
-    assert len(choices) == 6  # of 2 units out of 4
+    assert len(choices) == 6  # of 2 patches out of 4
     chi_square = sum((count - 2000 / 6) ** 2 / (2000 / 6) for count in choices.values())
     assert chi_square < 25.7  # 0.9999 quantile, 5 degrees of freedom
 
@@ -144,6 +144,6 @@ def test_expand_mask__equals_a_nested_loop(grid, dtype):
 
 
 @pytest.mark.parametrize("grid", [(5, 6), (6, 5), (3, 3)])
-def test_expand_mask__unit_would_cover_a_fraction(grid):
-    with pytest.raises(UserError, match=f"6x6 units does not fit a grid of {grid[0]}x{grid[1]}"):
+def test_expand_mask__patch_would_cover_a_fraction(grid):
+    with pytest.raises(UserError, match=f"6x6 patches does not fit a grid of {grid[0]}x{grid[1]}"):
         expand_mask(draw(0), grid)

@@ -34,7 +34,7 @@ class Workload:
         precision: "fp32", or "bf16" for autocast.
         drop_path_rate: In training.
         grad_checkpointing: Whether blocks are computed again in the backward pass.
-        mask_ratio: Of units of the encoder's stride.
+        mask_ratio: Ratio of masked patches, each as large as the encoder's stride.
         seed: Of the masks.
     """
 
@@ -72,20 +72,20 @@ class Workload:
 
     def mask(self, number: int) -> Tensor:
         """Draws the mask of a step, bool (B, rows, columns) on the device, one per image."""
-        units = mask_grid(
+        grid = mask_grid(
             self.encoder.img_size_px,
             self.encoder.stride,
             patch_size_px=self.encoder.patch_size_px,
         )
         generator = np.random.default_rng((self.seed, number))
-        mask = random_mask(units, self.mask_ratio, generator, batch_size=len(self.images))
+        mask = random_mask(grid, self.mask_ratio, generator, batch_size=len(self.images))
         return mask.to(self.device)
 
 
 def model_names() -> list[str]:
     """Lists the Swins of `conf/model`."""
     settings = {path.stem: path.read_text() for path in (CONF / "model").glob("*.yaml")}
-    return sorted(name for name, text in settings.items() if "_target_: ssl_swin.swin\n" in text)
+    return sorted(name for name, text in settings.items() if "\n  - _swin\n" in text)
 
 
 def load_settings(*overrides: str) -> DictConfig:

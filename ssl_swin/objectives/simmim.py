@@ -1,4 +1,4 @@
-"""SimMIM: predict the raw pixels of masked units from an encoder that sees mask tokens.
+"""SimMIM: predict the raw pixels of masked patches from an encoder that sees mask tokens.
 
 Reference: SimMIM (arXiv:2111.09886); the normalised target is that of Swin Transformer V2's SimMIM
 recipe. Equal to the original implementation to rounding, see tests/test_golden.py.
@@ -18,7 +18,7 @@ from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.figure import DifferenceColumn, Figure, ImageColumn
-from ssl_swin.masking import expand_mask, mask_grid, num_masked_units
+from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
 
@@ -178,7 +178,7 @@ class MaskedImageModel(Objective):
     def describe(self) -> str:
         """See `Objective.describe`."""
         rows, columns = self.mask_grid
-        num_masked = num_masked_units(rows * columns, self.mask_ratio)
+        num_masked = num_masked_patches(rows * columns, self.mask_ratio)
         phrase = (
             f"{self.title}, {num_masked} of {rows * columns} mask patches of "
             f"{self.mask_patch_size_px} px masked"

@@ -1,9 +1,9 @@
-"""Sparse SimMIM: the encoder computes visible cells only, a small decoder predicts the rest.
+"""Sparse SimMIM: the encoder computes visible patches only, and a small decoder predicts the rest.
 
 Not the paper's method: there, mask tokens run through the whole encoder. Here they join its
-features in a decoder that mixes both, so that the loss on masked cells reaches every weight of the
-encoder; a head on lone mask tokens would teach it nothing. The idea for Swin is that of GreenMIM
-(arXiv:2205.13515); grouping, packing and decoder are our own.
+features in a decoder that mixes both, so that the loss on masked patches reaches every weight of
+the encoder; a head on lone mask tokens would teach it nothing. The idea for Swin is that of
+GreenMIM (arXiv:2205.13515); grouping, binning and decoder are our own.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ _HEAD_DIM = 32  # of the decoder's attention, as in Swin
 
 
 class SparseSimMIM(MaskedImageModel):
-    """An encoder of visible cells, and a transformer that paints the masked ones."""
+    """An encoder of visible patches, and a transformer that predicts the masked ones."""
 
     title = "sparse SimMIM"
     tags = ("simmim", "sparse")
@@ -49,14 +49,14 @@ class SparseSimMIM(MaskedImageModel):
             mask_ratio: See `MaskedImageModel`.
             mask_patch_size_px: See `MaskedImageModel`; a multiple of the encoder's total stride.
             shared_mask: See `MaskedImageModel`.
-            decoder_depth: Number of transformer blocks over all cells, at least 1.
+            decoder_depth: Number of transformer blocks over all patches, at least 1.
             decoder_dim: Width of the blocks, a multiple of 32; None is half the encoder's last
                 width, rounded up.
             normalize_target_window_px: See `MaskedImageModel`.
 
         Raises:
-            UserError: If the encoder is no Swin, a mask patch cuts cells, or the decoder cannot be
-                built.
+            UserError: If the encoder is no Swin, a mask patch cuts tokens of its last stage, or the
+                decoder cannot be built.
         """
         super().__init__(
             encoder,
@@ -80,9 +80,9 @@ class SparseSimMIM(MaskedImageModel):
                 f"decoder_dim a multiple of {_HEAD_DIM}: got {decoder_depth} and {dim}"
             )
         rows, columns = encoder.windows.grid
-        cell_values = encoder.stride**2 * encoder.in_chans
-        self.decoder = CellDecoder(
-            encoder.num_features, rows * columns, cell_values, dim=dim, depth=decoder_depth
+        patch_values = encoder.stride**2 * encoder.in_chans
+        self.decoder = PatchDecoder(
+            encoder.num_features, rows * columns, patch_values, dim=dim, depth=decoder_depth
         )
 
     def make_collate(self) -> Collate:
@@ -102,14 +102,14 @@ class SparseSimMIM(MaskedImageModel):
 
         Args:
             images: Normalised (B, C, H, W).
-            mask: Bool (B, rows, columns), True = masked, of whole cells of the last map; the same
+            mask: Bool (B, rows, columns), True = masked, of whole patches of the last map; the same
                 number in every image.
             plan: What `encoder.windows.bin_visible` makes of the mask. Made here if it is not
                 given, which on a GPU waits for the mask.
 
         Returns:
-            Loss, prediction and features. The prediction's visible cells are the target's own, and
-            the features' masked cells are 0: neither is computed.
+            Loss, prediction and features. The prediction's visible patches are the target's own,
+            and the features' masked patches are 0: neither is computed.
 
         Raises:
             UserError: If the mask does not fit.
@@ -121,25 +121,25 @@ class SparseSimMIM(MaskedImageModel):
         masked = _others(visible, self.encoder.windows.grid)
         predicted = self.decoder(features, visible, masked)
         target = self.target(images)
-        cells = self._cells(target)
-        error = (take_rows(cells, masked) - predicted.float()).abs()
+        patches = self._patchify(target)
+        error = (take_rows(patches, masked) - predicted.float()).abs()
         count = masked.numel() * self.encoder.stride**2  # as in `masked_l1`
         loss = error.sum() / (count + 1e-5) / self.encoder.in_chans
-        painted = cells.scatter(1, _wide(masked, cells), predicted.detach().float())
-        return Reconstruction(loss, self._image(painted), self._map(features, visible))
+        completed = patches.scatter(1, _wide(masked, patches), predicted.detach().float())
+        return Reconstruction(loss, self._unpatchify(completed), self._map(features, visible))
 
-    def _cells(self, images: Tensor) -> Tensor:
-        """Cuts (B, C, H, W) into the values of its cells, (B, U, stride * stride * C)."""
+    def _patchify(self, images: Tensor) -> Tensor:
+        """Cuts (B, C, H, W) into the values of its patches, (B, N, stride * stride * C)."""
         side, (rows, columns) = self.encoder.stride, self.encoder.windows.grid
-        cells = images.reshape(len(images), -1, rows, side, columns, side)
-        return cells.permute(0, 2, 4, 3, 5, 1).reshape(len(images), rows * columns, -1)
+        patches = images.reshape(len(images), -1, rows, side, columns, side)
+        return patches.permute(0, 2, 4, 3, 5, 1).reshape(len(images), rows * columns, -1)
 
-    def _image(self, cells: Tensor) -> Tensor:
-        """Undoes `_cells`."""
+    def _unpatchify(self, patches: Tensor) -> Tensor:
+        """Undo `_patchify`."""
         side, (rows, columns) = self.encoder.stride, self.encoder.windows.grid
-        pixels = cells.view(len(cells), rows, columns, side, side, -1)
+        pixels = patches.view(len(patches), rows, columns, side, side, -1)
         height_px, width_px = rows * side, columns * side
-        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(len(cells), -1, height_px, width_px)
+        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, height_px, width_px)
 
     def _map(self, features: Tensor, visible: Tensor) -> Tensor:
         rows, columns = self.encoder.windows.grid
@@ -148,43 +148,43 @@ class SparseSimMIM(MaskedImageModel):
         return full.transpose(1, 2).reshape(len(features), -1, rows, columns)
 
 
-class CellDecoder(nn.Module):
-    """A transformer over all cells of an image, visible or not, and a head on the masked ones."""
+class PatchDecoder(nn.Module):
+    """A transformer over all patches of an image, visible or not, and a head on the masked ones."""
 
     def __init__(
-        self, num_features: int, num_cells: int, cell_values: int, *, dim: int, depth: int
+        self, num_features: int, num_patches: int, patch_values: int, *, dim: int, depth: int
     ) -> None:
         """Builds the decoder.
 
         Args:
             num_features: Width of the encoder's features.
-            num_cells: Number of cells of an image.
-            cell_values: Pixel values of a cell.
+            num_patches: Number of patches of an image.
+            patch_values: Pixel values of a patch.
             dim: Width of the blocks.
             depth: Number of blocks.
         """
         super().__init__()
         self.embed = nn.Linear(num_features, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, num_cells, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_patches, dim))
         self.blocks = nn.ModuleList(
             Block(dim, dim // _HEAD_DIM, qkv_bias=True) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, cell_values)
+        self.head = nn.Linear(dim, patch_values)
         for parameter in (self.mask_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, features: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Predicts masked cells.
+        """Predicts masked patches.
 
         Args:
             features: (B, V, num_features).
-            visible: Cells that they belong to, int64 (B, V).
-            masked: Cells to predict, int64 (B, M).
+            visible: Patches that they belong to, int64 (B, V).
+            masked: Patches to predict, int64 (B, M).
 
         Returns:
-            Values (B, M, cell_values).
+            Values (B, M, patch_values).
         """
         shown = self.embed(features)
         tokens = self.mask_token.to(shown.dtype).expand(len(shown), self.pos_embed.shape[1], -1)
@@ -206,11 +206,11 @@ def _check_mask_patch(size_px: int, stride: int) -> None:
         )
 
 
-def _others(cells: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Returns the cells of each row that are not in `cells`, int64 (B, U - V), ascending."""
-    listed = torch.zeros(len(cells), grid[0] * grid[1], dtype=torch.uint8, device=cells.device)
-    order = listed.scatter(1, cells, 1).argsort(dim=1, stable=True)
-    return order[:, : order.shape[1] - cells.shape[1]]
+def _others(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Returns the patches of each row that are not in `patches`, int64 (B, N - V), ascending."""
+    listed = torch.zeros(len(patches), grid[0] * grid[1], dtype=torch.uint8, device=patches.device)
+    order = listed.scatter(1, patches, 1).argsort(dim=1, stable=True)
+    return order[:, : order.shape[1] - patches.shape[1]]
 
 
 def _wide(index: Tensor, tokens: Tensor) -> Tensor:

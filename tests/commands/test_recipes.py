@@ -35,7 +35,7 @@ from ssl_swin.data import geometry, transforms
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.resolvers import register_resolvers
-from ssl_swin.masking import num_masked_units
+from ssl_swin.masking import num_masked_patches
 from ssl_swin.optim.schedules import RunLength
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -294,7 +294,7 @@ def test_drop_path__rises_to_the_official_rate(name: str) -> None:
 def test_mask__hides_the_official_number_of_units(name: str) -> None:
     model: Any = official_model(name)
     rows, columns = model.mask_grid
-    masked = num_masked_units(rows * columns, model.mask_ratio)
+    masked = num_masked_patches(rows * columns, model.mask_ratio)
     assert model.mask_patch_size_px == 32
     assert (masked, rows * columns) == OFFICIAL[name].num_masked
 

@@ -20,7 +20,7 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def units(grid: tuple[int, int] = (2, 2), batch_size: int = 2) -> Tensor:
+def masks(grid: tuple[int, int] = (2, 2), batch_size: int = 2) -> Tensor:
     return random_mask(grid, 0.5, np.random.default_rng(0), batch_size=batch_size)
 
 
@@ -45,7 +45,7 @@ def slow_masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> float:
 def test_masked_l1__equals_a_slow_loop(num_channels, height, width):
     prediction = noise(2, num_channels, height, width, seed=1)
     target = noise(2, num_channels, height, width, seed=2)
-    mask = units((4, 4))
+    mask = masks((4, 4))
     expected = slow_masked_l1(prediction, target, mask)
     assert masked_l1(prediction, target, mask).item() == pytest.approx(expected, rel=1e-6)
 
@@ -59,7 +59,7 @@ def test_masked_l1__is_an_average_over_the_whole_batch():
 
 
 def test_masked_l1__visible_pixels_do_not_matter():
-    prediction, target, mask = noise(2, 3, 8, 8, seed=1), noise(2, 3, 8, 8, seed=2), units()
+    prediction, target, mask = noise(2, 3, 8, 8, seed=1), noise(2, 3, 8, 8, seed=2), masks()
     hidden = expand_mask(mask, (8, 8)).unsqueeze(1)
     loss = masked_l1(prediction, target, mask)
     assert masked_l1(prediction, torch.where(hidden, target, 9.0), mask) == loss
@@ -74,7 +74,7 @@ def test_masked_l1__nothing_masked_is_zero_and_finite():
 
 def test_masked_l1__half_precision_predictions_are_compared_in_float32():
     prediction = noise(2, 3, 8, 8, seed=1).bfloat16()
-    target, mask = noise(2, 3, 8, 8, seed=2), units()
+    target, mask = noise(2, 3, 8, 8, seed=2), masks()
     loss = masked_l1(prediction, target, mask)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(slow_masked_l1(prediction, target, mask), rel=1e-6)
@@ -84,7 +84,7 @@ def test_masked_l1__half_precision_predictions_are_compared_in_float32():
 @pytest.mark.parametrize("window_px", [None, 7])
 def test_forward__the_encoder_never_sees_masked_pixels(tiny_encoder, version, window_px):
     model = SimMIM(tiny_encoder(version=version), normalize_target_window_px=window_px)
-    images, mask = noise(2, 3, 64, 64), units()
+    images, mask = noise(2, 3, 64, 64), masks()
     hidden = expand_mask(mask, (64, 64)).unsqueeze(1)
     with torch.no_grad():
         output = model.reconstruct(images, mask)
@@ -99,7 +99,7 @@ def test_forward__the_encoder_never_sees_masked_pixels(tiny_encoder, version, wi
 @pytest.mark.parametrize("version", [1, 2])
 def test_forward__a_masked_patch_becomes_the_mask_token(tiny_encoder, version):
     model = SimMIM(tiny_encoder(version=version))
-    images, mask = noise(2, 3, 64, 64), units()
+    images, mask = noise(2, 3, 64, 64), masks()
     with torch.no_grad():
         tokens = model.encoder.embed(images)
         for image in range(2):
@@ -116,7 +116,7 @@ def test_forward__a_masked_patch_becomes_the_mask_token(tiny_encoder, version):
 
 def test_forward__coarse_and_expanded_masks_are_one(tiny_encoder):
     model = SimMIM(tiny_encoder())
-    images, mask = noise(2, 3, 64, 64), units()
+    images, mask = noise(2, 3, 64, 64), masks()
     with torch.no_grad():
         coarse, fine = (
             model.reconstruct(images, mask),
@@ -130,7 +130,7 @@ def test_forward__coarse_and_expanded_masks_are_one(tiny_encoder):
 @pytest.mark.parametrize("size", [(64, 64), (64, 128)])
 def test_forward__shapes_follow_the_images(tiny_encoder, in_chans, size):
     model = SimMIM(tiny_encoder(in_chans=in_chans, img_size_px=size))
-    images, mask = noise(2, in_chans, *size), units((size[0] // 32, size[1] // 32))
+    images, mask = noise(2, in_chans, *size), masks((size[0] // 32, size[1] // 32))
     with torch.no_grad():
         output = model.reconstruct(images, mask)
     assert output.prediction.shape == images.shape
@@ -141,8 +141,10 @@ def test_forward__shapes_follow_the_images(tiny_encoder, in_chans, size):
 
 @pytest.mark.parametrize("grid", [(5, 5), (2, 3), (32, 32)])
 def test_forward__mask_does_not_fit_the_patches(tiny_encoder, grid):
-    with pytest.raises(UserError, match=f"{grid[0]}x{grid[1]} units does not fit a grid of 16x16"):
-        SimMIM(tiny_encoder()).reconstruct(noise(2, 3, 64, 64), units(grid))
+    with pytest.raises(
+        UserError, match=f"{grid[0]}x{grid[1]} patches does not fit a grid of 16x16"
+    ):
+        SimMIM(tiny_encoder()).reconstruct(noise(2, 3, 64, 64), masks(grid))
 
 
 @pytest.mark.parametrize(("channel", "y", "x"), [(0, 0, 0), (1, 5, 2), (2, 31, 0), (2, 0, 31)])
@@ -152,7 +154,7 @@ def test_decoder__each_of_its_channels_paints_one_pixel_of_a_cell(tiny_encoder, 
         model.decoder[0].weight.zero_()
         model.decoder[0].bias.zero_()
         model.decoder[0].bias[channel * 32 * 32 + y * 32 + x] = 1.0
-        painted = model.reconstruct(noise(1, 3, 64, 64), units(batch_size=1)).prediction
+        painted = model.reconstruct(noise(1, 3, 64, 64), masks(batch_size=1)).prediction
     expected = torch.zeros(1, 3, 64, 64)
     expected[0, channel, y::32, x::32] = 1.0
     assert painted.equal(expected)
@@ -165,7 +167,7 @@ def test_target__is_the_image_itself_without_a_window(tiny_encoder):
 
 def test_mean_guess_loss__by_hand(tiny_encoder):
     images = torch.tensor([1.0, -2.0, 6.0]).view(1, 3, 1, 1).expand(2, 3, 64, 64)
-    loss = SimMIM(tiny_encoder()).mean_guess_loss(images, units())
+    loss = SimMIM(tiny_encoder()).mean_guess_loss(images, masks())
     assert loss.item() == pytest.approx(3.0, rel=1e-6)
 
 
@@ -212,7 +214,7 @@ def test_normalize_locally__a_constant_image_is_zero():
 @pytest.mark.parametrize("window_px", [None, 7])
 def test_forward__target_and_loss_stay_in_float32_under_autocast(tiny_encoder, window_px):
     model = SimMIM(tiny_encoder(), normalize_target_window_px=window_px)
-    images, mask = noise(2, 3, 64, 64) + 3.0, units()
+    images, mask = noise(2, 3, 64, 64) + 3.0, masks()
     plain = model.target(images)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         target, output = model.target(images), model.reconstruct(images, mask)
@@ -247,7 +249,7 @@ def test_decoder__of_a_vit_paints_its_patches(channel, y, x):
         model.decoder[0].weight.zero_()
         model.decoder[0].bias.zero_()
         model.decoder[0].bias[channel * 16 * 16 + y * 16 + x] = 1.0
-        painted = model.reconstruct(noise(1, 5, 32, 64), units((1, 2), batch_size=1)).prediction
+        painted = model.reconstruct(noise(1, 5, 32, 64), masks((1, 2), batch_size=1)).prediction
     expected = torch.zeros(1, 5, 32, 64)
     expected[0, channel, y::16, x::16] = 1.0
     assert painted.equal(expected)

@@ -1,4 +1,4 @@
-"""Packing groups of visible tokens into bins of equal size, so that few slots stay empty.
+"""Bin packing: groups of visible tokens into bins of equal size, so that few slots stay empty.
 
 Greedy by decreasing size, with all bins of the same filling made at once: the work goes with the
 number of distinct fillings, a few dozen, and not with the number of groups.

@@ -163,10 +163,10 @@ class VisibleWindows:
 
 def _visible_super_patches(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Returns the visible super-patches (P, V), with one row if all images share them."""
-    if any(side % units for side, units in zip(grid, mask.shape[1:], strict=True)):
+    if any(side % patches for side, patches in zip(grid, mask.shape[1:], strict=True)):
         raise UserError(
-            f"a mask of {mask.shape[1]}x{mask.shape[2]} units cuts the encoder's last map of "
-            f"{grid[0]}x{grid[1]}: its units must be as large as the encoder's total stride, or a "
+            f"a mask of {mask.shape[1]}x{mask.shape[2]} patches cuts the encoder's last map of "
+            f"{grid[0]}x{grid[1]}: they must be as large as the encoder's total stride, or a "
             "multiple of it"
         )
     shown = ~expand_mask(mask, grid).flatten(1)

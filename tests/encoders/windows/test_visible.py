@@ -11,10 +11,10 @@ BIG = {"img_size_px": 128, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4)}  #
 both_versions = pytest.mark.parametrize("version", [1, 2])
 
 
-def masks_for(encoder, *, batch_size=2, ratio=0.6, shared=False, units=None, seed=0):
-    units = units or encoder.windows.grid
+def masks_for(encoder, *, batch_size=2, ratio=0.6, shared=False, grid=None, seed=0):
+    grid = grid or encoder.windows.grid
     generator = np.random.default_rng(seed)
-    return random_mask(units, ratio, generator, batch_size=batch_size, shared=shared)
+    return random_mask(grid, ratio, generator, batch_size=batch_size, shared=shared)
 
 
 def images_for(encoder, batch_size=2):
@@ -63,7 +63,7 @@ CASES = {
     "one mask": ({}, {"shared": True}),
     "few visible": ({}, {"ratio": 0.9}),
     "few masked": ({}, {"ratio": 0.1}),
-    "units of two cells": ({}, {"units": (2, 2), "ratio": 0.5}),
+    "mask patches of two tokens": ({}, {"grid": (2, 2), "ratio": 0.5}),
     "not square": ({"img_size_px": (64, 128)}, {}),
     "a map narrower than the window": ({"img_size_px": (32, 128)}, {"ratio": 0.5}),
     "three stages": ({"depths": (2, 2, 2), "num_heads": (1, 2, 2)}, {}),
@@ -179,7 +179,9 @@ def test_pack__one_pattern_if_all_masks_are_the_same(tiny_encoder):
 
 
 def test_pack__a_mask_cuts_cells(tiny_encoder):
-    with pytest.raises(UserError, match=r"a mask of 8x8 units cuts the encoder's last map of 4x4"):
+    with pytest.raises(
+        UserError, match=r"a mask of 8x8 patches cuts the encoder's last map of 4x4"
+    ):
         tiny_encoder(**BIG).windows.bin_visible(torch.zeros(1, 8, 8, dtype=torch.bool))
 
 
