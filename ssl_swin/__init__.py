@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssl_swin.data.loading.opening import open_splits as open_splits
     from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
+    from ssl_swin.data.transforms import Augmentation as Augmentation
     from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
     from ssl_swin.data.transforms import RandomCrop as RandomCrop
     from ssl_swin.encoders.beit import beit as beit
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
     from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
     from ssl_swin.optim.schedules import MultistepSchedule as MultistepSchedule
+    from ssl_swin.optim.schedules import Schedule as Schedule
     from ssl_swin.tasks.base import Task as Task
     from ssl_swin.tasks.classification import Classification as Classification
     from ssl_swin.tasks.classification import Classifier as Classifier
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.checkpointing.schedule import StepCheckpoint as StepCheckpoint
     from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
     from ssl_swin.training.optim import pretrain_optimizer as pretrain_optimizer
+    from ssl_swin.training.trainer import Trainer as Trainer
     from ssl_swin.weights.backbone import Backbone as Backbone
     from ssl_swin.weights.backbone import save_backbone as save_backbone
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Augmentation": "ssl_swin.data.transforms",
     "FinetuneAugmentation": "ssl_swin.data.transforms",
     "Backbone": "ssl_swin.weights.backbone",
     "BadSamples": "ssl_swin.training.callbacks.bad_samples",
@@ -60,11 +64,13 @@ _HOMES = {
     "Output": "ssl_swin.objectives.base",
     "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
+    "Schedule": "ssl_swin.optim.schedules",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
     "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
     "Task": "ssl_swin.tasks.base",
     "Throughput": "ssl_swin.training.callbacks.throughput",
+    "Trainer": "ssl_swin.training.trainer",
     "UserError": "ssl_swin.errors",
     "beit": "ssl_swin.encoders.beit",
     "embed": "ssl_swin.jobs.embedding",

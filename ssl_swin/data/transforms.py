@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +18,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from ssl_swin.arguments import Above0Range, Fraction, PortionRange, checked
 from ssl_swin.data.geometry import Size, contiguous, crop, flip, resize
 from ssl_swin.data.rng import seeded_globals
 from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
-
-Range = tuple[float, float]
 
 
 class Augmentation(ABC):
@@ -68,14 +67,15 @@ class RandomCrop(Augmentation):
     Like torchvision's RandomResizedCrop, antialiased, drawn from the given generator.
     """
 
+    @checked
     def __init__(
         self,
         size_px: Size,
         *,
-        crop_scale: Range,
-        crop_aspect: Range,
-        flip_probability: float,
-        interpolation: str = "bilinear",
+        crop_scale: PortionRange,
+        crop_aspect: Above0Range,
+        flip_probability: Fraction,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         """Set the augmentation up.
 
@@ -156,14 +156,15 @@ class FinetuneAugmentation(Augmentation):
     without it, any sample will do.
     """
 
+    @checked
     def __init__(
         self,
         size_px: Size,
         *,
         mean: Sequence[float],
-        crop_scale: Range,
-        crop_aspect: Range,
-        flip_probability: float,
+        crop_scale: PortionRange,
+        crop_aspect: Above0Range,
+        flip_probability: Fraction,
         auto_augment: str | None,
     ) -> None:
         """Set the augmentation up.

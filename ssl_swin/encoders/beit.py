@@ -15,6 +15,7 @@ from timm.models.beit import Beit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ssl_swin.arguments import Positive, RateBelow1, SizePx, checked
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import Size, Window, as_size
 from ssl_swin.errors import UserError
@@ -211,17 +212,18 @@ def vit_layer_id(name: str, depths: Sequence[int]) -> int:
     return sum(depths) + 1
 
 
+@checked
 def beit(
     *,
-    img_size_px: int | Sequence[int],
-    embed_dim: int,
-    depth: int,
-    num_heads: int,
-    patch_size_px: int = 16,
-    in_chans: int = 3,
+    img_size_px: SizePx,
+    embed_dim: Positive,
+    depth: Positive,
+    num_heads: Positive,
+    patch_size_px: Positive = 16,
+    in_chans: Positive = 3,
     final_norm: bool = True,
     shared_position_bias: bool = True,
-    drop_path_rate: float = 0.0,
+    drop_path_rate: RateBelow1 = 0.0,
     grad_checkpointing: bool = False,
 ) -> BeitEncoder:
     """Builds a BEiT-style ViT encoder with random weights, as SimMIM's pretraining draws them.
@@ -244,12 +246,7 @@ def beit(
             out of range.
     """
     size = as_size(img_size_px)
-    _check(size, patch_size_px, embed_dim, depth, num_heads)
-    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
-        raise UserError(
-            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
-            f"got {in_chans} and {drop_path_rate}"
-        )
+    _check(size, patch_size_px, embed_dim, num_heads)
     model_args: dict[str, Any] = {
         "img_size": size,
         "patch_size": patch_size_px,
@@ -273,12 +270,7 @@ def beit(
     return BeitEncoder(model, model_args=model_args, drop_path_rate=drop_path_rate)
 
 
-def _check(size: Size, patch_size_px: int, embed_dim: int, depth: int, num_heads: int) -> None:
-    if min(*size, patch_size_px, embed_dim, depth, num_heads) < 1:
-        raise UserError(
-            "image, patch, width, depth and heads must be at least 1: got "
-            f"{size} px, {patch_size_px} px, {embed_dim}, {depth} and {num_heads}"
-        )
+def _check(size: Size, patch_size_px: int, embed_dim: int, num_heads: int) -> None:
     if embed_dim % num_heads:
         raise UserError(f"{num_heads} heads do not divide a width of {embed_dim}")
     for side_px in size:

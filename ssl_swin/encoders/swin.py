@@ -9,13 +9,15 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
+from annotated_types import Ge, Le
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor
 
+from ssl_swin.arguments import NotEmpty, Positive, RateBelow1, SizePx, checked
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import (
     Size,
@@ -290,17 +292,18 @@ def _to_map(tokens: Tensor, layouts: DenseLayouts, stage: int) -> Tensor:
     return raster.transpose(1, 2).contiguous().view(len(raster), -1, *layouts.sizes[stage])
 
 
+@checked
 def swin(
     *,
-    version: int,
-    img_size_px: int | Sequence[int],
-    window_size: int,
-    embed_dim: int,
-    depths: Sequence[int],
-    num_heads: Sequence[int],
-    patch_size_px: int = 4,
-    in_chans: int = 3,
-    drop_path_rate: float = 0.0,
+    version: Annotated[int, Ge(1), Le(2)],
+    img_size_px: SizePx,
+    window_size: Positive,
+    embed_dim: Positive,
+    depths: NotEmpty,
+    num_heads: NotEmpty,
+    patch_size_px: Positive = 4,
+    in_chans: Positive = 3,
+    drop_path_rate: RateBelow1 = 0.0,
     pretrained_window_sizes: Sequence[Window] | None = None,
     grad_checkpointing: bool = False,
 ) -> SwinEncoder:
@@ -325,15 +328,8 @@ def swin(
         UserError: If the sizes do not divide, naming those that would, or the stages are not as
             many as their heads.
     """
-    if version not in TIMM_ARCHITECTURES:
-        raise UserError(f"Swin version must be 1 or 2, got {version}")
     size = as_size(img_size_px)
     _check_stages(embed_dim, depths, num_heads)
-    if in_chans < 1 or not 0.0 <= drop_path_rate < 1.0:
-        raise UserError(
-            "in_chans must be at least 1 and drop_path_rate in [0, 1): "
-            f"got {in_chans} and {drop_path_rate}"
-        )
     check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
     model_args: dict[str, Any] = {
         "img_size": size,
@@ -360,13 +356,13 @@ def swin(
 
 
 def _check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
-    if not depths or len(depths) != len(num_heads) or min(depths) < 1:
+    if len(depths) != len(num_heads):
         raise UserError(
-            f"every stage needs a depth of at least 1 and its heads: "
+            "every stage needs its depth and its heads: "
             f"depths {list(depths)}, num_heads {list(num_heads)}"
         )
     for stage, heads in enumerate(num_heads):
-        if heads < 1 or embed_dim * 2**stage % heads:
+        if embed_dim * 2**stage % heads:
             raise UserError(
                 f"stage {stage + 1} is {embed_dim * 2**stage} wide, "
                 f"which {heads} heads do not divide"

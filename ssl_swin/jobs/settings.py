@@ -4,73 +4,90 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from annotated_types import MinLen
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from ssl_swin.arguments import InnerFraction, Name, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
+from ssl_swin.data.transforms import Augmentation
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.launch.settings import (
     MAY_CHANGE,
     ArgumentsOf,
     Built,
+    CallbackSettings,
     FromBackbone,
     JobSettings,
-    Size,
+    Makes,
     TrainerSettings,
 )
+from ssl_swin.objectives.base import Objective
+from ssl_swin.optim.schedules import Schedule
 from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.grids import knn_grid
+from ssl_swin.tasks.base import Task
+
+OF_PROBING = frozenset(
+    {"train", "val", "num_classes", "seed", "device", "on_epoch_end", "progress"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(JobSettings):
     """What jobs that train an encoder have besides."""
 
-    resume: Annotated[str, MAY_CHANGE]
+    resume: Annotated[Name, MAY_CHANGE]
     compile: Annotated[bool, MAY_CHANGE]
-    augment: Built
-    optim: Built
-    schedule: Built
+    augment: Annotated[Built, Makes(Augmentation, partial=True, added=frozenset({"size_px"}))]
+    optim: Annotated[
+        Built,
+        Makes(OptimizerLRScheduler, partial=True, added=frozenset({"model", "schedule", "length"})),
+    ]
+    schedule: Annotated[Built, Makes(Schedule)]
     trainer: TrainerSettings
-    callbacks: Annotated[dict[str, Any], MAY_CHANGE]
+    callbacks: CallbackSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(TrainingSettings):
     """Settings of `pretrain`."""
 
-    objective: Built
+    objective: Annotated[Built, Makes(Objective, partial=True, added=frozenset({"encoder"}))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfBackbone:
     """What jobs have that start from a backbone."""
 
-    backbone: str
-    model: FromBackbone
+    backbone: Name
+    model: Annotated[FromBackbone, Makes(Encoder)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(OfBackbone, TrainingSettings):
     """Settings of `finetune`."""
 
-    test_img_size_px: Annotated[Size | None, MAY_CHANGE]
+    test_img_size_px: Annotated[SizePx | None, MAY_CHANGE]
     labels: FewLabels
-    ema_decay: float | None
-    task: Built
+    ema_decay: InnerFraction | None
+    task: Annotated[Built, Makes(Task, partial=True, added=frozenset({"encoder", "classes"}))]
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
     """The group `features`."""
 
-    folder: Annotated[str, MAY_CHANGE]
-    dtype: str
+    folder: Annotated[Name, MAY_CHANGE]
+    dtype: Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbeSettings(OfBackbone, JobSettings):
     """Settings of `linear_probe`."""
 
-    device: str
-    stages: list[int] | None
-    poolings: list[Literal["mean", "max"]]
+    device: Name
+    stages: Annotated[list[Positive], MinLen(1)] | None
+    poolings: Annotated[list[Literal["mean", "max"]], MinLen(1)]
     features: FeatureSettings
-    linear: Annotated[Mapping[str, Any], ArgumentsOf(fit_linear_heads)]
-    knn: Annotated[Mapping[str, Any], ArgumentsOf(knn_grid)]
+    linear: Annotated[Mapping[str, Any], ArgumentsOf(fit_linear_heads, OF_PROBING)]
+    knn: Annotated[Mapping[str, Any], ArgumentsOf(knn_grid, OF_PROBING)]

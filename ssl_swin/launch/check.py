@@ -1,17 +1,21 @@
 """Checks a configuration against the signatures of what it configures, before anything is made."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from hydra.utils import get_object
 
+from ssl_swin.arguments import accepts, in_words, shown
 from ssl_swin.errors import UserError
-from ssl_swin.launch.settings import ArgumentsOf
-from ssl_swin.launch.signatures import accepts, in_words, signature_of
+from ssl_swin.launch.settings import ArgumentsOf, Each, Makes
+from ssl_swin.launch.signatures import signature_of
 from ssl_swin.launch.suggestions import nearest
 
-HYDRAS_OWN = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+TARGET, PARTIAL = "_target_", "_partial_"
+HYDRAS_OWN = {TARGET, PARTIAL, "_args_", "_recursive_", "_convert_"}
 
 
 def check_settings(config: Mapping[str, Any], description: type) -> None:
@@ -26,53 +30,119 @@ def check_settings(config: Mapping[str, Any], description: type) -> None:
     Raises:
         UserError: If one is unknown, not set, or of another type.
     """
-    _check_arguments(config, description, "", whole=True)
+    _check_arguments(config, description, "")
 
 
 def _check_arguments(
-    settings: Mapping[str, Any], target: Callable[..., Any], prefix: str, *, whole: bool = False
+    settings: Mapping[str, Any],
+    target: Callable[..., Any],
+    prefix: str,
+    added: frozenset[str] | None = frozenset(),
 ) -> None:
-    """Check settings as arguments of a callable; `whole` if nothing is added to them later."""
+    """Check settings as arguments of a callable.
+
+    Args:
+        settings: Values by name.
+        target: The callable.
+        prefix: What stands before the names in a dotted key.
+        added: Arguments that the job adds later; None if nobody knows which.
+    """
     known = signature_of(target)
     for key, value in settings.items():
-        if key in known.types:
+        if key in known.types and key not in (added or ()):
             _check(f"{prefix}{key}", value, known.types[key])
         elif not known.takes_others and key not in HYDRAS_OWN:
-            valid = nearest(key, known.types) or f"; known are {', '.join(known.types)}"
+            names = [name for name in known.types if name not in (added or ())]
+            valid = nearest(key, names) or f"; known are {', '.join(names)}"
             raise UserError(f"there is no setting {prefix}{key}{valid}")
-        else:
+        elif key not in HYDRAS_OWN:
             _check(f"{prefix}{key}", value, Any)
-    if whole:
-        for key in sorted(known.required - settings.keys()):
+    if added is not None:
+        for key in sorted(known.required - settings.keys() - added):
             raise UserError(f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE")
 
 
 def _check(key: str, value: Any, annotation: Any) -> None:
+    marks = _parts(annotation)
+    makes = next((mark for mark in marks if isinstance(mark, Makes)), None)
+    each = next((mark for mark in marks if isinstance(mark, Each)), None)
+    has_target = isinstance(value, Mapping) and value.get(TARGET) is not None
+    if makes is not None and (has_target or _described(annotation) is None):
+        _check_built(key, value, makes)
+    elif isinstance(value, Mapping) and each is not None:
+        for name, part in value.items():
+            _check_built(f"{key}.{name}", part, each.makes)
+    elif has_target:
+        _check_arguments(value, _located(key, value[TARGET]), f"{key}.", added=None)
+    else:
+        _check_plain(key, value, annotation)
+
+
+def _check_plain(key: str, value: Any, annotation: Any) -> None:
     described = _described(annotation)
-    if isinstance(value, Mapping):
-        if value.get("_target_") is not None:
-            _check_arguments(value, _located(key, value["_target_"]), f"{key}.")
-        elif described is not None:
-            _check_arguments(value, described[0], f"{key}.", whole=described[1])
-        elif accepts(annotation, {}):
-            for name, part in value.items():
-                _check(f"{key}.{name}", part, Any)
-        else:
-            raise UserError(f"{key} must be {in_words(annotation)}, got a group of settings")
-    elif described is not None and (value is not None or type(None) not in get_args(annotation)):
-        raise UserError(f"{key} must be a group of settings, got {_yaml(value)}")
+    is_group = isinstance(value, Mapping)
+    if is_group and described is not None:
+        target, added = described
+        _check_arguments(value, target, f"{key}.", added)
+    elif is_group and accepts(annotation, {}):
+        for name, part in value.items():
+            _check(f"{key}.{name}", part, Any)
+    elif is_group:
+        raise UserError(f"{key} must be {in_words(annotation)}, got a group of settings")
+    elif described is not None and (value is not None or NoneType not in _parts(annotation)):
+        raise UserError(f"{key} must be a group of settings, got {shown(value)}")
     elif described is None and not accepts(annotation, value):
-        raise UserError(f"{key} must be {in_words(annotation)}, got {_yaml(value)}")
+        raise UserError(f"{key} must be {in_words(annotation)}, got {shown(value)}")
 
 
-def _described(annotation: Any) -> tuple[Callable[..., Any], bool] | None:
-    """Return what a group without `_target_` is checked against, and whether it must be whole."""
-    for part in (annotation, *get_args(annotation)):
+def _check_built(key: str, value: Any, makes: Makes) -> None:
+    """Check a group that is built by its `_target_`: that this makes what it should."""
+    empty = value is None or (isinstance(value, Mapping) and value.get(TARGET) is None)
+    if empty and makes.optional and set(value or {}) <= HYDRAS_OWN:
+        return
+    if not isinstance(value, Mapping):
+        off = " or null" if makes.optional else ""
+        raise UserError(f"{key} must be a group of settings{off}, got {shown(value)}")
+    if empty:
+        raise UserError(f"{key}.{TARGET} is not set: give what makes it, as {key}.{TARGET}=NAME")
+    target = _located(key, value[TARGET])
+    if not _makes(target, makes.kind):
+        made = getattr(makes.kind, "__name__", str(makes.kind))
+        expected = "return nothing" if makes.kind is NoneType else f"make a {made}"
+        raise UserError(f"{key}.{TARGET} must {expected}, and {value[TARGET]} does not")
+    partial = value.get(PARTIAL, False)
+    if partial is not makes.partial:
+        word = shown(makes.partial)
+        raise UserError(f"{key}.{PARTIAL} must be {word}, got {shown(partial)}")
+    for word in HYDRAS_OWN - {TARGET, PARTIAL}:
+        if word in value:
+            raise UserError(f"{key}.{word} has no meaning here: give arguments by their names")
+    _check_arguments(value, target, f"{key}.", makes.added)
+
+
+def _makes(target: Callable[..., Any], kind: Any) -> bool:
+    """Return whether a class, or what a function says that it returns, is what is wanted."""
+    made = target if inspect.isclass(target) else signature_of(target).returns
+    if inspect.isclass(made) and inspect.isclass(kind):
+        return issubclass(made, kind)
+    return bool(made == kind)
+
+
+def _described(annotation: Any) -> tuple[Callable[..., Any], frozenset[str]] | None:
+    """Return what a group without `_target_` is checked against, and what is added to it later."""
+    for part in _parts(annotation):
         if isinstance(part, ArgumentsOf):
-            return part.target, False
+            return part.target, part.added
         if dataclasses.is_dataclass(part) and isinstance(part, type):
-            return part, True
+            return part, frozenset()
     return None
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Return what an annotation is put together of: the members of a union, and the marks."""
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return [part for each in get_args(annotation) for part in _parts(each)]
+    return [annotation]
 
 
 def _located(key: str, name: Any) -> Callable[..., Any]:
@@ -80,15 +150,8 @@ def _located(key: str, name: Any) -> Callable[..., Any]:
         target: Any = get_object(str(name))
     except Exception as error:
         problem = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"{key}._target_: there is no {name}: {problem}") from error
+        raise UserError(f"{key}.{TARGET}: there is no {name}: {problem}") from error
     if not callable(target):
-        raise UserError(f"{key}._target_: {name} is nothing that can be called")
+        raise UserError(f"{key}.{TARGET}: {name} is nothing that can be called")
     found: Callable[..., Any] = target
     return found
-
-
-def _yaml(value: Any) -> str:
-    """Return a value as a configuration writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)

@@ -1,18 +1,24 @@
 """The settings that every job has, with their types; and how a job describes its own.
 
-A job's description is a dataclass with a field per setting of its primary configuration. A group is
-a `Built` if its `_target_` says what it takes, else a dataclass again, or `ArgumentsOf` a callable.
-What may differ when a run is continued is marked `MAY_CHANGE`; all else belongs to the run.
+A job's description is a dataclass with a field per setting of its primary configuration. A group
+that a `_target_` builds is marked with what it `Makes`; another is a dataclass again, or has the
+`ArgumentsOf` a callable. What a value may be stands in the signature of what uses it. What may
+differ when a run is continued is marked `MAY_CHANGE`; all else belongs to the run.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 
+from ssl_swin.arguments import Above0, Count, Fraction, Name, NonNegative, Positive, SizePx
 from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -27,18 +33,34 @@ class ArgumentsOf:
     """Marks a group of settings that are arguments of a callable."""
 
     target: Callable[..., Any]
+    added: frozenset[str] = frozenset()  # arguments that the job adds
+
+
+@dataclass(frozen=True)
+class Makes:
+    """Marks a group of settings by what its `_target_` makes of them."""
+
+    kind: Any  # a class, or what a function says that it returns
+    partial: bool = False  # whether the job adds the rest
+    optional: bool = False  # whether the group may be empty or null
+    added: frozenset[str] = frozenset()  # arguments that the job adds
+
+
+@dataclass(frozen=True)
+class Each:
+    """Marks a group of such groups."""
+
+    makes: Makes
 
 
 MAY_CHANGE = MayChange()
 Built = Mapping[str, Any]  # has a `_target_`, or holds what has one
-Count = Annotated[int, Ge(0)]
-Positive = Annotated[int, Ge(1)]
-Size = int | tuple[int, int]  # a side, or height and width
 
 # With other devices, batch_size and accumulation change so that their product stays; if it does
 # not, the run says so.
 TrainerSettings = Annotated[
     Built,
+    Makes(Trainer, added=frozenset({"callbacks", "logger", "plugins", "default_root_dir"})),
     MayChange(
         (
             "accelerator",
@@ -52,34 +74,46 @@ TrainerSettings = Annotated[
         )
     ),
 ]
+CallbackSettings = Annotated[dict[str, Any], Each(Makes(Callback, optional=True)), MAY_CHANGE]
+LoggerSettings = Annotated[Built | None, Makes(Logger, optional=True), MAY_CHANGE]
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """The group `data.cache`."""
+
+    dir: Name
+    limit_gb: Above0
+    num_tries: Positive
+    first_wait_s: NonNegative
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """The group `data`."""
 
-    reader: str
-    root: Annotated[str, MAY_CHANGE]
-    index_dir: Annotated[str | None, MAY_CHANGE]
+    reader: Literal["indexed", "folder", "stream"]
+    root: Annotated[Name, MAY_CHANGE]
+    index_dir: Annotated[Name | None, MAY_CHANGE]
     order: OrderConstants
     max_bad_samples: Annotated[Count, MAY_CHANGE]
-    max_bad_ratio: Annotated[float, MAY_CHANGE]
+    max_bad_ratio: Annotated[Fraction, MAY_CHANGE]
     channels: Positive
-    dtype: str
+    dtype: Literal["uint8", "uint16", "float32"]
     mean: list[float]
-    std: list[float]
+    std: list[Above0]
     how_to_make: Annotated[str | None, MAY_CHANGE]
-    prepare: Annotated[Built | None, MAY_CHANGE]
-    num_samples: int | None
-    cache: Annotated[dict[str, Any] | None, MAY_CHANGE]
-    val_ratio: float = 0.0
+    prepare: Annotated[Built | None, Makes(NoneType, optional=True), MAY_CHANGE]
+    num_samples: Positive | None
+    cache: Annotated[CacheSettings | None, MAY_CHANGE]
+    val_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
 
 
 @dataclass(frozen=True)
 class FromBackbone:
     """The group `model` where the architecture is the backbone's."""
 
-    img_size_px: Size | None
+    img_size_px: SizePx | None
     window_size: Positive | None
     drop_path_rate: float
     grad_checkpointing: bool
@@ -90,13 +124,13 @@ class JobSettings:
     """What every job has."""
 
     name: str | int | float
-    run_dir: str
+    run_dir: Name
     seed: Count
     batch_size: Annotated[Positive, MAY_CHANGE]
     num_workers: Annotated[Count, MAY_CHANGE]
     data: DataSettings
-    model: Built
-    logger: Annotated[Built | None, MAY_CHANGE]
+    model: Annotated[Built, Makes(Encoder)]
+    logger: LoggerSettings
     recipe: Annotated[dict[str, Any] | None, MAY_CHANGE] = None  # what an experiment says of itself
 
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from ssl_swin.arguments import InnerFraction, OddWindow, Positive, checked
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.errors import UserError
 from ssl_swin.figure import DifferenceColumn, Figure, ImageColumn
 from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
@@ -34,14 +34,15 @@ class Reconstruction(NamedTuple):
 class MaskedImageModel(Objective):
     """Predicts pixels of masked patches: what the dense and the sparse objective share."""
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
         *,
-        mask_ratio: float = 0.6,
-        mask_patch_size_px: int | None = None,
+        mask_ratio: InnerFraction = 0.6,
+        mask_patch_size_px: Positive | None = None,
         shared_mask: bool = False,
-        normalize_target_window_px: int | None = None,
+        normalize_target_window_px: OddWindow | None = None,
     ) -> None:
         """Wrap an encoder.
 
@@ -60,8 +61,6 @@ class MaskedImageModel(Objective):
         """
         super().__init__(encoder)
         window_px = normalize_target_window_px
-        if window_px is not None and (window_px < 3 or window_px % 2 == 0):
-            raise UserError(f"the target's window must be odd and at least 3 px, got {window_px}")
         self.normalize_target_window_px = window_px
         self.mask_ratio = mask_ratio
         self.mask_patch_size_px = mask_patch_size_px or encoder.mask_patch_size_px
@@ -201,14 +200,15 @@ class SimMIM(MaskedImageModel):
     title = "SimMIM"
     tags = ("simmim",)
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
         *,
-        mask_ratio: float = 0.6,
-        mask_patch_size_px: int | None = None,
+        mask_ratio: InnerFraction = 0.6,
+        mask_patch_size_px: Positive | None = None,
         shared_mask: bool = False,
-        normalize_target_window_px: int | None = None,
+        normalize_target_window_px: OddWindow | None = None,
     ) -> None:
         """Wrap an encoder; see `MaskedImageModel`."""
         super().__init__(

@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ssl_swin.arguments import InnerFraction, OddWindow, Positive, checked
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.encoders.windows.layout import take_rows
@@ -31,16 +32,17 @@ class SparseSimMIM(MaskedImageModel):
     tags = ("simmim", "sparse")
     encoder: SwinEncoder
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
         *,
-        mask_ratio: float = 0.6,
-        mask_patch_size_px: int | None = None,
+        mask_ratio: InnerFraction = 0.6,
+        mask_patch_size_px: Positive | None = None,
         shared_mask: bool = False,
-        decoder_depth: int = 1,
-        decoder_dim: int | None = None,
-        normalize_target_window_px: int | None = None,
+        decoder_depth: Positive = 1,
+        decoder_dim: Positive | None = None,
+        normalize_target_window_px: OddWindow | None = None,
     ) -> None:
         """Wrap an encoder.
 

@@ -6,10 +6,12 @@ strongly decayed layer may start above its base rate, as in the original.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ssl_swin.arguments import Above0, NonNegative, checked
 from ssl_swin.errors import UserError
 
 BoundSchedule = Callable[[int, float], float]  # (step, scaled base rate) -> rate
@@ -85,13 +87,22 @@ class RunLength:
     global_batch_size: int  # images per optimiser step, over all devices and accumulated batches
 
 
+class Schedule(ABC):
+    """A recipe's schedule of the learning rate, before the length of the run is known."""
+
+    @abstractmethod
+    def bind(self, length: RunLength) -> BoundSchedule:
+        """Returns the rate as a function of (step, scaled base rate) for a run of this length."""
+
+
+@checked
 @dataclass(frozen=True)
-class CosineSchedule:
+class CosineSchedule(Schedule):
     """`cosine_lr` in the units of a recipe: epochs, and rates per 512 images."""
 
-    warmup_epochs: float
-    warmup_lr: float
-    min_lr: float
+    warmup_epochs: NonNegative
+    warmup_lr: NonNegative
+    min_lr: NonNegative
     warmup_prefix: bool
 
     def bind(self, length: RunLength) -> BoundSchedule:
@@ -109,14 +120,15 @@ class CosineSchedule:
         )
 
 
+@checked
 @dataclass(frozen=True)
-class MultistepSchedule:
+class MultistepSchedule(Schedule):
     """`multistep_lr` in the units of a recipe: epochs, and rates per 512 images."""
 
-    warmup_epochs: float
-    warmup_lr: float
-    milestone_epochs: Sequence[float]
-    gamma: float
+    warmup_epochs: NonNegative
+    warmup_lr: NonNegative
+    milestone_epochs: Sequence[Above0]
+    gamma: Above0
 
     def bind(self, length: RunLength) -> BoundSchedule:
         """Returns the rate as a function of (step, scaled base rate) for a run of this length."""

@@ -7,13 +7,15 @@ blocks) and none for Swin.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, MinLen
 from timm.optim.lars import Lars
 from torch import Tensor
 from torch.nn import functional
 
+from ssl_swin.arguments import Above0, Count, NonNegative, Positive, RateBelow1, checked
 from ssl_swin.errors import UserError
 from ssl_swin.probing.features import Features
 from ssl_swin.probing.heads import LinearHeads
@@ -23,17 +25,18 @@ REFERENCE_BATCH_SIZE = 256  # MAE states the probe's rate per this many images
 RESIDENT_SHARE = 0.5  # of a GPU's free memory: up to this, all features are kept there
 
 
+@checked
 def fit_linear_heads(
     train: Features,
     *,
     num_classes: int,
     optimizer: Literal["sgd", "lars"],
-    base_lrs: Sequence[float],
-    batch_size: int,
-    epochs: int,
-    warmup_epochs: int,
-    weight_decay: float,
-    momentum: float,
+    base_lrs: Annotated[Sequence[Above0], MinLen(1)],
+    batch_size: Annotated[int, Ge(2)],
+    epochs: Positive,
+    warmup_epochs: Count,
+    weight_decay: NonNegative,
+    momentum: RateBelow1,
     seed: int,
     device: torch.device | str,
     on_epoch_end: Callable[[int, list[float]], None] | None = None,

@@ -1,10 +1,12 @@
 """Probing every tap with every setting, and keeping what is best on validation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MinLen
 
+from ssl_swin.arguments import Above0, Positive, checked
 from ssl_swin.probing.features import Features, Tap
 from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.heads import LinearHeads, head_accuracies
@@ -57,13 +59,14 @@ def linear_grid(
     return ScoreGrid("linear", "base_lr", rows), best_head
 
 
+@checked
 def knn_grid(
     train: ByTap,
     val: ByTap,
     *,
     num_classes: int,
-    ks: Sequence[int],
-    temperature: float,
+    ks: Annotated[Sequence[Positive], MinLen(1)],
+    temperature: Above0,
     device: torch.device | str,
 ) -> ScoreGrid:
     """Judges nearest neighbours at every tap with every k.

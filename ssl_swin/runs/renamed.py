@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TARGETS = {  # of version 0.1.0
+    "lightning.pytorch.Trainer": "ssl_swin.Trainer",
     "ssl_swin.encoders.swin": "ssl_swin.swin",
     "ssl_swin.beit.beit": "ssl_swin.beit",
     "ssl_swin.simmim.SimMIM": "ssl_swin.SimMIM",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from ssl_swin.arguments import Fraction, NonNegative, RateBelow1, checked
 from ssl_swin.data.batch import LabeledBatch, collate_labeled
 from ssl_swin.data.samples import Augmentation, LabeledTransform, PixelFormat
 from ssl_swin.encoders.encoder import Encoder
@@ -55,15 +56,16 @@ class Classification(Task):
     folder = "classifier"
     result_title = "top-1"
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
         classes: Sequence[str],
         *,
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
-        label_smoothing: float = 0.0,
-        erasing_probability: float = 0.0,
+        mixup_alpha: NonNegative = 0.0,
+        cutmix_alpha: NonNegative = 0.0,
+        label_smoothing: RateBelow1 = 0.0,
+        erasing_probability: Fraction = 0.0,
     ) -> None:
         """Put a fresh head on the encoder; see `Classifier`.
 

@@ -13,10 +13,11 @@ from torchmetrics import Metric
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
+from ssl_swin.optim.schedules import Schedule
 from ssl_swin.pixels import normalize
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
-from ssl_swin.training.optim import Schedule, run_length
+from ssl_swin.training.optim import run_length
 
 MakeOptimizer = Callable[..., OptimizerLRScheduler]  # of (model, *, schedule, length)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -10,17 +10,11 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ssl_swin.arguments import Above0, InnerFraction, NonNegative, Portion, checked
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
-from ssl_swin.optim.schedules import BoundSchedule, RunLength, scale_lr
-
-
-class Schedule(Protocol):
-    """A recipe's schedule before the length of the run is known."""
-
-    def bind(self, length: RunLength) -> BoundSchedule:
-        """Returns the rate as a function of (step, scaled base rate)."""
+from ssl_swin.optim.schedules import BoundSchedule, RunLength, Schedule, scale_lr
 
 
 class StepSchedule(LRScheduler):
@@ -45,16 +39,17 @@ class StepSchedule(LRScheduler):
         return {name: value for name, value in state.items() if name != "schedule"}
 
 
+@checked
 def pretrain_optimizer(
     model: Objective,
     *,
     schedule: Schedule,
     length: RunLength,
-    base_lr: float,
-    weight_decay: float,
-    betas: Sequence[float],
-    eps: float,
-    weight_decay_policy: str,
+    base_lr: Above0,
+    weight_decay: NonNegative,
+    betas: tuple[InnerFraction, InnerFraction],
+    eps: Above0,
+    weight_decay_policy: Literal["official", "intended"],
 ) -> OptimizerLRScheduler:
     """AdamW for pretraining.
 
@@ -75,16 +70,17 @@ def pretrain_optimizer(
     return _with_schedule(groups, betas, eps, schedule.bind(length))
 
 
+@checked
 def finetune_optimizer(
     model: Objective,
     *,
     schedule: Schedule,
     length: RunLength,
-    base_lr: float,
-    weight_decay: float,
-    betas: Sequence[float],
-    eps: float,
-    layer_decay: float,
+    base_lr: Above0,
+    weight_decay: NonNegative,
+    betas: tuple[InnerFraction, InnerFraction],
+    eps: Above0,
+    layer_decay: Portion,
 ) -> OptimizerLRScheduler:
     """AdamW with layer-wise learning-rate decay for fine-tuning; see `pretrain_optimizer`."""
     groups = layer_decay_groups(

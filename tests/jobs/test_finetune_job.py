@@ -217,18 +217,19 @@ def test_build_encoder__drop_path_and_checkpointing_of_the_model(
         ("model.img_size_px=80", "no window suits an image of 80 x 80 px"),
         (
             "model.img_size_px=large",
-            "model.img_size_px must be a whole number or a list of 2 whole numbers or null",
+            "model.img_size_px must be a whole number of at least 1 or a list of 2 whole numbers "
+            "of at least 1 or null, got 'large'",
         ),
         ("model.window_size=5", "windows of 5 tokens"),
         ("test_img_size_px=80", "no window suits an image of 80 x 80 px"),
-        ("labels.ratio=1.5", "labels.ratio must lie in (0, 1]"),
-        ("labels.ratio=few", "labels.ratio must be a number or null, got 'few'"),
+        ("labels.ratio=1.5", "labels.ratio must be a number in (0, 1] or null, got 1.5"),
+        ("labels.ratio=few", "labels.ratio must be a number in (0, 1] or null, got 'few'"),
         ("labels.per_class=9", "has 6 training images, fewer than the 9"),
         (
             "callbacks.best.monitor=val/top2",
             "there is no metric val/top2 to monitor; classification has val/loss, val/top1",
         ),
-        ("ema_decay=1.0", "ema_decay must lie in (0, 1)"),
+        ("ema_decay=1.0", "ema_decay must be a number in (0, 1) or null, got 1.0"),
     ],
 )
 def test_finetune__refuses_before_it_starts(workplace, capsys, override, message):

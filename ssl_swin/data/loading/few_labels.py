@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_swin.arguments import Count, Portion, Positive, checked
 from ssl_swin.data.dataset import ImageDataset, Indices
 from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.loading.indexed import IndexedSplit
@@ -14,6 +15,7 @@ from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 
 
+@checked
 @dataclass(frozen=True)
 class FewLabels:
     """How many images of each class to keep, and which.
@@ -26,9 +28,9 @@ class FewLabels:
         seed: Seed of the choice.
     """
 
-    ratio: float | None = None
-    per_class: int | None = None
-    seed: int = 0
+    ratio: Portion | None = None
+    per_class: Positive | None = None
+    seed: Count = 0
 
     def __post_init__(self) -> None:
         if self.ratio is not None and self.per_class is not None:
@@ -36,12 +38,6 @@ class FewLabels:
                 f"labels.ratio={self.ratio} and labels.per_class={self.per_class} are two answers "
                 "to one question: set one to null"
             )
-        if self.ratio is not None and not 0.0 < self.ratio <= 1.0:
-            raise UserError(f"labels.ratio must lie in (0, 1], got {self.ratio}")
-        if self.per_class is not None and not (
-            isinstance(self.per_class, int) and self.per_class > 0
-        ):
-            raise UserError(f"labels.per_class must be a whole number from 1, got {self.per_class}")
 
     def choose(self, labels: NDArray[np.int64], classes: tuple[str, ...]) -> Indices:
         """Choose images, evenly over the classes.

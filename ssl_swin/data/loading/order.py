@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssl_swin.arguments import Positive, checked
 from ssl_swin.data.dataset import Indices
 from ssl_swin.data.rng import keyed_permutation
-from ssl_swin.errors import UserError
 
 
+@checked
 @dataclass(frozen=True)
 class OrderConstants:
     """Constants of the order, under the names of the configuration and of checkpoints.
@@ -33,15 +34,9 @@ class OrderConstants:
         lanes: Number of streams.
     """
 
-    block: int | None
-    pool: int
-    lanes: int
-
-    def __post_init__(self) -> None:
-        values = {"block": self.block, "pool": self.pool, "lanes": self.lanes}
-        for name, value in values.items():
-            if value is not None and value < 1:
-                raise UserError(f"data.order.{name} must be at least 1, got {value}")
+    block: Positive | None
+    pool: Positive
+    lanes: Positive
 
 
 class SampleOrder:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ssl_swin.arguments import Count, Name, Positive, checked
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.synthetic.dataset import SyntheticDataset
@@ -10,7 +11,10 @@ from ssl_swin.errors import UserError
 VAL_SEED_OFFSET = 1  # the validation images are other drawings, not held-out training images
 
 
-def prepare_demo(root: str, *, num_train: int, num_val: int, size_px: int, seed: int) -> None:
+@checked
+def prepare_demo(
+    root: Name, *, num_train: Positive, num_val: Positive, size_px: Positive, seed: Count
+) -> None:
     """Draw the demo's images and pack them into `root`, unless that has been done.
 
     Args:

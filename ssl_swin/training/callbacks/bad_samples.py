@@ -8,6 +8,7 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ssl_swin.arguments import Count, Fraction, Name, checked
 from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
@@ -23,7 +24,8 @@ class BadSamples(Callback):
     Ranks exchange their counts at every logged batch, and names only if somebody found any.
     """
 
-    def __init__(self, path: str | Path, *, max_count: int, max_ratio: float) -> None:
+    @checked
+    def __init__(self, path: Name | Path, *, max_count: Count, max_ratio: Fraction) -> None:
         """Sets the callback up.
 
         Args:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ssl_swin.arguments import Name, checked
 from ssl_swin.files import make_folder
 
 _COLUMNS = {"mask": "masks"}  # names in the file that differ from the batch's
@@ -20,7 +21,8 @@ class BatchDigest(Callback):
     with the same epoch and batch, the last holds.
     """
 
-    def __init__(self, folder: str | Path, enabled: bool = True) -> None:
+    @checked
+    def __init__(self, folder: Name | Path, enabled: bool = True) -> None:
         """Sets the callback up.
 
         Args:

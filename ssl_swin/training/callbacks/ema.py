@@ -4,7 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssl_swin.errors import UserError
+from ssl_swin.arguments import InnerFraction, checked
 
 
 class WeightEma(WeightAveraging):
@@ -14,7 +14,8 @@ class WeightEma(WeightAveraging):
     that training goes on with lie beside it. After training the module holds the average.
     """
 
-    def __init__(self, decay: float) -> None:
+    @checked
+    def __init__(self, decay: InnerFraction) -> None:
         """Sets the callback up.
 
         Args:
@@ -24,8 +25,6 @@ class WeightEma(WeightAveraging):
         Raises:
             UserError: If `decay` is out of range.
         """
-        if not 0.0 < decay < 1.0:
-            raise UserError(f"ema_decay must lie in (0, 1), got {decay}; null turns it off")
         # Buffers are copied: averaging would truncate the integers among them.
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         super().__init__(use_buffers=False, multi_avg_fn=average)

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from ssl_swin.arguments import Above0, Positive, checked
 from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
@@ -20,14 +21,15 @@ class KnnProbe(Callback):
     The labels judge the features and never train them.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        every_n_epochs: int,
-        num_train_images: int,
-        k: int,
-        temperature: float,
-        num_val_images: int | None = None,
+        every_n_epochs: Positive,
+        num_train_images: Positive,
+        k: Positive,
+        temperature: Above0,
+        num_val_images: Positive | None = None,
     ) -> None:
         """Sets the callback up.
 

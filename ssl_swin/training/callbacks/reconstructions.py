@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from ssl_swin.arguments import Count, Name, Positive, checked
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
 from ssl_swin.training.module import TrainingModule
@@ -17,13 +18,14 @@ from ssl_swin.training.module import TrainingModule
 class Reconstructions(Callback):
     """Draws the objective's figure at step 0, every N steps, and at the end."""
 
+    @checked
     def __init__(
         self,
-        folder: str | Path,
+        folder: Name | Path,
         *,
-        every_n_steps: int,
-        num_images: int,
-        bands: Sequence[int] | None = None,
+        every_n_steps: Positive,
+        num_images: Positive,
+        bands: Sequence[Count] | None = None,
     ) -> None:
         """Sets the callback up.
 

@@ -1,11 +1,25 @@
 """When a run writes a checkpoint."""
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, MinLen
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ssl_swin.arguments import Name, Positive, Rule, checked
 from ssl_swin.errors import UserError
+
+FileName = Annotated[
+    str,
+    MinLen(1),
+    Rule(
+        lambda name: bool(re.fullmatch(r"([\w.=-]|\{(step|epoch)(:0?\d+d)?\})+", name)),
+        "of letters, digits, _, -, . and = alone, with {step} or {epoch} where wanted",
+    ),
+]
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -17,8 +31,54 @@ class StepCheckpoint(ModelCheckpoint):
     `monitor` may be "task": the validation metric by which the task under training chooses.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    @checked
+    def __init__(
+        self,
+        *,
+        filename: FileName,
+        dirpath: Name | Path,
+        monitor: Name | None = None,
+        mode: Literal["min", "max"] = "min",
+        every_n_epochs: Positive | None = None,
+        every_n_train_steps: Positive | None = None,
+        save_top_k: Annotated[int, Ge(-1)] = 1,
+        **others: Any,
+    ) -> None:
+        """Set the checkpoint up; what is not listed is as in Lightning's ModelCheckpoint.
+
+        Args:
+            filename: Name of the file, without ending; {step} and {epoch} may stand in it.
+            dirpath: Folder of the file.
+            monitor: Metric by which the best are kept, or "task"; None keeps the newest.
+            mode: Whether the metric is better the smaller or the larger it is.
+            every_n_epochs: Epochs between checkpoints, or
+            every_n_train_steps: optimiser steps between them; with neither, one per validation.
+            save_top_k: Number of checkpoints that are kept; -1 keeps all.
+            others: Other arguments of ModelCheckpoint.
+
+        Raises:
+            UserError: If a value is not allowed, or two contradict each other.
+        """
+        if every_n_epochs and every_n_train_steps:
+            raise UserError(
+                f"every_n_epochs={every_n_epochs} and every_n_train_steps={every_n_train_steps} "
+                f"of the checkpoint {filename} exclude each other: set one to null, as "
+                "callbacks.last.every_n_epochs=null"
+            )
+        try:
+            super().__init__(
+                filename=filename,
+                dirpath=dirpath,
+                monitor=monitor,
+                mode=mode,
+                every_n_epochs=every_n_epochs,
+                every_n_train_steps=every_n_train_steps,
+                save_top_k=save_top_k,
+                **others,
+            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(f"checkpoint {filename}: {problem}") from error
         self._step_before_batch = 0
 
     def choose_metric(self, model: Any) -> None:
@@ -35,7 +95,7 @@ class StepCheckpoint(ModelCheckpoint):
                 raise UserError(f"monitor=task needs a task, {model.title} is none: name a metric")
             self.monitor = f"val/{model.monitor}"
         known = [f"val/{name}" for name in model.new_metrics()]
-        if (self.monitor or "").startswith("val/") and self.monitor not in known:
+        if self.monitor not in (None, "train/loss", *known):
             raise UserError(
                 f"there is no metric {self.monitor} to monitor; {model.title} has "
                 f"{', '.join(known)}"

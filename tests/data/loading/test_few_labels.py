@@ -106,10 +106,10 @@ def test_few_labels__are_a_function_of_the_seed():
     ("options", "message"),
     [
         ({"ratio": 0.1, "per_class": 5}, r"labels.ratio=0.1 and labels.per_class=5 are two"),
-        ({"ratio": 0.0}, r"labels.ratio must lie in \(0, 1\], got 0.0"),
-        ({"ratio": 1.5}, r"labels.ratio must lie in \(0, 1\], got 1.5"),
-        ({"per_class": 0}, "labels.per_class must be a whole number from 1, got 0"),
-        ({"per_class": 2.5}, r"labels.per_class must be a whole number from 1, got 2\.5"),
+        ({"ratio": 0.0}, r"ratio must be a number in \(0, 1\] or null, got 0.0"),
+        ({"ratio": 1.5}, r"ratio must be a number in \(0, 1\] or null, got 1.5"),
+        ({"per_class": 0}, "per_class must be a whole number of at least 1 or null, got 0"),
+        ({"per_class": 2.5}, r"per_class must be a whole number of at least 1 or null, got 2\.5"),
     ],
 )
 def test_few_labels__refuses(options, message):

@@ -93,5 +93,5 @@ def test_samples__neighbours_of_a_block_stay_within_a_window():
 
 @pytest.mark.parametrize("name", ["block", "pool", "lanes"])
 def test_order_constants__at_least_one(name):
-    with pytest.raises(UserError, match=rf"data\.order\.{name} must be at least 1, got 0"):
+    with pytest.raises(UserError, match=rf"{name} must be a whole number of at least 1.*, got 0"):
         OrderConstants(**{"block": 1, "pool": 1, "lanes": 1, name: 0})

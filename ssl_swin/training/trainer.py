@@ -1,0 +1,90 @@
+"""Lightning's Trainer with the types that its settings have in a run."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import lightning.pytorch
+from annotated_types import MinLen
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, checked
+from ssl_swin.errors import UserError
+
+Precision = Literal[
+    "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
+    "transformer-engine", "transformer-engine-float16",
+]  # fmt: skip
+Unlimited = Literal[-1]
+Devices = Positive | Unlimited | Literal["auto"] | Annotated[list[Count], MinLen(1)]
+
+
+class Trainer(lightning.pytorch.Trainer):
+    """A Trainer that refuses what is no training, or what this machine does not have."""
+
+    @checked
+    def __init__(
+        self,
+        *,
+        accelerator: Name = "auto",
+        devices: Devices = "auto",
+        num_nodes: Positive = 1,
+        precision: Precision | None = None,
+        max_epochs: Positive,
+        max_steps: Positive | Unlimited = -1,
+        max_time: str | dict[str, Any] | None = None,
+        accumulate_grad_batches: Positive = 1,
+        gradient_clip_val: NonNegative | None = None,
+        limit_train_batches: Positive | Portion = 1.0,
+        limit_val_batches: Count | Fraction = 1.0,
+        check_val_every_n_epoch: Positive = 1,
+        val_check_interval: Positive | Portion | None = None,
+        num_sanity_val_steps: Count | Unlimited = 0,
+        log_every_n_steps: Count = 50,
+        **others: Any,
+    ) -> None:
+        """Set the trainer up; what is not listed is as in Lightning.
+
+        Args:
+            accelerator: Kind of device, as "cpu" or "gpu"; "auto" takes what there is.
+            devices: Number of devices of a node, or their indices; -1 and "auto" take all.
+            num_nodes: Number of nodes.
+            precision: Number format of the training; None is "32-true".
+            max_epochs: Length of the schedules, and of the run.
+            max_steps: Optimiser steps after which the run ends earlier; -1 for none.
+            max_time: Time after which it ends earlier: "DD:HH:MM:SS", or units by name.
+            accumulate_grad_batches: Batches of an optimiser step.
+            gradient_clip_val: Largest norm of the gradient; None does not clip.
+            limit_train_batches: Batches of an epoch: a number of them, or a fraction as 0.5.
+            limit_val_batches: The same of a validation; 0 leaves it out.
+            check_val_every_n_epoch: Epochs between validations.
+            val_check_interval: Batches between validations, or a fraction of an epoch.
+            num_sanity_val_steps: Validation batches before the first step; -1 takes all.
+            log_every_n_steps: Steps between logged values; 0 logs none.
+            others: Other arguments of Lightning's Trainer.
+
+        Raises:
+            UserError: If a value is not allowed, or Lightning refuses it here.
+        """
+        settings: dict[str, Any] = {
+            "accelerator": accelerator,
+            "devices": devices if isinstance(devices, int | str) else list(devices),
+            "num_nodes": num_nodes,
+            "precision": precision,
+            "max_epochs": max_epochs,
+            "max_steps": max_steps,
+            "max_time": dict(max_time) if isinstance(max_time, Mapping) else max_time,
+            "accumulate_grad_batches": accumulate_grad_batches,
+            "gradient_clip_val": gradient_clip_val,
+            "limit_train_batches": limit_train_batches,
+            "limit_val_batches": limit_val_batches,
+            "check_val_every_n_epoch": check_val_every_n_epoch,
+            "val_check_interval": val_check_interval,
+            "num_sanity_val_steps": num_sanity_val_steps,
+            "log_every_n_steps": log_every_n_steps,
+        }
+        refusals = (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError)
+        try:
+            super().__init__(**settings, **others)
+        except refusals as error:
+            problem = " ".join(str(error).split())
+            raise UserError(f"trainer: {problem}") from error
