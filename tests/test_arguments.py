@@ -62,7 +62,7 @@ def test_checked__refuses(arguments: dict[str, Any], message: str) -> None:
 def test_checked__of_a_dataclass() -> None:
     with pytest.raises(UserError, match=r"ratio must be a number in \(0, 1\), got 1"):
         Settings(1)
-    with pytest.raises(UserError, match="size_px must be .* got \\[1, 2, 3\\]"):
+    with pytest.raises(UserError, match=r"size_px must be .* got \[1, 2, 3\]"):
         Settings(0.5, (1, 2, 3))
 
 

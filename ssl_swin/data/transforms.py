@@ -8,10 +8,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from PIL import Image, ImageOps
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -161,7 +162,7 @@ class FinetuneAugmentation(Augmentation):
         self,
         size_px: Size,
         *,
-        mean: Sequence[float],
+        mean: Annotated[Sequence[float], MinLen(1)],
         crop_scale: PortionRange,
         crop_aspect: Above0Range,
         flip_probability: Fraction,

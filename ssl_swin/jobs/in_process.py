@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.config_files import compose_job
+from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 
@@ -43,7 +44,7 @@ def linear_probe(overrides: Sequence[str] = (), *, config_dir: Path | None = Non
 def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
     register_resolvers()
     try:
-        cfg = compose_job(job, overrides, config_dir=config_dir)
+        cfg = compose_job(job, readable(job, overrides), config_dir=config_dir)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except ValueError as error:
         if not is_null_group(error):

@@ -11,6 +11,7 @@ from ssl_swin.arguments import InnerFraction, Name, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
 from ssl_swin.data.transforms import Augmentation
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
 from ssl_swin.launch.settings import (
     MAY_CHANGE,
     ArgumentsOf,
@@ -46,6 +47,18 @@ class TrainingSettings(JobSettings):
     schedule: Annotated[Built, Makes(Schedule)]
     trainer: TrainerSettings
     callbacks: CallbackSettings
+
+    @staticmethod
+    def check_together(settings: Mapping[str, Any]) -> None:
+        """Refuse a warm-up that is longer than the run."""
+        JobSettings.check_together(settings)
+        warmup = settings["schedule"].get("warmup_epochs", 0)
+        num_epochs = settings["trainer"]["max_epochs"]
+        if warmup > num_epochs:
+            raise UserError(
+                f"schedule.warmup_epochs={warmup} is longer than trainer.max_epochs={num_epochs}: "
+                "lower the one or raise the other"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,11 @@
 """Checks a configuration against the signatures of what it configures, before anything is made."""
 
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
-
-from hydra.utils import get_object
 
 from ssl_swin.arguments import accepts, in_words, shown
 from ssl_swin.errors import UserError
@@ -60,6 +59,8 @@ def _check_arguments(
     if added is not None:
         for key in sorted(known.required - settings.keys() - added):
             raise UserError(f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE")
+    if together := getattr(target, "check_together", None):
+        together(settings)
 
 
 def _check(key: str, value: Any, annotation: Any) -> None:
@@ -146,12 +147,22 @@ def _parts(annotation: Any) -> list[Any]:
 
 
 def _located(key: str, name: Any) -> Callable[..., Any]:
+    """Return what a dotted name stands for; the modules on its way are imported."""
+    parts = str(name).split(".")
+    if not isinstance(name, str) or len(parts) < 2 or not all(map(str.isidentifier, parts)):
+        raise UserError(
+            f"{key}.{TARGET} must be a dotted name, as ssl_swin.swin, got {shown(name)}"
+        )
+    found: Any = None
     try:
-        target: Any = get_object(str(name))
-    except Exception as error:
-        problem = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"{key}.{TARGET}: there is no {name}: {problem}") from error
-    if not callable(target):
+        for at, part in enumerate(parts):
+            if at == 0 or (inspect.ismodule(found) and not hasattr(found, part)):
+                found = importlib.import_module(".".join(parts[: at + 1]))
+            else:
+                found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}.{TARGET}: there is no {name}: {error}") from error
+    if not callable(found):
         raise UserError(f"{key}.{TARGET}: {name} is nothing that can be called")
-    found: Callable[..., Any] = target
-    return found
+    located: Callable[..., Any] = found
+    return located

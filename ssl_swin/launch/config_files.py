@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 PACKAGE = "ssl_swin.conf"
 USER_FOLDER = "conf"  # in the working directory
+JOBS = ("pretrain", "finetune", "linear_probe")
 
 
 class UserFolder(SearchPathPlugin):
@@ -42,6 +43,16 @@ def user_folder() -> Path | None:
     folder = Path(USER_FOLDER).resolve()
     own = Path(str(resources.files(PACKAGE))).resolve()
     return folder if folder.is_dir() and folder != own else None
+
+
+def group_options(group: str) -> list[str]:
+    """Return the options of a group, of the package and of the user's folder.
+
+    Files whose names begin with "_" are bases of others and no options.
+    """
+    folders = [Path(str(resources.files(PACKAGE))), user_folder()]
+    files = [file for folder in folders if folder for file in (folder / group).glob("[!_]*.yaml")]
+    return sorted({file.stem for file in files}) if group else []
 
 
 def compose_job(

@@ -1,8 +1,11 @@
 """Lightning's side of a run: trainer, callbacks, loggers."""
 
+from pathlib import Path
+
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.errors import UserError
@@ -56,6 +59,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, StepCheckpoint):
             callback.choose_metric(module.model)
+    _check_resumable(run, trainer)
     start_folder(run, data.readers)
     trainer.loggers = make_loggers(run)
     if run.checkpoint is not None:
@@ -64,6 +68,21 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
         trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
+
+
+def _check_resumable(run: Run, trainer: Trainer) -> None:
+    """Refuse checkpoints of which none is what the run would be continued from."""
+    expected = run.folder.last_checkpoint
+    written = {
+        Path(checkpoint.dirpath or "") / f"{checkpoint.filename}.ckpt"
+        for checkpoint in trainer.checkpoint_callbacks
+        if isinstance(checkpoint, ModelCheckpoint)
+    }
+    if run.config["resume"] == "auto" and expected.resolve() not in map(Path.resolve, written):
+        raise UserError(
+            f"nothing would write {expected}, which resume=auto continues from: leave dirpath and "
+            "filename of callbacks.last as they are, or set resume=never"
+        )
 
 
 def close_loggers(loggers: list[Logger]) -> None:

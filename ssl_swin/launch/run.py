@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.check import check_settings
-from ssl_swin.launch.printing import is_first_process
+from ssl_swin.launch.config_files import group_options
+from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.launch.settings import JobSettings, changeable
 from ssl_swin.runs.folder import RunFolder
@@ -49,6 +51,7 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
     assert isinstance(config, dict)
     plain: dict[str, Any] = {str(key): value for key, value in config.items()}
     check_settings(plain, description)
+    _tell_data_overrides()
     quiet_libraries()
     seed_everything(cfg.seed, verbose=False)
     folder = RunFolder(cfg.run_dir)
@@ -57,6 +60,16 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
         resume = "auto"  # the first process has just created the folder
     checkpoint = checkpoint_to_resume(folder, resume, plain, changeable(description))
     return Run(cfg, plain, folder, checkpoint, time.time())
+
+
+def _tell_data_overrides() -> None:
+    """Say which settings the choice of the data changed, since they stand in another group."""
+    chosen = HydraConfig.get().runtime.choices.get("data_overrides")
+    if chosen in set(group_options("data_overrides")) - {"none"}:
+        say(
+            f"note: data_overrides={chosen} changes the recipe for this data set; "
+            "data_overrides=none leaves it as it is"
+        )
 
 
 @rank_zero_only

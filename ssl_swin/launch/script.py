@@ -23,6 +23,7 @@ from omegaconf.errors import (
 from ssl_swin.errors import UserError
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import PACKAGE, register_user_folder
+from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 
@@ -46,11 +47,21 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     options = started[1:] if arguments is None else list(arguments)
     main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
     with _plain_messages(job, options):
-        sys.argv = [started[0], *options]  # Hydra reads nothing else
+        _check_config_dir(options)
+        sys.argv = [started[0], *readable(job, options)]  # Hydra reads nothing else
         try:
             main(_Task(job, started))()
         finally:
             sys.argv = started
+
+
+def _check_config_dir(options: Sequence[str]) -> None:
+    for at, option in enumerate(options):
+        flag, _, value = option.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folder = value or "".join(options[at + 1 : at + 2])
+            if not os.path.isdir(folder):
+                raise UserError(f"--config-dir: there is no folder {folder}")
 
 
 @dataclass(frozen=True)

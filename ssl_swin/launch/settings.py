@@ -16,9 +16,19 @@ from annotated_types import Ge, Lt
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from ssl_swin.arguments import Above0, Count, Fraction, Name, NonNegative, Positive, SizePx
+from ssl_swin.arguments import (
+    Above0,
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    RateBelow1,
+    SizePx,
+)
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,22 @@ class DataSettings:
     cache: Annotated[CacheSettings | None, MAY_CHANGE]
     val_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
 
+    @staticmethod
+    def check_together(data: Mapping[str, Any]) -> None:
+        """Refuse statistics that no images of this kind have."""
+        for key in ("mean", "std"):
+            if len(data[key]) != data["channels"]:
+                raise UserError(
+                    f"data.{key} must have a number for each of the {data['channels']} channels "
+                    f"(data.channels), got {data[key]}"
+                )
+        outside = [mean for mean in data["mean"] if not 0 <= mean <= 1]
+        if data["dtype"] != "float32" and (outside or max(data["std"]) > 1):
+            raise UserError(
+                f"data.mean and data.std are of pixel values in [0, 1], got {data['mean']} and "
+                f"{data['std']}: divide them by the largest value of {data['dtype']}"
+            )
+
 
 @dataclass(frozen=True)
 class FromBackbone:
@@ -115,7 +141,7 @@ class FromBackbone:
 
     img_size_px: SizePx | None
     window_size: Positive | None
-    drop_path_rate: float
+    drop_path_rate: RateBelow1
     grad_checkpointing: bool
 
 
@@ -132,6 +158,16 @@ class JobSettings:
     model: Annotated[Built, Makes(Encoder)]
     logger: LoggerSettings
     recipe: Annotated[dict[str, Any] | None, MAY_CHANGE] = None  # what an experiment says of itself
+
+    @staticmethod
+    def check_together(settings: Mapping[str, Any]) -> None:
+        """Refuse a model for images of other channels than the data's."""
+        given, channels = settings["model"].get("in_chans"), settings["data"]["channels"]
+        if given not in (None, channels):
+            raise UserError(
+                f"model.in_chans={given} and data.channels={channels} contradict each other: "
+                "leave model.in_chans alone"
+            )
 
 
 def changeable(description: type) -> tuple[str, ...]:

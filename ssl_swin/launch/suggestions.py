@@ -13,6 +13,17 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ssl_swin.launch.config_files import compose_job
 
+PLUGINS = {  # of Hydra, and the packages that bring them
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
+    "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper",
+    "hydra/sweeper=ax": "hydra-ax-sweeper",
+    "hydra/launcher=submitit_slurm": "'ssl_swin[slurm]'",
+    "hydra/launcher=submitit_local": "'ssl_swin[slurm]'",
+    "hydra/launcher=joblib": "hydra-joblib-launcher",
+    "hydra/launcher=ray": "hydra-ray-launcher",
+    "hydra/launcher=rq": "hydra-rq-launcher",
+}
+
 
 def explain_composition_error(error: Exception, job: str, options: Sequence[str]) -> str:
     """Return what in the command line is wrong, and what comes nearest.
@@ -50,7 +61,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def _unknown_option(group: str, option: str, text: str) -> str:
     """Return the message for an option that no searched folder has; Hydra's text lists them."""
-    known = sorted(set(re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
+    if package := PLUGINS.get(f"{group}={option}"):
+        return f"{group}={option} needs a package that is not installed: pip install {package}"
+    known = sorted(set(re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE)))
     return (
         f"there is no {group}={option}{nearest(option, known)}; "
         f"{group} can be: {', '.join(known) or 'nothing'}"

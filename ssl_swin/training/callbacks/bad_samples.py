@@ -8,7 +8,7 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ssl_swin.arguments import Count, Fraction, Name, checked
+from ssl_swin.arguments import Count, Fraction, PathName, checked
 from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
@@ -25,7 +25,7 @@ class BadSamples(Callback):
     """
 
     @checked
-    def __init__(self, path: Name | Path, *, max_count: Count, max_ratio: Fraction) -> None:
+    def __init__(self, path: PathName, *, max_count: Count, max_ratio: Fraction) -> None:
         """Sets the callback up.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ssl_swin.arguments import Name, checked
+from ssl_swin.arguments import PathName, checked
 from ssl_swin.files import make_folder
 
 _COLUMNS = {"mask": "masks"}  # names in the file that differ from the batch's
@@ -22,7 +22,7 @@ class BatchDigest(Callback):
     """
 
     @checked
-    def __init__(self, folder: Name | Path, enabled: bool = True) -> None:
+    def __init__(self, folder: PathName, enabled: bool = True) -> None:
         """Sets the callback up.
 
         Args:

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from ssl_swin.arguments import Count, Name, Positive, checked
+from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
 from ssl_swin.training.module import TrainingModule
@@ -21,7 +21,7 @@ class Reconstructions(Callback):
     @checked
     def __init__(
         self,
-        folder: Name | Path,
+        folder: PathName,
         *,
         every_n_steps: Positive,
         num_images: Positive,

@@ -1,7 +1,6 @@
 """When a run writes a checkpoint."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
@@ -9,7 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ssl_swin.arguments import Name, Positive, Rule, checked
+from ssl_swin.arguments import Name, PathName, Positive, Rule, checked
 from ssl_swin.errors import UserError
 
 FileName = Annotated[
@@ -36,7 +35,7 @@ class StepCheckpoint(ModelCheckpoint):
         self,
         *,
         filename: FileName,
-        dirpath: Name | Path,
+        dirpath: PathName,
         monitor: Name | None = None,
         mode: Literal["min", "max"] = "min",
         every_n_epochs: Positive | None = None,
