@@ -35,6 +35,7 @@ class TrainingSettings(JobSettings):
 class PretrainSettings(TrainingSettings):
     """Settings of `pretrain`."""
 
+    backbone: str | None = None
     objective: Built
 
 

@@ -108,7 +108,7 @@ def build_encoder(cfg: DictConfig) -> Encoder:
     )
     if has_model:
         check_same_architecture(backbone.encoder, _resized(cfg, instantiate(model)))
-    _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
+    warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
 
 
@@ -124,9 +124,16 @@ def _resized(cfg: DictConfig, encoder: Encoder) -> Encoder:
     )
 
 
-def _warn_of_other_normalisation(
+def warn_of_other_normalisation(
     data: DictConfig, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
+    """Print a note if the data are normalised otherwise than those of the backbone's training.
+
+    Args:
+        data: The group `data`.
+        mean: Mean of the backbone's training, per channel.
+        std: Standard deviation of the backbone's training, per channel.
+    """
     if (tuple(data.mean), tuple(data.std)) != (mean, std):
         say(
             f"note: the backbone was trained with mean {mean} and std {std}, the data has "

@@ -133,7 +133,13 @@ class TrainingModule(LightningModule):
         seed_globals(keyed_generator(*key))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Brings metrics.csv up to the step that a continued run would start at."""
+        """Adds what rebuilds the encoder, and brings metrics.csv up to the checkpoint's step."""
+        encoder = self.model.encoder
+        checkpoint["ssl_swin"] = {
+            "architecture": encoder.architecture,
+            "model_args": encoder.model_args,
+            "pretrained_cfg": {"mean": list(self.mean), "std": list(self.std)},
+        }
         for logger in self._metrics_files():
             logger.flush()
 

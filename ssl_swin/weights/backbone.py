@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -23,6 +24,9 @@ from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_LEAVE_OUT = (
+    "leave the model out to take the backbone's own; img_size_px and window_size change its size"
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,40 @@ def save_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) 
         write_atomically(folder / name, safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
+def load_extra_weights(
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[list[str], list[str]]:
+    """Fill tensors with what lies beside a backbone, as far as it does.
+
+    Args:
+        folder: Folder of the backbone.
+        files: Tensors to fill, by name and by file name, as `Objective.extra_weights` returns them.
+
+    Returns:
+        Names of the tensors that were filled, and of those that were left as they are.
+
+    Raises:
+        UserError: If a file cannot be read, or holds a tensor of another shape.
+    """
+    filled, left = [], []
+    for file, tensors in files.items():
+        path = folder / file
+        given = _read_safetensors(path) if path.is_file() else {}
+        for name, tensor in tensors.items():
+            if name not in given:
+                left.append(name)
+                continue
+            if given[name].shape != tensor.shape:
+                raise UserError(
+                    f"{path}: {name} has the shape {tuple(given[name].shape)}, and this model's "
+                    f"has {tuple(tensor.shape)}; remove the file to start that part afresh"
+                )
+            with torch.no_grad():
+                tensor.copy_(given[name])
+            filled.append(name)
+    return filled, left
+
+
 def load_backbone(
     path: str | Path,
     *,
@@ -150,20 +188,28 @@ def find_backbone(path: str | Path) -> Path:
     )
 
 
-def check_same_architecture(backbone: Encoder, asked: Encoder) -> None:
+def check_same_architecture(
+    backbone: Encoder, asked: Encoder, *, but: Sequence[str] = (), way_out: str = _LEAVE_OUT
+) -> None:
     """Refuses a backbone that is not the architecture that was asked for.
+
+    Args:
+        backbone: The encoder that was loaded.
+        asked: The encoder of the configuration.
+        but: Arguments of timm's model that may differ.
+        way_out: What the user can do.
 
     Raises:
         UserError: Naming both.
     """
     ours, theirs = _describe(backbone), _describe(asked)
-    if ours != theirs:
-        different = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    keys = sorted((ours.keys() | theirs.keys()) - {*but})
+    different = [key for key in keys if ours.get(key) != theirs.get(key)]
+    if different:
         raise UserError(
             "the backbone is of another architecture than the model asked for: "
             + "; ".join(f"{k} is {ours.get(k)}, asked for {theirs.get(k)}" for k in different)
-            + " (leave the model out to take the backbone's own; img_size_px and window_size "
-            "change its size)"
+            + f" ({way_out})"
         )
 
 
@@ -210,7 +256,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         arguments, preprocessing = config["model_args"], config["pretrained_cfg"]
         _ = config["architecture"], arguments["img_size"], arguments["patch_size"]
         _ = preprocessing["mean"], preprocessing["std"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
     return config
 
@@ -229,11 +275,15 @@ def _build_encoder(
         raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
-def _load_weights(encoder: Encoder, path: Path) -> None:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        state = safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _load_weights(encoder: Encoder, path: Path) -> None:
+    state = _read_safetensors(path)
     encoder_state = {name: t for name, t in state.items() if not name.startswith("head.")}
     try:
         encoder.model.load_state_dict(encoder_state)

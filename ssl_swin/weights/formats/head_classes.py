@@ -1,6 +1,7 @@
 """Which classes of a classification head are kept."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
@@ -28,6 +29,24 @@ def imagenet_1k_in_22k() -> tuple[int, ...]:
 def _synsets(subset: str) -> list[str]:
     names: list[str] = ImageNetInfo(subset).label_names()  # type: ignore[no-untyped-call]
     return names
+
+
+def read_rows(file: Path) -> tuple[int, ...]:
+    """Returns the numbers in a file, one a line.
+
+    Raises:
+        UserError: If it cannot be read, is empty, or a line is no number.
+    """
+    try:
+        lines = file.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as text: {error}") from error
+    wrong = [line for line in lines if not line.isdecimal()] or ([] if lines else ["nothing"])
+    if wrong:
+        raise UserError(
+            f"{file} must list rows of the head, one number from 0 a line, got {wrong[0][:80]!r}"
+        )
+    return tuple(map(int, lines))
 
 
 def choose_classes(

@@ -34,6 +34,10 @@ from ssl_swin.weights.formats.tables import check_tables, is_table
 from ssl_swin.weights.formats.translating import translate
 from ssl_swin.weights.formats.weight_files import WeightFile, read_weights
 
+_AWAY = (
+    "; this checkpoint of an earlier version does not say how its model was built, but its run's "
+    "folder does: give the path inside that"
+)
 _ASSUMED_NORMALISATION = "nothing tells the normalisation: ImageNet's mean and std are assumed"
 _ASSUMED_WINDOWS = (
     "nothing tells the windows that the position biases were trained with: the model's own are "
@@ -96,7 +100,8 @@ def import_weights(
             does not tell a size that is not given.
     """
     file = read_weights(path)
-    with _naming(file.path):
+    away = file.run is not None and not file.run.config
+    with _naming(file.path, _AWAY if away else ""):
         network = choose_network(file.sections, network_name or (ENCODER if file.run else None))
         check_format(network.format, format_name)
         state, report = translate(network)
@@ -142,12 +147,12 @@ def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Puts the name of a file before what is wrong with it."""
+def _naming(path: Path, hint: str) -> Iterator[None]:
+    """Puts the name of a file before what is wrong with it, and a hint behind."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}{hint}") from error
 
 
 def _with_given(

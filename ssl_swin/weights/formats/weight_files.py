@@ -13,13 +13,17 @@ from torch import Tensor
 
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.inert_pickle import Inert
-from ssl_swin.weights.formats.run_checkpoints import RunFacts, run_facts
+from ssl_swin.weights.formats.run_checkpoints import RunFacts, newest_checkpoint, run_facts
+from ssl_swin.weights.formats.simmim_head import FILE as SIMMIM_FILE
 from ssl_swin.weights.formats.torch_files import read_torch_file
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEXES = tuple(f"{name}.index.json" for name in WHOLE)  # of weights in several files
 ENDINGS = (".safetensors", ".bin")
 _CONFIGS = ("preprocessor_config.json", "config.json")
+NOTHING_YET = (
+    "the run has written no backbone and no checkpoint yet; let it train until its first one"
+)
 _MAX_DEPTH = 4  # of dictionaries in which weights are looked for
 _MAX_NAMES_SHOWN = 3
 
@@ -59,7 +63,9 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
         state = {n: t for part in shards_of(file) for n, t in _read_shard(file, part).items()}
         return WeightFile(file, (("", state),), _read_configs(file))
     if file.suffix == ".safetensors":
-        return WeightFile(file, (("", _read_safetensors(file)),), _read_configs(file))
+        head = file.with_name(SIMMIM_FILE)  # a backbone of ours has it in a file of its own
+        beside = _read_safetensors(head) if file.name == WHOLE[0] and head.is_file() else {}
+        return WeightFile(file, (("", _read_safetensors(file) | beside),), _read_configs(file))
     content = read_torch_file(file)
     sections = tuple(_sections(content))
     if not sections:
@@ -80,11 +86,16 @@ def find_weights(path: Path) -> Path:
         UserError: If there is none, or the file is one of several.
     """
     if path.is_dir():
-        for name in (*WHOLE, *INDEXES):
-            if (path / name).is_file():
-                return path / name
+        for folder in (path, path / "backbone"):  # of a run that came to its end
+            for name in (*WHOLE, *INDEXES):
+                if (folder / name).is_file():
+                    return folder / name
         if single := _files_of_weights(path):
             return single[0]
+        if checkpoint := newest_checkpoint(path):
+            return checkpoint
+        if (path / "config.yaml").is_file():
+            raise UserError(f"{path}: {NOTHING_YET}")
         raise UserError(
             f"the folder {path} holds neither {' nor '.join(WHOLE)}, whole or with an index; "
             "name the file of weights in it"
@@ -95,6 +106,12 @@ def find_weights(path: Path) -> Path:
     if index is not None and path.name in shards_of(index):
         return index
     return path
+
+
+def has_weights(folder: Path) -> bool:
+    """Returns whether `find_weights` finds something in a folder."""
+    whole = any((folder / name).is_file() for name in (*WHOLE, *INDEXES))
+    return whole or bool(_files_of_weights(folder))
 
 
 def shards_of(index: Path) -> list[str]:
