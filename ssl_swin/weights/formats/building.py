@@ -170,6 +170,8 @@ def _trained_windows(
     """Fills in the stages' own windows where a configuration has 0."""
     if stored is None:
         return None
+    if not any(stored):  # transformers writes four zeros, however many stages there are
+        return tuple(own)
     if len(stored) != len(own):
         raise UserError(f"pretrained_window_sizes {tuple(stored)} are not one for each stage")
     return tuple(trained or window for trained, window in zip(stored, own, strict=True))

@@ -133,9 +133,10 @@ _V2 = (
     ),
 )
 _OUTPUT_NORMS = {
+    r"swin\.layernorm\.(weight|bias)": "a norm that a backbone for detection does not use",
     r"hidden_states_norms\.stage[123]\.(weight|bias)": (
         "a norm of an earlier stage's output, which only a detector has"
-    )
+    ),
 }
 _MODELS = {
     "simmim": "ForMaskedImageModeling",
