@@ -78,9 +78,12 @@ class Start:
         """Loads what lies beside the backbone for this objective, and prints what was taken."""
         if self.folder is None or self._before is None:
             return
-        taken, left = load_extra_weights(self.folder, objective.extra_weights())
+        taken = load_extra_weights(self.folder, objective.extra_weights())
         parts = ["encoder" + self._resized(objective.encoder), *taken]
-        fresh = f"; random weights for {', '.join(left)}" if left else ""
+        left = [n for n, _ in objective.named_parameters() if n not in taken]
+        rest = dict.fromkeys(name.partition(".")[0] for name in left)
+        rest.pop("encoder", None)
+        fresh = f"; {', '.join(rest)} not from there" if rest else ""
         say(f"starting from {self._reference}: {', '.join(parts)}{fresh}")
 
     def _resized(self, encoder: Encoder) -> str:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.build import build_encoder, known_architectures
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
@@ -23,6 +23,7 @@ from ssl_swin.files import make_folder, write_atomically
 from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
+_SIZES = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"}
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _LEAVE_OUT = (
     "leave the model out to take the backbone's own; img_size_px and window_size change its size"
@@ -99,9 +100,7 @@ def save_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) 
         write_atomically(folder / name, safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
-def load_extra_weights(
-    folder: Path, files: Mapping[str, Mapping[str, Tensor]]
-) -> tuple[list[str], list[str]]:
+def load_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
     """Fill tensors with what lies beside a backbone, as far as it does.
 
     Args:
@@ -109,18 +108,17 @@ def load_extra_weights(
         files: Tensors to fill, by name and by file name, as `Objective.extra_weights` returns them.
 
     Returns:
-        Names of the tensors that were filled, and of those that were left as they are.
+        Names of the tensors that were filled; the others are left as they are.
 
     Raises:
         UserError: If a file cannot be read, or holds a tensor of another shape.
     """
-    filled, left = [], []
+    filled = []
     for file, tensors in files.items():
         path = folder / file
         given = _read_safetensors(path) if path.is_file() else {}
         for name, tensor in tensors.items():
             if name not in given:
-                left.append(name)
                 continue
             if given[name].shape != tensor.shape:
                 raise UserError(
@@ -130,7 +128,7 @@ def load_extra_weights(
             with torch.no_grad():
                 tensor.copy_(given[name])
             filled.append(name)
-    return filled, left
+    return filled
 
 
 def load_backbone(
@@ -168,6 +166,17 @@ def load_backbone(
         )
     preprocessing = config["pretrained_cfg"]
     return Backbone(encoder, tuple(preprocessing["mean"]), tuple(preprocessing["std"]))
+
+
+def describes_encoder(config: Mapping[str, Any]) -> bool:
+    """Returns whether a config.json tells all that rebuilds an encoder here, as timm's own do not.
+
+    Args:
+        config: Content of the file.
+    """
+    arguments = config.get("model_args")
+    is_known = config.get("architecture") in known_architectures()
+    return is_known and isinstance(arguments, Mapping) and arguments.keys() >= _SIZES
 
 
 def find_backbone(path: str | Path) -> Path:

@@ -14,10 +14,9 @@ from typing import Any
 from filelock import FileLock
 
 from ssl_swin import __version__
-from ssl_swin.encoders.build import known_architectures
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
-from ssl_swin.weights.backbone import CONFIG, WEIGHTS, find_backbone
+from ssl_swin.weights.backbone import CONFIG, WEIGHTS, describes_encoder, find_backbone
 from ssl_swin.weights.cards import import_card
 from ssl_swin.weights.formats.importing import import_weights, save_import
 from ssl_swin.weights.formats.run_checkpoints import newest_checkpoint, run_of
@@ -41,8 +40,6 @@ FORMS = (
     "none"
 )
 _NOTES = "notes.json"  # in a conversion: what was printed when it was made
-
-_SIZES = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"}  # timm's own omit them
 
 
 def default_cache() -> Path:
@@ -133,9 +130,9 @@ def _imported(path: Path, cache: Path) -> Located:
 
 def _in_our_layout(folder: Path, cache: Path) -> Located:
     config = _read_config(folder)
-    architecture = config.get("architecture")
-    if architecture in known_architectures() and _SIZES <= config.get("model_args", {}).keys():
+    if describes_encoder(config):
         return Located(folder)
+    architecture = config.get("architecture")
     files = [folder / CONFIG, folder / WEIGHTS]
     if architecture is not None:
         name = str(architecture)

@@ -9,6 +9,7 @@ from pathlib import Path
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
@@ -17,6 +18,7 @@ from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import (
     Backbone,
     check_same_architecture,
+    describes_encoder,
     save_backbone,
     save_classifier,
     save_extra_weights,
@@ -108,8 +110,12 @@ def import_weights(
         parts = _Parts.of(state)
         told = network.format.settings(file.config)
         settings = _with_given(told, pretrained_window_sizes, mean, std)
-        build = build_swin if VITS.isdisjoint(network.format.kinds) else build_vit
-        encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
+        is_told = describes_encoder(file.config) and network.format.name == "timm"
+        if is_told and window_size is None:
+            encoder = build_encoder(file.config["architecture"], file.config["model_args"])
+        else:
+            build = build_swin if VITS.isdisjoint(network.format.kinds) else build_vit
+            encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
         if like is not None:
             check_same_architecture(encoder, like)
         report = load_encoder(encoder, parts.encoder, report)
