@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 from ssl_swin.pixels import normalize
@@ -134,12 +135,13 @@ class TrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the encoder, and brings metrics.csv up to the checkpoint's step."""
-        encoder = self.model.encoder
-        checkpoint["ssl_swin"] = {
-            "architecture": encoder.architecture,
-            "model_args": encoder.model_args,
-            "pretrained_cfg": {"mean": list(self.mean), "std": list(self.std)},
-        }
+        encoder = getattr(self.model, "encoder", None)
+        if isinstance(encoder, Encoder):
+            checkpoint["ssl_swin"] = {
+                "architecture": encoder.architecture,
+                "model_args": encoder.model_args,
+                "pretrained_cfg": {"mean": list(self.mean), "std": list(self.std)},
+            }
         for logger in self._metrics_files():
             logger.flush()
 
