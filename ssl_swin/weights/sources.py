@@ -39,6 +39,7 @@ FORMS = (
     "knows, a name of timm (timm:NAME), hf-hub:USER/NAME, wandb:ENTITY/PROJECT/NAME:VERSION, or "
     "none"
 )
+_MAX_RUNS_SHOWN = 4
 _NOTES = "notes.json"  # in a conversion: what was printed when it was made
 
 
@@ -79,6 +80,8 @@ def locate_backbone(reference: str, cache: Path) -> Located:
     Raises:
         UserError: If it is none of these, or cannot be fetched or converted.
     """
+    if not reference.strip():
+        raise UserError(f"backbone is empty; it can be {FORMS}")
     scheme, _, name = reference.partition(":")
     local = Path(reference).expanduser()
     if scheme == "hf-hub":
@@ -110,6 +113,13 @@ def _of_folder(folder: Path, cache: Path) -> Located:
         return _imported(checkpoint, cache)
     if (run / "config.yaml").is_file():
         raise UserError(f"backbone={folder}: {NOTHING_YET}")
+    runs = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+    if runs:
+        more = f" and {len(runs) - _MAX_RUNS_SHOWN} more" if runs[_MAX_RUNS_SHOWN:] else ""
+        raise UserError(
+            f"backbone={folder} is a folder of runs: name one of them, as "
+            f"{', '.join(str(folder / run) for run in runs[:_MAX_RUNS_SHOWN])}{more}"
+        )
     if has_weights(folder):
         return _imported(folder, cache)
     return _in_our_layout(find_backbone(folder), cache)
@@ -205,4 +215,4 @@ def _candidates(reference: str) -> list[str]:
     folders = {beside, Path("runs/pretrain")}
     on_disk = [str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()]
     on_hub = [] if beside.is_dir() else [f"hf-hub:{reference}"]
-    return sorted([*on_disk, *on_hub, *supported_names()])
+    return sorted({*on_disk, *on_hub, *supported_names()} - {reference})

@@ -277,3 +277,27 @@ def test_import__quotes_a_hostile_name_in_its_next_command(
     card = (tmp_path / value / "README.md").read_text()
     assert not re.search("<script>", card)
     assert json.loads((tmp_path / value / "config.json").read_text())["num_classes"] == 0
+
+
+def test_backbone__of_a_folder_of_runs_names_them(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        local_backbone(str(run.parent), tmp_path / "cache")
+    assert str(caught.value) == (
+        f"backbone={run.parent} is a folder of runs: name one of them, as {run}"
+    )
+
+
+@pytest.mark.parametrize("reference", ["", " "])
+def test_backbone__of_nothing(tmp_path: Path, reference: str) -> None:
+    with pytest.raises(UserError, match="backbone is empty; it can be the folder of a run or a ba"):
+        local_backbone(reference, tmp_path / "cache")
+
+
+def test_backbone__of_a_run_that_diverged(model: SimMIM, run: Path, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.encoder.model.norm.bias[0] = float("nan")
+    torch.save(checkpoint(model), run / "checkpoints" / "last.ckpt")
+    with pytest.raises(
+        UserError, match=r"1 of its tensors hold values that are not finite.*: mode"
+    ):
+        local_backbone(str(run), tmp_path / "cache")
