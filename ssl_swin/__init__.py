@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ssl_swin.jobs.in_process import finetune as finetune
     from ssl_swin.jobs.in_process import linear_probe as linear_probe
     from ssl_swin.jobs.in_process import pretrain as pretrain
+    from ssl_swin.launch.loading import load_backbone as load_backbone
     from ssl_swin.objectives.base import Objective as Objective
     from ssl_swin.objectives.base import Output as Output
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from ssl_swin.weights.backbone import save_backbone as save_backbone
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
     from ssl_swin.weights.formats.importing import import_weights as import_weights
-    from ssl_swin.weights.loading import load_backbone as load_backbone
 
 __version__ = "0.1.0"
 
@@ -79,7 +79,7 @@ _HOMES = {
     "finetune_optimizer": "ssl_swin.training.optim",
     "import_weights": "ssl_swin.weights.formats.importing",
     "linear_probe": "ssl_swin.jobs.in_process",
-    "load_backbone": "ssl_swin.weights.loading",
+    "load_backbone": "ssl_swin.launch.loading",
     "open_splits": "ssl_swin.data.loading.opening",
     "prepare_demo": "ssl_swin.data.synthetic.prepare",
     "pretrain": "ssl_swin.jobs.in_process",

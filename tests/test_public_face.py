@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.loggers import WandbLogger
 
 import ssl_swin
+from ssl_swin.weights.backbone import save_backbone
 
 CONF = Path(ssl_swin.__file__).parent / "conf"
 FOREIGN = ("lightning.",)
@@ -53,3 +55,36 @@ def test_objective__has_the_defaults_of_its_configuration(objective: str) -> Non
     settings.pop("_partial_")
     parameters = inspect.signature(target).parameters
     assert settings == {n: p.default for n, p in parameters.items() if n != "encoder"}
+
+
+def test_import__takes_under_a_third_of_a_second() -> None:
+    code = "import time; t = time.perf_counter(); import ssl_swin; print(time.perf_counter() - t)"
+    answers = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        for _ in range(3)
+    ]
+    assert min(float(answer.stdout) for answer in answers) < 0.3
+
+
+def test_load_backbone__takes_an_artifact_of_wandb(
+    tiny_encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = tiny_encoder()
+    moments = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}
+
+    def download(artifact: str, save_dir: str, *, use_artifact: bool) -> str:
+        """Stands for W&B's server."""
+        assert (artifact, use_artifact) == ("me/swin/good:v3", False)
+        save_backbone(Path(save_dir) / "backbone", encoder, card="", **moments)
+        return save_dir
+
+    monkeypatch.setattr(WandbLogger, "download_artifact", staticmethod(download))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    backbone = ssl_swin.load_backbone("wandb:me/swin/good:v3", img_size_px=128, cache=tmp_path)
+    assert backbone.encoder.img_size_px == (128, 128)
+    assert list(backbone.mean) == moments["mean"]
+    name = "layers.1.blocks.0.mlp.fc1.weight"
+    state = backbone.encoder.model.state_dict()
+    assert state[name].equal(encoder.model.state_dict()[name])
+    with pytest.raises(ssl_swin.UserError, match="as wandb:ENTITY/PROJECT/NAME:VERSION"):
+        ssl_swin.load_backbone("wandb:swin/good", cache=tmp_path)

@@ -16,7 +16,11 @@ def add_parser(
         description="Writes a backbone under the names of another implementation. What that one "
         "cannot represent is refused before anything is written.",
     )
-    parser.add_argument("backbone", type=Path, help="folder of a backbone or a run")
+    parser.add_argument(
+        "backbone",
+        help="folder of a backbone or a run, also one that was stopped; a checkpoint; or whatever "
+        "backbone= of the scripts takes",
+    )
     parser.add_argument("out", type=Path, help="file to write; a folder for huggingface")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the implementation")
     return parser
@@ -25,11 +29,14 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Exports, and says what became of every tensor."""
     from ssl_swin.errors import UserError
+    from ssl_swin.launch.artifacts import local_backbone
     from ssl_swin.weights.formats.exporting import export_weights
+    from ssl_swin.weights.sources import default_cache
 
     if args.out.exists():
         raise UserError(f"{args.out} exists already. Choose another name, or delete it")
-    report = export_weights(args.backbone, args.out, to=args.to)
+    folder = local_backbone(args.backbone, default_cache())
+    report = export_weights(folder, args.out, to=args.to)
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}")

@@ -1,6 +1,8 @@
 """`ssl-swin import`: weights of other implementations become a backbone."""
 
 import argparse
+import re
+import shlex
 from pathlib import Path
 
 FORMATS = ("simmim", "swin", "timm", "huggingface", "torchvision", "openmmlab", "detectron2")
@@ -14,12 +16,22 @@ def add_parser(
         "import",
         help="turn weights of another implementation into a backbone",
         description="Reads a Swin of the original code, timm, Hugging Face, torchvision, OpenMMLab "
-        "or Detectron2, and writes a backbone folder for finetune.py and linear_probe.py. Nothing "
-        "that the file holds is executed.",
+        "or Detectron2, or a checkpoint of a run, and writes a backbone folder for finetune.py and "
+        "linear_probe.py. Nothing that the file holds is executed.",
     )
-    parser.add_argument("file", type=Path, help=".pth, .bin or .safetensors file, or its folder")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help=".pth, .bin, .safetensors or .ckpt file, its folder, or the folder of a run",
+    )
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--format", choices=FORMATS, help="what it is (default: recognised)")
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        help="which of several networks in the file, as teacher (default: the only one, or of a "
+        "network and its slow copy the network)",
+    )
     parser.add_argument(
         "--img-size-px",
         type=int,
@@ -39,7 +51,17 @@ def add_parser(
     parser.add_argument("--mean", type=float, nargs="+", help="per channel, in [0, 1]")
     parser.add_argument("--std", type=float, nargs="+", help="per channel, in [0, 1]")
     parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="keep the classification head (default: drop)"
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="keep the classification head (default: drop); 1000 of ImageNet-22k's are chosen by "
+        "the published map",
+    )
+    parser.add_argument(
+        "--head-classes",
+        type=Path,
+        metavar="FILE",
+        help="keep these rows of the head, one number a line, from 0, in the order of the classes",
     )
     return parser
 
@@ -47,25 +69,35 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Imports, and says what became of every tensor."""
     from ssl_swin.errors import UserError
+    from ssl_swin.weights.cards import import_card
+    from ssl_swin.weights.formats.head_classes import read_rows
     from ssl_swin.weights.formats.importing import import_weights, save_import
 
     if args.out.exists():
         raise UserError(f"{args.out} exists already. Choose another name, or delete it")
+    rows = None if args.head_classes is None else read_rows(args.head_classes)
     imported, report = import_weights(
         args.file,
         format_name=args.format,
+        network_name=args.network,
         img_size_px=args.img_size_px,
         window_size=args.window_size,
         pretrained_window_sizes=args.pretrained_window_sizes,
         mean=args.mean,
         std=args.std,
-        num_classes=args.num_classes,
+        num_classes=len(rows) if rows and args.num_classes is None else args.num_classes,
+        head_classes=rows,
     )
-    card = (
-        f"# {args.file.name}\n\nA {imported.encoder.title} from {args.file.name}. "
-        f"Of its tensors: {report.summary()}.\n"
-    )
+    card = import_card(imported.encoder, args.file.name, report.summary())
     save_import(args.out, imported, card=card)
     for line in (*report.lines(), report.summary()):
         print(line)
-    print(f"wrote {args.out}; next: ssl-swin finetune backbone={args.out}")
+    print(f"wrote {args.out}; next: ssl-swin finetune {_option('backbone', str(args.out))}")
+
+
+def _option(key: str, value: str) -> str:
+    """Returns an option of a job as one types it in a shell, whatever the value is."""
+    if re.fullmatch(r"[\w./:@+-]+", value):
+        return f"{key}={value}"
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return shlex.quote(f"{key}='{escaped}'")

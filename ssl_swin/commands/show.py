@@ -110,9 +110,13 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objec
     from ssl_swin.data.loading.stream import EpochLoader
     from ssl_swin.jobs.loop import training_data
     from ssl_swin.launch.build import open_data
+    from ssl_swin.launch.continuing import Start
 
-    with torch.device("meta"):  # its sizes are wanted, not its weights
-        encoder = instantiate(cfg.model)
+    if cfg.model.get("_target_") is None:
+        encoder = Start(cfg, None).encoder
+    else:
+        with torch.device("meta"):  # its sizes are wanted, not its weights
+            encoder = instantiate(cfg.model)
     objective: Objective = instantiate(cfg.objective)(encoder)
     data = training_data(cfg, open_data(cfg, objective.members), objective)
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0

@@ -8,13 +8,13 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from ssl_swin.data.loading.protocol import Split
-from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.settings import PretrainSettings
 from ssl_swin.jobs.summary import finish, training_facts
 from ssl_swin.launch.build import open_data
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
+from ssl_swin.launch.continuing import Start
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
@@ -26,8 +26,10 @@ from ssl_swin.weights.cards import backbone_card
 def main(cfg: DictConfig) -> None:
     """Pretrain, draw, and leave a backbone."""
     run = open_run(cfg, PretrainSettings)
-    encoder: Encoder = instantiate(cfg.model)
+    start = Start(cfg, run.checkpoint)
+    encoder = start.encoder
     objective: Objective = instantiate(cfg.objective)(encoder)
+    start.take_over(objective)
     if cfg.compile:
         compile_blocks(encoder)
     num_parameters = sum(parameter.numel() for parameter in objective.parameters())

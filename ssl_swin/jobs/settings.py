@@ -65,6 +65,8 @@ class TrainingSettings(JobSettings):
 class PretrainSettings(TrainingSettings):
     """Settings of `pretrain`."""
 
+    model: Annotated[FromBackbone, Makes(Encoder)]
+    backbone: Name | None = None
     objective: Annotated[Built, Makes(Objective, partial=True, added=frozenset({"encoder"}))]
 
 

@@ -1,4 +1,4 @@
-"""Backbones that are artifacts of Weights & Biases."""
+"""Where a backbone is on this machine, whatever it is named by; also an artifact of W&B."""
 
 from pathlib import Path
 
@@ -6,29 +6,36 @@ from filelock import FileLock
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
-from ssl_swin.launch.resolvers import wandb_offline
-from ssl_swin.weights.sources import resolve_backbone
+from ssl_swin.weights.sources import locate_backbone
 
 SCHEME = "wandb:"
 
 
 def local_backbone(reference: str, cache: Path) -> Path:
-    """Returns the local folder of a backbone, whatever it is named by.
+    """Returns the local folder of a backbone, and prints what one should know of it.
 
     Args:
-        reference: What `resolve_backbone` takes, or wandb:ENTITY/PROJECT/NAME:VERSION.
+        reference: What `locate_backbone` takes, or wandb:ENTITY/PROJECT/NAME:VERSION.
         cache: Folder for what is fetched or converted.
 
     Raises:
         UserError: If there is no such backbone, or no way to get it.
     """
-    if reference.startswith(SCHEME):
-        return resolve_backbone(str(_download(reference, cache / "wandb")), cache)
-    return resolve_backbone(reference, cache)
+    is_artifact = reference.startswith(SCHEME)
+    path = str(_download(reference, cache / "wandb")) if is_artifact else reference
+    located = locate_backbone(path, cache)
+    if located.notes:
+        from ssl_swin.launch.printing import say  # seconds, for the one form that needs it
+
+        for note in located.notes:
+            say(f"backbone: {note}")
+    return located.folder
 
 
 def _download(reference: str, cache: Path) -> Path:
     from lightning.pytorch.loggers import WandbLogger  # seconds, for the one form that needs it
+
+    from ssl_swin.launch.resolvers import wandb_offline
 
     artifact = reference.removeprefix(SCHEME)
     project, _, version = artifact.rpartition(":")

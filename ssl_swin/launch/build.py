@@ -108,14 +108,21 @@ def build_encoder(cfg: DictConfig) -> Encoder:
     )
     if has_model:
         asked = instantiate(model)
-        check_same_architecture(backbone.encoder, asked, apart_from=["pretrained_window_sizes"])
-    _warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
+        check_same_architecture(backbone.encoder, asked, but=["pretrained_window_sizes"])
+    warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
 
 
-def _warn_of_other_normalisation(
+def warn_of_other_normalisation(
     data: DictConfig, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
+    """Print a note if the data are normalised otherwise than those of the backbone's training.
+
+    Args:
+        data: The group `data`.
+        mean: Mean of the backbone's training, per channel.
+        std: Standard deviation of the backbone's training, per channel.
+    """
     if (tuple(data.mean), tuple(data.std)) != (mean, std):
         say(
             f"note: the backbone was trained with mean {mean} and std {std}, the data has "

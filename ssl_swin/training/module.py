@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.schedules import Schedule
@@ -134,7 +135,14 @@ class TrainingModule(LightningModule):
         seed_globals(keyed_generator(*key))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Brings metrics.csv up to the step that a continued run would start at."""
+        """Adds what rebuilds the encoder, and brings metrics.csv up to the checkpoint's step."""
+        encoder = getattr(self.model, "encoder", None)
+        if isinstance(encoder, Encoder):
+            checkpoint["ssl_swin"] = {
+                "architecture": encoder.architecture,
+                "model_args": encoder.model_args,
+                "pretrained_cfg": {"mean": list(self.mean), "std": list(self.std)},
+            }
         for logger in self._metrics_files():
             logger.flush()
 

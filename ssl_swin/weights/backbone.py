@@ -5,16 +5,17 @@
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.build import build_encoder, known_architectures
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
@@ -22,7 +23,11 @@ from ssl_swin.files import make_folder, write_atomically
 from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
+_SIZES = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"}
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_LEAVE_OUT = (
+    "leave the model out to take the backbone's own; img_size_px and window_size change its size"
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,37 @@ def save_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) 
         write_atomically(folder / name, safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
+def load_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Fill tensors with what lies beside a backbone, as far as it does.
+
+    Args:
+        folder: Folder of the backbone.
+        files: Tensors to fill, by name and by file name, as `Objective.extra_weights` returns them.
+
+    Returns:
+        Names of the tensors that were filled; the others are left as they are.
+
+    Raises:
+        UserError: If a file cannot be read, or holds a tensor of another shape.
+    """
+    filled = []
+    for file, tensors in files.items():
+        path = folder / file
+        given = _read_safetensors(path) if path.is_file() else {}
+        for name, tensor in tensors.items():
+            if name not in given:
+                continue
+            if given[name].shape != tensor.shape:
+                raise UserError(
+                    f"{path}: {name} has the shape {tuple(given[name].shape)}, and this model's "
+                    f"has {tuple(tensor.shape)}; remove the file to start that part afresh"
+                )
+            with torch.no_grad():
+                tensor.copy_(given[name])
+            filled.append(name)
+    return filled
+
+
 def load_backbone(
     path: str | Path,
     *,
@@ -132,6 +168,17 @@ def load_backbone(
     return Backbone(encoder, tuple(preprocessing["mean"]), tuple(preprocessing["std"]))
 
 
+def describes_encoder(config: Mapping[str, Any]) -> bool:
+    """Returns whether a config.json tells all that rebuilds an encoder here, as timm's own do not.
+
+    Args:
+        config: Content of the file.
+    """
+    arguments = config.get("model_args")
+    is_known = config.get("architecture") in known_architectures()
+    return is_known and isinstance(arguments, Mapping) and arguments.keys() >= _SIZES
+
+
 def find_backbone(path: str | Path) -> Path:
     """Resolves a run folder or a backbone folder to the backbone folder.
 
@@ -151,27 +198,27 @@ def find_backbone(path: str | Path) -> Path:
 
 
 def check_same_architecture(
-    backbone: Encoder, asked: Encoder, apart_from: Collection[str] = ()
+    backbone: Encoder, asked: Encoder, *, but: Sequence[str] = (), way_out: str = _LEAVE_OUT
 ) -> None:
     """Refuses a backbone that is not the architecture that was asked for.
 
     Args:
-        backbone: The encoder that there is.
-        asked: An encoder as it should be.
-        apart_from: Names of arguments of the model that may differ.
+        backbone: The encoder that was loaded.
+        asked: The encoder of the configuration.
+        but: Arguments of timm's model that may differ.
+        way_out: What the user can do.
 
     Raises:
         UserError: Naming both.
     """
     ours, theirs = _describe(backbone), _describe(asked)
-    if ours != theirs:
-        different = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
-        if set(different) <= set(apart_from):
-            return
+    keys = sorted((ours.keys() | theirs.keys()) - {*but})
+    different = [key for key in keys if ours.get(key) != theirs.get(key)]
+    if different:
         raise UserError(
             "the backbone is of another architecture than the model asked for: "
             + "; ".join(f"{k} is {ours.get(k)}, asked for {theirs.get(k)}" for k in different)
-            + " (leave the model out to take the backbone's own)"
+            + f" ({way_out})"
         )
 
 
@@ -218,7 +265,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         arguments, preprocessing = config["model_args"], config["pretrained_cfg"]
         _ = config["architecture"], arguments["img_size"], arguments["patch_size"]
         _ = preprocessing["mean"], preprocessing["std"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
     return config
 
@@ -237,11 +284,15 @@ def _build_encoder(
         raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
-def _load_weights(encoder: Encoder, path: Path) -> None:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        state = safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _load_weights(encoder: Encoder, path: Path) -> None:
+    state = _read_safetensors(path)
     encoder_state = {name: t for name, t in state.items() if not name.startswith("head.")}
     try:
         encoder.model.load_state_dict(encoder_state)

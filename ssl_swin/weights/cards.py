@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
@@ -82,6 +83,20 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 {_facts(encoder, training)}
 """
     return card + (f"\nClasses: {_plain(', '.join(classes))}\n" if classes else "")
+
+
+def import_card(encoder: Encoder, name: str, summary: str) -> str:
+    """Write the card of weights from elsewhere, Markdown.
+
+    Args:
+        encoder: The encoder with the weights.
+        name: Name of their file.
+        summary: What became of its tensors, one phrase.
+    """
+    return (
+        f"# {_plain(Path(name).stem)}\n\n"
+        f"A {encoder.title} from {_plain(name)}. Of its tensors: {_plain(summary)}.\n"
+    )
 
 
 def _front_matter(*tags: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ssl_swin.encoders.beit import BeitEncoder, beit
@@ -125,7 +126,17 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], report: LoadReport
     if any(problems.values()):
         listed = (f"{len(n)} {kind}: {enumerate_names(n)}" for kind, n in problems.items() if n)
         raise UserError(f"the tensors do not add up to the model; {'; '.join(listed)}")
+    odd = [given_as.get(name, name) for name, tensor in state.items() if not _is_finite(tensor)]
+    if odd:
+        raise UserError(
+            f"{len(odd)} of its tensors hold values that are not finite, as after a training that "
+            f"diverged: {enumerate_names(odd)}; take an earlier checkpoint"
+        )
     module.load_state_dict(dict(state))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def _check_claims(architecture: Architecture, settings: FileSettings) -> None:
@@ -170,6 +181,8 @@ def _trained_windows(
     """Fills in the stages' own windows where a configuration has 0."""
     if stored is None:
         return None
+    if not any(stored):  # transformers writes four zeros, however many stages there are
+        return tuple(own)
     if len(stored) != len(own):
         raise UserError(f"pretrained_window_sizes {tuple(stored)} are not one for each stage")
     return tuple(trained or window for trained, window in zip(stored, own, strict=True))

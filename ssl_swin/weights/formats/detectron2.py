@@ -35,7 +35,6 @@ DETECTRON2 = Format(
     prefixes=("", "backbone.bottom_up.", "backbone.", "bottom_up."),
     tables=(INDEX,),
     dropped={r"norm[012]\.(weight|bias)": OUTPUT_NORMS},
-    drops_rest=True,
     missing={"norm0, norm1, norm2": "norms of earlier stages' outputs, which a detector trains"},
     limits=every(needs_four_stages, needs_square, needs_one_window),
     notes=shifts_whole_maps,

@@ -14,13 +14,14 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, make_folder, write_atomically
-from ssl_swin.weights.backbone import WEIGHTS, Backbone, find_backbone, load_backbone
+from ssl_swin.weights.backbone import WEIGHTS, Backbone, load_backbone
 from ssl_swin.weights.formats.format import Exported, Format
 from ssl_swin.weights.formats.key_maps import to_theirs
 from ssl_swin.weights.formats.known_formats import format_for
 from ssl_swin.weights.formats.report import Entry, LoadReport
 from ssl_swin.weights.formats.simmim_head import PARTS, load_simmim_head
 from ssl_swin.weights.formats.tables import tables_of
+from ssl_swin.weights.sources import default_cache, resolve_backbone
 
 _HEAD = "head.fc."
 _OUTSIDE = ("decoder.", "head.")  # not part of the encoder, so without its prefix
@@ -32,7 +33,7 @@ def export_weights(
     """Writes a backbone, and the SimMIM or classification head beside it, in another format.
 
     Args:
-        backbone: Folder of a backbone or a run.
+        backbone: Folder of a backbone or a run, or what else `resolve_backbone` takes.
         out: File, or for `huggingface` folder, to write.
         to: A name in `formats.NAMES`.
 
@@ -43,7 +44,7 @@ def export_weights(
         UserError: Before anything is written, if there is no backbone, or the format cannot
             represent it, with the reason.
     """
-    folder = find_backbone(Path(backbone))
+    folder = resolve_backbone(str(backbone), default_cache())
     loaded = load_backbone(folder)
     encoder = loaded.encoder
     target = format_for(to, encoder)

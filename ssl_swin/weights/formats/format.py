@@ -86,7 +86,6 @@ class Format:
         prefixes: What may stand before the encoder's names; exports have the first.
         tables: Names, in our terms, of the tables that it stores and we rebuild.
         dropped: Regular expressions of names that are not taken, with the reason.
-        drops_rest: Whether names outside the prefix belong to a larger model and are not taken.
         missing: What its model has and an export does not, with the reason.
         limits: Lists what keeps an encoder out of it.
         notes: Lists what a user should know of an encoder in it.
@@ -104,7 +103,6 @@ class Format:
     prefixes: tuple[str, ...] = ("",)
     tables: tuple[str, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
-    drops_rest: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
     limits: Callable[[SwinEncoder], tuple[str, ...]] = no_limits
     notes: Callable[[SwinEncoder], tuple[str, ...]] = no_limits

@@ -1,8 +1,9 @@
 """Hugging Face transformers: `SwinModel`, `Swinv2Model` and what is built on them.
 
-The names are those on disk, which `save_pretrained` still writes although version 5 has others in
-memory. Query, key and value are three layers there. Swin V1 keeps position biases of the one
-configured window in every stage, so it cannot hold a stage whose map is smaller.
+The names are those on disk, which `save_pretrained` writes. Those that version 5 has in memory, as
+in a `state_dict()`, are read too. Query, key and value are three layers there. Swin V1 keeps
+position biases of the one configured window in every stage, so it cannot hold a stage whose map is
+smaller.
 """
 
 from typing import Any
@@ -60,6 +61,26 @@ _SHARED = (
     ),
     *same("decoder.0.{p}"),
 )
+# What version 5 calls the same in memory, for either model as far as it has been renamed.
+_MEMORY = f"{THEIR_BLOCK}.attention"
+_IN_MEMORY = (
+    Rule(
+        (f"{BLOCK}.attn.qkv.weight",),
+        tuple(f"{_MEMORY}.{part}_proj.weight" for part in "qkv"),
+        join_rows,
+        split_rows,
+        _SPLIT,
+    ),
+    *rename(
+        {
+            f"{BLOCK}.attn.proj.{{p}}": f"{_MEMORY}.o_proj.{{p}}",
+            f"{BLOCK}.mlp.fc1.{{p}}": f"{THEIR_BLOCK}.mlp.fc1.{{p}}",
+            f"{BLOCK}.mlp.fc2.{{p}}": f"{THEIR_BLOCK}.mlp.fc2.{{p}}",
+            f"{BLOCK}.attn.{INDEX}": f"{_MEMORY}.relative_position_bias.{INDEX}",
+            "norm.{p}": "hidden_states_norms.stage4.{p}",  # of a backbone for detection
+        }
+    ),
+)
 _V1 = (
     Rule(
         (f"{BLOCK}.attn.qkv.bias",),
@@ -73,16 +94,50 @@ _V1 = (
             f"{BLOCK}.attn.relative_position_bias_table": f"{SELF}.relative_position_bias_table",
         }
     ),
+    *_IN_MEMORY,
+    Rule(
+        (f"{BLOCK}.attn.qkv.bias",),
+        tuple(f"{_MEMORY}.{part}_proj.bias" for part in "qkv"),
+        join_rows,
+        split_rows,
+        _SPLIT,
+    ),
+    *rename(
+        {
+            f"{BLOCK}.attn.relative_position_bias_table": (
+                f"{_MEMORY}.relative_position_bias.relative_position_bias_table"
+            )
+        }
+    ),
 )
-_V2 = rename(
-    {
-        f"{BLOCK}.attn.q_bias": f"{SELF}.query.bias",
-        f"{BLOCK}.attn.v_bias": f"{SELF}.value.bias",
-        f"{BLOCK}.attn.logit_scale": f"{SELF}.logit_scale",
-        f"{BLOCK}.attn.cpb_mlp.{{n}}.{{p}}": f"{SELF}.continuous_position_bias_mlp.{{n}}.{{p}}",
-        f"{BLOCK}.attn.relative_coords_table": f"{SELF}.relative_coords_table",
-    }
+_V2_OF_ATTENTION = {
+    "logit_scale": "logit_scale",
+    "cpb_mlp.{n}.{p}": "continuous_position_bias_mlp.{n}.{p}",
+    "relative_coords_table": "relative_coords_table",
+}
+_V2 = (
+    *rename(
+        {f"{BLOCK}.attn.{ours}": f"{SELF}.{theirs}" for ours, theirs in _V2_OF_ATTENTION.items()}
+        | {
+            f"{BLOCK}.attn.q_bias": f"{SELF}.query.bias",
+            f"{BLOCK}.attn.v_bias": f"{SELF}.value.bias",
+        }
+    ),
+    *_IN_MEMORY,
+    *rename(
+        {f"{BLOCK}.attn.{ours}": f"{_MEMORY}.{theirs}" for ours, theirs in _V2_OF_ATTENTION.items()}
+        | {
+            f"{BLOCK}.attn.q_bias": f"{_MEMORY}.q_proj.bias",
+            f"{BLOCK}.attn.v_bias": f"{_MEMORY}.v_proj.bias",
+        }
+    ),
 )
+_OUTPUT_NORMS = {
+    r"swin\.layernorm\.(weight|bias)": "a norm that a backbone for detection does not use",
+    r"hidden_states_norms\.stage[123]\.(weight|bias)": (
+        "a norm of an earlier stage's output, which only a detector has"
+    ),
+}
 _MODELS = {
     "simmim": "ForMaskedImageModeling",
     "classifier": "ForImageClassification",
@@ -96,7 +151,8 @@ _CLAIMS = {
     "num_heads": "num_heads",
 }
 _PATCHES = r"embeddings\.patch_embeddings\.projection\.weight$"
-_SCALES = r"attention\.self\.logit_scale$"
+_BIASES = r"attention\.(self\.)?(relative_position_bias\.)?relative_position_bias_table$"
+_SCALES = r"attention\.(self\.)?logit_scale$"
 
 
 def settings(config: Config) -> FileSettings:
@@ -154,9 +210,10 @@ HUGGINGFACE = Format(
     name="huggingface",
     title="Hugging Face's Swin",
     rules=(*_SHARED, *_V1),
-    recognised_by=(_PATCHES, r"attention\.self\.relative_position_bias_table$"),
+    recognised_by=(_PATCHES, _BIASES),
     kinds=("Swin V1",),
     prefixes=("swin.", ""),
+    dropped=_OUTPUT_NORMS,
     limits=every(needs_square, needs_one_window),
     settings=settings,
     holds_simmim=True,
@@ -170,6 +227,7 @@ HUGGINGFACE_V2 = Format(
     recognised_by=(_PATCHES, _SCALES),
     kinds=("Swin V2",),
     prefixes=("swinv2.", ""),
+    dropped=_OUTPUT_NORMS,
     limits=needs_square,
     settings=settings,
     holds_simmim=True,

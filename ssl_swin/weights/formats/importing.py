@@ -9,6 +9,7 @@ from pathlib import Path
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
@@ -17,20 +18,28 @@ from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import (
     Backbone,
     check_same_architecture,
+    describes_encoder,
     save_backbone,
     save_classifier,
     save_extra_weights,
 )
 from ssl_swin.weights.formats.building import build_swin, build_vit, load_encoder
 from ssl_swin.weights.formats.format import COORDINATES, VITS, FileSettings, kind_of
+from ssl_swin.weights.formats.head_classes import choose_classes
 from ssl_swin.weights.formats.heads import HEAD, with_classifier, with_simmim
-from ssl_swin.weights.formats.known_formats import format_of
+from ssl_swin.weights.formats.known_formats import check_format
+from ssl_swin.weights.formats.networks import Network, choose_network
 from ssl_swin.weights.formats.report import LoadReport
+from ssl_swin.weights.formats.run_checkpoints import ENCODER
 from ssl_swin.weights.formats.simmim_head import PARTS
 from ssl_swin.weights.formats.tables import check_tables, is_table
 from ssl_swin.weights.formats.translating import translate
-from ssl_swin.weights.formats.weight_files import read_weights
+from ssl_swin.weights.formats.weight_files import WeightFile, read_weights
 
+_AWAY = (
+    "; this checkpoint of an earlier version does not say how its model was built, but its run's "
+    "folder does: give the path inside that"
+)
 _ASSUMED_NORMALISATION = "nothing tells the normalisation: ImageNet's mean and std are assumed"
 _ASSUMED_WINDOWS = (
     "nothing tells the windows that the position biases were trained with: the model's own are "
@@ -55,12 +64,14 @@ def import_weights(
     path: str | os.PathLike[str],
     *,
     format_name: str | None = None,
+    network_name: str | None = None,
     img_size_px: int | None = None,
     window_size: int | None = None,
     pretrained_window_sizes: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     num_classes: int | None = None,
+    head_classes: Sequence[int] | None = None,
     like: Encoder | None = None,
 ) -> tuple[ImportedBackbone, LoadReport]:
     """Loads weights of any format in `ssl_swin.weights.formats.known_formats.FORMATS`.
@@ -70,6 +81,8 @@ def import_weights(
     Args:
         path: A file of `torch.save` or safetensors, or a folder of timm's or Hugging Face's layout.
         format_name: A name in `formats.NAMES`; None recognises it.
+        network_name: Which of several networks in the file, as its message names them; None takes
+            the only one, or the trained one of a pair.
         img_size_px: Side of the square image that the model is to take. It is that of the
             training where the file does not tell it; otherwise the weights are resized to it.
         window_size: Window in tokens, where neither weights nor configuration tell it (some Swin
@@ -79,7 +92,8 @@ def import_weights(
             that of ImageNet for three channels.
         std: Standard deviation per channel, as `mean`.
         num_classes: Keep the classification head, which must be one of as many classes; None drops
-            it.
+            it. For 1000 classes, those are chosen of a head of ImageNet-22k.
+        head_classes: Rows of the classification head to keep, in this order, as numbers from 0.
         like: An encoder of the architecture that is expected; None takes any.
 
     Raises:
@@ -88,26 +102,42 @@ def import_weights(
             does not tell a size that is not given.
     """
     file = read_weights(path)
-    with _naming(file.path):
-        source = format_of(file.state, format_name)
-        state, report = translate(file.state, source)
+    away = file.run is not None and not file.run.config
+    with _naming(file.path, _AWAY if away else ""):
+        network = choose_network(file.sections, network_name or (ENCODER if file.run else None))
+        check_format(network.format, format_name)
+        state, report = translate(network)
         parts = _Parts.of(state)
-        settings = _with_given(source.settings(file.config), pretrained_window_sizes, mean, std)
-        build = build_swin if VITS.isdisjoint(source.kinds) else build_vit
-        encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
+        told = network.format.settings(file.config)
+        settings = _with_given(told, pretrained_window_sizes, mean, std)
+        is_told = describes_encoder(file.config) and network.format.name == "timm"
+        if is_told and window_size is None:
+            encoder = build_encoder(file.config["architecture"], file.config["model_args"])
+        else:
+            build = build_swin if VITS.isdisjoint(network.format.kinds) else build_vit
+            encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
         if like is not None:
             check_same_architecture(encoder, like)
         report = load_encoder(encoder, parts.encoder, report)
         check_tables(encoder, parts.tables)
         report = report.dropping(parts.tables, "rebuilt from the sizes, and found equal")
         report, simmim = with_simmim(report, encoder, parts.simmim)
-        report, classifier = with_classifier(report, encoder, parts.head, num_classes)
+        head, chosen = choose_classes(parts.head, num_classes, head_classes)
+        report, classifier = with_classifier(report, encoder, head, num_classes)
         means, stds = _normalisation(encoder, settings)
-        report = replace(report, notes=_assumptions(encoder, settings, parts.tables))
+        notes = _notes(file, network) + chosen + _assumptions(encoder, settings, parts.tables)
+        report = replace(report, notes=notes)
         imported = ImportedBackbone(encoder, means, stds, simmim, classifier)
         if img_size_px is not None and encoder.img_size_px != (img_size_px, img_size_px):
             return _resize(imported, report, img_size_px)
         return imported, report
+
+
+def _notes(file: WeightFile, network: Network) -> tuple[str, ...]:
+    """Lists what the user should know of where the weights come from."""
+    if file.run is not None:
+        return (file.run.note,)
+    return (f"the network {network.name} is taken",) if network.is_one_of_several else ()
 
 
 def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
@@ -123,12 +153,12 @@ def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Puts the name of a file before what is wrong with it."""
+def _naming(path: Path, hint: str) -> Iterator[None]:
+    """Puts the name of a file before what is wrong with it, and a hint behind."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}{hint}") from error
 
 
 def _with_given(

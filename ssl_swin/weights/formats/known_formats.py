@@ -44,27 +44,21 @@ def recognise(state: Mapping[str, Tensor]) -> Format | None:
     return None
 
 
-def format_of(state: Mapping[str, Tensor], name: str | None) -> Format:
-    """Returns the format of a file.
+def check_format(known: Format, name: str | None) -> None:
+    """Checks that a file is of the format that the user says.
 
     Args:
-        state: The file's tensors.
-        name: What the user says that it is; None recognises it.
+        known: What its names show.
+        name: What the user says; None says nothing.
 
     Raises:
-        UserError: If it is of no known format, or of another than the user says.
+        UserError: If it is another, or there is no such format.
     """
-    known = recognise(state)
-    if name is not None:
-        _check_name(name)
-    if known is None:
-        raise UserError(
-            f"not a Swin in any of the formats {', '.join(NAMES)}: "
-            f"its tensors are {enumerate_names(list(state))}"
-        )
-    if name is not None and known.name != name:
+    if name is None:
+        return
+    _check_name(name)
+    if known.name != name:
         raise UserError(f"not of the format {name!r}: its names are those of {known.title}")
-    return known
 
 
 def format_for(name: str, encoder: Encoder) -> Format:

@@ -74,7 +74,6 @@ OPENMMLAB = Format(
     prefixes=("backbone.", ""),
     tables=(INDEX,),
     dropped={r"norm[012]\.(weight|bias)": OUTPUT_NORMS},
-    drops_rest=True,
     missing={"norm0, norm1, norm2": "of detectors alone, which train them"},
     limits=every(needs_four_stages, needs_square, needs_one_window),
     notes=shifts_whole_maps,

@@ -10,7 +10,7 @@ from ssl_swin.weights.formats.format import (
     FileSettings,
     Format,
 )
-from ssl_swin.weights.formats.key_maps import same
+from ssl_swin.weights.formats.key_maps import rename, same
 
 
 def settings(config: Config) -> FileSettings:
@@ -53,6 +53,7 @@ TIMM = Format(
             "mask_token",
             "decoder.0.{p}",
         ),
+        *rename({"head.fc.{p}": "head.{p}"}),  # ours, beside the encoder
     ),
     recognised_by=(
         r"^(encoder\.model\.)?layers\.0\.blocks\.0\.attn\.qkv\.weight$",

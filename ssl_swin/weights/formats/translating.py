@@ -8,12 +8,13 @@ from torch import Tensor
 
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.format import Format
-from ssl_swin.weights.formats.key_maps import to_ours, to_theirs
+from ssl_swin.weights.formats.key_maps import Rule, to_ours, to_theirs
 from ssl_swin.weights.formats.known_formats import enumerate_names
+from ssl_swin.weights.formats.networks import OUTSIDE, Network
 from ssl_swin.weights.formats.report import Entry, LoadReport
 
-_OUTSIDE = "belongs to a larger model around the backbone"
 _PATCHES = "patch_embed.proj.weight"
+_OF_HEADS = ("mask_token", "decoder.", "head.")  # ours, and beside the encoder in some formats
 
 
 class Translated(NamedTuple):
@@ -23,38 +24,50 @@ class Translated(NamedTuple):
     report: LoadReport
 
 
-def translate(state: Mapping[str, Tensor], source: Format) -> Translated:
-    """Translates a state dict of a format.
+def translate(network: Network) -> Translated:
+    """Translates a network to our names.
+
+    Beside the encoder lie its heads, and perhaps a larger model, which is not taken.
 
     Raises:
-        UserError: If it has tensors that the format does not know, or lacks some of those that
-            become one tensor.
+        UserError: If the encoder has tensors that the format does not know, or lacks some of those
+            that become one tensor.
     """
+    source, state = network.format, network.state
     prefix = _prefix(state, source)
-    inside = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    given_as = {name.removeprefix(prefix): name for name in state}
-    translation = to_ours(source.rules, inside)
-    dropped, unexpected = [], []
-    for name in translation.unknown:
-        reason = _reason_to_drop(name, given_as[name].startswith(prefix), source)
+    inside = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    outside = {name: t for name, t in state.items() if not name.startswith(prefix)}
+    names_inside = {n.removeprefix(prefix): network.given_as[n] for n in state if n not in outside}
+    encoder = to_ours(source.rules, inside)
+    heads = to_ours(_rules_of_heads(source.rules), outside)
+    dropped = [Entry(network.given_as[n], "", _reason(n, source) or OUTSIDE) for n in heads.unknown]
+    unexpected = []
+    for name in encoder.unknown:
+        reason = _reason(name, source)
         if reason is None:
-            unexpected.append(given_as[name])
+            unexpected.append(names_inside[name])
         else:
-            dropped.append(Entry(given_as[name], "", reason))
-    if unexpected or translation.incomplete:
-        problems = {"unexpected": unexpected, "missing": translation.incomplete}
+            dropped.append(Entry(names_inside[name], "", reason))
+    if unexpected or encoder.incomplete:
+        problems = {"unexpected": unexpected, "missing": encoder.incomplete}
         listed = (f"{len(n)} {kind}: {enumerate_names(n)}" for kind, n in problems.items() if n)
         raise UserError(f"the tensors are not those of {source.title}; {'; '.join(listed)}")
-    renamed = LoadReport(
-        matched=_with_given_names(translation.report.matched, given_as),
-        renamed=_with_given_names(translation.report.renamed, given_as),
-        dropped=tuple(dropped),
+    report = _with_given_names(encoder.report, names_inside)
+    report += _with_given_names(heads.report, network.given_as)
+    report += LoadReport(dropped=(*dropped, *network.others))
+    return Translated({**heads.state, **encoder.state}, report)
+
+
+def _rules_of_heads(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules if rule.ours[0].startswith(_OF_HEADS))
+
+
+def _with_given_names(report: LoadReport, given_as: Mapping[str, str]) -> LoadReport:
+    """Puts the names of the file into a report."""
+    return LoadReport(
+        matched=tuple(entry._replace(name=given_as[entry.name]) for entry in report.matched),
+        renamed=tuple(entry._replace(name=given_as[entry.name]) for entry in report.renamed),
     )
-    return Translated(translation.state, renamed)
-
-
-def _with_given_names(entries: tuple[Entry, ...], given_as: Mapping[str, str]) -> tuple[Entry, ...]:
-    return tuple(entry._replace(name=given_as[entry.name]) for entry in entries)
 
 
 def _prefix(state: Mapping[str, Tensor], source: Format) -> str:
@@ -65,8 +78,5 @@ def _prefix(state: Mapping[str, Tensor], source: Format) -> str:
     raise UserError(f"the tensor {source.prefixes[0]}{patches} is missing")
 
 
-def _reason_to_drop(name: str, is_inside: bool, source: Format) -> str | None:
-    for pattern, reason in source.dropped.items():
-        if re.fullmatch(pattern, name):
-            return reason
-    return _OUTSIDE if source.drops_rest and not is_inside else None
+def _reason(name: str, source: Format) -> str | None:
+    return next((r for pattern, r in source.dropped.items() if re.fullmatch(pattern, name)), None)

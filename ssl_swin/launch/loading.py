@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.weights.backbone import Backbone
 from ssl_swin.weights.backbone import load_backbone as load_folder
-from ssl_swin.weights.sources import default_cache, resolve_backbone
+from ssl_swin.weights.sources import default_cache
 
 
 def load_backbone(
@@ -20,8 +21,8 @@ def load_backbone(
     """Load a pretrained encoder and the normalisation that it was trained with.
 
     Args:
-        reference: Every form of `backbone=` but W&B's: the folder of a run or a backbone, a file of
-            weights, timm:NAME, hf-hub:USER/NAME.
+        reference: Every form of `backbone=`: the folder of a run or a backbone, a checkpoint, a
+            file of weights, timm:NAME, hf-hub:USER/NAME, wandb:ENTITY/PROJECT/NAME:VERSION.
         img_size_px: Another input size, a side or (height, width); None keeps the backbone's.
         window_size: Another attention window in tokens; None lets the size decide.
         drop_path_rate: Stochastic depth of the training to come.
@@ -34,7 +35,7 @@ def load_backbone(
     Raises:
         UserError: If there is no such backbone, or it cannot take the size.
     """
-    folder = resolve_backbone(str(reference), default_cache() if cache is None else cache)
+    folder = local_backbone(str(reference), default_cache() if cache is None else cache)
     return load_folder(
         folder,
         img_size_px=img_size_px,
