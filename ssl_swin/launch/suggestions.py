@@ -13,6 +13,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ssl_swin.launch.config_files import compose_job
 
+OF_A_RESOLVER = "UserError raised while resolving interpolation: "
+
 
 def explain_composition_error(error: Exception, job: str, options: Sequence[str]) -> str:
     """Return what in the command line is wrong, and what comes nearest.
@@ -34,7 +36,7 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
     if is_null_group(error):
         nulls = [option for option in options if re.fullmatch(r"[^.=]+=null", option)]
         return f"{', '.join(nulls)}: a group cannot be null, give the name of one of its files"
-    return text.splitlines()[0]
+    return text.splitlines()[0].removeprefix(OF_A_RESOLVER)
 
 
 def is_null_group(error: Exception) -> bool:
