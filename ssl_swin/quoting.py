@@ -46,8 +46,17 @@ def shell_path(path: str | os.PathLike[str]) -> str:
     Args:
         path: A path, relative or absolute.
     """
+    return shell_word(as_argument(path))
+
+
+def as_argument(path: str | os.PathLike[str]) -> str:
+    """Return a path so written that no program takes it for an option.
+
+    Args:
+        path: A path, relative or absolute.
+    """
     text = str(path)
-    return shell_word(f"./{text}" if text.startswith("-") else text)
+    return f"./{text}" if text.startswith("-") else text
 
 
 def override(key: str, value: Any) -> str:

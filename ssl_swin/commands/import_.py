@@ -68,4 +68,14 @@ def run(args: argparse.Namespace) -> None:
     save_import(args.out, imported, card=card)
     for line in (*report.lines(), report.summary()):
         print(line)
-    print(f"wrote {args.out}; next: ssl-swin finetune backbone={args.out}")
+    print(f"wrote {args.out}; next: {_next(args.out, imported.encoder.in_chans)}")
+
+
+def _next(out: Path, in_chans: int) -> str:
+    from ssl_swin.launch.next_command import job_line
+    from ssl_swin.quoting import override
+    from ssl_swin.runs.folder import RunFolder
+
+    if in_chans != 3:
+        return f"pack labelled images of {in_chans} channels to fine-tune it on, see docs/DATA.md"
+    return job_line("finetune", [override("backbone", RunFolder(out).address)])

@@ -8,10 +8,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from PIL import Image, ImageOps
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -24,6 +25,7 @@ from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
 
 Range = tuple[float, float]
+CropRatio = Annotated[float, Gt(0), Le(1)]  # side of a crop over the shorter side of its image
 
 
 class Augmentation(ABC):
@@ -124,13 +126,18 @@ class RandomCrop(Augmentation):
 class CentreCrop(Augmentation):
     """The augmentation of evaluation: resize, then crop the centre, as in Swin (224 of 256)."""
 
-    def __init__(self, size_px: Size, *, crop_ratio: float = 224 / 256) -> None:
+    def __init__(self, size_px: Size, *, crop_ratio: CropRatio = 224 / 256) -> None:
         """Set the augmentation up.
 
         Args:
             size_px: Height and width of the result.
-            crop_ratio: Side of the crop over the shorter side of the resized image.
+            crop_ratio: Side of the crop over the shorter side of the resized image, in (0, 1].
+
+        Raises:
+            UserError: If the ratio lies outside.
         """
+        if not 0 < crop_ratio <= 1:
+            raise UserError(f"the ratio of a crop must lie in (0, 1], got {crop_ratio}")
         self.size_px = size_px
         self.crop_ratio = crop_ratio
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ssl_swin.data.loading.few_labels import FewLabels
+from ssl_swin.data.transforms import CropRatio
 from ssl_swin.launch.settings import (
     MAY_CHANGE,
     ArgumentsOf,
@@ -24,6 +25,7 @@ class TrainingSettings(JobSettings):
 
     resume: Annotated[str, MAY_CHANGE]
     compile: Annotated[bool, MAY_CHANGE]
+    eval_crop_ratio: CropRatio
     augment: Built
     optim: Built
     schedule: Built
@@ -71,6 +73,8 @@ class LinearProbeSettings(OfBackbone, JobSettings):
     """Settings of `linear_probe`."""
 
     device: str
+    eval_crop_ratio: CropRatio
+    labels: FewLabels
     stages: list[int] | None
     poolings: list[Literal["mean", "max"]]
     features: FeatureSettings

@@ -100,6 +100,8 @@ def _bounds_in_words(metadata: Sequence[Any]) -> str:
             bounds += f" of at least {bound.ge}"
         elif isinstance(bound, annotated_types.Gt):
             bounds += f" above {bound.gt}"
+        elif isinstance(bound, annotated_types.Le):
+            bounds += f" and at most {bound.le}" if bounds else f" of at most {bound.le}"
     return bounds
 
 
