@@ -1,58 +1,90 @@
 """Every command that a job or `ssl-swin` prints runs as it is printed, whatever the names in it."""
 
+import multiprocessing
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from ssl_swin.cli import main
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-PROGRAM = "import sys; sys.argv[0] = 'ssl-swin'; from ssl_swin.cli import main; sys.exit(main())"
+JOBS = ("pretrain", "finetune", "linear_probe")
+LIMIT_S = 300
 HOSTILE = 'it\'s $(touch pwned) `id` "q" a=b,[c] ${x} é'
 BRIEF = "trainer.max_epochs=1 num_workers=0 logger=csv trainer.enable_progress_bar=false"
 BRIEF_PROBE = "linear.epochs=11 num_workers=0 logger=csv"
 NANO = "model.embed_dim=8 model.depths=[1,1,1] model.num_heads=[1,1,2]"
 
 
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["hydra.main", "ssl_swin.cli", *(f"ssl_swin.jobs.{job}" for job in JOBS)]
+)
+
+
 class Shell:
-    """Bash in a folder of hostile name, which knows `ssl-swin` and `python`."""
+    """Bash in a folder of hostile name, with `ssl-swin` and `python`.
+
+    Bash takes a line apart and gives back the words that a program would get; the program then runs
+    in a process that has imported everything already.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / HOSTILE
         self.folder.mkdir()
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "python").symlink_to(sys.executable)
-        command = programs / "ssl-swin"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{PROGRAM}" "$@"\n')
-        command.chmod(0o755)
-        self.environment = {
-            "PATH": f"{programs}:/usr/bin:/bin",
-            "HOME": str(folder),
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "LANG": "C.UTF-8",
-        }
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        (self.programs / "python").symlink_to(sys.executable)
 
     def run(self, line: str, status: int = 0) -> str:
         """Run a line; return what it printed."""
+        words = self.words_of(line)
+        out = self.folder.parent / "printed"
+        process = CONTEXT.Process(target=_run, args=(words, self.folder, self.programs, out))
+        process.start()
+        process.join(LIMIT_S)
+        text = out.read_text()
+        assert process.exitcode == status, f"{line}\n{text[-3000:]}"
+        assert "Traceback" not in text
+        return text
+
+    def words_of(self, line: str) -> list[str]:
+        """The words that bash makes of a line, which does nothing else."""
+        programs = ("ssl-swin", "python")
+        functions = [f"{name}() {{ printf '%s\\0' {name} \"$@\"; }}" for name in programs]
         done = subprocess.run(
-            ["bash", "-c", line],
+            ["bash", "-c", "\n".join([*functions, line])],
             cwd=self.folder,
-            env=self.environment,
             capture_output=True,
             text=True,
-            timeout=600,
         )
-        assert done.returncode == status, f"{line}\n{done.stdout[-800:]}\n{done.stderr[-2000:]}"
-        assert "Traceback" not in done.stderr
+        assert (done.returncode, done.stderr) == (0, ""), line
         assert not list(self.folder.rglob("pwned")), line
-        return done.stdout + done.stderr
+        return done.stdout.split("\0")[:-1]
+
+
+def _run(words: list[str], folder: Path, programs: Path, out: Path) -> None:
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    os.environ |= {"PATH": str(programs), "HOME": str(folder.parent), "WANDB_MODE": "offline"}
+    written = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    if words[0] == "ssl-swin":
+        sys.argv = words
+        sys.exit(main())
+    sys.argv = words[1:]
+    runpy.run_path(words[1], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +168,12 @@ def test_index__prints_what_reads_the_shards(shell: Shell) -> None:
 
 
 def test_import__prints_what_starts_from_it(shell: Shell) -> None:
-    shell.run(f"ssl-swin pretrain data.prepare.num_train=24 data.prepare.num_val=10 {BRIEF} {NANO}")
+    small = "data.prepare.num_train=24 data.prepare.num_val=10 batch_size=8"
+    shell.run(f"ssl-swin pretrain {small} {BRIEF} {NANO}")
     shell.run("ssl-swin export runs/pretrain/swin_nano_demo --to timm 'w $(x).pth'")
     imported = shell.run("ssl-swin import 'w $(x).pth' 'none'")
     (finetune,) = printed(imported)
     assert "backbone=./none" in finetune
-    small = "data.prepare.num_train=24 data.prepare.num_val=10 batch_size=8"
     shell.run(f"{finetune} {BRIEF} {small}")
 
 
