@@ -8,7 +8,12 @@ from hydra.types import RunMode
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.command_line import words_to_start
-from ssl_swin.launch.next_command import data_overrides, job_line, options_of_this_job
+from ssl_swin.launch.next_command import (
+    data_overrides,
+    job_line,
+    options_of_this_job,
+    overrides_of_this_job,
+)
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import override, shell_line
 
@@ -41,10 +46,9 @@ def after_pretraining(run: Run, readers: Mapping[str, Split]) -> list[str]:
 
 def after_finetuning() -> list[str]:
     """Return how to repeat this job with other seeds; nothing where it is part of a sweep."""
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         return []
-    kept = [word for word in hydra.overrides.task if word.partition("=")[0] not in OF_ONE_RUN]
+    kept = [word for word in overrides_of_this_job() if word.partition("=")[0] not in OF_ONE_RUN]
     words = [*words_to_start("finetune"), "--multirun", *options_of_this_job(), *kept]
     return [f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"]
 

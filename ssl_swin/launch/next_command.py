@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_swin.errors import UserError
@@ -56,9 +56,8 @@ def data_overrides(job: str, data: Mapping[str, Any]) -> list[str]:
         job: Name of the other job, which takes a backbone.
         data: The group `data` of the job that runs here, resolved.
     """
-    hydra = HydraConfig.get()
-    told = [override("data", hydra.runtime.choices["data"])]
-    told += [word for word in hydra.overrides.task if word.lstrip("+~").startswith("data.")]
+    told = [override("data", HydraConfig.get().runtime.choices["data"])]
+    told += [word for word in overrides_of_this_job() if word.lstrip("+~").startswith("data.")]
     with composed(job, [*told, "backbone=none"], options_of_this_job()) as cfg:
         if cfg is None:
             return told
@@ -72,7 +71,17 @@ def data_overrides(job: str, data: Mapping[str, Any]) -> list[str]:
 
 def options_of_this_job() -> list[str]:
     """Return the options by which this job was told of configuration files of the user."""
-    return options_of_user_files(HydraConfig.get().overrides.hydra)
+    return options_of_user_files(_as_typed(HydraConfig.get().overrides.hydra))
+
+
+def overrides_of_this_job() -> list[str]:
+    """Return the overrides of this job as they were typed."""
+    return _as_typed(HydraConfig.get().overrides.task)
+
+
+def _as_typed(overrides: ListConfig) -> list[str]:
+    """Return overrides with their interpolations and escapes."""
+    return [str(word) for word in OmegaConf.to_container(overrides, resolve=False)]
 
 
 @contextmanager
