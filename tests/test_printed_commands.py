@@ -107,7 +107,7 @@ def printed(text: str) -> list[str]:
     commands = re.findall(r"(?:next|see|Make it|add): (.+)", text)
     if "next:\n" in text:
         commands += re.findall(r"^  (\S.*)$", text.split("next:\n")[1], re.MULTILINE)
-    return commands
+    return [line for line in commands if line.startswith(("ssl-swin ", "python ", "name="))]
 
 
 def test_labelled_images__from_packing_to_a_classifier(shell: Shell) -> None:
@@ -172,7 +172,7 @@ def test_import__prints_what_starts_from_it(shell: Shell) -> None:
     small = "data.prepare.num_train=24 data.prepare.num_val=10 batch_size=8"
     shell.run(f"ssl-swin pretrain {small} {BRIEF} {NANO}")
     shell.run("ssl-swin export runs/pretrain/swin_nano_demo --to timm 'w $(x).safetensors'")
-    imported = shell.run("ssl-swin import 'w $(x).safetensors' 'none'")
+    imported = shell.run("ssl-swin import 'w $(x).safetensors' none --img-size-px 96")
     (finetune,) = printed(imported)
     assert "backbone=./none" in finetune
     shell.run(f"{finetune} {BRIEF} {small}")

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_swin.errors import UserError
@@ -62,9 +62,7 @@ def data_overrides(job: str, data: Mapping[str, Any]) -> list[str]:
         if cfg is None:
             return told
         for key, value in _leaves(data, "data."):
-            known = OmegaConf.select(cfg, key, default=None)
-            plain = OmegaConf.to_container(known) if OmegaConf.is_config(known) else known
-            if plain != value and key not in NOT_TOLD:
+            if key not in NOT_TOLD and _differs(cfg, key, value):
                 told.append(override(f"++{key}", value))
     return told
 
@@ -79,9 +77,19 @@ def overrides_of_this_job() -> list[str]:
     return _as_typed(HydraConfig.get().overrides.task)
 
 
-def _as_typed(overrides: ListConfig) -> list[str]:
+def _as_typed(overrides: Any) -> list[str]:
     """Return overrides with their interpolations and escapes."""
-    return [str(word) for word in OmegaConf.to_container(overrides, resolve=False)]
+    words: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(word) for word in words]
+
+
+def _differs(cfg: DictConfig, key: str, value: Any) -> bool:
+    """Return whether a setting has another value; not where it follows from one not set yet."""
+    try:
+        known = OmegaConf.select(cfg, key, default=None)
+    except OmegaConfBaseException:
+        return False
+    return bool((OmegaConf.to_container(known) if OmegaConf.is_config(known) else known) != value)
 
 
 @contextmanager
@@ -101,7 +109,7 @@ def composed(
     searched = [option for option in options if option.startswith("hydra.")]
     try:
         cfg = compose_job(job, [*searched, *overrides], config_dir=folder)
-        OmegaConf.resolve(cfg)
+        str(cfg.run_dir)  # of which much is composed
     except (HydraException, OmegaConfBaseException, UserError):
         cfg = None
     try:
