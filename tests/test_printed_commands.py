@@ -184,3 +184,18 @@ def test_errors__print_commands_that_run(shell: Shell) -> None:
     (index,) = printed(shell.run("ssl-swin check '$(touch pwned)'", status=2))
     shell.run(index)
     shell.run("ssl-swin check '$(touch pwned)' --workers 0")
+
+
+def test_sweep__of_many_overrides_has_names_that_can_be_typed(shell: Shell) -> None:
+    """More than twelve overrides, with brackets and commas; each folder serves as backbone=."""
+    small = "data.prepare.num_train=24 data.prepare.num_val=10 batch_size=8"
+    more = "objective.mask_ratio=0.5 optim.base_lr=1e-4 optim.betas=[0.9,0.95]"
+    more += " augment.crop_scale=[0.5,1]"
+    shell.run(f"ssl-swin pretrain --multirun {small} {BRIEF} {NANO} {more} name=many seed=0,1")
+    folders = sorted(
+        path.parent for path in shell.folder.glob("runs/pretrain/many_sweep/*/backbone")
+    )
+    assert len(folders) == 2
+    assert all(re.fullmatch(r"[\w.+-]{1,150}", folder.name) for folder in folders)
+    backbone = folders[0].relative_to(shell.folder)
+    shell.run(f"ssl-swin linear-probe backbone={backbone} {small} {BRIEF_PROBE}")
