@@ -11,12 +11,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ssl_swin"
 FRAMEWORKS = {"lightning", "hydra", "omegaconf", "wandb"}
 # Modules at the top.
-GROUND = {"errors", "arguments", "files", "safe_pickle", "masking", "pixels", "figure"}
+GROUND = {
+    "errors",
+    "arguments",
+    "files",
+    "safe_pickle",
+    "masking",
+    "pixels",
+    "figure",
+    "quoting",
+}
 # A package, and the packages and modules that it may import. Whatever stands on one line may not
 # import what stands below it.
 EDGES: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
+    "quoting": set(),
     "files": {"errors"},
     "safe_pickle": {"errors"},
     "masking": {"errors"},
@@ -24,7 +34,7 @@ EDGES: dict[str, set[str]] = {
     "figure": set(),
     "encoders": {"errors", "arguments", "masking"},
     "data": GROUND,
-    "runs": {"errors", "files"},
+    "runs": {"errors", "files", "quoting"},
     "probing": {"errors", "arguments", "files"},
     "objectives": GROUND | {"encoders", "data"},
     "tasks": GROUND | {"encoders", "data", "objectives"},

@@ -66,7 +66,7 @@ def workplace(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A folder in which a tiny model has been pretrained."""
     folder = tmp_path_factory.mktemp("workplace")
     told = printed(installed / "ssl-swin", "pretrain", *TINY, *NANO, "name=tiny", cwd=folder)
-    assert "  ssl-swin linear-probe backbone=runs/pretrain/tiny data=demo" in told
+    assert "ssl-swin linear-probe backbone=runs/pretrain/tiny data=demo" in told
     return folder
 
 

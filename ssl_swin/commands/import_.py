@@ -1,8 +1,6 @@
 """`ssl-swin import`: weights of other implementations become a backbone."""
 
 import argparse
-import re
-import shlex
 from pathlib import Path
 
 FORMATS = ("simmim", "swin", "timm", "huggingface", "torchvision", "openmmlab", "detectron2")
@@ -92,12 +90,14 @@ def run(args: argparse.Namespace) -> None:
     save_import(args.out, imported, card=card)
     for line in (*report.lines(), report.summary()):
         print(line)
-    print(f"wrote {args.out}; next: ssl-swin finetune {_option('backbone', str(args.out))}")
+    print(f"wrote {args.out}; next: {_next(args.out, imported.encoder.in_chans)}")
 
 
-def _option(key: str, value: str) -> str:
-    """Returns an option of a job as one types it in a shell, whatever the value is."""
-    if re.fullmatch(r"[\w./:@+-]+", value):
-        return f"{key}={value}"
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    return shlex.quote(f"{key}='{escaped}'")
+def _next(out: Path, in_chans: int) -> str:
+    from ssl_swin.launch.next_command import job_line
+    from ssl_swin.quoting import override
+    from ssl_swin.runs.folder import RunFolder
+
+    if in_chans != 3:
+        return f"pack labelled images of {in_chans} channels to fine-tune it on, see docs/DATA.md"
+    return job_line("finetune", [override("backbone", RunFolder(out).address)])

@@ -1,12 +1,11 @@
 """`ssl-swin index`: writes down where in the shards each image lies."""
 
 import argparse
-import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import override
 
 if TYPE_CHECKING:
     from ssl_swin.data.shards.index_file import ShardIndex
@@ -44,6 +43,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Indexes, and says what came of it."""
     from ssl_swin.data.remote.fetch import is_remote
+    from ssl_swin.launch.next_command import job_line
 
     if args.workers < 0:
         raise UserError(f"--workers must be at least 0, got {args.workers}")
@@ -52,10 +52,11 @@ def run(args: argparse.Namespace) -> None:
     for split, shards in index.splits.items():
         print(f"{split}: images {index.num_samples(split)}, shards {len(shards)}")
     print(f"classes: {len(index.classes) or 'none'}")
-    overrides = [f"data={'remote' if remote else 'shards'}", _override("data.root", args.root)]
+    overrides = [f"data={'remote' if remote else 'shards'}", override("data.root", args.root)]
     if args.out is not None:
-        overrides.append(_override("data.index_dir", str(args.out)))
-    print(f"next: ssl-swin pretrain {shlex.join(overrides)}")
+        overrides.append(override("data.index_dir", str(args.out)))
+    if "train" in index.splits:
+        print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
 
 
 def _index_local(args: argparse.Namespace) -> "ShardIndex":
@@ -77,10 +78,3 @@ def _index_remote(args: argparse.Namespace) -> "ShardIndex":
     names = list_shards(args.root) if args.shards is None else expand_names(args.shards)
     classes = read_classes(args.out, args.out)
     return index_remote(args.root, names, args.out, classes=classes, num_workers=args.workers)
-
-
-def _override(key: str, value: str) -> str:
-    """Writes a value so that Hydra takes it as it is."""
-    if not re.fullmatch(r"[\w/:.@%+-]+", value):
-        value = '"' + value.replace('"', r"\"") + '"'
-    return f"{key}={value}"

@@ -1,7 +1,6 @@
 """`ssl-swin pack`: images into WebDataset shards."""
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.data.packing.pack import pack
     from ssl_swin.data.packing.plan import SKIPPED_NAME
     from ssl_swin.data.sources.opening import open_datasets
+    from ssl_swin.launch.next_command import job_line
+    from ssl_swin.quoting import override
 
     sources = open_datasets(args.images, not args.no_labels, args.val_labels)
     try:
@@ -93,26 +94,41 @@ def run(args: argparse.Namespace) -> None:
     if report.skipped:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
-    _advise_on_values(index, args.out)
-    print(f"next: ssl-swin pretrain data=shards {shlex.quote(f'data.root={args.out}')}")
+    if _advise_on_values(index, args.out):
+        overrides = ["data=shards", override("data.root", str(args.out))]
+        print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
 
 
-def _advise_on_values(index: "ShardIndex", out: Path) -> None:
-    """Returns what must be set for images other than 8-bit colour, judging by most of the first."""
+def _advise_on_values(index: "ShardIndex", out: Path) -> bool:
+    """Say what must be set for images other than 8-bit colour, judging by most of the first.
+
+    Returns:
+        Whether they can be read as 8-bit colour nevertheless.
+    """
     from collections import Counter
 
-    from ssl_swin.data.images.decode import probe_image
+    from ssl_swin.data.images.decode import decode_image, probe_image
     from ssl_swin.data.shards.dataset import ShardDataset
+    from ssl_swin.launch.command_line import words_of_ssl_swin
+    from ssl_swin.quoting import as_argument, shell_line
 
     source = ShardDataset(index, "train")
     infos = [probe_image(source[number].data) for number in range(min(NUM_PROBED, len(source)))]
     [(kind, _)] = Counter((info.channels, info.dtype) for info in infos).most_common(1)
-    if kind != (3, "uint8"):
-        channels, dtype = kind
-        print(
-            f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
-            f"data.mean and data.std must say so; see: ssl-swin stats {shlex.quote(str(out))}"
-        )
+    if kind == (3, "uint8"):
+        return True
+    channels, dtype = kind
+    words = [*words_of_ssl_swin(), "stats", as_argument(out)]
+    print(
+        f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
+        f"data.mean and data.std must say so; see: {shell_line(words)}"
+    )
+    first = source[[(info.channels, info.dtype) for info in infos].index(kind)]
+    try:
+        decode_image(first.data, channels=3, dtype="uint8", name=first.name)
+    except ValueError:
+        return False
+    return True
 
 
 def _count(number: int, noun: str) -> str:

@@ -28,6 +28,8 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Uploads, and says how to get the backbone back."""
     from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.launch.next_command import job_line
+    from ssl_swin.quoting import override
     from ssl_swin.weights.hub import push_backbone
     from ssl_swin.weights.sources import default_cache
 
@@ -35,4 +37,5 @@ def run(args: argparse.Namespace) -> None:
     url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)
     print(f"uploaded {folder} to {url}")
     print(f'timm: timm.create_model("hf-hub:{args.repository}", pretrained=True, num_classes=0)')
-    print(f"next: ssl-swin linear-probe backbone=hf-hub:{args.repository}")
+    backbone = override("backbone", f"hf-hub:{args.repository}")
+    print(f"next: {job_line('linear_probe', [backbone])}")

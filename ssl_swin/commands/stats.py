@@ -1,7 +1,6 @@
 """`ssl-swin stats`: what images a set holds, and the configuration that suits them."""
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -43,11 +42,12 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.data.inspection.statistics import measure_set
     from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
+    from ssl_swin.quoting import without_interpolation
 
     if args.images < 0:
         raise UserError(f"--images must not be negative, got {args.images}; 0 opens all")
-    if args.write is not None and args.write.exists():
-        raise UserError(f"{args.write} exists already. Choose another name, or delete it")
+    if args.write is not None:
+        _check_place(args.write)
     index, sources = _open(args.folder, args.index_dir)
     statistics = measure_set(
         sources["train"], num_images=args.images, seed=args.seed, num_workers=args.workers
@@ -58,9 +58,47 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{_yaml(values)}", end="")
     if args.write is not None:
         base = "folder" if index is None else "shards"
-        config = {"defaults": [base, "_self_"], "root": str(args.folder), **values}
+        place = {"root": without_interpolation(str(args.folder))}
+        if args.index_dir is not None:
+            place["index_dir"] = without_interpolation(str(args.index_dir))
+        config = {"defaults": [base, "_self_"], **place, **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
-        print(f"\nwrote {args.write}; next: ssl-swin pretrain data={args.write.stem}")
+        print(f"\nwrote {args.write}; {_next(args.write, len(sources['train']))}")
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file that is there, or that Hydra would not find or read.
+
+    Raises:
+        UserError: If it is so.
+    """
+    from importlib import resources
+
+    from ssl_swin.errors import UserError
+
+    if path.exists():
+        raise UserError(f"{path} exists already. Choose another name, or delete it")
+    if path.suffix != ".yaml":
+        raise UserError(f"{path} must end in .yaml, as conf/data/photos.yaml")
+    if (resources.files("ssl_swin.conf") / "data" / path.name).is_file():
+        raise UserError(
+            f"{path}: data={path.stem} is the package's own file, which comes first. Choose "
+            "another name"
+        )
+
+
+def _next(path: Path, num_images: int) -> str:
+    """Return how to train with a configuration that was written, or where it must lie for that."""
+    from ssl_swin.launch.config_files import user_folder
+    from ssl_swin.launch.next_command import job_line
+    from ssl_swin.quoting import as_argument, override
+
+    if path.parent.name != "data":
+        return "for a run to find it, move it to conf/data/"
+    folder = path.parent.parent
+    options = [] if folder.resolve() == user_folder() else ["--config-dir", as_argument(folder)]
+    left = max(1, num_images * 9 // 10)  # some may be held out
+    return f"next: {job_line('pretrain', [override('data', path.stem)], options, num_train=left)}"
 
 
 def _open(
@@ -170,6 +208,8 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _header(args: argparse.Namespace) -> str:
+    from ssl_swin.quoting import as_argument, shell_line
+
     options = ["--images", str(args.images), "--seed", str(args.seed)]
-    command = shlex.join(["ssl-swin", "stats", str(args.folder), *options])
+    command = shell_line(["ssl-swin", "stats", as_argument(args.folder), *options])
     return f"# Measured on {date.today().isoformat()} with: {command}\n"

@@ -19,11 +19,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from ssl_swin.arguments import Above0Range, Fraction, PortionRange, checked
+from ssl_swin.arguments import Above0Range, Fraction, Portion, PortionRange, checked
 from ssl_swin.data.geometry import Size, contiguous, crop, flip, resize
 from ssl_swin.data.rng import seeded_globals
 from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
+
+CropRatio = Portion  # side of a crop over the shorter side of its image
 
 
 class Augmentation(ABC):
@@ -125,13 +127,18 @@ class RandomCrop(Augmentation):
 class CentreCrop(Augmentation):
     """The augmentation of evaluation: resize, then crop the centre, as in Swin (224 of 256)."""
 
-    def __init__(self, size_px: Size, *, crop_ratio: float = 224 / 256) -> None:
+    def __init__(self, size_px: Size, *, crop_ratio: CropRatio = 224 / 256) -> None:
         """Set the augmentation up.
 
         Args:
             size_px: Height and width of the result.
-            crop_ratio: Side of the crop over the shorter side of the resized image.
+            crop_ratio: Side of the crop over the shorter side of the resized image, in (0, 1].
+
+        Raises:
+            UserError: If the ratio lies outside.
         """
+        if not 0 < crop_ratio <= 1:
+            raise UserError(f"the ratio of a crop must lie in (0, 1], got {crop_ratio}")
         self.size_px = size_px
         self.crop_ratio = crop_ratio
 

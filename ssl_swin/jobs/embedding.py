@@ -31,6 +31,7 @@ def embed(
     *,
     stage: int | None = None,
     pooling: Pooling = "mean",
+    crop_ratio: float = 0.875,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
 ) -> Embeddings:
@@ -41,6 +42,7 @@ def embed(
         images: Whatever `ssl-swin pack` takes: a folder of images, an archive, a table.
         stage: Stage of the encoder whose map is pooled, from 1; None takes the last.
         pooling: "mean" or "max" over the map.
+        crop_ratio: Side of the centre crop over the shorter side of an image, in (0, 1].
         batch_size: Images that go through the encoder at a time.
         device: Device on which the encoder computes.
 
@@ -48,7 +50,7 @@ def embed(
         Names and vectors, split by split and in the order of the data.
 
     Raises:
-        UserError: If there are no images, one cannot be read, or the stage does not exist.
+        UserError: If there are no images, one cannot be read, or stage or ratio do not exist.
     """
     encoder = backbone.encoder
     number = len(encoder.stage_dims) if stage is None else stage
@@ -58,7 +60,7 @@ def embed(
     encoder.eval().to(device)
     names, vectors = [], []
     try:
-        views = _views(backbone, Path(images))
+        views = _views(backbone, Path(images), crop_ratio)
         while batch := list(islice(views, batch_size)):
             pixels = torch.stack([view for _, view in batch]).to(device)
             with torch.no_grad():
@@ -70,9 +72,10 @@ def embed(
     return Embeddings(names, torch.cat(vectors))
 
 
-def _views(backbone: Backbone, images: Path) -> Iterator[tuple[str, Tensor]]:
+def _views(backbone: Backbone, images: Path, crop_ratio: float) -> Iterator[tuple[str, Tensor]]:
     encoder = backbone.encoder
-    crop, unused = CentreCrop(encoder.img_size_px), np.random.default_rng(0)
+    crop = CentreCrop(encoder.img_size_px, crop_ratio=crop_ratio)
+    unused = np.random.default_rng(0)
     for dataset in open_datasets(images).values():
         for index in range(len(dataset)):
             encoded = dataset[index]

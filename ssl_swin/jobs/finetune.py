@@ -4,16 +4,15 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
+from ssl_swin.jobs.next_steps import after_finetuning
 from ssl_swin.jobs.settings import FinetuneSettings
-from ssl_swin.jobs.summary import finish, training_facts
+from ssl_swin.jobs.summary import finish, timm_line, training_facts
 from ssl_swin.launch.build import build_encoder, check_labelled, check_splits, open_data
-from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
-from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
@@ -31,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     readers = open_data(cfg, task_class.members)
     check = check_labelled if task_class.needs_labels else check_splits
     check(readers, ("val",))
-    _keep_few_labels(cfg, readers)
+    train_on_few_labels(cfg, readers)
     task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
     if cfg.test_img_size_px is not None:
         task.resized(cfg.test_img_size_px)  # a wrong size shows before training
@@ -54,18 +53,10 @@ def main(cfg: DictConfig) -> None:
             (task.result_title, measured),
             ("best", f"{path}/checkpoints/best.ckpt"),
             (task.folder, f"{path}/{task.folder}/"),
-            ("", f'timm.create_model("local-dir:{path}/{task.folder}", pretrained=True)'),
+            ("", timm_line(path / task.folder)),
         ],
-        next_commands=[f"{command('finetune')} --multirun seed=0,1,2 ...  # how much is chance"],
+        next_steps=after_finetuning,
     )
-
-
-def _keep_few_labels(cfg: DictConfig, readers: dict[str, Split]) -> None:
-    """Reduces the training split to `cfg.labels`, and says so."""
-    everything = readers["train"]
-    readers["train"] = keep_few_labels(everything, FewLabels(**cfg.labels))
-    if readers["train"] is not everything:
-        say(f"labels: {readers['train'].num_samples} of {everything.num_samples} training images")
 
 
 def _restore_best(trainer: Trainer, module: TrainingModule) -> None:

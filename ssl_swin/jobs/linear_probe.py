@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
+from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.probe_features import SplitFeatures
 from ssl_swin.jobs.settings import LinearProbeSettings
 from ssl_swin.jobs.summary import closing_lines
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     encoder = build_encoder(cfg).to(cfg.device)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
+    train_on_few_labels(cfg, readers)
     stages = cfg.stages or range(1, len(encoder.stage_dims) + 1)
     taps = [Tap(stage, pooling) for stage in stages for pooling in cfg.poolings]
     start_folder(run, readers)

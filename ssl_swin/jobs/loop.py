@@ -30,7 +30,8 @@ def training_data(
     """
     size_px = objective.encoder.img_size_px
     pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
-    augment, centre_crop = instantiate(cfg.augment)(size_px), CentreCrop(size_px)
+    augment = instantiate(cfg.augment)(size_px)
+    centre_crop = CentreCrop(size_px, crop_ratio=cfg.eval_crop_ratio)
     augment.check_samples(
         channels=pixels.channels,
         dtype=pixels.dtype,

@@ -1,18 +1,17 @@
 """The pretraining job."""
 
-import shlex
+from collections.abc import Mapping
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.loop import training_data, training_module
+from ssl_swin.jobs.next_steps import after_pretraining
 from ssl_swin.jobs.settings import PretrainSettings
-from ssl_swin.jobs.summary import finish, training_facts
+from ssl_swin.jobs.summary import finish, timm_line, training_facts
 from ssl_swin.launch.build import open_data
-from ssl_swin.launch.command_line import command
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.continuing import Start
 from ssl_swin.launch.fitting import fit, make_trainer
@@ -39,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     trainer = make_trainer(run)
     fit(run, trainer, training_module(cfg, objective), data)
     _export(run, trainer, objective, readers["train"])
-    _conclude(run, trainer)
+    _conclude(run, trainer, readers)
 
 
 def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> None:
@@ -53,26 +52,15 @@ def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> 
     save_extra_weights(folder, objective.extra_weights())
 
 
-def _conclude(run: Run, trainer: Trainer) -> None:
+def _conclude(run: Run, trainer: Trainer, readers: Mapping[str, Split]) -> None:
     path = run.folder.path
-    options = _data_options()
     finish(
         run,
         trainer,
         results=[
             ("pictures", f"{path}/reconstructions/"),
             ("backbone", f"{path}/backbone/"),
-            ("", f'timm.create_model("local-dir:{path}/backbone", pretrained=True, num_classes=0)'),
+            ("", timm_line(run.folder.backbone, num_classes=0)),
         ],
-        next_commands=[
-            f"{command('linear_probe')} backbone={path} {options}",
-            f"{command('finetune')} backbone={path} {options}",
-        ],
+        next_steps=lambda: after_pretraining(run, readers),
     )
-
-
-def _data_options() -> str:
-    """The options by which this run was told of its data, for the commands to come."""
-    hydra = HydraConfig.get()
-    told = [option for option in hydra.overrides.task if option.startswith("data.")]
-    return shlex.join([f"data={hydra.runtime.choices['data']}", *told])

@@ -51,7 +51,7 @@ class SplitFeatures:
         self.cfg = run.cfg
         self.encoder = encoder
         self.readers = readers
-        self.view = CentreCrop(encoder.img_size_px)
+        self.view = CentreCrop(encoder.img_size_px, crop_ratio=run.cfg.eval_crop_ratio)
         self._weights = weights_fingerprint(encoder.model)
         self._unrecognisable = run.folder.path / "features"
         shutil.rmtree(self._unrecognisable, ignore_errors=True)
@@ -78,7 +78,7 @@ class SplitFeatures:
             "data": self.readers[split].fingerprint,
             "split": split,
             "num_samples": self.readers[split].num_samples,
-            "view": f"centre crop, {self.view.crop_ratio:g} of the shorter side",
+            "view": f"centre crop, {self.view.crop_ratio!r} of the shorter side",
             "size_px": list(self.view.size_px),
             "pixels": [data.channels, data.dtype],
             "normalisation": OmegaConf.to_container(OmegaConf.create([data.mean, data.std])),

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from ssl_swin.arguments import InnerFraction, Name, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
-from ssl_swin.data.transforms import Augmentation
+from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.settings import (
@@ -39,6 +39,7 @@ class TrainingSettings(JobSettings):
 
     resume: Annotated[Name, MAY_CHANGE]
     compile: Annotated[bool, MAY_CHANGE]
+    eval_crop_ratio: CropRatio
     augment: Annotated[Built, Makes(Augmentation, partial=True, added=frozenset({"size_px"}))]
     optim: Annotated[
         Built,
@@ -62,20 +63,25 @@ class TrainingSettings(JobSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings(TrainingSettings):
-    """Settings of `pretrain`."""
+class OfAnyModel:
+    """What jobs have whose model may be that of a backbone."""
 
     model: Annotated[FromBackbone, Makes(Encoder)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(OfAnyModel, TrainingSettings):
+    """Settings of `pretrain`."""
+
     backbone: Name | None = None
     objective: Annotated[Built, Makes(Objective, partial=True, added=frozenset({"encoder"}))]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfBackbone:
+class OfBackbone(OfAnyModel):
     """What jobs have that start from a backbone."""
 
     backbone: Name
-    model: Annotated[FromBackbone, Makes(Encoder)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +107,8 @@ class LinearProbeSettings(OfBackbone, JobSettings):
     """Settings of `linear_probe`."""
 
     device: Name
+    eval_crop_ratio: CropRatio
+    labels: FewLabels
     stages: Annotated[list[Positive], MinLen(1)] | None
     poolings: Annotated[list[Literal["mean", "max"]], MinLen(1)]
     features: FeatureSettings

@@ -1,15 +1,21 @@
 """What a run says at its end."""
 
+import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lightning.pytorch import Trainer
+from timm.models import parse_model_name
 
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.fitting import close_loggers
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
+from ssl_swin.quoting import shell_path
 from ssl_swin.reporting.page import write_report
+from ssl_swin.training.callbacks.bad_samples import BadSamples
 from ssl_swin.weights.cards import Training
 
 
@@ -32,7 +38,7 @@ def finish(
     trainer: Trainer,
     *,
     results: Sequence[tuple[str, str]],
-    next_commands: Sequence[str],
+    next_steps: Callable[[], Sequence[str]],
 ) -> None:
     """Writes report and status, closes the loggers, and says where everything is.
 
@@ -40,7 +46,7 @@ def finish(
         run: The run.
         trainer: After the last step.
         results: (what, where) besides the report and the metrics.
-        next_commands: What to type now.
+        next_steps: Returns what to type now, or what is missing for it.
     """
     close_loggers(trainer.loggers)
     if not trainer.is_global_zero:
@@ -49,10 +55,11 @@ def finish(
     lines = [
         f"\nfinished {run.name}: {trainer.global_step:,} steps, "
         f"{_minutes(seconds)}; {', '.join(_last_metrics(trainer))}",
+        *_notes(trainer),
         *closing_lines(run, results),
-        "next:",
-        *(f"  {command}" for command in next_commands),
     ]
+    if steps := next_steps():
+        lines += ["next:", *(f"  {step}" for step in steps)]
     say("\n".join(lines))
 
 
@@ -61,16 +68,43 @@ def closing_lines(run: Run, results: Sequence[tuple[str, str]]) -> list[str]:
     report = write_report(run.folder.path)
     everything = [("report", str(report)), ("metrics", str(run.folder.metrics)), *results]
     if run.config["logger"].get("offline"):
-        everything.append(("upload", f"wandb sync {run.folder.path}/wandb/offline-run-*"))
+        folder = shell_path(run.folder.path / "wandb")
+        everything.append(("upload", f"wandb sync {folder}/offline-run-*"))
     return [f"  {what:<10} {where}" for what, where in everything]
+
+
+def timm_line(folder: Path, **arguments: int) -> str:
+    """Return the Python by which timm loads an exported folder.
+
+    Args:
+        folder: What was exported.
+        arguments: Further ones of `timm.create_model`.
+    """
+    address = f"local-dir:{folder}"
+    if parse_model_name(address) != ("local-dir", str(folder)):
+        return "timm reads it from a folder with a plainer name"
+    more = "".join(f", {name}={value}" for name, value in arguments.items())
+    address = json.dumps(address, ensure_ascii=False)
+    return f"timm.create_model({address}, pretrained=True{more})"
+
+
+def _notes(trainer: Trainer) -> list[str]:
+    """Return what a reader of the numbers should know besides them."""
+    found = [callback for callback in trainer.callbacks if isinstance(callback, BadSamples)]  # type: ignore[attr-defined]
+    return [f"  note: {callback.summary()}" for callback in found if callback.summary()]
 
 
 def _last_metrics(trainer: Trainer) -> list[str]:
     return [
-        f"{name} {float(value):.4f}"
+        f"{name} {_in_words(name, float(value))}"
         for name, value in trainer.callback_metrics.items()
         if name == "train/loss" or name.startswith(("val/", "test/"))
     ]
+
+
+def _in_words(name: str, value: float) -> str:
+    """Return a metric's value; a ratio of which nothing can be divided by has none."""
+    return "none" if math.isnan(value) and not name.endswith("/loss") else f"{value:.4f}"
 
 
 def _minutes(seconds: float) -> str:

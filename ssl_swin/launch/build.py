@@ -16,7 +16,8 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.launch.printing import say
-from ssl_swin.weights.backbone import check_same_architecture, load_backbone
+from ssl_swin.quoting import override
+from ssl_swin.weights.backbone import Backbone, check_same_architecture, load_backbone
 from ssl_swin.weights.sources import default_cache
 
 
@@ -109,8 +110,31 @@ def build_encoder(cfg: DictConfig) -> Encoder:
     if has_model:
         asked = instantiate(model)
         check_same_architecture(backbone.encoder, asked, but=["pretrained_window_sizes"])
+    _check_channels(cfg.data, backbone)
     warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)
     return backbone.encoder
+
+
+def _check_channels(data: DictConfig, backbone: Backbone) -> None:
+    """Refuse images of other channels than the backbone's.
+
+    Raises:
+        UserError: If they differ, with what to set instead.
+    """
+    wanted = backbone.encoder.in_chans
+    if data.channels == wanted:
+        return
+    values = override("data.mean", backbone.mean), override("data.std", backbone.std)
+    if wanted == 3 and data.channels == 1:
+        way_out = "leave data.channels, data.mean and data.std alone: gray is repeated"
+    else:
+        way_out = f"set data.channels={wanted} {' '.join(values)}"
+        if wanted == 1 and data.channels == 3:
+            way_out += ": of colours the luma is taken"
+    raise UserError(
+        f"the backbone takes images of {wanted} channel{'s' * (wanted > 1)}, and data.channels is "
+        f"{data.channels}: {way_out}"
+    )
 
 
 def warn_of_other_normalisation(

@@ -15,6 +15,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, open_dict
 
+from ssl_swin.quoting import override
+
 PACKAGE = "ssl_swin.conf"
 USER_FOLDER = "conf"  # in the working directory
 JOBS = ("pretrain", "finetune", "linear_probe")
@@ -69,7 +71,9 @@ def compose_job(
         HydraException: If the overrides do not compose.
     """
     register_user_folder()
-    searched = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    searched = []
+    if config_dir is not None:
+        searched = [override("hydra.searchpath", [f"file://{config_dir.resolve()}"])]
     GlobalHydra.instance().clear()
     with initialize_config_module(PACKAGE, version_base="1.3", job_name=job):
         cfg = compose(job, overrides=[*searched, *overrides], return_hydra_config=True)

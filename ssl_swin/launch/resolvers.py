@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.launch.command_line import command
+from ssl_swin.runs.names import MOST_BYTES_OF_ANY, check_name, folder_name
 
 WANDB_HOST = "api.wandb.ai"
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -22,6 +23,7 @@ def register_resolvers() -> None:
         backbone_name,
         choice,
         command,
+        job_folder,
         one_folder,
         run_dir,
         sweep_name,
@@ -72,8 +74,23 @@ def choice(group: str, *, _root_: DictConfig) -> str:
 
 
 def one_folder(name: str) -> str:
-    """Makes one folder's name of a text that may contain paths."""
-    return name.replace("/", "_")
+    """Returns a run's name, which a folder is called by.
+
+    Raises:
+        UserError: If no folder can be.
+    """
+    return check_name(str(name))
+
+
+def job_folder(overrides: str, name: str, sweep_dir: str) -> str:
+    """Returns the name of a sweep's job: what its command line sets, or else the run's name.
+
+    A folder that version 0.1.0 or 0.2.0 named is found again under its old name.
+    """
+    old = overrides.replace("/", "_")
+    if old and len(old.encode()) <= MOST_BYTES_OF_ANY and (Path(sweep_dir) / old).is_dir():
+        return old
+    return folder_name(overrides or str(name))
 
 
 def run_dir(job: str, name: str) -> str:

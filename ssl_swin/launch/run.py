@@ -18,6 +18,7 @@ from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.launch.settings import JobSettings, changeable
 from ssl_swin.runs.folder import RunFolder
+from ssl_swin.runs.names import check_folder, check_name
 from ssl_swin.runs.resume import checkpoint_to_resume
 
 
@@ -45,16 +46,18 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
         description: The job's dataclass, with the type of each setting.
 
     Raises:
-        UserError: If a setting is unknown or of another type, or the folder holds another run.
+        UserError: If a setting is unknown or of another type, name or folder cannot be a run's, or
+            the folder holds another run.
     """
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     plain: dict[str, Any] = {str(key): value for key, value in config.items()}
     check_settings(plain, description)
     _tell_data_overrides()
+    check_name(str(cfg.name))
+    folder = RunFolder(check_folder(cfg.run_dir))
     quiet_libraries()
     seed_everything(cfg.seed, verbose=False)
-    folder = RunFolder(cfg.run_dir)
     resume = plain.get("resume", "auto")
     if resume == "never" and not is_first_process():
         resume = "auto"  # the first process has just created the folder

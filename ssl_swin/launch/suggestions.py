@@ -23,6 +23,7 @@ PLUGINS = {  # of Hydra, and the packages that bring them
     "hydra/launcher=ray": "hydra-ray-launcher",
     "hydra/launcher=rq": "hydra-rq-launcher",
 }
+OF_A_RESOLVER = "UserError raised while resolving interpolation: "
 
 
 def explain_composition_error(error: Exception, job: str, options: Sequence[str]) -> str:
@@ -45,7 +46,7 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
     if is_null_group(error):
         nulls = [option for option in options if re.fullmatch(r"[^.=]+=null", option)]
         return f"{', '.join(nulls)}: a group cannot be null, give the name of one of its files"
-    return text.splitlines()[0]
+    return text.splitlines()[0].removeprefix(OF_A_RESOLVER)
 
 
 def is_null_group(error: Exception) -> bool:

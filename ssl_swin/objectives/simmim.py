@@ -114,7 +114,11 @@ class MaskedImageModel(Objective):
         return Output(self._reconstruct(batch, normalize(batch.pixels)).loss)
 
     def new_metrics(self) -> dict[str, Metric]:
-        """The loss, and its share of the loss of predicting the data's mean everywhere."""
+        """The loss, and its share of the loss of predicting the data's mean everywhere.
+
+        Where that guess has no loss, as on images without contrast, there is no share: such batches
+        do not count, and of no others it is nan.
+        """
         return {"loss": MeanMetric(), "loss_vs_mean": MeanMetric()}
 
     def evaluate(
@@ -125,7 +129,9 @@ class MaskedImageModel(Objective):
         loss = self._reconstruct(batch, images).loss
         guess = self.mean_guess_loss(images, batch.mask)
         metrics["loss"].update(loss, weight=len(images))
-        metrics["loss_vs_mean"].update(loss / guess, weight=len(images))
+        counts = guess > 0
+        share = torch.where(counts, loss / guess, 0.0)
+        metrics["loss_vs_mean"].update(share, weight=len(images) * counts)
 
     def preview(self, batch: MaskedBatch, normalize: Normalize) -> Figure:
         """The input, and what the mask leaves of it."""

@@ -1,6 +1,7 @@
 """A run's folder: what it was asked to do, and where its results lie."""
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,12 @@ class RunFolder:
         self.backbone = self.path / "backbone"
         self.results = self.path / "results.json"
         self._identity = self.path / "run_id"
+
+    @property
+    def address(self) -> str:
+        """The path, so written that `backbone=` takes it for nothing but a path."""
+        path = str(self.path)
+        return f"./{path}" if path == "none" or re.match(r"[\w-]+:", path) else path
 
     def has_results(self) -> bool:
         """Return False where nothing has to be kept, as after a failure before a checkpoint."""

@@ -43,7 +43,8 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: Configuration of a run by this version or an earlier one; left as it is.
     """
-    return _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
+    today = _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
+    return _with_evaluation_settings(today)
 
 
 def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +94,16 @@ def _with_flat_objective(config: dict[str, Any]) -> dict[str, Any]:
         "shared_mask": objective["shared_mask"],
     }
     return config | {"objective": flat}
+
+
+def _with_evaluation_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Since 0.2.0 the crop of evaluation can be set, and few labels in probing as well."""
+    if "model" not in config:
+        return config
+    before: dict[str, Any] = {"eval_crop_ratio": 0.875}
+    if "knn" in config:
+        before["labels"] = {"ratio": None, "per_class": None, "seed": 0}
+    return before | config
 
 
 def _usual_mask_patch_px(model: Mapping[str, Any]) -> int:

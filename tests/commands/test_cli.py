@@ -39,7 +39,8 @@ def test_pack__says_what_it_did_and_what_comes_next(
         f"val: {num_val} images in 1 shard, held out of train",
         "classes: 2",
         f"left out: 1 unreadable image, listed in {out}/skipped.txt",
-        f"next: ssl-swin pretrain data=shards 'data.root={out}'",
+        f"next: ssl-swin pretrain data=shards 'data.root=\"{out}\"' "
+        f"batch_size={num_train // 2 * 2}",
     ]
 
 
@@ -69,7 +70,7 @@ def test_pack__images_that_are_not_8_bit_colour(
     out = tmp_path / "out"
     options = ["--max-short-side-px", "16", "--verify", "--val-ratio", "0", "--workers", "0"]
     assert main(["pack", str(tmp_path / "maps"), str(out), *options]) == 0
-    assert capsys.readouterr().out.splitlines()[-2] == (
+    assert capsys.readouterr().out.splitlines()[-1] == (
         "images of 12 channels, float32: data.channels, data.dtype, data.mean and data.std must "
         f"say so; see: ssl-swin stats {out}"
     )

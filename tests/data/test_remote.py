@@ -118,7 +118,7 @@ def test_fetch_index__damaged(
 
 
 def test_fetch_index__none_there(bare: Path, tmp_path: Path) -> None:
-    message = r"fetch index.json .*make one: ssl-swin index 'http.*' --out DIR --shards 'train-{000"
+    message = r"fetch index.json .*make one: ssl-swin index http.* --out DIR --shards 'train-{000"
     with serve(bare) as server, pytest.raises(UserError, match=message):
         fetch_index(server.root, tmp_path / "index")
 
@@ -199,7 +199,8 @@ def test_command__url(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         "train: images 9, shards 3",
         "val: images 5, shards 1",
         "classes: 2",
-        f"next: ssl-swin pretrain data=remote data.root={server.root} data.index_dir={out}",
+        f"next: ssl-swin pretrain data=remote data.root={server.root} data.index_dir={out} "
+        "batch_size=8",
     ]
     assert json.loads((out / "index.json").read_text())["classes"] == list(CLASSES)
 
@@ -211,13 +212,15 @@ def test_command__pipe(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == [
         "train: images 5, shards 2",
         "classes: none",
-        f"next: ssl-swin pretrain data=remote 'data.root=\"{root}\"' data.index_dir={tmp_path}",
+        f"next: ssl-swin pretrain data=remote 'data.root=\"{root}\"' data.index_dir={tmp_path} "
+        "batch_size=4",
     ]
 
 
 def test_command__folder(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", str(bare), "--out", str(tmp_path), "--workers", "0"]) == 0
     told = f"next: ssl-swin pretrain data=shards data.root={bare} data.index_dir={tmp_path}"
+    told += " batch_size=8"
     assert capsys.readouterr().out.splitlines()[-1] == told
     assert load_index(bare, tmp_path).num_samples("train") == 9
     assert files_in(bare) == NAMES

@@ -166,7 +166,7 @@ def test_measure_set__nothing_readable() -> None:
 
 def test_stats__of_shards(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Levels 0 to 22, one each: mean 11, variance (23^2 - 1) / 12 = 44."""
-    path = tmp_path / "conf" / "mine.yaml"
+    path = tmp_path / "its conf" / "data" / "mine.yaml"
     assert main(["stats", str(shards), "--workers", "0", "--write", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
@@ -186,7 +186,8 @@ def test_stats__of_shards(shards: Path, tmp_path: Path, capsys: pytest.CaptureFi
         f"mean: [{11 / 255:.4g}, {11 / 255:.4g}, {11 / 255:.4g}]",
         f"std: [{44**0.5 / 255:.4g}, {44**0.5 / 255:.4g}, {44**0.5 / 255:.4g}]",
         "",
-        f"wrote {path}; next: ssl-swin pretrain data=mine",
+        f"wrote {path}; next: ssl-swin pretrain --config-dir '{tmp_path}/its conf' data=mine "
+        "batch_size=20",
     ]
     comment, *_ = path.read_text().splitlines()
     assert comment.startswith("# Measured on 20")

@@ -10,6 +10,7 @@ from ssl_swin.encoders.beit import beit
 from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask, random_mask
+from ssl_swin.objectives.masked_images import MaskedBatch
 from ssl_swin.objectives.simmim import SimMIM, masked_l1, normalize_locally
 from ssl_swin.pixels import normalize
 
@@ -279,3 +280,22 @@ def test_to_image_space__inverts_the_local_normalisation(contrast):
     assert (found - images).abs().max() < 0.25 * one_level
     # A prediction of zero is the local mean, not the image.
     assert (model_of(47).to_image_space(0 * perfect, images) - images).abs().max() > 0.5 * one_level
+
+
+@pytest.mark.parametrize(("first", "second", "share"), [(0.0, 0.5, 2.0), (0.0, 0.0, None)])
+def test_evaluate__a_ratio_to_nothing_has_no_value(tiny_encoder, first, second, share):
+    """Flat images at the data's mean: the guess has no loss, whatever the model's is."""
+    model = SimMIM(tiny_encoder())
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+        model.decoder[0].bias.fill_(-0.5)  # twice as far off as the mean, of images that are 0.5
+    metrics = model.new_metrics()
+    for value in (first, second):
+        pixels = torch.full((2, 3, 64, 64), value)
+        mask = masks()
+        batch = MaskedBatch(pixels, mask, torch.zeros(2), ["a", "b"])
+        model.evaluate(metrics, batch, lambda images: images)
+    result = metrics["loss_vs_mean"].compute().item()
+    assert result != result if share is None else result == pytest.approx(share)
+    assert metrics["loss"].compute().item() == pytest.approx(0.75 if second else 0.5, rel=1e-4)

@@ -137,6 +137,55 @@ def test_checkpoint_to_resume__lists_every_difference(run):
     assert lines[1:-1] == ["  name: was 'first', now 'second'", "  seed: was 0, now 1"]
 
 
+def test_checkpoint_to_resume__of_many_differences_shows_some_and_names_all(run):
+    with pytest.raises(UserError) as refusal:
+        start_of(run, "auto", CONFIG | {f"new{number}": number for number in range(5)})
+    assert str(refusal.value).splitlines()[1:] == [
+        "  new0: was None, now 0",
+        "  new1: was None, now 1",
+        "  and 3 more: new2, new3, new4",
+        "set these back to continue that run, or choose another name=",
+    ]
+
+
+def test_checkpoint_to_resume__names_the_way_to_train_longer(run):
+    (run.path.parent / "first_2").mkdir()
+    with pytest.raises(UserError) as refusal:
+        start_of(run, "auto", changed("trainer.max_epochs", 30))
+    assert str(refusal.value).splitlines()[2:] == [
+        "set these back to continue that run, or choose another name=",
+        "to go on from its last step with these settings, add: name=first_3 "
+        f"resume={run.last_checkpoint} (the learning rate is then that of the new schedule at this "
+        "step)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        ("first run", """'name="first run_2"' 'resume="{}"'"""),
+        ("elsewhere", "run_dir={0.parents[1]}_2 resume={0}"),
+    ],
+)
+def test_checkpoint_to_resume__the_way_can_be_pasted(tmp_path, folder, options):
+    run = RunFolder(tmp_path / folder)
+    config = CONFIG | {"name": "first run"}
+    run.start(config, {})
+    run.checkpoints.mkdir()
+    run.last_checkpoint.touch()
+    with pytest.raises(UserError) as refusal:
+        start_of(run, "auto", config | {"optim": {"lr": 1.0}})
+    assert f"add: {options.format(run.last_checkpoint)} (the" in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "model.depth"])
+def test_checkpoint_to_resume__names_no_way_where_there_is_none(run, key):
+    config = changed("seed", 1) if key == "seed" else CONFIG | {"model": {"depth": 2}}
+    with pytest.raises(UserError) as refusal:
+        start_of(run, "auto", config)
+    assert "add:" not in str(refusal.value)
+
+
 def test_checkpoint_to_resume__never_leaves_an_old_run_alone(run):
     with pytest.raises(UserError, match="already holds a run and resume=never: choose another"):
         start_of(run, "never", CONFIG)
@@ -150,10 +199,21 @@ def test_checkpoint_to_resume__an_explicit_checkpoint(new_run, tmp_path):
     assert start_of(new_run, str(checkpoint), CONFIG) == checkpoint
 
 
-@pytest.mark.parametrize("content", ["a: [1", "- a list", ""])
+@pytest.mark.parametrize("content", [b"a: [1", b"- a list", b"", b"a: \xff", b"[" * 5000])
 def test_checkpoint_to_resume__damaged_configuration(run, content):
-    run.config.write_text(content)
-    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+    run.config.write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged") as error:
+        start_of(run, "auto", CONFIG)
+    assert "\n" not in str(error.value)
+
+
+def test_checkpoint_to_resume__aliases_do_not_multiply(run):
+    """Written out, this configuration would have 10^9 values."""
+    levels = [
+        f"l{i}: &l{i} {{{', '.join(f'k{j}: *l{i - 1}' for j in range(10))}}}" for i in range(1, 10)
+    ]
+    run.config.write_text("\n".join(["l0: &l0 {a: 1}", *levels]))
+    with pytest.raises(UserError, match="damaged: it has YAML aliases, which no run writes"):
         start_of(run, "auto", CONFIG)
 
 

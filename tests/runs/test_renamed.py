@@ -10,6 +10,8 @@ from ssl_swin.runs.renamed import up_to_date
 SETTINGS = {"drop_path_rate": 0.0, "grad_checkpointing": False}
 SWIN = {"_target_": "ssl_swin.swin", **SETTINGS}
 BACKBONE = {"img_size_px": None, "window_size": None, **SETTINGS}
+CROP = {"eval_crop_ratio": 0.875}
+ALL_LABELS = {"labels": {"ratio": None, "per_class": None, "seed": 0}}
 
 
 @pytest.mark.parametrize(
@@ -17,28 +19,32 @@ BACKBONE = {"img_size_px": None, "window_size": None, **SETTINGS}
     [
         (  # fine-tuning
             {"model": {"_target_": None}, "drop_path_rate": 0.2, "grad_checkpointing": True},
-            {"model": BACKBONE | {"drop_path_rate": 0.2, "grad_checkpointing": True}},
+            {"model": BACKBONE | {"drop_path_rate": 0.2, "grad_checkpointing": True}} | CROP,
         ),
         (  # of random weights: what stood in the model had no effect
             {"model": {**SWIN, "_target_": "ssl_swin.encoders.swin"}, "drop_path_rate": 0.1},
-            {"model": SWIN | {"drop_path_rate": 0.1}},
+            {"model": SWIN | {"drop_path_rate": 0.1}} | CROP,
         ),
         (
             {"model": {"_target_": None}, "knn": {"ks": [5]}},
-            {"model": BACKBONE, "knn": {"ks": [5]}},
+            {"model": BACKBONE, "knn": {"ks": [5]}} | CROP | ALL_LABELS,
         ),
-        ({"model": {"_target_": "mine.model"}}, {"model": {"_target_": "mine.model"}}),
+        ({"model": {"_target_": "mine.model"}}, {"model": {"_target_": "mine.model"}} | CROP),
         (
             {"model": BACKBONE | {"drop_path_rate": 0.3}},
-            {"model": BACKBONE | {"drop_path_rate": 0.3}},
+            {"model": BACKBONE | {"drop_path_rate": 0.3}} | CROP,
+        ),
+        (
+            {"model": BACKBONE, "eval_crop_ratio": 1.0, "labels": {"seed": 3}, "knn": {}},
+            {"model": BACKBONE, "eval_crop_ratio": 1.0, "labels": {"seed": 3}, "knn": {}},
         ),
         (  # at another size than the backbone's
             {"model": {"_target_": None}, "img_size_px": 224, "window_size": None},
-            {"model": BACKBONE | {"img_size_px": 224}},
+            {"model": BACKBONE | {"img_size_px": 224}} | CROP,
         ),
         (  # at the model's own
             {"model": {**SWIN, "img_size_px": 192}, "img_size_px": None, "window_size": None},
-            {"model": {**SWIN, "img_size_px": 192}},
+            {"model": {**SWIN, "img_size_px": 192}} | CROP,
         ),
         ({"seed": 1}, {"seed": 1}),
     ],

@@ -37,6 +37,9 @@ def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_p
         {"name": "image 0", "reason": "cut short"},
         {"name": "image 1", "reason": "cut short"},
     ]
+    assert next(c for c in trainer.callbacks if isinstance(c, BadSamples)).summary() == (
+        f"3 of 24 images seen (12 %) could not be read and were replaced, 2 different ones: {path}"
+    )
 
 
 def test_bad_samples__none(pretrain, logged, tmp_path):
@@ -45,6 +48,7 @@ def test_bad_samples__none(pretrain, logged, tmp_path):
     )
     assert set(logged(trainer, "data/bad_samples").values()) == {0.0}
     assert not (tmp_path / "bad_samples.jsonl").exists()
+    assert all(not c.summary() for c in trainer.callbacks if isinstance(c, BadSamples))
 
 
 @pytest.mark.parametrize(("max_count", "max_ratio"), [(2, 0.0), (0, 0.17), (1, 0.1)])

@@ -26,6 +26,7 @@ from ssl_swin.data.shards.index_file import (
 from ssl_swin.data.shards.indexing import scan_shard, split_of
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
+from ssl_swin.quoting import shell_path
 
 _NUM_TRIES = 5
 _FIRST_WAIT_S = 0.5
@@ -139,7 +140,7 @@ def list_shards(root: str) -> list[str]:
 
 
 def _how_to(root: str) -> str:
-    return f"ssl-swin index '{root}' --out DIR --shards 'train-{{000000..000099}}.tar'"
+    return f"ssl-swin index {shell_path(root)} --out DIR --shards 'train-{{000000..000099}}.tar'"
 
 
 def _read_listing(root: str, path: Path) -> ShardIndex:

@@ -18,6 +18,7 @@ from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.shards.index_file import Shard, ShardIndex
 from ssl_swin.data.shards.tar import BLOCK, header_name
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 MAX_OPEN = 128  # files per process; common limits are 1024
 
@@ -236,7 +237,8 @@ def _columns(index: ShardIndex, members: Collection[str] | None) -> dict[str, in
     if missing and index.version < 3:
         raise UserError(
             f"the index in {index.folder} is of version {index.version}, which does not list "
-            f"members such as {missing[0]!r}. Index the shards anew: ssl-swin index {index.root}"
+            f"members such as {missing[0]!r}. Index the shards anew: "
+            f"ssl-swin index {shell_path(index.root)}"
         )
     if missing:
         held = ", ".join(sorted(known)) or "none"

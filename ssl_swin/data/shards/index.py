@@ -12,6 +12,7 @@ from ssl_swin.data.shards.index_file import (
     read_content,
 )
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 
 def open_index(
@@ -34,7 +35,8 @@ def open_index(
 
     if not Path(root).is_dir():
         raise UserError(
-            f"no shards: there is no folder {root}. Make it: ssl-swin pack IMAGES {root}"
+            f"no shards: there is no folder {root}. Make it: ssl-swin pack IMAGES "
+            f"{shell_path(root)}"
         )
     path = Path(index_dir or root) / INDEX_NAME
     if _must_be_built(path):
@@ -63,7 +65,8 @@ def load_index(
     """
     folder = Path(index_dir or root)
     path = folder / INDEX_NAME
-    command = f"ssl-swin index {root}" + (f" --out {index_dir}" if index_dir else "")
+    command = f"ssl-swin index {shell_path(root)}"
+    command += f" --out {shell_path(index_dir)}" if index_dir else ""
     if not path.exists():
         raise UserError(f"no index: there is no {path}. Make it: {command}")
     content = read_content(path)

@@ -28,6 +28,7 @@ from ssl_swin.data.shards.tar import group_samples, scan_tar
 from ssl_swin.data.split_names import split_in_name
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
+from ssl_swin.quoting import shell_path
 
 _MAX_FILE_BYTES = 2**32 - 1
 _MAX_LABEL = 2**31 - 1
@@ -116,7 +117,7 @@ def make_index_folder(
     except UserError as error:
         raise UserError(
             f"cannot write the index: {error}. Keep it in another folder DIR: set "
-            f"data.index_dir=DIR, or ssl-swin index {root} --out DIR"
+            f"data.index_dir=DIR, or ssl-swin index {shell_path(root)} --out DIR"
         ) from error
 
 

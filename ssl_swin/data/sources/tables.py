@@ -27,6 +27,7 @@ from ssl_swin.data.sources.table_columns import (
 from ssl_swin.data.sources.table_rows import ArrowRows, ParquetRows, Rows
 from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 
 class TableDataset(ImageDataset):
@@ -173,7 +174,7 @@ def open_saved_dataset(root: Path, labelled: bool) -> dict[str, TableDataset]:
     if None in splits or len(splits) < len(names):
         raise UserError(
             f"{root} has the splits {', '.join(names)}; packing knows train, validation and test. "
-            f"Pack one on its own: ssl-swin pack {root / names[0]} OUT"
+            f"Pack one on its own: ssl-swin pack {shell_path(root / names[0])} OUT"
         )
     return {split: _open_saved(root / name, labelled) for split, name in splits.items() if split}
 

@@ -72,6 +72,16 @@ class BadSamples(Callback):
         """Exchanges what came after the last logged batch."""
         self._exchange(trainer, pl_module)
 
+    def summary(self) -> str:
+        """Return how many images could not be read and where they are listed; nothing if none."""
+        if not self._num_bad:
+            return ""
+        share = 100 * self._num_bad / max(1, self._num_seen)
+        return (
+            f"{self._num_bad:,} of {self._num_seen:,} images seen ({share:.2g} %) could not be "
+            f"read and were replaced, {len(self._reasons):,} different ones: {self.path}"
+        )
+
     def state_dict(self) -> dict[str, int]:
         """The counts over all ranks up to the last exchange."""
         return {"num_bad": self._num_bad, "num_seen": self._num_seen}

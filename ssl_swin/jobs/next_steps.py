@@ -1,0 +1,76 @@
+"""What a finished run proposes: commands that can run, or what is missing for them."""
+
+from collections.abc import Mapping
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.protocol import Split
+from ssl_swin.launch.command_line import words_to_start
+from ssl_swin.launch.next_command import (
+    data_overrides,
+    job_line,
+    options_of_this_job,
+    overrides_of_this_job,
+)
+from ssl_swin.launch.run import Run
+from ssl_swin.quoting import override, shell_line
+
+OF_ONE_RUN = ("name", "run_dir", "resume", "seed")
+
+
+def after_pretraining(run: Run, readers: Mapping[str, Split]) -> list[str]:
+    """Return how to probe and to fine-tune a backbone, or what the data lacks for it.
+
+    Args:
+        run: The pretraining run.
+        readers: Its data by split.
+    """
+    missing = missing_for_labels(readers)
+    if missing:
+        return [f"probing and fine-tuning need {missing}"]
+    data, options = run.config["data"], options_of_this_job()
+    backbone = override("backbone", run.folder.address)
+    lines = [
+        job_line("linear_probe", [backbone, *data_overrides("linear_probe", data)], options),
+    ]
+    num_train = readers["train"].num_samples
+    if num_train > 1:  # mixing needs pairs
+        overrides = [backbone, *data_overrides("finetune", data)]
+        if data["dtype"] != "uint8" or data["channels"] not in (1, 3):
+            overrides.append("augment.auto_augment=null")
+        lines.append(job_line("finetune", overrides, options, num_train=num_train))
+    return lines
+
+
+def after_finetuning() -> list[str]:
+    """Return how to repeat this job with other seeds; nothing where it is part of a sweep."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return []
+    kept = [word for word in overrides_of_this_job() if word.partition("=")[0] not in OF_ONE_RUN]
+    words = [*words_to_start("finetune"), "--multirun", *options_of_this_job(), *kept]
+    return [f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"]
+
+
+def missing_for_labels(readers: Mapping[str, Split]) -> str:
+    """Return what data lacks for probing and classification, as a phrase; nothing if all is there.
+
+    Args:
+        readers: Data by split.
+    """
+    if len(readers["train"].classes) < 2:
+        return (
+            "labels, which these images do not have: pack them from a folder with one sub-folder "
+            "per class, train/CLASS/ and val/CLASS/"
+        )
+    if "val" not in readers:
+        return (
+            "a val split, which this data does not have: pack the images with --val-ratio 0.02, or "
+            "from a folder that holds train/ and val/"
+        )
+    for split in ("train", "val"):
+        reader = readers[split]
+        if isinstance(reader, IndexedSplit) and not (reader.dataset.labels() >= 0).any():
+            return f"labels, which no image of {split} has: pack them with labels"
+    return ""
