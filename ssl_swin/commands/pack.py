@@ -6,10 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ssl_swin.data.shards.index_file import ShardIndex
+from ssl_swin.commands.pixel_options import (
+    add_array_options,
+    add_fill_option,
+    add_limit_options,
+    pixel_format,
+)
 
-NUM_PROBED = 16  # images looked at to tell whether the set is of 8-bit colour pictures
+if TYPE_CHECKING:
+    from ssl_swin.data.images.pixel_format import PixelFormat
+    from ssl_swin.data.packing.pack import PackReport
 
 
 def add_parser(
@@ -52,9 +58,15 @@ def add_parser(
         "--max-short-side-px",
         type=int,
         metavar="N",
-        help="scale larger images down to this shorter side (JPEG stays JPEG, of quality 92; other "
-        "8-bit images become PNG, all else .npy)",
+        help="scale larger images down to this shorter side (JPEG stays JPEG; other 8-bit images "
+        "become PNG, all else .npy); a file that would not become smaller stays as it is",
     )
+    parser.add_argument(
+        "--jpeg-quality", type=int, default=92, metavar="N", help="of scaled JPEG, from 1 to 100"
+    )
+    add_array_options(parser)
+    add_fill_option(parser)
+    add_limit_options(parser)
     parser.add_argument(
         "--verify", action="store_true", help="decode every image, not only its header"
     )
@@ -69,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.data.packing.plan import SKIPPED_NAME
     from ssl_swin.data.sources.opening import open_datasets
 
+    pixels = pixel_format(args)
     sources = open_datasets(args.images, not args.no_labels, args.val_labels)
     try:
         report = pack(
@@ -79,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
             max_short_side_px=args.max_short_side_px,
             verify=args.verify,
+            jpeg_quality=args.jpeg_quality,
+            pixels=pixels,
             num_workers=args.workers,
         )
     except KeyboardInterrupt as interrupt:
@@ -93,26 +108,25 @@ def run(args: argparse.Namespace) -> None:
     if report.skipped:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
-    _advise_on_values(index, args.out)
+    _advise_on_pixels(report, args.out, pixels)
     print(f"next: ssl-swin pretrain data=shards {shlex.quote(f'data.root={args.out}')}")
 
 
-def _advise_on_values(index: "ShardIndex", out: Path) -> None:
-    """Returns what must be set for images other than 8-bit colour, judging by most of the first."""
-    from collections import Counter
-
-    from ssl_swin.data.images.decode import probe_image
+def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") -> None:
+    """Print what must be set for images that are not upright 8-bit colour."""
+    from ssl_swin.data.inspection.advice import advice_on_pixels
     from ssl_swin.data.shards.dataset import ShardDataset
 
-    source = ShardDataset(index, "train")
-    infos = [probe_image(source[number].data) for number in range(min(NUM_PROBED, len(source)))]
-    [(kind, _)] = Counter((info.channels, info.dtype) for info in infos).most_common(1)
-    if kind != (3, "uint8"):
-        channels, dtype = kind
-        print(
-            f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
-            f"data.mean and data.std must say so; see: ssl-swin stats {shlex.quote(str(out))}"
+    lines = advice_on_pixels(ShardDataset(report.index, "train"), pixels=pixels)
+    if report.num_not_finite:
+        lines.append(
+            f"{_count(report.num_not_finite, 'image')} of {report.num_packed} hold values that are "
+            "not finite: set data.fill to what is to stand in their place, such as data.fill=0"
         )
+    for line in lines:
+        print(f"note: {line}")
+    if lines:
+        print(f"see: ssl-swin stats {shlex.quote(str(out))}")
 
 
 def _count(number: int, noun: str) -> str:

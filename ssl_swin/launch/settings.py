@@ -8,10 +8,11 @@ What may differ when a run is continued is marked `MAY_CHANGE`; all else belongs
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge
 
+from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from ssl_swin.data.loading.order import OrderConstants
 
 
@@ -73,6 +74,13 @@ class DataSettings:
     num_samples: int | None
     cache: Annotated[dict[str, Any] | None, MAY_CHANGE]
     val_ratio: float = 0.0
+    bands: list[Count] | None = None
+    channel_axis: Literal["first", "last"] | None = None
+    nodata: float | list[float] | None = None
+    fill: float | list[float] | None = None
+    exif_rotation: bool = False
+    max_image_pixels: Annotated[Positive, MAY_CHANGE] = MAX_IMAGE_PIXELS
+    max_image_bytes: Annotated[Positive, MAY_CHANGE] = MAX_IMAGE_BYTES
 
 
 @dataclass(frozen=True)

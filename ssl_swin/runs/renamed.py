@@ -31,13 +31,17 @@ TARGETS = {  # of version 0.1.0
 OF_THE_MODEL = {"drop_path_rate": 0.0, "grad_checkpointing": False}
 
 
+NEW_IN_DATA = {"exif_rotation": False}
+
+
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's configuration with today's names.
 
     Args:
         config: Configuration of a run by this version or an earlier one; left as it is.
     """
-    return _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
+    renamed = _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
+    return _with_new_data_settings(renamed)
 
 
 def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +53,13 @@ def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in config.items()
     }
+
+
+def _with_new_data_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of `data` that came later, where they are not null, as what they were before."""
+    if not isinstance(config.get("data"), dict):
+        return config
+    return config | {"data": NEW_IN_DATA | config["data"]}
 
 
 def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:
