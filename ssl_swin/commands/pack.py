@@ -120,7 +120,7 @@ def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") ->
     lines = advice_on_pixels(ShardDataset(report.index, "train"), pixels=pixels)
     if report.num_not_finite:
         lines.append(
-            f"{_count(report.num_not_finite, 'image')} of {report.num_packed} hold values that are "
+            f"{report.num_not_finite} of {_count(report.num_packed, 'image')} hold values that are "
             "not finite: set data.fill to what is to stand in their place, such as data.fill=0"
         )
     for line in lines:

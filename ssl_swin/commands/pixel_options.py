@@ -56,9 +56,14 @@ def numbers(text: str) -> float | list[float]:
     """Return a number, or a list of those that commas separate.
 
     Raises:
-        ValueError: If it is neither; argparse tells so.
+        ArgumentTypeError: If it is neither.
     """
-    values = [float(part) for part in text.split(",")]
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it takes a number, or numbers separated by commas, got {text!r}"
+        ) from None
     return values[0] if len(values) == 1 else values
 
 
@@ -66,9 +71,14 @@ def indices(text: str) -> list[int]:
     """Return the whole numbers that commas separate, with or without brackets.
 
     Raises:
-        ValueError: If these are none; argparse tells so.
+        ArgumentTypeError: If these are none.
     """
-    return [int(part) for part in text.strip("[]").split(",")]
+    try:
+        return [int(part) for part in text.strip("[]").split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it takes whole numbers from 0, separated by commas, got {text!r}"
+        ) from None
 
 
 def pixel_format(args: argparse.Namespace, **others: Any) -> "PixelFormat":

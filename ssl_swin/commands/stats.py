@@ -184,7 +184,9 @@ def _of_missing(statistics: "SetStatistics") -> list[str]:
 def _of_orientation(statistics: "SetStatistics", pixels: "PixelFormat") -> list[str]:
     if not statistics.num_turned:
         return []
-    effect = "are turned by it" if pixels.exif_rotation else "exif_rotation: true would turn them"
+    effect = (
+        "they are turned by it" if pixels.exif_rotation else "exif_rotation: true would turn them"
+    )
     return [
         f"note: {statistics.num_turned} of {statistics.num_images} images have an EXIF "
         f"orientation; {effect}"
@@ -223,10 +225,16 @@ def _values(statistics: "SetStatistics", pixels: "PixelFormat") -> dict[str, Any
     if pixels.exif_rotation:
         values["exif_rotation"] = True
     if pixels.nodata:
-        values["nodata"] = list(pixels.nodata)
+        values["nodata"] = _plain(pixels.nodata)
     if pixels.nodata or statistics.num_with_missing:
-        values["fill"] = statistics.neutral_fill
+        values["fill"] = _plain(statistics.neutral_fill)
     return values
+
+
+def _plain(numbers: Sequence[float]) -> list[float] | float:
+    """Return a number alone, or a list of several; whole numbers without a point."""
+    whole = [int(number) if number == int(number) else number for number in numbers]
+    return whole[0] if len(whole) == 1 else whole
 
 
 def _rounded(values: "NDArray[np.float64]") -> list[float]:

@@ -88,7 +88,14 @@ class RandomCrop(Augmentation):
             crop_aspect: Smallest and largest width / height of the crop.
             flip_probability: Probability of a horizontal flip.
             interpolation: "bilinear" or "bicubic", for the pixels.
+
+        Raises:
+            UserError: If a range or the probability cannot be one.
         """
+        _check_range("crop_scale", crop_scale, most=1.0)
+        _check_range("crop_aspect", crop_aspect, most=math.inf)
+        if not 0 <= flip_probability <= 1:
+            raise UserError(f"augment.flip_probability must be from 0 to 1, got {flip_probability}")
         self.size_px = size_px
         self.crop_scale = crop_scale
         self.crop_aspect = crop_aspect
@@ -124,6 +131,16 @@ class RandomCrop(Augmentation):
         return (height_px - height) // 2, (width_px - width) // 2, height, width
 
 
+def _check_range(name: str, limits: Sequence[float], *, most: float) -> None:
+    fits = len(limits) == 2 and 0 < limits[0] <= limits[1] <= most and math.isfinite(limits[1])
+    if not fits:
+        up_to = f", at most {most:g}" if math.isfinite(most) else ""
+        raise UserError(
+            f"augment.{name} must be two numbers above 0{up_to}, the smaller first; got "
+            f"{list(limits)}"
+        )
+
+
 class CentreCrop(Augmentation):
     """The augmentation of evaluation: resize, then crop the centre, as in Swin (224 of 256).
 
@@ -136,8 +153,13 @@ class CentreCrop(Augmentation):
 
         Args:
             size_px: Height and width of the result.
-            crop_ratio: Side of the crop over the shorter side of the resized image.
+            crop_ratio: Side of the crop over the shorter side of the resized image, in (0, 1].
+
+        Raises:
+            UserError: If `crop_ratio` is out of its range.
         """
+        if not 0 < crop_ratio <= 1:
+            raise UserError(f"the crop ratio must be above 0 and at most 1, got {crop_ratio}")
         self.size_px = size_px
         self.crop_ratio = crop_ratio
 

@@ -74,7 +74,7 @@ class DataSettings:
     num_samples: int | None
     cache: Annotated[dict[str, Any] | None, MAY_CHANGE]
     val_ratio: float = 0.0
-    bands: list[Count] | None = None
+    bands: list[int] | None = None
     channel_axis: Literal["first", "last"] | None = None
     nodata: float | list[float] | None = None
     fill: float | list[float] | None = None

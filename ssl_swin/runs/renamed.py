@@ -57,9 +57,10 @@ def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_new_data_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of `data` that came later, where they are not null, as what they were before."""
-    if not isinstance(config.get("data"), dict):
+    data = config.get("data")
+    if not isinstance(data, dict) or "dtype" not in data:  # says nothing of pixels
         return config
-    return config | {"data": NEW_IN_DATA | config["data"]}
+    return config | {"data": NEW_IN_DATA | data}
 
 
 def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:

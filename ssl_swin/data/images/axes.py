@@ -63,5 +63,5 @@ def channel_axis(shape: tuple[int, ...], pixels: PixelFormat) -> int:
     raise AmbiguousAxes(
         f"has shape {tuple(shape)}: {first} channels of {middle} x {last} px, or {of_last}of "
         f"{first} x {middle}; set {'data.channels, or ' * by_number}data.channel_axis=first or "
-        "last (--channel-axis of ssl-swin pack, check and stats)"
+        "last (--channel-axis of ssl-swin pack and stats)"
     )

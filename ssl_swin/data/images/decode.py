@@ -20,6 +20,7 @@ from ssl_swin.data.images.codecs import (
 )
 from ssl_swin.data.images.missing import Truth, filled, missing_values
 from ssl_swin.data.images.orientation import UPRIGHT, exif_orientation, turned
+from ssl_swin.data.images.pfm import is_pfm, pfm_outline, read_pfm
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import (
     DTYPES,
@@ -173,6 +174,8 @@ def named_nodata(data: bytes) -> str:
 def _outline(data: bytes, kind: str, pixels: PixelFormat) -> Outline:
     if kind in _ARRAYS:
         return array_outline(data, pixels)
+    if is_pfm(data):
+        return pfm_outline(data, pixels)
     return (tiff_outline if kind == "tif" else pil_outline)(data, pixels)
 
 
@@ -196,6 +199,8 @@ def _stored(data: bytes, pixels: PixelFormat) -> Raster:
         return read_tiff(data, pixels)
     if kind in _ARRAYS:
         return read_array(data, pixels)
+    if is_pfm(data):
+        return read_pfm(data, pixels)
     return read_with_pil(data, pixels)
 
 

@@ -175,5 +175,5 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(values: Iterable[object]) -> str:
-    listed = list(values)
-    return str(listed[0]) if len(listed) == 1 else str(listed)
+    listed = [f"{value:.9g}" if isinstance(value, float) else str(value) for value in values]
+    return listed[0] if len(listed) == 1 else f"[{','.join(listed)}]"

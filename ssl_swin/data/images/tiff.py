@@ -3,13 +3,13 @@
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
-from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
 from ssl_swin.data.images.axes import channels_first
 from ssl_swin.data.images.codecs import pil_outline, read_with_pil
@@ -24,6 +24,9 @@ _GRAY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _BY_PIL = (PHOTOMETRIC.PALETTE, PHOTOMETRIC.YCBCR, PHOTOMETRIC.SEPARATED, *_GRAY, PHOTOMETRIC.RGB)
 _BESIDE = (PHOTOMETRIC.MASK, PHOTOMETRIC.DEPTH_MAP, PHOTOMETRIC.SEMANTIC_MASK)
 _REDUCED, _MASK, _DEPTH = 1, 4, 8  # bits of NewSubfileType
+_MAKE_IT = "which are not read; make it gray or RGB"
+
+_Part = TiffPageSeries | TiffPage
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, it also raises
 
@@ -31,19 +34,25 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read,
 class _Picture(NamedTuple):
     """The pages of a file that are its image."""
 
-    series: Sequence[TiffPageSeries]  # one; or several of one gray page each, which are channels
+    parts: Sequence[_Part]  # one; or several of one gray page each, which are channels
     page: TiffPage
     photometric: int
 
     @property
     def axes(self) -> str:
-        axes: str = self.series[0].axes
-        return axes if len(self.series) == 1 else f"I{axes}"
+        axes: str = self.parts[0].axes
+        return axes if len(self.parts) == 1 else f"I{axes}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self.series[0].shape
-        return shape if len(self.series) == 1 else (len(self.series), *shape)
+        shape: tuple[int, ...] = self.parts[0].shape
+        return shape if len(self.parts) == 1 else (len(self.parts), *shape)
+
+    @property
+    def num_pages(self) -> int:
+        return sum(
+            len(part.pages) if isinstance(part, TiffPageSeries) else 1 for part in self.parts
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -82,7 +91,7 @@ def read_tiff(data: bytes, pixels: PixelFormat) -> Raster:
         if not (picture.is_plain or picture.has_deep_palette):
             return _read_with_pil(picture, data, pixels)
         try:
-            values = np.stack([series.asarray() for series in picture.series])
+            values = np.stack([part.asarray() for part in picture.parts])
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
@@ -130,15 +139,14 @@ def _picture(file: TiffFile) -> _Picture:
     Raises:
         Unsuitable: If several pages may be it, or its values are not read as colours.
     """
-    beside = _MASK | _DEPTH
-    found = [s for s in file.series if not (s.keyframe.subfiletype & beside or _is_beside(s))]
-    whole = [series for series in found if not series.keyframe.subfiletype & _REDUCED]
+    found = [part for part in _parts(file) if not _is_beside(part)]
+    whole = [part for part in found if not part.keyframe.subfiletype & _REDUCED]
     if not whole:  # all are marked as smaller copies
-        whole = sorted(found, key=lambda series: math.prod(series.shape))[-1:]
+        whole = sorted(found, key=lambda part: math.prod(part.shape))[-1:]
     if not whole:
         raise Unsuitable("holds no picture, only masks")
     if len(whole) > 1 and not _are_bands(whole):
-        sizes = ", ".join(" x ".join(map(str, series.shape)) for series in whole[:4])
+        sizes = ", ".join(" x ".join(map(str, part.shape)) for part in whole[:4])
         raise Unsuitable(
             f"holds {len(whole)} pictures ({sizes}{', ...' * (len(whole) > 4)}), of which none is "
             "marked as a smaller copy; it takes one picture a file"
@@ -149,14 +157,25 @@ def _picture(file: TiffFile) -> _Picture:
     return picture
 
 
-def _is_beside(series: TiffPageSeries) -> bool:
-    return series.keyframe.photometric in _BESIDE
+def _parts(file: TiffFile) -> Iterator[_Part]:
+    """Yield what tifffile groups as images; page by page where only some are smaller copies."""
+    for series in file.series:
+        marks = {page.subfiletype for page in series.pages if isinstance(page, TiffPage)}
+        if len(marks) > 1:
+            yield from (page for page in series.pages if isinstance(page, TiffPage))
+        else:
+            yield series
 
 
-def _are_bands(series: Sequence[TiffPageSeries]) -> bool:
+def _is_beside(part: _Part) -> bool:
+    page = part.keyframe
+    return bool(page.subfiletype & (_MASK | _DEPTH)) or page.photometric in _BESIDE
+
+
+def _are_bands(parts: Sequence[_Part]) -> bool:
     """Return whether these are gray pages of one size and type: the channels of one image."""
-    kinds = {(s.axes, s.shape, s.dtype, s.keyframe.photometric) for s in series}
-    return len(kinds) == 1 and series[0].axes == "YX" and _photometric(series[0].keyframe) in _GRAY
+    kinds = {(part.axes, part.shape, part.dtype, part.keyframe.photometric) for part in parts}
+    return len(kinds) == 1 and parts[0].axes == "YX" and _photometric(parts[0].keyframe) in _GRAY
 
 
 def _photometric(page: TiffPage) -> int:
@@ -172,20 +191,23 @@ def _check_kind(picture: _Picture) -> None:
         raise Unsuitable(f"holds values of the kind {_name(photometric)}, {_MAKE_IT}")
     if photometric == PHOTOMETRIC.SEPARATED and page.tags.valueof(_INK_SET) == _NOT_CMYK:
         raise Unsuitable(f"holds amounts of inks that are not CMYK, {_MAKE_IT}")
-    kind = np.dtype(picture.series[0].dtype).kind
+    if page.planarconfig == PLANARCONFIG.SEPARATE and not picture.is_plain and not _is_cmyk_8(page):
+        raise Unsuitable(f"holds {_name(photometric)} in planes, {_MAKE_IT}")
+    kind = np.dtype(picture.parts[0].dtype).kind
     if picture.is_plain and photometric == PHOTOMETRIC.MINISWHITE and kind != "u":
         raise Unsuitable(
-            f"says that white is zero (MINISWHITE) in {picture.series[0].dtype} values, whose "
+            f"says that white is zero (MINISWHITE) in {picture.parts[0].dtype} values, whose "
             "black nobody knows; make it MINISBLACK"
         )
-    if not picture.is_plain and len(picture.series) * len(picture.series[0].pages) > 1:
+    if not picture.is_plain and picture.num_pages > 1:
         raise Unsuitable(
-            f"holds {len(picture.series) * len(picture.series[0].pages)} pages of "
-            f"{_name(photometric)}, {page.bitspersample} bits; it takes one picture a file"
+            f"holds {picture.num_pages} pages of {_name(photometric)}, {page.bitspersample} bits; "
+            "it takes one picture a file"
         )
 
 
-_MAKE_IT = "which are not read; make it gray or RGB"
+def _is_cmyk_8(page: TiffPage) -> bool:
+    return page.photometric == PHOTOMETRIC.SEPARATED and page.bitspersample == 8
 
 
 def _name(photometric: int) -> str:
@@ -215,9 +237,9 @@ def _outline(picture: _Picture, data: bytes, pixels: PixelFormat) -> Outline:
                 f"{page.samplesperpixel} samples, {_MAKE_IT}"
             ) from error
         return Outline((channels, page.imagelength, page.imagewidth), dtype)
-    if picture.series[0].dtype is None:
+    if picture.parts[0].dtype is None:
         raise Unsuitable(f"holds values of {page.bitspersample} bits, of a type that is not read")
-    pixel = native(np.zeros((), picture.series[0].dtype))
+    pixel = native(np.zeros((), picture.parts[0].dtype))
     values = np.broadcast_to(pixel, picture.shape)  # of the shape, without memory
     channels, height_px, width_px = _channel_axis_first(values, picture.axes, pixels).shape
     return Outline((channels, height_px, width_px), values.dtype.name)
@@ -249,8 +271,7 @@ def _pil_page(picture: _Picture) -> int:
 
 def _is_the_same_by_pil(picture: _Picture) -> bool:
     is_gray_or_rgb = picture.page.samplesperpixel - picture.has_alpha in (1, 3)
-    is_single = len(picture.series) * len(picture.series[0].pages) == 1
-    return picture.page.bitspersample == 8 and is_single and is_gray_or_rgb
+    return picture.page.bitspersample == 8 and picture.num_pages == 1 and is_gray_or_rgb
 
 
 def _coloured(places: NDArray[Any], page: TiffPage) -> NDArray[np.uint8]:
