@@ -2,11 +2,15 @@
 
 import io
 import math
+import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
+from numpy.typing import NDArray
 
 from ssl_swin.data.images.axes import channels_first
 from ssl_swin.data.images.pixel_format import PixelFormat
@@ -14,16 +18,14 @@ from ssl_swin.data.images.pixel_values import Outline, Raster, Unsuitable, nativ
 
 _NAMED = ("image", "arr_0")  # what an .npz calls the image
 _ZIP = b"PK"
+_MOST_SHOWN = 5  # names of arrays in a message
 
 
 def read_array(data: bytes, pixels: PixelFormat) -> Raster:
     """Read an .npy, or an .npz of one array or with one called "image" or "arr_0"."""
     array_outline(data, pixels)
-    loaded = np.load(io.BytesIO(data), allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return Raster(channels_first(native(loaded), pixels))
-    with loaded:
-        return Raster(channels_first(native(loaded[_array_name(loaded.files)]), pixels))
+    with _without_warnings():
+        return Raster(channels_first(native(_loaded(data)), pixels))
 
 
 def array_outline(data: bytes, pixels: PixelFormat) -> Outline:
@@ -32,13 +34,31 @@ def array_outline(data: bytes, pixels: PixelFormat) -> Outline:
     Raises:
         Unsuitable: If it is no image, or larger than allowed.
     """
-    shape, dtype = _header(data)
+    with _without_warnings():
+        shape, dtype = _header(data)
     if not math.prod(shape):
         raise Unsuitable(f"has shape {shape}, without a pixel")
     values = np.broadcast_to(native(np.zeros((), dtype)), shape)  # of the shape, without memory
     channels, height_px, width_px = channels_first(values, pixels).shape
     pixels.check_size((channels, height_px, width_px), math.prod(shape) * dtype.itemsize)
     return Outline((channels, height_px, width_px), values.dtype.name)
+
+
+def _loaded(data: bytes) -> NDArray[Any]:
+    loaded = np.load(io.BytesIO(data), allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        values: NDArray[Any] = loaded[_array_name(loaded.files)]
+        return values
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep quiet about files of Python 2, which are read all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -69,5 +89,6 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 def _array_name(names: list[str]) -> str:
     named = [name for name in _NAMED if name in names]
     if not named and len(names) != 1:
-        raise Unsuitable(f"holds {len(names)} arrays ({', '.join(names)}); call one of them image")
+        shown = ", ".join(names[:_MOST_SHOWN]) + ", ..." * (len(names) > _MOST_SHOWN)
+        raise Unsuitable(f"holds {len(names)} arrays ({shown}); call one of them image")
     return (named or names)[0]
