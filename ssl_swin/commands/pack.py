@@ -117,16 +117,20 @@ def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") ->
     from ssl_swin.data.inspection.advice import advice_on_pixels
     from ssl_swin.data.shards.dataset import ShardDataset
 
-    lines = advice_on_pixels(ShardDataset(report.index, "train"), pixels=pixels)
+    notes, kind = advice_on_pixels(ShardDataset(report.index, "train"), pixels=pixels)
     if report.num_not_finite:
-        lines.append(
+        notes.append(
             f"{report.num_not_finite} of {_count(report.num_packed, 'image')} hold values that are "
             "not finite: set data.fill to what is to stand in their place, such as data.fill=0"
         )
-    for line in lines:
-        print(f"note: {line}")
-    if lines:
-        print(f"see: ssl-swin stats {shlex.quote(str(out))}")
+    for note in notes:
+        print(f"note: {note}")
+    if kind not in (None, (3, "uint8")):
+        channels, dtype = kind
+        print(
+            f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
+            f"data.mean and data.std must say so; see: ssl-swin stats {shlex.quote(str(out))}"
+        )
 
 
 def _count(number: int, noun: str) -> str:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ssl_swin.data.inspection.statistics import ImageKind, SetStatistics
     from ssl_swin.data.shards.index_file import ShardIndex
 
-USUAL_NODATA = (-9999, -99999, -32768, -3.4028234663852886e38)  # marks of no data, often
-
 
 def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -160,6 +158,8 @@ def _of_images(statistics: "SetStatistics", pixels: "PixelFormat") -> list[str]:
 
 
 def _of_missing(statistics: "SetStatistics") -> list[str]:
+    from ssl_swin.data.images.missing import USUAL_NODATA
+
     lines = []
     if statistics.num_with_missing:
         lines.append(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import Unsuitable
 
-SHORTEST_SIDE_PX = 8  # a shorter axis at one end is no side of a picture
+MOST_FEW_CHANNELS = 15  # as cameras and satellites have, not spectrometers
 FIRST, LAST = 0, 2
 
 
@@ -37,8 +37,8 @@ def channel_axis(shape: tuple[int, ...], pixels: PixelFormat) -> int:
     """Return which of three axes holds the channels: the first (0) or the last (2).
 
     It is what `channel_axis` says; else the one that is as long as `channels`, the first if both
-    are. Where this says nothing, two axes of one length are height and width, and an axis shorter
-    than 8 is no side of a picture.
+    are. Where this says nothing, two axes of one length are height and width. Of unequal ones, the
+    channels are few: at most 15, and fewer than the picture has pixels on a side.
 
     Args:
         shape: Lengths of the axes.
@@ -56,8 +56,9 @@ def channel_axis(shape: tuple[int, ...], pixels: PixelFormat) -> int:
     first, middle, last = shape
     if (first == middle) != (middle == last):
         return LAST if first == middle else FIRST
-    if (first < SHORTEST_SIDE_PX) != (last < SHORTEST_SIDE_PX):
-        return FIRST if first < SHORTEST_SIDE_PX else LAST
+    is_first, is_last = _are_few(first, (middle, last)), _are_few(last, (first, middle))
+    if is_first != is_last:
+        return FIRST if is_first else LAST
     of_last = "" if first == last else f"{last} "
     by_number = first != last and pixels.bands is None
     raise AmbiguousAxes(
@@ -65,3 +66,7 @@ def channel_axis(shape: tuple[int, ...], pixels: PixelFormat) -> int:
         f"{first} x {middle}; set {'data.channels, or ' * by_number}data.channel_axis=first or "
         "last (--channel-axis of ssl-swin pack and stats)"
     )
+
+
+def _are_few(channels: int, size_px: tuple[int, int]) -> bool:
+    return channels <= MOST_FEW_CHANNELS and channels < min(size_px)

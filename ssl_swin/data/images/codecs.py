@@ -13,10 +13,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
+from ssl_swin.data.images.orientation import known
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import Outline, Raster, Unsuitable, native
 
@@ -83,6 +84,12 @@ def pil_outline(data: bytes, pixels: PixelFormat, page: int = 0) -> Outline:
         if image.format == "PNG" and is_deep_png(data):
             return _check(_deep_png_outline(data), pixels)
         return _check(_outline(image), pixels)
+
+
+def exif_orientation(data: bytes) -> int:
+    """Return the orientation of an image file that PIL opens, 1 where none is given."""
+    with _opened(data) as image:
+        return known(image.getexif().get(ExifTags.Base.Orientation))
 
 
 def _outline(image: Image.Image) -> Outline:

@@ -12,6 +12,7 @@ from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.images.arrays import array_outline, read_array
 from ssl_swin.data.images.axes import AmbiguousAxes
 from ssl_swin.data.images.codecs import (
+    exif_orientation,
     is_deep_png,
     pil_outline,
     read_deep_png,
@@ -19,7 +20,7 @@ from ssl_swin.data.images.codecs import (
     read_with_pil,
 )
 from ssl_swin.data.images.missing import Truth, filled, missing_values
-from ssl_swin.data.images.orientation import UPRIGHT, exif_orientation, turned
+from ssl_swin.data.images.orientation import UPRIGHT, turned
 from ssl_swin.data.images.pfm import is_pfm, pfm_outline, read_pfm
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import (

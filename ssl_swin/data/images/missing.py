@@ -10,6 +10,8 @@ from ssl_swin.data.images.pixel_values import Unsuitable
 
 Truth = NDArray[np.bool_]
 
+USUAL_NODATA = (-9999.0, -99999.0, -32768.0, -3.4028234663852886e38)  # often, marks of no data
+
 
 def missing_values(values: NDArray[Any], nodata: tuple[float, ...]) -> Truth | None:
     """Return which values are no data: not finite as float32, or equal to a marker.

@@ -1,11 +1,9 @@
 """The orientation that EXIF or TIFF ask a picture to be shown in."""
 
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
 UPRIGHT = 1
 _TRANSPOSED = (5, 6, 7, 8)
@@ -28,12 +26,6 @@ def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 def turned_back(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return what `turned` was applied to."""
     return turned(values, _INVERSE.get(orientation, orientation))
-
-
-def exif_orientation(data: bytes) -> int:
-    """Return the orientation of an image file that PIL opens, 1 where none is given."""
-    with Image.open(io.BytesIO(data)) as image:
-        return known(image.getexif().get(ExifTags.Base.Orientation))
 
 
 def known(orientation: Any) -> int:

@@ -28,7 +28,8 @@ _MAKE_IT = "which are not read; make it gray or RGB"
 
 _Part = TiffPageSeries | TiffPage
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, it also raises
+for name in ("tifffile", "PIL.TiffImagePlugin"):  # what they cannot read, they also raise
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Picture(NamedTuple):
@@ -141,6 +142,8 @@ def _picture(file: TiffFile) -> _Picture:
     """
     found = [part for part in _parts(file) if not _is_beside(part)]
     whole = [part for part in found if not part.keyframe.subfiletype & _REDUCED]
+    # Unmarked pages inside others (SubIFD) are the picture only where no page outside is.
+    whole = [part for part in whole if len(part.keyframe.treeindex) == 1] or whole
     if not whole:  # all are marked as smaller copies
         whole = sorted(found, key=lambda part: math.prod(part.shape))[-1:]
     if not whole:

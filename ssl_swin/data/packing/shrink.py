@@ -46,7 +46,8 @@ def shrink_image(
 
     Returns:
         8-bit gray or RGB that came as JPEG or WebP as JPEG, other 8-bit images of up to 4 channels
-        as PNG, all else as .npy (C, H, W): uint8 and uint16 as such, the rest as float32. A file
+        as PNG, all else as .npy (C, H, W), or (H, W, C) if `pixels.channel_axis` is "last": uint8
+        and uint16 as such, the rest as float32. A file
         that would not become smaller by this stays as it is, to the byte, as does one that would
         lose its orientation.
 
@@ -60,7 +61,7 @@ def shrink_image(
     values = decode_image(encoded.data, pixels, name=encoded.name)
     scale = max_short_side_px / short_side_px
     small = _resize(values, round(info.height_px * scale), round(info.width_px * scale)).numpy()
-    member = _encoded(small, encoded.data, jpeg_quality)
+    member = _encoded(small, encoded.data, jpeg_quality, pixels.channel_axis == "last")
     if member is None or len(member.data) >= len(encoded.data):
         return encoded
     return encoded.with_member(IMAGE, member)
@@ -87,11 +88,14 @@ def _resize(pixels: Tensor, height_px: int, width_px: int) -> Tensor:
     return small.round().to(torch.uint16) if pixels.dtype == torch.uint16 else small
 
 
-def _encoded(small: NDArray[Any], original: bytes, jpeg_quality: int) -> Member | None:
+def _encoded(
+    small: NDArray[Any], original: bytes, jpeg_quality: int, channels_last: bool
+) -> Member | None:
     """Encode an image by its kind; None if it would lose its orientation."""
     orientation = orientation_of(original)
     if small.dtype != np.uint8 or len(small) > _MOST_PNG_CHANNELS:
-        return Member(_to_npy(small), "npy") if orientation == UPRIGHT else None
+        array = np.ascontiguousarray(np.moveaxis(small, 0, -1)) if channels_last else small
+        return Member(_to_npy(array), "npy") if orientation == UPRIGHT else None
     if extension_of_content(original) in _LOSSY and len(small) in (1, 3):
         return Member(_to_picture(small, "JPEG", orientation, quality=jpeg_quality), "jpg")
     return Member(_to_picture(small, "PNG", orientation), "png")
