@@ -483,7 +483,7 @@ def test_pack__a_scaled_file_is_never_larger(tmp_path: Path, kind: str) -> None:
     extension, kept = packed(tmp_path / "kept", data, kind, max_short_side_px=279)
     assert len(kept) <= len(data)
     if kind in ("jpeg", "webp"):
-        assert (extension, kept) == (kind, data)
+        assert kept == data and extension == kind.replace("jpeg", "jpg")
     small = packed(tmp_path / "small", data, kind, max_short_side_px=8)[1]
     assert len(small) < len(data) and probe_image(small).height_px == 8
 
