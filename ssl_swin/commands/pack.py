@@ -33,7 +33,7 @@ def add_parser(
         "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
         "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
         "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "
-        "taken as stored: EXIF rotation has an effect only if a run asks for it, colour profiles have "
+        "taken as stored: EXIF rotation has an effect if a run asks for it, colour profiles have "
         "none.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
