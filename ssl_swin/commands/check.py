@@ -33,6 +33,7 @@ def add_parser(
         description="Compares every shard with the index (size, structure, places, labels), "
         "decodes every image, and finds images with the same bytes. Exit status: 0 if all is sound "
         "(duplicates, and values that are not finite, are a warning), 1 if not.",
+        usage="%(prog)s [options] shards",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("shards", type=Path, help="folder of shards with an index")
@@ -48,8 +49,11 @@ def run(args: argparse.Namespace) -> int:
     """Checks, and says what was found."""
     from ssl_swin.data.inspection.check import check_shards
     from ssl_swin.data.shards.index import load_index
+    from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
 
+    if args.report is not None and args.report.is_dir():
+        raise UserError(f"--report {args.report} is a folder; give the name of a file in it")
     index = load_index(args.shards, args.index_dir, check_shards=False)
     report = check_shards(
         index, decode=not args.fast, num_workers=args.workers, pixels=pixel_format(args)

@@ -35,6 +35,7 @@ def add_parser(
         "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "
         "taken as stored: EXIF rotation has an effect if a run asks for it, colour profiles have "
         "none.",
+        usage="%(prog)s [options] images out",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("images", type=Path, help="a folder or file, see below")

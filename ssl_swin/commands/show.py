@@ -22,6 +22,7 @@ def add_parser(
         help="draw the first training batch: crops, flips and masks",
         description="Draws images of the first training batch exactly as `ssl-swin pretrain` with "
         "the same settings sees them on one device: the view, and what the mask leaves of it.",
+        usage="%(prog)s [options] --out FILE.png [settings ...]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

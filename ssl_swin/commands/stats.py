@@ -33,6 +33,7 @@ def add_parser(
         help="measure the images of a set: sizes, channels, mean and std",
         description="Opens a random part of the train split of shards, or of images that are not "
         "packed yet, and prints what data.channels, dtype, mean and std should be.",
+        usage="%(prog)s [options] folder",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="shards, or whatever `ssl-swin pack` takes")

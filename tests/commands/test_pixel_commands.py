@@ -256,6 +256,39 @@ def test_pack__limits(
     assert capsys.readouterr().err == "ssl-swin: --max-image-pixels must be at least 1; it is 0\n"
 
 
+def test_check__a_report_that_is_a_folder(
+    packed: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(write_photo)
+    command = ["check", str(tmp_path / "shards"), "--workers", "0", "--report", str(tmp_path)]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"ssl-swin: --report {tmp_path} is a folder; give the name of a file in it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["pack", "images", "out", "--fill", "x"],
+        ["pack", "images", "out", "--jpeg-quality", "x"],
+        ["stats", "shards", "--bands", "x"],
+        ["stats", "shards", "--channel-axis", "middle"],
+        ["check", "shards", "--max-image-pixels", "x"],
+        ["show", "data=shards"],
+    ],
+)
+def test_options_of_other_types__a_short_message(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith(f"usage: ssl-swin {command[0]} [options] ")
+    assert error.startswith(f"ssl-swin {command[0]}: error: ")
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [

@@ -163,7 +163,7 @@ def _numbers(values: float | Iterable[float] | None) -> tuple[float, ...]:
         raise UserError(
             f"data.nodata must be a number, a list of numbers, or null; it is {_shown(listed)}"
         )
-    return listed
+    return tuple(value for value in listed if math.isfinite(value))  # others always mark no data
 
 
 def _is_index(value: object) -> bool:

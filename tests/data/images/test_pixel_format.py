@@ -30,6 +30,11 @@ def test_from_settings__takes_what_a_configuration_says() -> None:
     )
 
 
+def test_from_settings__nan_need_not_be_named() -> None:
+    for nodata in (float("nan"), [float("inf"), float("nan")], [], None):
+        assert PixelFormat.from_settings({"nodata": nodata}) == PixelFormat()
+
+
 def test_from_settings__older_configurations_have_less() -> None:
     assert PixelFormat.from_settings({"channels": 3, "dtype": "uint8"}) == PixelFormat(3, "uint8")
 
