@@ -168,15 +168,13 @@ def _of_missing(statistics: "SetStatistics") -> list[str]:
             f"{statistics.num_with_missing} of {statistics.num_images} images (not finite, or "
             "marked by nodata); they do not count above, and fill takes their place"
         )
-    named = statistics.named_nodata
-    named.pop("nan", None)  # always is no data
-    for value, number in named.most_common(1):
+    for value, number in statistics.named_nodata.most_common(1):
         lines.append(
             f"note: {number} of {statistics.num_images} images say that {value} marks pixels "
             f"without data (GDAL_NODATA): --nodata={value} leaves these out"
         )
     lowest = statistics.running.lowest.min()
-    if not named and lowest in USUAL_NODATA:
+    if not statistics.named_nodata and lowest in USUAL_NODATA:
         lines.append(
             f"note: the lowest value is {lowest:.9g}; if it marks pixels without data, "
             f"--nodata={lowest:.9g} leaves these out"

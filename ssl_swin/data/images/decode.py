@@ -1,5 +1,6 @@
 """From the bytes of an image file to raw pixels."""
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -161,13 +162,14 @@ def orientation_of(data: bytes) -> int:
 
 
 def named_nodata(data: bytes) -> str:
-    """Return the value that an image itself names as its mark of no data; empty for none.
+    """Return the number that an image itself names as its mark of no data; empty for none.
 
     Args:
-        data: The contents of the file: a TIFF with GDAL's tag.
+        data: The contents of the file: a TIFF with GDAL's tag. NaN need not be named.
     """
     try:
-        return gdal_nodata(data) if extension_of_content(data) == "tif" else ""
+        named = gdal_nodata(data) if extension_of_content(data) == "tif" else ""
+        return named if math.isfinite(float(named or "nan")) else ""
     except Exception:  # decoders raise almost anything on a damaged file
         return ""
 

@@ -67,7 +67,6 @@ def advice_on_pixels(
 def _on_nodata(encoded: Sequence[EncodedSample], pixels: PixelFormat) -> list[str]:
     """Return a note on the value that marks pixels without data: one that is named, or usual."""
     named = Counter(filter(None, (named_nodata(sample.data) for sample in encoded)))
-    named.pop("nan", None)  # always is no data
     usual = Counter(filter(None, (_usual_nodata(sample, pixels) for sample in encoded)))
     for counted, says in ((named, "say that {} marks"), (usual, "hold {}, which often marks")):
         if counted:

@@ -1,7 +1,6 @@
 """Making images smaller when they are packed."""
 
 import io
-import math
 from typing import Any
 
 import numpy as np
@@ -69,13 +68,7 @@ def shrink_image(
 
 def _check_nodata(encoded: EncodedSample, pixels: PixelFormat) -> None:
     named = named_nodata(encoded.data)
-    if not named or pixels.nodata:
-        return
-    try:
-        is_number = math.isfinite(float(named))
-    except ValueError:
-        is_number = False
-    if is_number:
+    if named and not pixels.nodata:
         raise UserError(
             f"the image {encoded.name} says that {named} marks pixels without data (GDAL_NODATA), "
             f"which scaling would mix with others: add --nodata={named} --fill VALUE"

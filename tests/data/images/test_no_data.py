@@ -116,9 +116,12 @@ def tiff(nodata: str | None) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("named", ["-9999", "nan", "0 "])
-def test_named_nodata__is_gdals_tag(named: str) -> None:
-    assert named_nodata(tiff(named)) == named.strip()
+@pytest.mark.parametrize(
+    ("tag", "named"),
+    [("-9999", "-9999"), ("0 ", "0"), ("-3.4e+38", "-3.4e+38"), ("nan", ""), ("n/a", "")],
+)
+def test_named_nodata__is_a_number_in_gdals_tag(tag: str, named: str) -> None:
+    assert named_nodata(tiff(tag)) == named
 
 
 def test_named_nodata__of_others() -> None:
