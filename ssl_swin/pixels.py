@@ -5,6 +5,7 @@ normalised per channel by the mean and standard deviation of *values*: integers 
 scale, in [0, 1], and floats as they are.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,50 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     if pixels.dtype in _FULL_SCALE:
         values = values.div_(_FULL_SCALE[pixels.dtype])
     return (values - shift) / scale
+
+
+def check_normalization(
+    mean: Sequence[float], std: Sequence[float], *, channels: int, dtype: str
+) -> None:
+    """Refuse a normalisation that the values of images cannot have.
+
+    Args:
+        mean: Of values, per channel.
+        std: Of values, per channel.
+        channels: Number of channels of the images.
+        dtype: Type of the pixels. Values of integers lie in [0, 1].
+
+    Raises:
+        UserError: If there is not one number per channel, a deviation is not positive, or a number
+            is not finite or not of the range that values of this type have.
+    """
+    for name, numbers in (("data.mean", mean), ("data.std", std)):
+        if len(numbers) != channels:
+            raise UserError(
+                f"{name} needs one value per channel: it has {len(numbers)}, and data.channels is "
+                f"{channels}. ssl-swin stats measures them"
+            )
+        least = 0 if dtype != "float32" else -math.inf
+        most = 1 if dtype != "float32" else math.inf
+        for number in numbers:
+            fits = math.isfinite(number) and least <= number <= most
+            if not fits or (name == "data.std" and number <= 0):
+                raise UserError(_impossible(name, list(numbers), dtype))
+
+
+def _impossible(name: str, numbers: list[float], dtype: str) -> str:
+    above = "above" if name == "data.std" else "from"
+    needed = (
+        f"{above} 0 {'and at most' if above == 'above' else 'to'} 1 (levels over the full scale)"
+    )
+    if dtype == "float32":
+        needed = "finite and above 0" if above == "above" else "finite"
+    divisor = {"uint8": 255, "uint16": 65535}.get(dtype)
+    scaled = f"; divide levels by {divisor}" if divisor and max(numbers) > 1 else ""
+    return (
+        f"{name} of {dtype} pixels must be {needed}; it is {numbers}{scaled}. ssl-swin "
+        "stats measures it"
+    )
 
 
 def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_swin.commands.pixel_options import add_limit_options, pixel_format
+
 if TYPE_CHECKING:
     from ssl_swin.data.inspection.check import CheckReport, Finding
 
@@ -14,6 +16,7 @@ MEANINGS = {
     "index": "what the index says of itself",
     "shard": "shards that are missing, damaged or not what the index says",
     "image": "images that cannot be read or decoded",
+    "values": "images with values that are not finite, which need data.fill",
     "label": "images with a label outside the classes",
     "duplicate": "images with the same bytes as an earlier one of their split",
     "leak": "images with the same bytes as one of another split",
@@ -29,13 +32,15 @@ def add_parser(
         help="check shards against their index, and every image in them",
         description="Compares every shard with the index (size, structure, places, labels), "
         "decodes every image, and finds images with the same bytes. Exit status: 0 if all is sound "
-        "(duplicates are a warning), 1 if not.",
+        "(duplicates, and values that are not finite, are a warning), 1 if not.",
+        usage="%(prog)s [options] shards",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("shards", type=Path, help="folder of shards with an index")
     parser.add_argument("--index-dir", type=Path, help="folder of the index, if another")
     parser.add_argument("--fast", action="store_true", help="read the images, but decode none")
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
+    add_limit_options(parser)
     parser.add_argument("--report", type=Path, help="file for all findings, one JSON object a line")
     return parser
 
@@ -44,10 +49,15 @@ def run(args: argparse.Namespace) -> int:
     """Checks, and says what was found."""
     from ssl_swin.data.inspection.check import check_shards
     from ssl_swin.data.shards.index import load_index
+    from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
 
+    if args.report is not None and args.report.is_dir():
+        raise UserError(f"--report {args.report} is a folder; give the name of a file in it")
     index = load_index(args.shards, args.index_dir, check_shards=False)
-    report = check_shards(index, decode=not args.fast, num_workers=args.workers)
+    report = check_shards(
+        index, decode=not args.fast, num_workers=args.workers, pixels=pixel_format(args)
+    )
     for split, shards in index.splits.items():
         print(f"{split}: {index.num_samples(split)} images in {len(shards)} shards")
     for kind in MEANINGS:

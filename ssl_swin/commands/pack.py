@@ -5,10 +5,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ssl_swin.data.shards.index_file import ShardIndex
+from ssl_swin.commands.pixel_options import (
+    add_array_options,
+    add_fill_option,
+    add_limit_options,
+    pixel_format,
+)
 
-NUM_PROBED = 16  # images looked at to tell whether the set is of 8-bit colour pictures
+if TYPE_CHECKING:
+    from ssl_swin.data.images.pixel_format import PixelFormat
+    from ssl_swin.data.packing.pack import PackReport
 
 
 def add_parser(
@@ -26,7 +32,9 @@ def add_parser(
         "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
         "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
         "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "
-        "taken as stored, here as in training: EXIF rotation and colour profiles have no effect.",
+        "taken as stored: EXIF rotation has an effect if a run asks for it, colour profiles have "
+        "none.",
+        usage="%(prog)s [options] images out",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("images", type=Path, help="a folder or file, see below")
@@ -51,9 +59,15 @@ def add_parser(
         "--max-short-side-px",
         type=int,
         metavar="N",
-        help="scale larger images down to this shorter side (JPEG stays JPEG, of quality 92; other "
-        "8-bit images become PNG, all else .npy)",
+        help="scale larger images down to this shorter side (JPEG stays JPEG; other 8-bit images "
+        "become PNG, all else .npy); a file that would not become smaller stays as it is",
     )
+    parser.add_argument(
+        "--jpeg-quality", type=int, default=92, metavar="N", help="of scaled JPEG, from 1 to 100"
+    )
+    add_array_options(parser)
+    add_fill_option(parser)
+    add_limit_options(parser)
     parser.add_argument(
         "--verify", action="store_true", help="decode every image, not only its header"
     )
@@ -70,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import override
 
+    pixels = pixel_format(args)
     sources = open_datasets(args.images, not args.no_labels, args.val_labels)
     try:
         report = pack(
@@ -80,6 +95,8 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
             max_short_side_px=args.max_short_side_px,
             verify=args.verify,
+            jpeg_quality=args.jpeg_quality,
+            pixels=pixels,
             num_workers=args.workers,
         )
     except KeyboardInterrupt as interrupt:
@@ -94,28 +111,34 @@ def run(args: argparse.Namespace) -> None:
     if report.skipped:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
-    if _advise_on_values(index, args.out):
+    if _advise_on_pixels(report, args.out, pixels):
         overrides = ["data=shards", override("data.root", str(args.out))]
         print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
 
 
-def _advise_on_values(index: "ShardIndex", out: Path) -> bool:
-    """Say what must be set for images other than 8-bit colour, judging by most of the first.
+def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") -> bool:
+    """Print what must be set for images that are not upright 8-bit colour.
 
     Returns:
         Whether they can be read as 8-bit colour nevertheless.
     """
-    from collections import Counter
-
-    from ssl_swin.data.images.decode import decode_image, probe_image
+    from ssl_swin.data.images.decode import decode_image
+    from ssl_swin.data.images.pixel_format import PixelFormat
+    from ssl_swin.data.inspection.advice import advice_on_pixels
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.launch.command_line import words_of_ssl_swin
     from ssl_swin.quoting import as_argument, shell_line
 
-    source = ShardDataset(index, "train")
-    infos = [probe_image(source[number].data) for number in range(min(NUM_PROBED, len(source)))]
-    [(kind, _)] = Counter((info.channels, info.dtype) for info in infos).most_common(1)
-    if kind == (3, "uint8"):
+    source = ShardDataset(report.index, "train")
+    notes, kind = advice_on_pixels(source, pixels=pixels)
+    if report.num_not_finite:
+        notes.append(
+            f"{report.num_not_finite} of {_count(report.num_packed, 'image')} hold values that are "
+            "not finite: set data.fill to what is to stand in their place, such as data.fill=0"
+        )
+    for note in notes:
+        print(f"note: {note}")
+    if kind in (None, (3, "uint8")):
         return True
     channels, dtype = kind
     words = [*words_of_ssl_swin(), "stats", as_argument(out)]
@@ -123,9 +146,8 @@ def _advise_on_values(index: "ShardIndex", out: Path) -> bool:
         f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
         f"data.mean and data.std must say so; see: {shell_line(words)}"
     )
-    first = source[[(info.channels, info.dtype) for info in infos].index(kind)]
     try:
-        decode_image(first.data, channels=3, dtype="uint8", name=first.name)
+        decode_image(source[0].data, PixelFormat(3, "uint8"), name=source[0].name)
     except ValueError:
         return False
     return True

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,6 +22,7 @@ def add_parser(
         help="draw the first training batch: crops, flips and masks",
         description="Draws images of the first training batch exactly as `ssl-swin pretrain` with "
         "the same settings sees them on one device: the view, and what the mask leaves of it.",
+        usage="%(prog)s [options] --out FILE.png [settings ...]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Load the batch and draw it."""
     import torch
     from hydra.errors import InstantiationException
+    from omegaconf import OmegaConf
 
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
@@ -47,19 +49,20 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"--images must be at least 1 and --epoch at least 0, got {args.images}, {args.epoch}"
         )
+    _check_picture(args.out)
     cfg = _compose(args.settings)
     try:
         objective, batch = _first_batch(cfg, args.images, args.epoch)
     except InstantiationException as error:  # Hydra hides a user's mistake behind its own words
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ValueError):
+            raise UserError(str(error.__cause__)) from None
         raise
     mean, std = list(cfg.data.mean), list(cfg.data.std)
     figure = draw_figure(
         objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
         mean,
         std,
-        bands=cfg.callbacks.reconstructions.bands,
+        bands=OmegaConf.select(cfg, "callbacks.reconstructions.bands"),
         stretch=batch.pixels.dtype != torch.uint8,
         names=batch.names,
     )
@@ -72,27 +75,49 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
+def _check_picture(out: Path) -> None:
+    """Refuse a place for the picture that cannot become one.
+
+    Raises:
+        UserError: If it is a folder, or its name is not that of a PNG.
+    """
+    from ssl_swin.errors import UserError
+
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file in it: {out}/batch.png")
+    if out.suffix.lower() != ".png":
+        raise UserError(
+            f"--out {out}: the picture is a PNG; give a name that ends in .png, such as "
+            f"{out.with_suffix('.png')}"
+        )
+
+
 def _compose(settings: Sequence[str]) -> "DictConfig":
     """Compose what `ssl-swin pretrain SETTINGS` would.
 
     Raises:
-        UserError: If the settings do not compose.
+        UserError: If the settings do not compose, or one is not allowed.
     """
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from ssl_swin.errors import UserError
+    from ssl_swin.jobs.settings import PretrainSettings
+    from ssl_swin.launch.check import check_settings
     from ssl_swin.launch.config_files import compose_job
     from ssl_swin.launch.resolvers import register_resolvers
-    from ssl_swin.launch.suggestions import explain_composition_error
+    from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 
     register_resolvers()
     try:
         cfg = compose_job(JOB, settings)
         OmegaConf.resolve(cfg)
-        OmegaConf.to_container(cfg, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+        plain = OmegaConf.to_container(cfg, throw_on_missing=True)
+        check_settings(cast("dict[str, Any]", plain), PretrainSettings)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if isinstance(error, UserError) or (type(error) is ValueError and not is_null_group(error)):
+            raise
         raise UserError(explain_composition_error(error, JOB, settings)) from error
     return cfg
 

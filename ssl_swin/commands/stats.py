@@ -6,11 +6,19 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_swin.commands.pixel_options import (
+    add_array_options,
+    add_limit_options,
+    indices,
+    pixel_format,
+)
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ssl_swin.data.dataset import ImageDataset
+    from ssl_swin.data.images.pixel_format import PixelFormat
     from ssl_swin.data.inspection.statistics import ImageKind, SetStatistics
     from ssl_swin.data.shards.index_file import ShardIndex
 
@@ -24,12 +32,26 @@ def add_parser(
         help="measure the images of a set: sizes, channels, mean and std",
         description="Opens a random part of the train split of shards, or of images that are not "
         "packed yet, and prints what data.channels, dtype, mean and std should be.",
+        usage="%(prog)s [options] folder",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="shards, or whatever `ssl-swin pack` takes")
     parser.add_argument("--index-dir", type=Path, help="folder of the index, if another")
     parser.add_argument("--images", type=int, default=2000, help="how many to open; 0 is all")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images")
+    parser.add_argument(
+        "--bands",
+        type=indices,
+        metavar="0,1,2",
+        help="channels of the files to read, from 0, as data.bands",
+    )
+    parser.add_argument(
+        "--exif-rotation",
+        action="store_true",
+        help="turn pictures as their EXIF orientation says, as data.exif_rotation",
+    )
+    add_array_options(parser)
+    add_limit_options(parser)
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
     )
@@ -48,13 +70,18 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--images must not be negative, got {args.images}; 0 opens all")
     if args.write is not None:
         _check_place(args.write)
+    pixels = pixel_format(args, fill=None if args.nodata is None else 0)  # marked, not replaced
     index, sources = _open(args.folder, args.index_dir)
     statistics = measure_set(
-        sources["train"], num_images=args.images, seed=args.seed, num_workers=args.workers
+        sources["train"],
+        num_images=args.images,
+        seed=args.seed,
+        num_workers=args.workers,
+        pixels=pixels,
     )
-    for line in (*_of_set(index, sources, statistics), *_of_images(statistics)):
+    for line in (*_of_set(index, sources, statistics), *_of_images(statistics, pixels)):
         print(line)
-    values = _values(statistics)
+    values = _values(statistics, pixels)
     print(f"\n{_yaml(values)}", end="")
     if args.write is not None:
         base = "folder" if index is None else "shards"
@@ -144,7 +171,7 @@ def _balance(labels: "NDArray[np.integer[Any]]", classes: Sequence[str]) -> str:
     )
 
 
-def _of_images(statistics: "SetStatistics") -> list[str]:
+def _of_images(statistics: "SetStatistics", pixels: "PixelFormat") -> list[str]:
     import numpy as np
 
     kind, moments = statistics.kind, statistics.running
@@ -166,7 +193,43 @@ def _of_images(statistics: "SetStatistics") -> list[str]:
     if kind.channels in (2, 4):
         colours = kind.channels - 1
         lines.append(f"note: if the last channel is opacity, choose channels: {colours}")
+    return [*lines, *_of_missing(statistics), *_of_orientation(statistics, pixels)]
+
+
+def _of_missing(statistics: "SetStatistics") -> list[str]:
+    from ssl_swin.data.images.missing import USUAL_NODATA
+
+    lines = []
+    if statistics.num_with_missing:
+        lines.append(
+            f"without data: {100 * statistics.missing_ratio:.3g} % of the values, in "
+            f"{statistics.num_with_missing} of {statistics.num_images} images (not finite, or "
+            "marked by nodata); they do not count above, and fill takes their place"
+        )
+    for value, number in statistics.named_nodata.most_common(1):
+        lines.append(
+            f"note: {number} of {statistics.num_images} images say that {value} marks pixels "
+            f"without data (GDAL_NODATA): --nodata={value} leaves these out"
+        )
+    lowest = statistics.running.lowest.min()
+    if not statistics.named_nodata and lowest in USUAL_NODATA:
+        lines.append(
+            f"note: the lowest value is {lowest:.9g}; if it marks pixels without data, "
+            f"--nodata={lowest:.9g} leaves these out"
+        )
     return lines
+
+
+def _of_orientation(statistics: "SetStatistics", pixels: "PixelFormat") -> list[str]:
+    if not statistics.num_turned:
+        return []
+    effect = (
+        "they are turned by it" if pixels.exif_rotation else "exif_rotation: true would turn them"
+    )
+    return [
+        f"note: {statistics.num_turned} of {statistics.num_images} images have an EXIF "
+        f"orientation; {effect}"
+    ]
 
 
 def _stored_as(statistics: "SetStatistics") -> str:
@@ -187,13 +250,30 @@ def _spread(sizes_px: "NDArray[np.int64]") -> str:
     return f"{sizes_px.min()} to {sizes_px.max()} px, median {np.median(sizes_px):g}"
 
 
-def _values(statistics: "SetStatistics") -> dict[str, Any]:
-    return {
+def _values(statistics: "SetStatistics", pixels: "PixelFormat") -> dict[str, Any]:
+    values: dict[str, Any] = {
         "channels": statistics.kind.channels,
         "dtype": statistics.kind.dtype,
         "mean": _rounded(statistics.mean),
         "std": [value or 1.0 for value in _rounded(statistics.std)],
     }
+    if pixels.bands is not None:
+        values["bands"] = list(pixels.bands)
+    if pixels.channel_axis is not None:
+        values["channel_axis"] = pixels.channel_axis
+    if pixels.exif_rotation:
+        values["exif_rotation"] = True
+    if pixels.nodata:
+        values["nodata"] = _plain(pixels.nodata)
+    if pixels.nodata or statistics.num_with_missing:
+        values["fill"] = _plain(statistics.neutral_fill)
+    return values
+
+
+def _plain(numbers: Sequence[float]) -> list[float] | float:
+    """Return a number alone, or a list of several; whole numbers without a point."""
+    whole = [int(number) if number == int(number) else number for number in numbers]
+    return whole[0] if len(whole) == 1 else whole
 
 
 def _rounded(values: "NDArray[np.float64]") -> list[float]:
@@ -211,5 +291,9 @@ def _header(args: argparse.Namespace) -> str:
     from ssl_swin.quoting import as_argument, shell_line
 
     options = ["--images", str(args.images), "--seed", str(args.seed)]
+    options += [] if args.bands is None else ["--bands", ",".join(map(str, args.bands))]
+    options += ["--exif-rotation"] * args.exif_rotation
+    options += [] if args.channel_axis is None else ["--channel-axis", args.channel_axis]
+    options += [f"--nodata={value:g}" for value in args.nodata or ()]
     command = shell_line(["ssl-swin", "stats", as_argument(args.folder), *options])
     return f"# Measured on {date.today().isoformat()} with: {command}\n"

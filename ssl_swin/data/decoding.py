@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl_swin.data.encoded import IMAGE, MASK, EncodedSample, Member
 from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
 
@@ -24,7 +25,7 @@ _LARGEST_OF_BITS = {2: 85, 4: 17}  # PIL widens 2 and 4 bits of gray to 8 by the
 
 
 def decode_sample(
-    encoded: EncodedSample, *, channels: int, dtype: str, members: Collection[str] = (IMAGE,)
+    encoded: EncodedSample, pixels: PixelFormat, *, members: Collection[str] = (IMAGE,)
 ) -> Sample:
     """Decode the image of a sample, and the members that are asked for.
 
@@ -36,24 +37,24 @@ def decode_sample(
 
     Args:
         encoded: The sample.
-        channels: Number of channels of the pixels.
-        dtype: Type of the pixels: uint8, uint16 or float32.
+        pixels: What the decoded image is. A mask and boxes are taken as they are stored: where
+            `exif_rotation` turns the image, as drawn on the turned one.
         members: Names of the members to decode; the image is always decoded.
 
     Raises:
         UserError: If an asked-for member is missing or cannot be decoded, or a mask has another
             size than the image.
     """
-    pixels = decode_image(encoded.data, channels=channels, dtype=dtype, name=encoded.name)
+    values = decode_image(encoded.data, pixels, name=encoded.name)
     mask = boxes = box_labels = None
     if MASK in members:
-        mask = _decode_mask(encoded, size_px=(pixels.shape[-2], pixels.shape[-1]))
+        mask = _decode_mask(encoded, size_px=(values.shape[-2], values.shape[-1]))
     if BOXES in members:
         boxes, box_labels = _decode_boxes(encoded)
     others = {
         name: _decode_other(encoded, name) for name in members if name not in (IMAGE, MASK, BOXES)
     }
-    return Sample(pixels, mask, boxes, box_labels, encoded.label, encoded.name, others)
+    return Sample(values, mask, boxes, box_labels, encoded.label, encoded.name, others)
 
 
 def _decode_mask(encoded: EncodedSample, size_px: tuple[int, int]) -> Tensor:

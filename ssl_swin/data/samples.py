@@ -4,23 +4,16 @@ Every draw for a sample comes from a generator keyed by (seed, epoch, sample nam
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 from ssl_swin.data.batch import UNLABELLED, LabeledSample
 from ssl_swin.data.decoding import decode_sample
 from ssl_swin.data.encoded import IMAGE, EncodedSample
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.rng import keyed_generator
 from ssl_swin.data.sample import Sample
 from ssl_swin.data.transforms import Augmentation
 
 __all__ = ["Augmentation", "LabeledTransform", "PixelFormat", "augmented", "label_of"]
-
-
-class PixelFormat(NamedTuple):
-    """What a decoded image is."""
-
-    channels: int
-    dtype: str  # uint8, uint16 or float32; see `decode_image`
 
 
 class LabeledTransform:
@@ -31,7 +24,7 @@ class LabeledTransform:
 
         Args:
             augmentation: Crops, flips and colours of an image.
-            pixels: Channels and dtype of a decoded image.
+            pixels: What a decoded image is.
             seed: Seed of all draws.
         """
         self.augmentation = augmentation
@@ -59,7 +52,7 @@ def augmented(
     Args:
         encoded: The sample.
         augmentation: Crops, flips and colours; a mask and boxes follow the pixels.
-        pixels: Channels and dtype of a decoded image.
+        pixels: What a decoded image is.
         seed: Seed of the run.
         epoch: Number of the pass over the data, from 0.
         purpose: What the draws are for; another view of the same image needs another word.
@@ -68,9 +61,7 @@ def augmented(
     Raises:
         UserError: If the image or a member cannot be decoded.
     """
-    decoded = decode_sample(
-        encoded, channels=pixels.channels, dtype=pixels.dtype, members=(IMAGE, *members)
-    )
+    decoded = decode_sample(encoded, pixels, members=(IMAGE, *members))
     return augmentation(decoded, keyed_generator(seed, epoch, encoded.name, purpose))
 
 

@@ -27,6 +27,9 @@ from ssl_swin.errors import UserError
 
 CropRatio = Portion  # side of a crop over the shorter side of its image
 
+MOST_TIMES_LONGER = 16  # than its crop; of longer images, the ends are cut off before resizing
+BORDER_PX = 8  # more than that is kept, which bicubic interpolation sees
+
 
 class Augmentation(ABC):
     """Maps a sample to one of the model's input size, with the types that it has."""
@@ -88,7 +91,12 @@ class RandomCrop(Augmentation):
             crop_aspect: Smallest and largest width / height of the crop.
             flip_probability: Probability of a horizontal flip.
             interpolation: "bilinear" or "bicubic", for the pixels.
+
+        Raises:
+            UserError: If a range or the probability cannot be one.
         """
+        if not 0 <= flip_probability <= 1:
+            raise UserError(f"augment.flip_probability must be from 0 to 1, got {flip_probability}")
         self.size_px = size_px
         self.crop_scale = crop_scale
         self.crop_aspect = crop_aspect
@@ -119,14 +127,19 @@ class RandomCrop(Augmentation):
 
     def _central_box(self, height_px: int, width_px: int) -> tuple[int, int, int, int]:
         narrowest, widest = self.crop_aspect
-        width = min(width_px, round(height_px * widest))
-        height = min(height_px, round(width_px / narrowest))
+        width = min(width_px, max(1, round(height_px * widest)))
+        height = min(height_px, max(1, round(width_px / narrowest)))
         return (height_px - height) // 2, (width_px - width) // 2, height, width
 
 
 class CentreCrop(Augmentation):
-    """The augmentation of evaluation: resize, then crop the centre, as in Swin (224 of 256)."""
+    """The augmentation of evaluation: resize, then crop the centre, as in Swin (224 of 256).
 
+    Of an image that is more than 16 times as long as its crop's shape asks for, the ends are cut
+    off before it is resized, so that the work does not grow with what is thrown away.
+    """
+
+    @checked
     def __init__(self, size_px: Size, *, crop_ratio: CropRatio = 224 / 256) -> None:
         """Set the augmentation up.
 
@@ -135,17 +148,16 @@ class CentreCrop(Augmentation):
             crop_ratio: Side of the crop over the shorter side of the resized image, in (0, 1].
 
         Raises:
-            UserError: If the ratio lies outside.
+            UserError: If `crop_ratio` is out of its range.
         """
-        if not 0 < crop_ratio <= 1:
-            raise UserError(f"the ratio of a crop must lie in (0, 1], got {crop_ratio}")
         self.size_px = size_px
         self.crop_ratio = crop_ratio
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """Return the centre of the resized sample; nothing is drawn."""
-        height_px, width_px = sample.size_px
         least_height_px, least_width_px = (int(side / self.crop_ratio) for side in self.size_px)
+        sample = _without_far_ends(sample, (least_height_px, least_width_px))
+        height_px, width_px = sample.size_px
         if least_height_px * width_px >= least_width_px * height_px:
             resized_px = least_height_px, least_height_px * width_px // height_px
         else:
@@ -154,6 +166,33 @@ class CentreCrop(Augmentation):
         margins_px = [side - inner for side, inner in zip(resized_px, self.size_px, strict=True)]
         top, left = (round(margin_px / 2) for margin_px in margins_px)  # as torchvision has it
         return contiguous(crop(resized, top, left, *self.size_px))
+
+
+def _without_far_ends(sample: Sample, shape: Size) -> Sample:
+    """Cut off the ends of an image that is far longer than a shape, at equal lengths.
+
+    Args:
+        sample: The sample.
+        shape: Height and width that the image is to be scaled to, of which one is met exactly.
+    """
+    height_px, width_px = sample.size_px
+    kept_height_px = _kept_length(height_px, width_px * shape[0] / shape[1])
+    kept_width_px = _kept_length(width_px, height_px * shape[1] / shape[0])
+    if (kept_height_px, kept_width_px) == (height_px, width_px):
+        return sample
+    top, left = (height_px - kept_height_px) // 2, (width_px - kept_width_px) // 2
+    return crop(sample, top, left, kept_height_px, kept_width_px)
+
+
+def _kept_length(length_px: int, fitting_px: float) -> int:
+    """Return how much of a side is kept, such that what is cut off is even.
+
+    Args:
+        length_px: Length of the side.
+        fitting_px: Length at which the image would have the wanted shape.
+    """
+    kept_px = math.ceil(MOST_TIMES_LONGER * fitting_px) + BORDER_PX
+    return length_px if length_px <= kept_px else kept_px + (length_px - kept_px) % 2
 
 
 class FinetuneAugmentation(Augmentation):

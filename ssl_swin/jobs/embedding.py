@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
@@ -34,6 +35,7 @@ def embed(
     crop_ratio: float = 0.875,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    pixels: PixelFormat | None = None,
 ) -> Embeddings:
     """Compute features of images, labelled or not, in the view of evaluation.
 
@@ -45,6 +47,7 @@ def embed(
         crop_ratio: Side of the centre crop over the shorter side of an image, in (0, 1].
         batch_size: Images that go through the encoder at a time.
         device: Device on which the encoder computes.
+        pixels: What decoded images are; None takes the encoder's number of channels, of uint8.
 
     Returns:
         Names and vectors, split by split and in the order of the data.
@@ -60,11 +63,12 @@ def embed(
     encoder.eval().to(device)
     names, vectors = [], []
     try:
-        views = _views(backbone, Path(images), crop_ratio)
+        pixel_format = pixels or PixelFormat(encoder.in_chans, "uint8")
+        views = _views(backbone, Path(images), pixel_format, crop_ratio)
         while batch := list(islice(views, batch_size)):
-            pixels = torch.stack([view for _, view in batch]).to(device)
+            batch_pixels = torch.stack([view for _, view in batch]).to(device)
             with torch.no_grad():
-                maps = encoder.stages(normalize(pixels, backbone.mean, backbone.std))
+                maps = encoder.stages(normalize(batch_pixels, backbone.mean, backbone.std))
             vectors.append(pool_map(maps[number - 1].float(), pooling).cpu())
             names += [name for name, _ in batch]
     finally:
@@ -72,14 +76,14 @@ def embed(
     return Embeddings(names, torch.cat(vectors))
 
 
-def _views(backbone: Backbone, images: Path, crop_ratio: float) -> Iterator[tuple[str, Tensor]]:
+def _views(
+    backbone: Backbone, images: Path, pixel_format: PixelFormat, crop_ratio: float
+) -> Iterator[tuple[str, Tensor]]:
     encoder = backbone.encoder
     crop = CentreCrop(encoder.img_size_px, crop_ratio=crop_ratio)
     unused = np.random.default_rng(0)
     for dataset in open_datasets(images).values():
         for index in range(len(dataset)):
             encoded = dataset[index]
-            pixels = decode_image(
-                encoded.data, channels=encoder.in_chans, dtype="uint8", name=encoded.name
-            )
+            pixels = decode_image(encoded.data, pixel_format, name=encoded.name)
             yield encoded.name, crop.on_pixels(pixels, unused)

@@ -29,12 +29,12 @@ def training_data(
         UserError: If the augmentation cannot change samples of this kind.
     """
     size_px = objective.encoder.img_size_px
-    pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
+    pixels = PixelFormat.from_settings(cfg.data)
     augment = instantiate(cfg.augment)(size_px)
     centre_crop = CentreCrop(size_px, crop_ratio=cfg.eval_crop_ratio)
     augment.check_samples(
-        channels=pixels.channels,
-        dtype=pixels.dtype,
+        channels=cfg.data.channels,
+        dtype=cfg.data.dtype,
         is_annotated=not {MASK, BOXES}.isdisjoint(objective.members),
     )
     return ImageDataModule(

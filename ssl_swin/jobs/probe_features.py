@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class SplitFeatures:
             readers: Sources by split.
 
         Raises:
-            UserError: If `features.dtype` is unknown.
+            UserError: If `features.dtype` is unknown, or a setting of the pixels is not allowed.
         """
         if run.cfg.features.dtype not in DTYPES:
             raise UserError(
@@ -52,6 +53,7 @@ class SplitFeatures:
         self.encoder = encoder
         self.readers = readers
         self.view = CentreCrop(encoder.img_size_px, crop_ratio=run.cfg.eval_crop_ratio)
+        self.pixels = PixelFormat.from_settings(self.cfg.data)
         self._weights = weights_fingerprint(encoder.model)
         self._unrecognisable = run.folder.path / "features"
         shutil.rmtree(self._unrecognisable, ignore_errors=True)
@@ -80,7 +82,7 @@ class SplitFeatures:
             "num_samples": self.readers[split].num_samples,
             "view": f"centre crop, {self.view.crop_ratio!r} of the shorter side",
             "size_px": list(self.view.size_px),
-            "pixels": [data.channels, data.dtype],
+            "pixels": asdict(self.pixels),
             "normalisation": OmegaConf.to_container(OmegaConf.create([data.mean, data.std])),
             "dtype": self.cfg.features.dtype,
         }
@@ -91,8 +93,7 @@ class SplitFeatures:
 
     def _batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         cfg = self.cfg
-        pixels = PixelFormat(cfg.data.channels, cfg.data.dtype)
-        samples = LabeledTransform(self.view, pixels, seed=cfg.seed)
+        samples = LabeledTransform(self.view, self.pixels, seed=cfg.seed)
         placement = LoaderConfig(cfg.batch_size, cfg.num_workers, rank=0, world_size=1)
         loader = self.readers[split].eval_loader(samples, collate_labeled, placement)
         for batch in loader:

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssl_swin.data.encoded import IMAGE
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
@@ -16,6 +17,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.launch.printing import say
+from ssl_swin.pixels import check_normalization
 from ssl_swin.quoting import override
 from ssl_swin.weights.backbone import Backbone, check_same_architecture, load_backbone
 from ssl_swin.weights.sources import default_cache
@@ -27,8 +29,13 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
     Args:
         cfg: Configuration of a job.
         members: Members of every sample to read besides the image.
+
+    Raises:
+        UserError: If a setting of the pixels is not allowed, or there is no such data.
     """
     data = cfg.data
+    PixelFormat.from_settings(data)  # refuses what contradicts itself, before anything is read
+    check_normalization(data.mean, data.std, channels=data.channels, dtype=data.dtype)
     if data.prepare is not None:
         root = Path(data.root)
         with FileLock(make_folder(root.parent) / f".{root.name}.lock"):

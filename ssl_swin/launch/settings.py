@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Lt, MinLen
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
@@ -26,9 +26,11 @@ from ssl_swin.arguments import (
     RateBelow1,
     SizePx,
 )
+from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
+from ssl_swin.pixels import check_normalization
 
 
 @dataclass(frozen=True)
@@ -117,22 +119,20 @@ class DataSettings:
     num_samples: Positive | None
     cache: Annotated[CacheSettings | None, MAY_CHANGE]
     val_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
+    bands: Annotated[list[Count], MinLen(1)] | None = None
+    channel_axis: Literal["first", "last"] | None = None
+    nodata: float | list[float] | None = None
+    fill: float | list[float] | None = None
+    exif_rotation: bool = False
+    max_image_pixels: Annotated[Positive, MAY_CHANGE] = MAX_IMAGE_PIXELS
+    max_image_bytes: Annotated[Positive, MAY_CHANGE] = MAX_IMAGE_BYTES
 
     @staticmethod
     def check_together(data: Mapping[str, Any]) -> None:
         """Refuse statistics that no images of this kind have."""
-        for key in ("mean", "std"):
-            if len(data[key]) != data["channels"]:
-                raise UserError(
-                    f"data.{key} must have a number for each of the {data['channels']} channels "
-                    f"(data.channels), got {data[key]}"
-                )
-        outside = [mean for mean in data["mean"] if not 0 <= mean <= 1]
-        if data["dtype"] != "float32" and (outside or max(data["std"]) > 1):
-            raise UserError(
-                f"data.mean and data.std are of pixel values in [0, 1], got {data['mean']} and "
-                f"{data['std']}: divide them by the largest value of {data['dtype']}"
-            )
+        check_normalization(
+            data["mean"], data["std"], channels=data["channels"], dtype=data["dtype"]
+        )
 
 
 @dataclass(frozen=True)

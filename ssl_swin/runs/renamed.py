@@ -37,6 +37,9 @@ OF_THE_MODEL = {
 }
 
 
+NEW_IN_DATA = {"exif_rotation": False}
+
+
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's configuration with today's names.
 
@@ -44,7 +47,7 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
         config: Configuration of a run by this version or an earlier one; left as it is.
     """
     today = _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
-    return _with_evaluation_settings(today)
+    return _with_evaluation_settings(_with_new_data_settings(today))
 
 
 def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +59,14 @@ def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in config.items()
     }
+
+
+def _with_new_data_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of `data` that came later, where they are not null, as what they were before."""
+    data = config.get("data")
+    if not isinstance(data, dict) or "dtype" not in data:  # says nothing of pixels
+        return config
+    return config | {"data": NEW_IN_DATA | data}
 
 
 def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.sources.opening import open_datasets
 
@@ -42,7 +43,7 @@ def identify():
 
     def identify(record: EncodedSample, epoch: int) -> tuple[int, int | None, int]:
         return (
-            int(decode_image(record.data, channels=1, dtype="uint8", name=record.name)[0, 0, 0]),
+            int(decode_image(record.data, PixelFormat(1, "uint8"), name=record.name)[0, 0, 0]),
             record.label,
             epoch,
         )

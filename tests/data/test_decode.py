@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from ssl_swin.data.images.decode import decode_image, probe_image
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -33,7 +34,7 @@ def by_pil(data: bytes, mode: str) -> torch.Tensor:
 
 
 def decode(data: bytes, channels: int = 3, dtype: str = "uint8") -> torch.Tensor:
-    return decode_image(data, channels=channels, dtype=dtype, name="s.tar:17")
+    return decode_image(data, PixelFormat(channels, dtype), name="s.tar:17")
 
 
 JPEGS = {
@@ -279,10 +280,12 @@ def test_decode_image__tiff_without_imagecodecs(tmp_path):
 import sys
 sys.modules["imagecodecs"] = None
 from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.images.pixel_format import PixelFormat
 for name, channels in zip({names}, (3, 5, 5)):
     try:
         data = open(name, "rb").read()
-        print(decode_image(data, channels=channels, dtype="uint16", name=name).long().sum().item())
+        pixels = decode_image(data, PixelFormat(channels, "uint16"), name=name)
+        print(pixels.long().sum().item())
     except Exception as error:
         print(type(error).__name__, error)
 """
@@ -393,7 +396,9 @@ DAMAGED = {
     "png signature": OTHERS["png"][:8],
     "png half": OTHERS["png"][: len(OTHERS["png"]) // 2],
     "gif half": OTHERS["gif"][: len(OTHERS["gif"]) // 2],
-    "bmp of 10^9 px": OTHERS["bmp"][:18] + struct.pack("<ii", 31623, 31623) + OTHERS["bmp"][26:],
+    "bmp of 9 * 10^8 px": OTHERS["bmp"][:18]
+    + struct.pack("<ii", 30000, 30000)
+    + OTHERS["bmp"][26:],
 }
 
 

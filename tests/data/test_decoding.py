@@ -8,6 +8,7 @@ from PIL import Image
 
 from ssl_swin.data.decoding import decode_sample
 from ssl_swin.data.encoded import EncodedSample, Member
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.errors import UserError
 
 LEVELS = np.random.default_rng(0).integers(0, 2, (6, 9), dtype=np.uint8)
@@ -39,7 +40,7 @@ def with_mask(data: bytes, extension: str = "png") -> EncodedSample:
 
 
 def decode_mask(data: bytes) -> torch.Tensor:
-    mask = decode_sample(with_mask(data), channels=1, dtype="uint8", members=["mask"]).mask
+    mask = decode_sample(with_mask(data), PixelFormat(1, "uint8"), members=["mask"]).mask
     assert mask is not None and mask.shape == (6, 9)
     return mask
 
@@ -114,12 +115,12 @@ def test_decode_sample__missing_members_and_other_ones():
         .with_member("txt", Member("grün".encode(), "txt"))
         .with_member("video", Member(b"\0\1", "mp4"))
     )
-    alone = decode_sample(sample, channels=3, dtype="uint16")
+    alone = decode_sample(sample, PixelFormat(3, "uint16"))
     assert (alone.pixels.dtype, alone.pixels.shape) == (torch.uint16, (3, 6, 9))
     assert (alone.mask, alone.boxes, alone.box_labels, alone.members) == (None, None, None, {})
     assert (alone.label, alone.name, alone.size_px) == (4, "shard:3", (6, 9))
     assert not alone.is_annotated
-    every = decode_sample(sample, channels=1, dtype="uint8", members=tuple(sample.members))
+    every = decode_sample(sample, PixelFormat(1, "uint8"), members=tuple(sample.members))
     assert every.mask is not None and every.mask.equal(every.pixels[0])
     assert every.boxes is not None and every.boxes.tolist() == boxes["boxes"]
     assert every.box_labels is not None and every.box_labels.tolist() == boxes["labels"]
@@ -128,7 +129,7 @@ def test_decode_sample__missing_members_and_other_ones():
     others = {name: every.members[name] for name in ("json", "txt", "video")}
     assert others == {"json": {"a": [1]}, "txt": "grün", "video": b"\0\1"}
     with pytest.raises(UserError, match=r"the sample shard:3 has no member 'mask', only: image$"):
-        decode_sample(IMAGE, channels=1, dtype="uint8", members=["image", "mask"])
+        decode_sample(IMAGE, PixelFormat(1, "uint8"), members=["image", "mask"])
 
 
 @pytest.mark.parametrize(
@@ -145,12 +146,12 @@ def test_decode_sample__missing_members_and_other_ones():
 def test_boxes__refuses(content, message):
     sample = IMAGE.with_member("boxes", Member(content, "json"))
     with pytest.raises(UserError, match=message):
-        decode_sample(sample, channels=1, dtype="uint8", members=["boxes"])
+        decode_sample(sample, PixelFormat(1, "uint8"), members=["boxes"])
 
 
 def test_boxes__none_in_the_image():
     sample = IMAGE.with_member("boxes", Member(b'{"boxes": [], "labels": []}', "json"))
-    decoded = decode_sample(sample, channels=1, dtype="uint8", members=["boxes"])
+    decoded = decode_sample(sample, PixelFormat(1, "uint8"), members=["boxes"])
     assert decoded.boxes is not None and decoded.boxes.shape == (0, 4)
 
 
@@ -158,4 +159,4 @@ def test_other_members__refuses_what_cannot_be_decoded():
     for extension, data in (("txt", b"\xff"), ("npy", b"no array")):
         sample = IMAGE.with_member("extra", Member(data, extension))
         with pytest.raises(UserError, match="cannot decode the member 'extra' of shard:3"):
-            decode_sample(sample, channels=1, dtype="uint8", members=["extra"])
+            decode_sample(sample, PixelFormat(1, "uint8"), members=["extra"])

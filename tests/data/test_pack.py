@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import webdataset
 from PIL import Image
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
-from ssl_swin.data.images.decode import probe_image
+from ssl_swin.data.images.decode import orientation_of, probe_image
 from ssl_swin.data.packing import shard_writer
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.shards.dataset import ShardDataset
@@ -469,6 +470,55 @@ def test_pack__jpeg_quality(tmp_path: Path) -> None:
     reference = Image.open(io.BytesIO(data)).resize((128, 128), Image.Resampling.BILINEAR)
     difference = np.asarray(reference, float) - np.asarray(Image.open(io.BytesIO(small)), float)
     assert np.abs(difference).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "npy"])
+def test_pack__a_scaled_file_is_never_larger(tmp_path: Path, kind: str) -> None:
+    """A photograph of low quality would grow at quality 92; it stays as it is, to the byte."""
+    smooth = np.asarray(
+        Image.fromarray(noise(8, 8, 3)).resize((300, 280), Image.Resampling.BICUBIC)
+    )
+    options = {"jpeg": {"quality": 10}, "png": {"optimize": True}, "webp": {"quality": 1}}
+    data = encoded(smooth, kind, **options.get(kind, {}))
+    extension, kept = packed(tmp_path / "kept", data, kind, max_short_side_px=279)
+    assert len(kept) <= len(data)
+    if kind in ("jpeg", "webp"):
+        assert kept == data and extension == kind.replace("jpeg", "jpg")
+    small = packed(tmp_path / "small", data, kind, max_short_side_px=8)[1]
+    assert len(small) < len(data) and probe_image(small).height_px == 8
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("jpeg", "jpg"), ("png", "png"), ("webp", "jpg")])
+def test_pack__scaling_keeps_the_orientation(tmp_path: Path, kind: str, expected: str) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encoded(noise(60, 80, 3), kind, exif=exif)
+    extension, small = packed(tmp_path, data, kind, max_short_side_px=30)
+    assert extension == expected and orientation_of(small) == 6
+    assert probe_image(small) == (30, 40, 3, "uint8")
+
+
+def test_pack__what_cannot_keep_its_orientation_is_not_scaled(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    tag = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(file, noise(40, 60, dtype="uint16"), extratags=tag)
+    assert packed(tmp_path, file.getvalue(), "tif", max_short_side_px=20)[1] == file.getvalue()
+
+
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_pack__jpeg_quality_is_an_option(tmp_path: Path, quality: int) -> None:
+    data = encoded(noise(64, 64, 3), "jpeg", quality=100)
+    _, small = packed(tmp_path, data, "jpg", max_short_side_px=32, jpeg_quality=quality)
+    expected = encoded(noise(8, 8, 3), "jpeg", quality=quality)
+    tables = [Image.open(io.BytesIO(each)).quantization for each in (small, expected)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("quality", [0, 101, -1])
+def test_pack__jpeg_quality_out_of_range(tmp_path: Path, quality: int) -> None:
+    with pytest.raises(UserError, match=f"quality of JPEG must be from 1 to 100, got {quality}"):
+        packed(tmp_path, encoded(noise(8, 8, 3), "jpeg"), "jpg", jpeg_quality=quality)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pack__verify(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_measure_set__mean_and_std_of_all_pixels_together() -> None:
     np.testing.assert_allclose(statistics.std, pixels.std(axis=0) / 255, rtol=1e-12)
     assert statistics.running.lowest.tolist() == pixels.min(axis=0).tolist()
     assert statistics.running.highest.tolist() == pixels.max(axis=0).tolist()
-    assert statistics.running.num_pixels == 4 * 5 + 30 * 20 + 9
+    assert statistics.running.num_pixels.tolist() == 3 * [4 * 5 + 30 * 20 + 9]
     assert sorted(statistics.heights_px.tolist()) == [1, 4, 30]
     assert sorted(statistics.widths_px.tolist()) == [5, 9, 20]
 

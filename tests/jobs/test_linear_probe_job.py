@@ -98,6 +98,12 @@ def test_split_features__are_those_of_the_encoder_and_read_once(
         (FiveImages(), ["features.dtype=float16"], 0, "train"),
         (FiveImages(), ["eval_crop_ratio=1.0"], 0, "train"),
         (FiveImages(), ["eval_crop_ratio=0.87500001"], 0, "train"),
+        (FiveImages(), ["data.bands=[2,1,0]"], 0, "train"),
+        (FiveImages(), ["data.fill=7"], 0, "train"),
+        (FiveImages(), ["data.fill=7", "data.nodata=[0,1]"], 0, "train"),
+        (FiveImages(), ["data.exif_rotation=true"], 0, "train"),
+        (FiveImages(), ["data.channel_axis=last"], 0, "train"),
+        (FiveImages(), ["data.max_image_pixels=5000"], 0, "train"),  # others would be left out
         (FiveImages(), [], 1, "train"),
         (FiveImages(), [], 0, "val"),
     ],

@@ -166,6 +166,8 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             "max_bad_ratio",
             "prepare",
             "how_to_make",
+            "max_image_pixels",  # came later; runs of 0.1.0 have neither limit
+            "max_image_bytes",
         )
     }
     trained = {"resume", "compile", "callbacks"} | {

@@ -17,6 +17,13 @@ class Raster(NamedTuple):
     has_alpha: bool = False  # whether the last channel is opacity
 
 
+class Outline(NamedTuple):
+    """What the header of a file says of its image."""
+
+    shape: tuple[int, int, int]  # C, H, W; alpha is a channel
+    dtype: str  # as numpy names it
+
+
 class Unsuitable(ValueError):
     """A complete image that is not what was asked for; its message continues "the image NAME"."""
 
@@ -49,9 +56,11 @@ def as_channels(raster: Raster, channels: int) -> NDArray[Any]:
         return values.repeat(3, axis=0)
     if (len(values), channels) == (3, 1):
         return _luma(values)
+    bands = str(list(range(channels))).replace(" ", "")
+    choose = f", choose some by data.bands={bands}" if stored > channels else ""
     raise Unsuitable(
         f"has {stored} channel{'s' * (stored > 1)}; data.channels is {channels} "
-        f"(set data.channels={stored}, or convert the image)"
+        f"(set data.channels={stored}{choose}, or convert the image)"
     )
 
 

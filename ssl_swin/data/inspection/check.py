@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ssl_swin.data.images.decode import decode_image, probe_image
-from ssl_swin.data.images.pixel_values import DTYPES
+from ssl_swin.data.images.decode import AS_STORED, decode_marked
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.inspection.duplicates import Digests, repeated
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.dataset import ShardDataset
@@ -25,13 +25,17 @@ from ssl_swin.data.shards.index_file import (
 )
 from ssl_swin.data.shards.indexing import scan_shard
 
-WARNINGS = ("duplicate", "leak")  # kinds of findings with which a set is sound all the same
+WARNINGS = (
+    "values",
+    "duplicate",
+    "leak",
+)  # kinds of findings with which a set is sound all the same
 
 
 class Finding(NamedTuple):
     """Something wrong."""
 
-    kind: str  # index, shard, image, label, duplicate (in one split) or leak (across splits)
+    kind: str  # index, shard, image, label, values, duplicate (in one split) or leak (across them)
     split: str  # empty for what belongs to none
     shard: str
     member: str  # name in the tar; empty if it is about the shard
@@ -71,7 +75,12 @@ class _Checked(NamedTuple):
 
 
 def check_shards(
-    index: ShardIndex, *, decode: bool = True, num_workers: int = 2, progress: bool = True
+    index: ShardIndex,
+    *,
+    decode: bool = True,
+    num_workers: int = 2,
+    progress: bool = True,
+    pixels: PixelFormat = AS_STORED,
 ) -> CheckReport:
     """Read every shard and compare it with the index; find equal images by their bytes.
 
@@ -82,10 +91,11 @@ def check_shards(
         decode: Whether to decode every image, as it is stored.
         num_workers: Number of processes; 0 is this one.
         progress: Whether to show a progress bar.
+        pixels: Says how large an image may be.
     """
     places = _places(index)
     sources = {split: ShardDataset(index, split) for split in index.splits}
-    work = partial(_check_shard, index, sources, decode)
+    work = partial(_check_shard, index, sources, _any_axis(pixels) if decode else None)
     findings = [*_check_arrays(index), *_check_listed(index)]
     digests = []
     num_images = sum(place.shard.num_samples for place in places)
@@ -128,7 +138,10 @@ def _check_listed(index: ShardIndex) -> Iterator[Finding]:
 
 
 def _check_shard(
-    index: ShardIndex, sources: dict[str, ShardDataset], decode: bool, place: _ShardInSplit
+    index: ShardIndex,
+    sources: dict[str, ShardDataset],
+    pixels: PixelFormat | None,
+    place: _ShardInSplit,
 ) -> _Checked:
     digests = np.zeros((place.shard.num_samples, 2), dtype=np.uint64)
     extents = index.extents(place.split)[place.images]
@@ -138,7 +151,7 @@ def _check_shard(
     source = sources[place.split]
     problems = [
         *_wrong_labels(extents["label"], len(index.classes)),
-        *_unreadable(source, place, decode, digests),
+        *_unreadable(source, place, pixels, digests),
     ]
     findings = [
         Finding(kind, place.split, place.shard.name, source.file_name(place.first + number), text)
@@ -198,20 +211,23 @@ def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple
 
 
 def _unreadable(
-    source: ShardDataset, place: _ShardInSplit, decode: bool, digests: Digests
+    source: ShardDataset, place: _ShardInSplit, pixels: PixelFormat | None, digests: Digests
 ) -> Iterator[tuple[str, int, str]]:
-    """Read the images of a shard, and write down their digests."""
+    """Read the images of a shard, decode them as `pixels`, and write down their digests."""
     for number in range(place.shard.num_samples):
         try:
             encoded = source[place.first + number]
             data, name = encoded.data, encoded.name
             digests[number] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
-            if decode:
-                _, _, channels, dtype = probe_image(data)
-                dtype = dtype if dtype in DTYPES else "float32"
-                decode_image(data, channels=channels, dtype=dtype, name=name)
+            if pixels is not None and decode_marked(data, pixels, name=name).missing is not None:
+                yield "values", number, f"{name} holds values that are not finite: set data.fill"
         except (ValueError, OSError) as error:
             yield "image", number, str(error)
+
+
+def _any_axis(pixels: PixelFormat) -> PixelFormat:
+    """Return a format for which any array can be read: whether it can, no axis decides."""
+    return pixels if pixels.channel_axis is not None else replace(pixels, channel_axis="first")
 
 
 def _duplicates(

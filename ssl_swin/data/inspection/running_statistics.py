@@ -5,13 +5,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_swin.data.images.missing import Truth
+
 PerChannel = NDArray[np.float64]  # (C,)
 
 
 class RunningStatistics(NamedTuple):
     """Mean, deviation and range of all pixels seen so far, in raw pixel values."""
 
-    num_pixels: int  # per channel
+    num_pixels: PerChannel  # that hold data
     mean: PerChannel
     squared_deviations: PerChannel  # sum of squared deviations from the mean
     lowest: PerChannel
@@ -24,21 +26,24 @@ class RunningStatistics(NamedTuple):
         return deviation
 
 
-def image_statistics(pixels: NDArray[np.generic]) -> RunningStatistics:
+def image_statistics(
+    pixels: NDArray[np.generic], missing: Truth | None = None
+) -> RunningStatistics:
     """Measure one image.
 
     Args:
         pixels: Pixels of the image, (C, H, W) of any real dtype.
+        missing: Which of them are no data and do not count; None for none.
     """
-    measured = [_channel_statistics(channel.astype(np.float64)) for channel in pixels]
-    mean, squared_deviations, lowest, highest = np.array(measured, dtype=np.float64).T
-    return RunningStatistics(pixels[0].size, mean, squared_deviations, lowest, highest)
+    channels = pixels if missing is None else [p[~m] for p, m in zip(pixels, missing, strict=True)]
+    measured = [_channel_statistics(channel.astype(np.float64)) for channel in channels]
+    return RunningStatistics(*np.array(measured, dtype=np.float64).T)
 
 
 def merge(first: RunningStatistics, second: RunningStatistics) -> RunningStatistics:
     """Return the statistics of both (Chan, Golub, LeVeque 1979: no cancellation)."""
     num_pixels = first.num_pixels + second.num_pixels
-    share = second.num_pixels / num_pixels
+    share = second.num_pixels / np.maximum(num_pixels, 1)
     gap = second.mean - first.mean
     return RunningStatistics(
         num_pixels,
@@ -49,8 +54,10 @@ def merge(first: RunningStatistics, second: RunningStatistics) -> RunningStatist
     )
 
 
-def _channel_statistics(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
+def _channel_statistics(values: NDArray[np.float64]) -> tuple[float, ...]:
+    if not values.size:
+        return 0, 0.0, 0.0, np.inf, -np.inf
     mean = values.mean()
     lowest, highest = values.min(), values.max()
     values -= mean
-    return float(mean), float((values**2).sum()), float(lowest), float(highest)
+    return values.size, float(mean), float((values**2).sum()), float(lowest), float(highest)

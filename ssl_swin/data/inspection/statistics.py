@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ssl_swin.data.dataset import ImageDataset
-from ssl_swin.data.images.decode import decode_image, probe_image
+from ssl_swin.data.images.axes import AmbiguousAxes
+from ssl_swin.data.images.decode import (
+    AS_STORED,
+    decode_marked,
+    named_nodata,
+    orientation_of,
+    probe_image,
+)
+from ssl_swin.data.images.orientation import UPRIGHT
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.inspection.running_statistics import (
     PerChannel,
     RunningStatistics,
@@ -43,8 +52,28 @@ class SetStatistics:
     heights_px: NDArray[np.int64]
     widths_px: NDArray[np.int64]
     labels: NDArray[np.int64]  # of the labelled ones
-    running: RunningStatistics
+    running: RunningStatistics  # of the values that are data
     unreadable: list[str]  # a sentence each
+    num_turned: int = 0  # images with an EXIF orientation other than upright
+    num_with_missing: int = 0  # images with values that are no data
+    named_nodata: Counter[str] = field(default_factory=Counter)  # that images name, by GDAL's tag
+
+    @property
+    def missing_ratio(self) -> float:
+        """Share of the values that are no data."""
+        num_values = self.heights_px @ self.widths_px * len(self.running.num_pixels)
+        return float(1 - self.running.num_pixels.sum() / num_values)
+
+    @property
+    def neutral_fill(self) -> list[float]:
+        """The mean per channel as files store it; a single 0 where they store unlike kinds."""
+        if len(self.kinds) > 1:
+            return [0]
+        [stored] = self.kinds
+        means = self.running.mean.tolist()
+        if stored.dtype.startswith("float"):
+            return [float(f"{mean:.4g}") for mean in means]
+        return [round(mean) for mean in means]
 
     @property
     def num_images(self) -> int:
@@ -79,14 +108,24 @@ class _Measured(NamedTuple):
     labels: list[int]
     running: list[RunningStatistics]  # of all together; none if none could be read
     unreadable: list[str]
+    num_turned: list[int]  # 1 for each
+    num_with_missing: list[int]  # 1 for each
+    named_nodata: list[str]
 
 
 def measure_set(
-    source: ImageDataset, *, num_images: int, seed: int, num_workers: int, progress: bool = True
+    source: ImageDataset,
+    *,
+    num_images: int,
+    seed: int,
+    num_workers: int,
+    progress: bool = True,
+    pixels: PixelFormat = AS_STORED,
 ) -> SetStatistics:
     """Measure a random part of a set.
 
     Mean and deviation are those of all pixels together, so that large images count for more.
+    Values that are no data (not finite, or `pixels.nodata`) do not count.
 
     Args:
         source: The data set.
@@ -94,14 +133,16 @@ def measure_set(
         seed: Seed of the choice.
         num_workers: Number of processes; 0 is this one. The result does not depend on it.
         progress: Whether to show a progress bar.
+        pixels: How images are read. Their channels and type are found where it leaves them open.
 
     Raises:
-        UserError: If no image can be read.
+        UserError: If no image can be read, or a channel holds no data at all.
     """
     chosen = keyed_permutation(len(source), seed, "statistics")[: num_images or None]
-    kind = _kind_to_read(source, chosen[:NUM_PROBED])
+    kind = _kind_to_read(source, chosen[:NUM_PROBED], pixels)
+    pixels = replace(pixels, channels=kind.channels, dtype=kind.dtype)
     jobs = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
-    results = ordered_map(partial(_measure, source, kind), jobs, num_workers=num_workers)
+    results = ordered_map(partial(_measure, source, pixels), jobs, num_workers=num_workers)
     parts = []
     with tqdm(total=len(chosen), desc="measuring", unit="image", disable=not progress) as bar:
         for job, part in zip(jobs, results, strict=True):
@@ -140,35 +181,47 @@ def _dtype_for(common: Sequence[ImageKind]) -> str:
     return "uint16" if stored <= {"uint8", "uint16"} else "float32"
 
 
-def _kind_to_read(source: ImageDataset, chosen: NDArray[np.int64]) -> ImageKind:
+def _kind_to_read(
+    source: ImageDataset, chosen: NDArray[np.int64], pixels: PixelFormat
+) -> ImageKind:
     kinds: Counter[ImageKind] = Counter()
-    problem = None
+    problem: Exception | None = None
     for index in chosen.tolist():
         try:
-            info = probe_image(source[index].data)
+            encoded = source[index]
+            info = probe_image(encoded.data, pixels)
+        except AmbiguousAxes as error:
+            problem = UserError(f"the image {encoded.name} {error}")
         except (ValueError, OSError) as error:
             problem = error
         else:
             kinds[ImageKind(info.channels, info.dtype)] += 1
     if not kinds:
         raise UserError(f"none of {len(chosen)} images can be read; the last one: {problem}")
-    return choose_kind(kinds)
+    channels, dtype = choose_kind(kinds)
+    if pixels.bands is not None:
+        channels = len(pixels.bands)
+    return ImageKind(pixels.channels or channels, pixels.dtype or dtype)
 
 
-def _measure(source: ImageDataset, kind: ImageKind, indices: NDArray[np.int64]) -> _Measured:
-    measured = _Measured([], [], [], [], [])
+def _measure(source: ImageDataset, pixels: PixelFormat, indices: NDArray[np.int64]) -> _Measured:
+    measured = _Measured([], [], [], [], [], [], [], [])
     for index in indices.tolist():
         try:
             record = source[index]
-            pixels = decode_image(record.data, **kind._asdict(), name=record.name)
-            info = probe_image(record.data)
+            values, missing = decode_marked(record.data, pixels, name=record.name)
+            info = probe_image(record.data, pixels)
         except (ValueError, OSError) as error:
             measured.unreadable.append(str(error))
             continue
         measured.kinds.append(ImageKind(info.channels, info.dtype))
-        measured.sizes_px.append((info.height_px, info.width_px))
+        measured.sizes_px.append(values.shape[-2:])
         measured.labels.extend([] if record.label is None else [record.label])
-        measured.running[:] = [reduce(merge, [*measured.running, image_statistics(pixels.numpy())])]
+        of_image = image_statistics(values, missing)
+        measured.running[:] = [reduce(merge, [*measured.running, of_image])]
+        measured.num_turned.append(orientation_of(record.data) != UPRIGHT)
+        measured.num_with_missing.append(missing is not None)
+        measured.named_nodata.extend(filter(None, [named_nodata(record.data)]))
     return measured
 
 
@@ -184,6 +237,19 @@ def _joined(kind: ImageKind, parts: Sequence[_Measured]) -> SetStatistics:
         sizes_px[:, 0],
         sizes_px[:, 1],
         np.array([label for part in parts for label in part.labels], dtype=np.int64),
-        reduce(merge, running),
+        _with_data(reduce(merge, running)),
         unreadable,
+        sum(sum(part.num_turned) for part in parts),
+        sum(sum(part.num_with_missing) for part in parts),
+        Counter(name for part in parts for name in part.named_nodata),
     )
+
+
+def _with_data(running: RunningStatistics) -> RunningStatistics:
+    empty = np.flatnonzero(running.num_pixels == 0).tolist()
+    if empty:
+        raise UserError(
+            f"channel {', '.join(map(str, empty))} of the images holds no data: every value is not "
+            "finite or marked; leave it out by choosing others, --bands"
+        )
+    return running

@@ -9,6 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.images.decode import AS_STORED
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.packing.plan import (
     SKIPPED_NAME,
     PackOptions,
@@ -17,6 +19,7 @@ from ssl_swin.data.packing.plan import (
     plan_jobs,
 )
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
+from ssl_swin.data.packing.shrink import JPEG_QUALITY
 from ssl_swin.data.shards.index_file import PLAN_NAME, ScannedShard, ShardIndex, write_index
 from ssl_swin.data.sources.opening import common_classes
 from ssl_swin.data.sources.tables import TableDataset
@@ -35,6 +38,7 @@ class PackReport:
     index: ShardIndex
     num_packed: int
     skipped: list[SkippedImage]  # in the order of the plan
+    num_not_finite: int = 0  # packed images that hold values that are not finite
 
 
 def pack(
@@ -46,6 +50,8 @@ def pack(
     seed: int = 0,
     max_short_side_px: int | None = None,
     verify: bool = False,
+    jpeg_quality: int = JPEG_QUALITY,
+    pixels: PixelFormat = AS_STORED,
     num_workers: int = 2,
     progress: bool = True,
 ) -> PackReport:
@@ -69,7 +75,11 @@ def pack(
         seed: Seed of the order and of the choice of held-out images.
         max_short_side_px: Images with a longer shorter side are scaled down to it
             (`data/packing/shrink.py`); None keeps every image to the byte.
-        verify: Whether to decode every image in full; otherwise only headers are looked at.
+        verify: Whether to decode every image in full; otherwise only headers are looked at, and
+            the values of arrays and of floats.
+        jpeg_quality: Quality of scaled JPEG files, from 1 to 100.
+        pixels: Largest image to take and, for scaling, where arrays have their channels and what
+            takes the place of pixels without data.
         num_workers: Number of processes that write shards; 0 writes them in this one.
         progress: Whether to show a progress bar.
 
@@ -78,7 +88,15 @@ def pack(
             being packed to or cannot be written to; if an option is out of range, splits differ in
             their classes, or a split has no readable image.
     """
-    options = PackOptions(shard_samples, val_ratio, seed, max_short_side_px, verify)
+    options = PackOptions(
+        shard_samples,
+        val_ratio,
+        seed,
+        max_short_side_px,
+        verify,
+        jpeg_quality,
+        pixels,
+    )
     if num_workers < 0:
         raise UserError(f"the number of workers must not be negative, got {num_workers}")
     if max_short_side_px is not None:
@@ -97,7 +115,8 @@ def pack(
             index = write_index(folder, classes, scanned)
         shutil.rmtree(folder / UNPACKED_NAME, ignore_errors=True)
         (folder / PLAN_NAME).unlink()
-    return PackReport(index, sum(map(index.num_samples, index.splits)), skipped)
+    num_not_finite = sum(shard.num_not_finite for shard in written)
+    return PackReport(index, sum(map(index.num_samples, index.splits)), skipped, num_not_finite)
 
 
 def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
@@ -169,9 +188,9 @@ def _by_split(
     sources: Mapping[str, ImageDataset], jobs: Sequence[ShardJob], written: Sequence[WrittenShard]
 ) -> dict[str, list[ScannedShard]]:
     splits: dict[str, list[ScannedShard]] = {}
-    for job, (scanned, _) in zip(jobs, written, strict=True):
-        if scanned.shard.num_samples:
-            splits.setdefault(job.split, []).append(scanned)
+    for job, shard in zip(jobs, written, strict=True):
+        if shard.scanned.shard.num_samples:
+            splits.setdefault(job.split, []).append(shard.scanned)
     for split in sources:
         if split not in splits:
             done = zip(jobs, written, strict=True)

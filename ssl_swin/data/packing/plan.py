@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.images.decode import AS_STORED
+from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.packing.shrink import JPEG_QUALITY
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.data.shards.index_file import EXTENTS_NAME, INDEX_NAME, MEMBERS_NAME, PLAN_NAME
 from ssl_swin.errors import UserError
@@ -20,7 +23,7 @@ MOST_SHARD_SAMPLES = 1000
 FEWEST_SHARDS = 16  # so that a small set can be dealt out to several processes
 SKIPPED_NAME = "skipped.txt"
 
-_VERSION = 1  # to be raised when the same plan begins to give other bytes
+_VERSION = 2  # to be raised when the same plan begins to give other bytes
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class PackOptions:
     seed: int = 0
     max_short_side_px: int | None = None
     verify: bool = False
+    jpeg_quality: int = JPEG_QUALITY
+    pixels: PixelFormat = AS_STORED
 
     def __post_init__(self) -> None:
         if self.shard_samples is not None and self.shard_samples < 1:
@@ -46,6 +51,8 @@ class PackOptions:
             raise UserError(f"the seed must not be negative, got {self.seed}")
         if self.max_short_side_px is not None and self.max_short_side_px < 1:
             raise UserError(f"the shorter side must be at least 1 px, got {self.max_short_side_px}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise UserError(f"the quality of JPEG must be from 1 to 100, got {self.jpeg_quality}")
 
 
 class ShardJob(NamedTuple):
@@ -127,7 +134,9 @@ def _describe(
         split: {"images": len(source), "fingerprint": source.fingerprint}
         for split, source in sources.items()
     }
-    return {"version": _VERSION, "sources": described, **asdict(options), "num_shards": num_shards}
+    plan = {"version": _VERSION, "sources": described, **asdict(options), "num_shards": num_shards}
+    described_plan: dict[str, Any] = json.loads(json.dumps(plan))  # as it is read back
+    return described_plan
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import re
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,21 @@ from tqdm import tqdm
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, EncodedSample, file_extension
-from ssl_swin.data.file_types import IMAGE_EXTENSIONS
-from ssl_swin.data.images.decode import probe_image
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of_content
+from ssl_swin.data.images.decode import decode_marked, probe_image
+from ssl_swin.data.images.pixel_values import Unsuitable
 from ssl_swin.data.packing.plan import PackOptions, ShardJob
-from ssl_swin.data.packing.shrink import decode_stored, shrink_image
+from ssl_swin.data.packing.shrink import shrink_image
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.index_file import ScannedShard, Shard
 from ssl_swin.data.shards.indexing import scan_shard
 from ssl_swin.data.shards.tar import group_samples, scan_tar
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
+
+_ARRAYS = ("npy", "npz")
+_WITHOUT_FLOATS = ("jpg", "png", "webp", "gif", "bmp")
+SIGNATURE_BYTES = 16
 
 
 class SkippedImage(NamedTuple):
@@ -36,11 +42,19 @@ class WrittenShard(NamedTuple):
 
     scanned: ScannedShard
     skipped: list[SkippedImage]
+    num_not_finite: int = 0  # images that hold values that are not finite
 
     @property
     def shard(self) -> Shard:
         """The shard itself."""
         return self.scanned.shard
+
+
+class _ReadImage(NamedTuple):
+    """A sample to be written."""
+
+    encoded: EncodedSample
+    holds_not_finite: bool
 
 
 class ShardWriter:
@@ -98,24 +112,26 @@ class ShardWriter:
         return written
 
     def _write(self, job: ShardJob, path: Path) -> WrittenShard:
-        skipped = []
+        skipped: list[SkippedImage] = []
+        num_not_finite = 0
         try:
             with (
                 atomic_path(path) as temporary,
                 tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
             ):
                 for place in range(job.first, job.first + len(job.images)):
-                    encoded = self._read(job, place)
-                    if isinstance(encoded, SkippedImage):
-                        skipped.append(encoded)
+                    read = self._read(job, place)
+                    if isinstance(read, SkippedImage):
+                        skipped.append(read)
                     else:
-                        _add_sample(archive, job.key(place), encoded)
+                        _add_sample(archive, job.key(place), read.encoded)
+                        num_not_finite += read.holds_not_finite
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         scanned = scan_shard(path)
         if scanned.shard.num_samples != len(job.images) - len(skipped):
             raise UserError(f"{path} does not hold what was written to it: check the disk")
-        return WrittenShard(scanned, skipped)
+        return WrittenShard(scanned, skipped, num_not_finite)
 
     def _keep(self, job: ShardJob, path: Path) -> WrittenShard | None:
         """Return what an earlier process wrote; None if that is to be written anew."""
@@ -127,15 +143,26 @@ class ShardWriter:
         skipped = []
         if shard.num_samples < len(job.images):
             for place in _missing_places(job, path):
-                encoded = self._read(job, place)
-                if not isinstance(encoded, SkippedImage):
+                read = self._read(job, place)
+                if not isinstance(read, SkippedImage):
                     return None
-                skipped.append(encoded)
+                skipped.append(read)
         if shard.num_samples + len(skipped) != len(job.images):
             return None
-        return WrittenShard(scanned, skipped)
+        return WrittenShard(scanned, skipped, self._count_not_finite(path, scanned))
 
-    def _read(self, job: ShardJob, place: int) -> EncodedSample | SkippedImage:
+    def _count_not_finite(self, path: Path, scanned: ScannedShard) -> int:
+        """Count the images of a finished shard that hold values that are not finite."""
+        number = 0
+        with path.open("rb") as file:
+            for offset, size in scanned.extents[["offset", "size"]].tolist():
+                file.seek(offset)
+                if extension_of_content(file.read(SIGNATURE_BYTES)) not in _WITHOUT_FLOATS:
+                    file.seek(offset)
+                    number += self._holds_not_finite(file.read(size), path.name)
+        return number
+
+    def _read(self, job: ShardJob, place: int) -> "_ReadImage | SkippedImage":
         """Read a sample, and make sure that training can read its image."""
         index = int(job.images[place - job.first])
         try:
@@ -145,14 +172,39 @@ class ShardWriter:
         if encoded.extension not in IMAGE_EXTENSIONS:
             return SkippedImage(encoded.name, "its content is of no known kind of image")
         try:
-            info = probe_image(encoded.data)
-            if self.options.verify:
-                decode_stored(encoded, info)
-            if self.options.max_short_side_px is not None:
-                encoded = shrink_image(encoded, info, self.options.max_short_side_px)
+            not_finite = self._holds_not_finite(encoded.data, encoded.name)
+            if self.options.max_short_side_px is None:
+                return _ReadImage(encoded, not_finite)
+            small = self._shrunk(encoded, self.options.max_short_side_px)
+            return _ReadImage(small, not_finite and small is encoded)
         except ValueError as error:
-            return SkippedImage(encoded.name, _describe(error.__cause__ or error))
-        return encoded
+            return SkippedImage(encoded.name, _describe(error))
+
+    def _holds_not_finite(self, data: bytes, name: str) -> bool:
+        """Look at an image's header; at its values, too, if they are an array's or floats.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        pixels = self.options.pixels
+        if pixels.channel_axis is None:  # which one it is has no bearing on the values
+            pixels = replace(pixels, channel_axis="first")
+        info = probe_image(data, pixels)
+        is_read = extension_of_content(data) in _ARRAYS or info.dtype.startswith("float")
+        if not (is_read or self.options.verify):
+            return False
+        marked = decode_marked(data, replace(pixels, nodata=(), fill=None), name=name)
+        return marked.missing is not None
+
+    def _shrunk(self, encoded: EncodedSample, max_short_side_px: int) -> EncodedSample:
+        pixels = self.options.pixels
+        return shrink_image(
+            encoded,
+            probe_image(encoded.data, pixels),
+            max_short_side_px,
+            pixels=pixels,
+            jpeg_quality=self.options.jpeg_quality,
+        )
 
 
 class _Progress:
@@ -192,6 +244,10 @@ def _missing_places(job: ShardJob, path: Path) -> list[int]:
 
 
 def _describe(error: BaseException) -> str:
+    """Return why an image is left out, without its name, which is told beside it."""
+    error = error.__cause__ or error
+    if isinstance(error, Unsuitable | UserError):
+        return " ".join(str(error).split())
     text = re.sub(r" object at 0x[0-9a-fA-F]+", "", str(error))  # differs from run to run
     return f"{type(error).__name__}: {' '.join(text.split())}"
 
