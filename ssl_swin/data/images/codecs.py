@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
+import ssl_swin.data.pillow_formats  # noqa: F401 - it registers Pillow's plugins
 from ssl_swin.data.images.pixel_values import Raster, native
 
 JPEG_MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
