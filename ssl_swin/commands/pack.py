@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_swin.commands.reading_options import add_reading_options, reading_of
+
 if TYPE_CHECKING:
     from ssl_swin.data.shards.index_file import ShardIndex
 
@@ -41,7 +43,7 @@ def add_parser(
         default=0.02,
         help="share of train to hold out where there is no val split",
     )
-    parser.add_argument("--no-labels", action="store_true", help="leave labels out")
+    add_reading_options(parser)
     parser.add_argument(
         "--val-labels",
         type=Path,
@@ -65,11 +67,15 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
-    from ssl_swin.data.packing.pack import pack
+    from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.plan import SKIPPED_NAME
-    from ssl_swin.data.sources.opening import open_datasets
+    from ssl_swin.data.sources.opening import open_data
 
-    sources = open_datasets(args.images, not args.no_labels, args.val_labels)
+    check_out(args.images, args.out)
+    opened = open_data(args.images, reading_of(args), args.val_labels)
+    sources = opened.splits
+    for note in opened.notes:
+        print(note)
     try:
         report = pack(
             sources,
@@ -80,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
             max_short_side_px=args.max_short_side_px,
             verify=args.verify,
             num_workers=args.workers,
+            left_out=opened.left_out,
         )
     except KeyboardInterrupt as interrupt:
         print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
@@ -89,10 +96,12 @@ def run(args: argparse.Namespace) -> None:
         num_images = index.num_samples(split)
         origin = "" if split in sources else ", held out of train"
         print(f"{split}: {_count(num_images, 'image')} in {_count(len(shards), 'shard')}{origin}")
-    print(f"classes: {len(index.classes) or 'none'}")
+    print(opened.classes_line())
     if report.skipped:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
+    elif opened.left_out:
+        print(f"what is left out is listed in {args.out / SKIPPED_NAME}")
     _advise_on_values(index, args.out)
     print(f"next: ssl-swin pretrain data=shards {shlex.quote(f'data.root={args.out}')}")
 

@@ -7,6 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_swin.commands.reading_options import add_reading_options, reading_of, settings_of
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -34,6 +36,7 @@ def add_parser(
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
     )
+    add_reading_options(parser)
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
     return parser
 
@@ -48,33 +51,37 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--images must not be negative, got {args.images}; 0 opens all")
     if args.write is not None and args.write.exists():
         raise UserError(f"{args.write} exists already. Choose another name, or delete it")
-    index, sources = _open(args.folder, args.index_dir)
+    index, sources, notes = _open(args)
     statistics = measure_set(
         sources["train"], num_images=args.images, seed=args.seed, num_workers=args.workers
     )
-    for line in (*_of_set(index, sources, statistics), *_of_images(statistics)):
+    for line in (*_of_set(index, sources, statistics), *notes, *_of_images(statistics)):
         print(line)
     values = _values(statistics)
     print(f"\n{_yaml(values)}", end="")
     if args.write is not None:
         base = "folder" if index is None else "shards"
-        config = {"defaults": [base, "_self_"], "root": str(args.folder), **values}
+        settings = settings_of(args) if index is None else {}
+        config = {"defaults": [base, "_self_"], "root": str(args.folder), **settings, **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
         print(f"\nwrote {args.write}; next: ssl-swin pretrain data={args.write.stem}")
 
 
 def _open(
-    folder: Path, index_dir: Path | None
-) -> "tuple[ShardIndex | None, dict[str, ImageDataset]]":
+    args: argparse.Namespace,
+) -> "tuple[ShardIndex | None, dict[str, ImageDataset], list[str]]":
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import load_index
     from ssl_swin.data.shards.index_file import INDEX_NAME
-    from ssl_swin.data.sources.opening import open_datasets
+    from ssl_swin.data.sources.opening import open_data
 
-    if not ((index_dir or folder) / INDEX_NAME).exists():
-        return None, open_datasets(folder)
-    index = load_index(folder, index_dir)
-    return index, {split: ShardDataset(index, split) for split in index.splits}
+    if not ((args.index_dir or args.folder) / INDEX_NAME).exists():
+        opened = open_data(args.folder, reading_of(args))
+        classes = opened.splits["train"].classes
+        line = f"classes from: {opened.classes_from}" if classes else opened.classes_line()
+        return None, opened.splits, [line, *opened.notes]
+    index = load_index(args.folder, args.index_dir)
+    return index, {split: ShardDataset(index, split) for split in index.splits}, []
 
 
 def _of_set(

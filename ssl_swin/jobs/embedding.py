@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ssl_swin.data.images.decode import decode_image
-from ssl_swin.data.sources.opening import open_datasets
+from ssl_swin.data.sources.layout import Reading
+from ssl_swin.data.sources.opening import open_data
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
@@ -73,7 +74,7 @@ def embed(
 def _views(backbone: Backbone, images: Path) -> Iterator[tuple[str, Tensor]]:
     encoder = backbone.encoder
     crop, unused = CentreCrop(encoder.img_size_px), np.random.default_rng(0)
-    for dataset in open_datasets(images).values():
+    for dataset in open_data(images, Reading(labelled=False), any_split=True).splits.values():
         for index in range(len(dataset)):
             encoded = dataset[index]
             pixels = decode_image(

@@ -1,0 +1,442 @@
+"""Masks and other files that belong to images, found by their names and paired with them.
+
+Three layouts are in use: a folder of masks beside a folder of images (`images/NAME.jpg`,
+`masks/NAME.png`), also in the folder of a split or with split folders in both; a folder of masks
+beside loose images; and a mask beside its image (`NAME.jpg`, `NAME_mask.png`).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_swin.data.encoded import MASK
+from ssl_swin.data.file_types import extension_of
+from ssl_swin.data.sources.folder_tree import BOXES_ENDING, NO_FILE, Folder, Names
+from ssl_swin.data.sources.left_out import LeftOut
+from ssl_swin.data.split_names import IMAGE_WORDS, split_of_name, words_of
+from ssl_swin.errors import UserError
+
+BOXES = "boxes"
+MASK_EXTENSIONS = ("png", "npy")  # what `decode_sample` takes for a mask, the preferred first
+
+_MASK_WORDS = (  # in names of folders, the surest first
+    "mask masks annotation annotations annot annots label labels segmentation segmentations "
+    "seg segs semantic semantics gt ground groundtruth trimap trimaps matte mattes manual"
+).split()
+# Folders of other things per pixel; each is a member of its own name.
+_OTHER_WORDS = (
+    "instance instances instanceids object objects panoptic depth depths disparity normal normals "
+    "edge edges"
+).split()
+_NO_MEANING = frozenset(
+    "class truth ids raw png npy jpg jpeg tif tiff gif bmp st bit left 8 fine coarse".split()
+)
+_MASK_ENDING = re.compile(  # of the name of a mask that lies beside its image
+    r"(.+?)(?:_gt(?:fine|coarse))?[._ -]+"
+    r"(masks?|segmentation|seg|label_?map|label_?ids|labeltrainids|ground_?truth|gt|matte|trimap)",
+    re.IGNORECASE,
+)
+_MASK_ENDING_HINT = re.compile(rb"mask|seg|map|ids|truth|gt|matte|trimap", re.IGNORECASE)
+_IMAGE_ENDING = re.compile(r"[._ -](?:sat|image|img|rgb|leftimg8bit|original|input|0000)$", re.I)
+
+
+class Pairing(NamedTuple):
+    """What was paired with what."""
+
+    member: str
+    files: str  # where the masks lie
+    images: str  # where the images lie
+    num_files: int
+    num_images: int  # that have one
+
+
+@dataclass
+class Pairs:
+    """The result of pairing the files of a folder.
+
+    Attributes:
+        pairings: What was paired with what.
+        without: Paths of images without a mask that lie among images with one.
+        left_out: Masks and other files that belong to no image.
+    """
+
+    pairings: list[Pairing] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def pair_files(tree: Folder) -> Pairs:
+    """Find what belongs to images, and move it from the folder's images to their `members`.
+
+    Args:
+        tree: The folder, which is changed.
+
+    Raises:
+        UserError: If a folder is one of masks by its name, but no name in it is that of an image.
+    """
+    pairs = Pairs()
+    _pair_below(tree, pairs)
+    if any(pairing.member == MASK for pairing in pairs.pairings):
+        for folder in tree.walk():
+            masks = folder.members.get(MASK)
+            alone = folder.images if masks is None else folder.images[masks == NO_FILE]
+            pairs.without += _paths(folder, alone)
+    return pairs
+
+
+def report_pairs(pairs: Pairs) -> list[str]:
+    """Return lines on what was paired, and on images and masks that have no partner."""
+    lines = []
+    for pairing in _summed(pairs.pairings):
+        title = "masks" if pairing.member == MASK else pairing.member
+        lines.append(
+            f"{title}: {pairing.num_files} of {pairing.files} pair with {pairing.num_images} of "
+            f"{pairing.images}"
+        )
+    if pairs.without:
+        noun = "image has" if len(pairs.without) == 1 else "images have"
+        lines.append(f"without a mask: {len(pairs.without)} {noun} none ({some(pairs.without)})")
+    if pairs.left_out:
+        names = [file.name for file in pairs.left_out]
+        reasons = sorted({file.reason for file in pairs.left_out})
+        noun = "file that belongs" if len(names) == 1 else "files that belong"
+        lines.append(f"left out: {len(names)} {noun} to images ({some(names)}): {reasons[0]}")
+    return lines
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names for a message, and how many there are if not all are shown."""
+    shown = ", ".join(" ".join(name.split()) for name in names[:most]) or "none"
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+
+
+def _pair_below(folder: Folder, pairs: Pairs) -> None:
+    _pair_beside(folder, pairs)
+    _pair_boxes(folder, pairs)
+    for masks, images, member in _sibling_pairs(folder):
+        _attach(masks, images, member, pairs, whole=images is not folder)
+        folder.remove(masks)
+    for other in folder.folders:
+        _pair_below(other, pairs)
+
+
+def _sibling_pairs(folder: Folder) -> list[tuple[Folder, Folder, str]]:
+    """Find folders of masks, each with the folder of its images and the name of the member."""
+    names = {other.name: other for other in folder.with_images()}
+    meant = {name: _meaning(name) for name in names}
+    found: list[tuple[Folder, Folder, str]] = []
+    taken: set[tuple[int, str]] = set()
+    order = sorted((rank, name) for name, (rank, _, _) in meant.items() if rank >= 0)
+    for rank, name in order:
+        rest, own_name = meant[name][1:]
+        images = _partner(folder, names, meant, rest, names[name])
+        if images is None and rank < len(_MASK_WORDS):
+            _check_is_class(names[name], [other for n, other in names.items() if n != name])
+        if images is None or (rank >= len(_MASK_WORDS) and not images.is_of_images):
+            continue
+        member = own_name if rank >= len(_MASK_WORDS) else MASK
+        member = own_name if (id(images), member) in taken else member
+        taken.add((id(images), member))
+        found.append((names[name], images, member))
+    return found
+
+
+def _partner(
+    folder: Folder,
+    names: dict[str, Folder],
+    meant: dict[str, tuple[int, frozenset[str], str]],
+    rest: frozenset[str],
+    masks: Folder,
+) -> Folder | None:
+    """Find the folder of the images that a folder of masks belongs to."""
+    others = {name: words for name, (rank, words, _) in meant.items() if rank < 0}
+    of_images = [name for name, words in others.items() if words & IMAGE_WORDS]
+    fitting = [name for name in of_images if others[name] - IMAGE_WORDS == rest]
+    if not fitting and len(of_images) == 1 and not others[of_images[0]] - IMAGE_WORDS:
+        fitting = of_images
+    if fitting:
+        names[fitting[0]].is_of_images = True
+        return names[fitting[0]]
+    alike = [name for name, words in others.items() if rest and words == rest]
+    if alike:
+        return names[alike[0]]
+    if len(folder.images) and not rest:
+        return folder
+    only = names[next(iter(others))] if len(others) == 1 else None
+    return only if only is not None and _look_like_masks(masks, only) else None
+
+
+def _check_is_class(folder: Folder, others: Sequence[Folder]) -> None:
+    """Refuse a folder named like masks that is no class, since only its files are of their type."""
+    if others and all(_are_types_apart(folder, other) for other in others):
+        raise UserError(
+            f"{folder.path}/ is named like masks and holds what masks are stored as, unlike the "
+            f"folders beside it ({some([other.name for other in others])}), but no folder is named "
+            f"like the one of their images. Call that images/; or leave the masks out: --leave-out "
+            f"{folder.path}; or, if these are no masks: --no-masks"
+        )
+
+
+def is_named_like_masks(name: str) -> bool:
+    """Return whether the name of a folder says that it holds masks or the like."""
+    return _meaning(name)[0] >= 0
+
+
+def _look_like_masks(masks: Folder, images: Folder) -> bool:
+    """Return whether all files are of a type of masks, unlike images of the same names."""
+    stems, others = (
+        {_stem(name.rpartition("/")[2]) for name in _all_paths(folder)}
+        for folder in (masks, images)
+    )
+    return _are_types_apart(masks, images) and 2 * len(stems & others) >= len(stems)
+
+
+def _are_types_apart(masks: Folder, images: Folder) -> bool:
+    types, others = (
+        {extension_of(name) for name in _all_paths(folder)} for folder in (masks, images)
+    )
+    return types <= {*MASK_EXTENSIONS} and types.isdisjoint(others)
+
+
+def _all_paths(folder: Folder) -> list[str]:
+    return [os.fsdecode(bytes(path)) for path in folder.image_paths()]
+
+
+def _meaning(name: str) -> tuple[int, frozenset[str], str]:
+    """Return how sure a name is one of masks (-1: it is not), its other words, and a member."""
+    words = words_of(name)
+    ranked = [_MASK_WORDS.index(word) for word in words if word in _MASK_WORDS]
+    other = [word for word in words if word in _OTHER_WORDS]
+    rest = {_unified(word) for word in words}
+    rest -= {*_MASK_WORDS, *_OTHER_WORDS, *_NO_MEANING}
+    member = "_".join(words)
+    if other:
+        return len(_MASK_WORDS) + _OTHER_WORDS.index(other[0]), frozenset(rest), member
+    if ranked:
+        return min(ranked), frozenset(rest), member
+    return -1, frozenset(rest), member
+
+
+def _unified(word: str) -> str:
+    return split_of_name(word) or word
+
+
+def _attach(masks: Folder, images: Folder, member: str, pairs: Pairs, *, whole: bool) -> None:
+    """Pair the files of a folder of masks with images of the same name, folder by folder.
+
+    Args:
+        masks: The folder of masks.
+        images: The folder of images.
+        member: Name of the member.
+        pairs: Where the result is added.
+        whole: Whether folders below `images` are meant as well; else only what lies directly in it.
+    """
+    places: dict[tuple[str, ...], Folder] = _by_place(images) if whole else {(): images}
+    num_files = num_paired = 0
+    lost: list[LeftOut] = []
+    for place, folder in _by_place(masks).items():
+        num_files += len(folder.images)
+        target = places.get(place)
+        found, orphans = _matched(folder, target)
+        lost += orphans
+        if target is not None and len(folder.images):
+            target.members[member] = found
+            num_paired += int((found != NO_FILE).sum())
+    if num_paired == 0:
+        raise UserError(_none_pairs(masks, images, lost))
+    used = num_files - len(lost)
+    pairs.pairings.append(Pairing(member, f"{masks.path}/", _title(images), used, num_paired))
+    pairs.left_out += lost
+
+
+def _by_place(folder: Folder) -> dict[tuple[str, ...], Folder]:
+    """Return all folders below by their path, where split folders have the name of the split."""
+    depth = len(folder.path.split("/"))
+    return {
+        tuple(split_of_name(part) or part for part in other.path.split("/")[depth:]): other
+        for other in folder.walk()
+    }
+
+
+def _matched(masks: Folder, images: Folder | None) -> tuple[Names, list[LeftOut]]:
+    """Find the mask of every image by name; also the masks that remain, with reasons."""
+    names = [os.fsdecode(bytes(name)) for name in masks.images]
+    usable: dict[str, str] = {}
+    orphans = []
+    for name in sorted(names, key=_preference):
+        if extension_of(name) not in MASK_EXTENSIONS:
+            orphans.append(LeftOut(_join(masks.path, name), "a mask must be a PNG or an .npy file"))
+        elif _stem(name) in usable:
+            orphans.append(LeftOut(_join(masks.path, name), "there is another mask of this name"))
+        else:
+            usable[_stem(name)] = name
+    stems = [] if images is None else [_stem(os.fsdecode(bytes(n))) for n in images.images]
+    partners = _stem_partners(list(usable), stems)
+    found = [usable.get(partners.get(stem, ""), "") for stem in stems]
+    used = {partners[stem] for stem in stems if stem in partners}
+    orphans += [
+        LeftOut(_join(masks.path, name), "a mask without an image")
+        for stem, name in usable.items()
+        if stem not in used
+    ]
+    return _files([_join(masks.path, name) if name else "" for name in found]), orphans
+
+
+def _stem_partners(masks: Sequence[str], images: Sequence[str]) -> dict[str, str]:
+    """Return the name of the mask by that of the image: equal, or with endings as in use."""
+    known = set(masks)
+    equal = {stem: stem for stem in images if stem in known}
+    if equal or not masks or not images:
+        return equal
+    by_key = {mask: mask for mask in masks}
+    by_key |= {
+        _MASK_ENDING.sub(r"\1", mask): mask for mask in masks if _MASK_ENDING.fullmatch(mask)
+    }
+    by_key |= _by_shared_ending(masks, images)
+    return {
+        stem: by_key[key]
+        for stem in images
+        for key in (stem if stem in by_key else _IMAGE_ENDING.sub("", stem),)
+        if key in by_key
+    }
+
+
+def _by_shared_ending(masks: Sequence[str], images: Sequence[str]) -> dict[str, str]:
+    """Return masks by the name of the image if one ending, such as "_L", makes them of all."""
+    first = max((stem for stem in images if masks[0].startswith(stem)), key=len, default=None)
+    if not first or masks[0] == first or masks[0][len(first)].isalnum():
+        return {}
+    ending = masks[0][len(first) :]
+    return {mask.removesuffix(ending): mask for mask in masks if mask.endswith(ending)}
+
+
+def _pair_beside(folder: Folder, pairs: Pairs) -> None:
+    """Pair masks that lie beside their images."""
+    if not _MASK_ENDING_HINT.search(b"\0".join(folder.images)):
+        return
+    names = [os.fsdecode(bytes(name)) for name in folder.images]
+    matches = [_MASK_ENDING.fullmatch(_stem(name)) for name in names]
+    keys: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if matches[number] is None:
+            keys.setdefault(_IMAGE_ENDING.sub("", _stem(name)), number)
+            keys[_stem(name)] = number
+    partners = {n: keys[m[1]] for n, m in enumerate(matches) if m is not None and m[1] in keys}
+    endings = {_ending(matches[number]) for number in partners}
+    if not endings:
+        _check_not_only_masks(folder, names, matches)
+        return
+    paths = [""] * len(names)
+    for number, match in enumerate(matches):
+        if match is None or _ending(match) not in endings:
+            continue
+        path = _join(folder.path, names[number])
+        if number not in partners:
+            pairs.left_out.append(LeftOut(path, "a mask without an image"))
+        elif extension_of(path) not in MASK_EXTENSIONS:
+            pairs.left_out.append(LeftOut(path, "a mask must be a PNG or an .npy file"))
+        else:
+            paths[partners[number]] = path
+    is_image = np.array([m is None or _ending(m) not in endings for m in matches])
+    folder.members[MASK] = _files(paths)
+    folder.keep_images(is_image)
+    if num_paired := int((folder.members[MASK] != NO_FILE).sum()):
+        title = f"the files *_{sorted(endings)[0]}"
+        pairs.pairings.append(Pairing(MASK, title, _title(folder), num_paired, num_paired))
+    else:
+        del folder.members[MASK]
+
+
+def _check_not_only_masks(
+    folder: Folder, names: Sequence[str], matches: Sequence[re.Match[str] | None]
+) -> None:
+    if len(names) > 1 and all(matches) and {extension_of(n) for n in names} <= {*MASK_EXTENSIONS}:
+        raise UserError(
+            f"all {len(names)} files of {_title(folder)} are named like masks ({some(names)}), and "
+            "their images are not there. Put each beside its image; or leave them out: "
+            f"--leave-out {_join(folder.path, '*')!r}; or, if these are no masks: --no-masks"
+        )
+
+
+def _ending(match: re.Match[str] | None) -> str:
+    return match[2].lower() if match else ""
+
+
+def _pair_boxes(folder: Folder, pairs: Pairs) -> None:
+    """Pair `NAME.boxes.json` with the image NAME."""
+    if not len(folder.boxes):
+        return
+    names = [os.fsdecode(bytes(name)) for name in folder.boxes]
+    stems = {name[: -len(BOXES_ENDING)]: name for name in names}
+    images = [_stem(os.fsdecode(bytes(name))) for name in folder.images]
+    found = [_join(folder.path, stems[stem]) if stem in stems else "" for stem in images]
+    num_paired = sum(map(bool, found))
+    for stem in stems.keys() - set(images):
+        path = _join(folder.path, stems[stem])
+        pairs.left_out.append(LeftOut(path, "boxes without an image"))
+    if num_paired:
+        folder.members[BOXES] = _files(found)
+        pairs.pairings.append(
+            Pairing(BOXES, f"the files *{BOXES_ENDING}", _title(folder), num_paired, num_paired)
+        )
+
+
+def _summed(pairings: Sequence[Pairing], most: int = 4) -> Iterator[Pairing]:
+    """Join pairings of one kind if there are too many to be reported one by one."""
+    if len(pairings) <= most:
+        yield from pairings
+        return
+    for member in dict.fromkeys(pairing.member for pairing in pairings):
+        group = [pairing for pairing in pairings if pairing.member == member]
+        first = group[0]
+        yield Pairing(
+            member,
+            f"{first.files} and {len(group) - 1} more places" if len(group) > 1 else first.files,
+            f"{first.images} and so on" if len(group) > 1 else first.images,
+            sum(pairing.num_files for pairing in group),
+            sum(pairing.num_images for pairing in group),
+        )
+
+
+def _none_pairs(masks: Folder, images: Folder, lost: Sequence[LeftOut]) -> str:
+    names = images.image_paths()
+    example = os.fsdecode(bytes(names[0])) if len(names) else "none"
+    if all("PNG" in file.reason for file in lost):
+        reason = f"holds no mask that can be read ({lost[0].name}: a mask must be a PNG or an .npy)"
+    else:
+        reason = f"is named like masks of {_title(images)}, but no names pair, such as "
+        reason += f"{lost[0].name} and {example}"
+    return (
+        f"{masks.path}/ {reason}. Give each mask the name of its image; or leave the folder out: "
+        f"--leave-out {masks.path}; or, if these are no masks: --no-masks"
+    )
+
+
+def _title(folder: Folder) -> str:
+    return f"{folder.path}/" if folder.path else "./"
+
+
+def _paths(folder: Folder, names: Names) -> list[str]:
+    return [_join(folder.path, os.fsdecode(bytes(name))) for name in names]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _preference(name: str) -> tuple[int, str]:
+    extension = extension_of(name)
+    known = extension in MASK_EXTENSIONS
+    return (MASK_EXTENSIONS.index(extension) if known else len(MASK_EXTENSIONS), name)
+
+
+def _files(paths: Sequence[str]) -> Names:
+    return np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
