@@ -73,6 +73,11 @@ class DataSettings:
     num_samples: int | None
     cache: Annotated[dict[str, Any] | None, MAY_CHANGE]
     val_ratio: float = 0.0
+    # Of a folder of images; what they change in the list of samples, its fingerprint shows.
+    labels: Annotated[bool, MAY_CHANGE] = True
+    splits: Annotated[bool, MAY_CHANGE] = True
+    masks: Annotated[bool, MAY_CHANGE] = True
+    leave_out: Annotated[list[str], MAY_CHANGE] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)

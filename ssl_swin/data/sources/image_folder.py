@@ -74,7 +74,7 @@ class FolderDataset(ImageDataset):
     ) -> None:
         self.root = root / base
         self._tree_root = root
-        groups = [part for name, folder in groups for part in _in_order(name, folder)]
+        groups = [part for name, folder in groups for part in _in_order(name, folder, base)]
         paths = [folder.image_paths() for _, folder in groups]
         self.classes = tuple(dict.fromkeys(name for name, _ in groups if name))
         labels = [self.classes.index(name) if name else 0 for name, _ in groups]
@@ -152,9 +152,9 @@ def _groups(tree: Folder) -> list[Folder]:
     return [tree] if len(tree.images) else tree.with_images()
 
 
-def _in_order(name: str, folder: Folder) -> list[tuple[str, Folder]]:
-    """Return a folder whose loose images come before those of its sub-folders."""
-    if name or not len(folder.images):
+def _in_order(name: str, folder: Folder, base: str) -> list[tuple[str, Folder]]:
+    """Return the folder that names are relative to as its loose images, then its sub-folders."""
+    if name or folder.path != base or not len(folder.images):
         return [(name, folder)]
     alone = Folder(
         folder.path, folder.images, folder.boxes, [], [], [], members=dict(folder.members)

@@ -132,14 +132,6 @@ def _mixed_splits(
 ) -> dict[str, list[Folder]]:
     others = [other for other in folders if other.name not in mixed]
     known = {other.name: split_of_name(other.name) for other in folders}
-    masks = [other for other in others if is_named_like_masks(other.name)]
-    if not reading.labelled and all(known[name] for name in mixed) and not masks:
-        found: dict[str, list[Folder]] = {}
-        for other in folders:
-            found.setdefault(known[other.name] or "train", []).append(other)
-        if all(len(group) == 1 for split, group in found.items() if split != "train"):
-            _check_nothing_beside(folder, root)
-            return found
     copies = [other for other in others if _is_copy(other, folders)]
     if copies:
         holds = ", ".join(sub.name for sub in copies[0].with_images()[:4])
@@ -148,6 +140,14 @@ def _mixed_splits(
             f"{copies[0].path} holds folders of the same names again ({holds}): a copy? Leave it "
             f"out: {leaving_out(copies[0].path)}"
         )
+    masks = [other for other in others if is_named_like_masks(other.name)]
+    if not reading.labelled and all(known[name] for name in mixed) and not masks:
+        found: dict[str, list[Folder]] = {}
+        for other in folders:
+            found.setdefault(known[other.name] or "train", []).append(other)
+        if all(len(group) == 1 for split, group in found.items() if split != "train"):
+            _check_nothing_beside(folder, root)
+            return found
     named = ", ".join(mixed[:5])
     rest = some([other.name for other in others], 5) if others else "none that says it alone"
     example = (masks or others or folders)[0].path

@@ -128,14 +128,7 @@ def _describe(extension: str, group: Sequence[LeftOut]) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    if b"\0" in head or re.match(rb"P[1-6Ff]\s", head):
+    """Return whether there are no control characters but those of texts, and no known format."""
+    if re.match(rb"P[1-6Ff]\s", head) or container_of_content(head) is not None:
         return False
-    try:
-        head[: max(len(head) - 3, 1)].decode()  # the last character may be cut
-    except UnicodeDecodeError:
-        return container_of_content(head) is None and _looks_latin(head)
-    return True
-
-
-def _looks_latin(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    return all(byte >= 32 or byte in b"\t\n\r\f\x1b" for byte in head)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.file_types import extension_of
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import open_index
@@ -221,7 +222,7 @@ def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | 
     }
     origin = (parts.get("train") or next(iter(parts.values()))).classes_from
     _check_stray_images(parts)
-    notes = report_pairs(pairs) + _incomplete(tree, splits)
+    notes = report_pairs(pairs) + _incomplete(tree, splits, members)
     if report := report_left_out(left_out):
         notes.append(report)
     return OpenedData(splits, origin, notes, left_out + pairs.left_out)
@@ -238,11 +239,14 @@ def _check_stray_images(parts: Mapping[str, Part]) -> None:
             )
 
 
-def _incomplete(tree: Folder, splits: Mapping[str, ImageDataset]) -> list[str]:
+def _incomplete(
+    tree: Folder, splits: Mapping[str, ImageDataset], members: Collection[str] | None
+) -> list[str]:
     """Return a line on images that are left out because they lack a member that is asked for."""
     number = tree.num_images() - sum(map(len, splits.values()))
     noun = "image" if number == 1 else "images"
-    return [f"left out: {number} {noun} without what the samples must hold"] if number else []
+    asked = " and ".join(sorted(set(members or ()) - {IMAGE}))
+    return [f"left out: {number} {noun} without {asked}"] if number else []
 
 
 def _open_folder_of_tars(

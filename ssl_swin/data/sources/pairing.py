@@ -104,7 +104,9 @@ def report_pairs(pairs: Pairs) -> list[str]:
         names = [file.name for file in pairs.left_out]
         reasons = sorted({file.reason for file in pairs.left_out})
         noun = "file that belongs" if len(names) == 1 else "files that belong"
-        lines.append(f"left out: {len(names)} {noun} to images ({some(names)}): {reasons[0]}")
+        lines.append(
+            f"left out: {len(names)} {noun} to images ({some(names)}): {'; '.join(reasons)}"
+        )
     return lines
 
 
