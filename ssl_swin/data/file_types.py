@@ -51,6 +51,8 @@ _CONTAINERS = {  # what is no image, and how it is to be unpacked
     "bzip2 file": (rb"BZh[1-9]", "bunzip2 -k"),
     "xz file": (rb"\xfd7zXZ\0", "unxz -k"),
     "zstd file": (rb"\x28\xb5\x2f\xfd", "unzstd"),
+    "compress file": (rb"\x1f\x9d", "uncompress -k"),
+    "lzip file": (rb"LZIP", "lzip -dk"),
     "lz4 file": (rb"\x04\x22\x4d\x18", "unlz4"),
 }
 

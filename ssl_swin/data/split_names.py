@@ -112,8 +112,8 @@ def split_of_name(name: str, shared: Collection[str] = ()) -> str | None:
 def read_split_names(names: Iterable[str]) -> SplitNames:
     """Find out whether names that lie together are those of splits.
 
-    Names that only mention splits are mixed if training and evaluation are both mentioned, as in
-    "dogs_train", "dogs_test", "cats", or if all of them mention evaluation.
+    Names that only mention splits, where none is one, are mixed if training and evaluation are both
+    mentioned, as in "dogs_train", "dogs_test", "cats", or if all of them mention evaluation.
     """
     names = list(names)
     words = [set(words_of(name)) - SPLIT_NAMES.keys() for name in names]
@@ -124,7 +124,9 @@ def read_split_names(names: Iterable[str]) -> SplitNames:
         return SplitNames(known, ())
     mentioned = {name: split_in_words(name) for name in names}
     kinds = {split == "train" for split in mentioned.values() if split is not None}
-    if known or len(kinds) == 2 or (kinds == {False} and None not in mentioned.values()):
+    if known:
+        return SplitNames({}, list(known))
+    if len(kinds) == 2 or (kinds == {False} and None not in mentioned.values()):
         return SplitNames({}, [name for name, split in mentioned.items() if split is not None])
     return SplitNames({}, ())
 

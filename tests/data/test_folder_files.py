@@ -108,8 +108,8 @@ def test_others__are_counted_by_kind(tmp_path: Path) -> None:
     opened = open_data(write(tmp_path, files))
     assert opened.notes == [
         "left out: 7 files that are no images: 2 without an ending (e), 2 .heic (b.heic, read with "
-        "pip install pillow-heif), 1 .dcm (sub/d.dcm), 1 .gz (h.tar.gz, compressed: unpack it), "
-        "1 .nef (f.nef, raw data of a camera: convert it)"
+        "pip install pillow-heif), 1 .dcm (sub/d.dcm), 1 .nef (f.nef, raw data of a camera: "
+        "convert it), 1 .tar.gz (h.tar.gz, compressed: unpack it)"
     ]
     assert [file.name for file in opened.left_out] == [
         "b.heic", "e", "empty", "f.nef", "h.tar.gz", "sub/c.HEIC", "sub/d.dcm",

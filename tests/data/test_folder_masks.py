@@ -59,12 +59,14 @@ def refused(root: Path, files: Sequence[str], message: str, **options: object) -
         ("input", "gt"),
         ("photos", "masks"),  # the only folder beside it, and of other types
         ("images", "masks_512"),
+        ("images", "annotations/trimaps"),
     ],
 )
 def test_folder_of_masks__beside_one_of_images(tmp_path: Path, images: str, masks: str) -> None:
     files = [*several(images, ".jpg"), *several(masks, ".png")]
     opened = open_data(write_files(tmp_path, *files))
     assert opened.notes == [f"masks: 3 of {masks}/ pair with 3 of {images}/"]
+    assert opened.splits["train"].classes == ()
     assert set(masks_of(opened).values()) == {f"{masks}/{index}.png" for index in range(3)}
     assert len(opened.splits["train"]) == 3  # masks are no images
     assert opened.splits["train"].members == ("image", "mask")
@@ -240,8 +242,8 @@ def test_no_masks__takes_all_for_images(tmp_path: Path) -> None:
 def test_masks_of_other_names(tmp_path: Path) -> None:
     refused(
         tmp_path,
-        [*several("images", ".jpg"), *several("masks/x", ".png")],
-        "masks/ is named like masks of images/, but no names pair, such as masks/x/0.png and "
+        [*several("images", ".jpg"), *(f"masks/m{number}.png" for number in range(3))],
+        "masks/ is named like masks of images/, but no names pair, such as masks/m0.png and "
         "images/0.jpg. Give each mask the name of its image; or leave the folder out: --leave-out "
         "masks; or, if these are no masks: --no-masks",
     )
@@ -265,6 +267,36 @@ def test_masks_of_unknown_images(tmp_path: Path) -> None:
         "it (cats, dogs), but no folder is named like the one of their images. Call that images/; "
         "or leave the masks out: --leave-out masks; or, if these are no masks: --no-masks",
     )
+
+
+def test_masks_of_the_same_name_beside_their_images(tmp_path: Path) -> None:
+    write_files(tmp_path, *several(".", ".jpg"))
+    for number in range(3):
+        Image.new("L", (2, 2)).save(tmp_path / f"{number}.png")
+    refused(
+        tmp_path,
+        [],
+        "each *.png has the name of an image beside it, and one channel (0.png, 1.png, 2.png): are "
+        "these masks? Rename them to NAME.mask.png; or leave them out: --leave-out '*.png'; or, if "
+        "these are no masks: --no-masks",
+    )
+    assert len(open_data(tmp_path, Reading(masks=False)).splits["train"]) == 6
+    Image.new("RGB", (2, 2)).save(tmp_path / "1.png")  # then they are pictures
+    assert len(open_data(tmp_path).splits["train"]) == 6
+
+
+def test_split_without_masks(tmp_path: Path) -> None:
+    files = [*several("train/images", ".jpg"), *several("train/masks", ".png")]
+    opened = open_data(write_files(tmp_path, *files, *several("test/images", ".jpg")))
+    assert {split: len(source) for split, source in opened.splits.items()} == {
+        "train": 3,
+        "test": 3,
+    }
+    assert opened.notes == [
+        "masks: 3 of train/masks/ pair with 3 of train/images/",
+        "without a mask: 3 images have none (test/images/0.jpg, test/images/1.jpg, "
+        "test/images/2.jpg)",
+    ]
 
 
 def test_masks_without_their_images(tmp_path: Path) -> None:

@@ -129,12 +129,23 @@ def test_mixture__ways_on(tmp_path: Path) -> None:
         (["bus", "car", "train"], "train", "bus, car"),
         (["cats", "dogs_test", "dogs_train"], "dogs_test, dogs_train", "cats"),
         (["pred", "test", "train"], "test, train", "pred"),
-        (["test", "train_and_more", "z"], "test, train_and_more", "z"),
+        (["test", "train_and_more", "z"], "test", "train_and_more, z"),
+        (["train", "val", "val_old"], "train, val", "val_old"),
     ],
 )
 def test_mixture__kinds(tmp_path: Path, folders: list[str], named: str, others: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"({named}) and others ({others})")):
         open_folders(tmp_path, *folders)
+
+
+def test_mixture__others_that_are_for_evaluation(tmp_path: Path) -> None:
+    message = (
+        "x has folders that are named like splits (train, val) and others (val_old): what are the "
+        "others? Leave them out: --leave-out val_old; or, if the names mean no splits, take all "
+        "folders for classes: --no-splits"
+    )
+    for labelled in (True, False):
+        refused(tmp_path, in_folders("train/a", "val/a", "val_old/a"), message, labelled=labelled)
 
 
 def test_mixture__a_nested_copy(tmp_path: Path) -> None:
@@ -185,6 +196,49 @@ def test_evaluation_images_among_training_images__message(tmp_path: Path) -> Non
     )
 
 
+def test_numbered_files_of_several_splits(tmp_path: Path) -> None:
+    files = [f"{split}_{number:03}.jpg" for split in ("train", "test") for number in range(3)]
+    message = (
+        "x{} has images that are named like ones to train on (train_000.jpg) and like ones for "
+        "evaluation (test_000.jpg). Move them to folders train and val; or leave some out: "
+        "--leave-out '{}test*'; or, if the names mean no splits: --no-splits"
+    )
+    refused(tmp_path, files, message.format("", ""))
+    in_class = write_files(tmp_path / "y", *(f"cat/{name}" for name in files), "dog/test_0.jpg")
+    with pytest.raises(UserError, match="leave-out 'cat/test"):
+        open_data(in_class)
+    assert len(open_data(in_class, Reading(leave_out=["cat/test*"])).splits["train"]) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["test pattern.jpg", "test.jpg", "contest_1.jpg", "val-disere.jpg"]
+)
+def test_numbered_files__beside_others(tmp_path: Path, name: str) -> None:
+    write_files(tmp_path, "train_1.jpg", "train station.jpg", name)
+    assert len(open_data(tmp_path).splits["train"]) == 3
+
+
+def test_split_with_a_folder_of_images_beside_one_with_classes(tmp_path: Path) -> None:
+    """As in Tiny ImageNet: images/ in val/ is no class."""
+    folders = ("train/n1/images", "train/n2/images", "val/images")
+    unlabelled = open_folders(tmp_path, *folders, labelled=False)
+    assert {split: len(source) for split, source in unlabelled.splits.items()} == {
+        "train": 4,
+        "val": 2,
+    }
+    refused(
+        tmp_path,
+        [],
+        "the splits differ in their classes: train has 2, val has 0 (only in train: n1, n2; only "
+        "in val: none). Make the class folders equal, give those of val by --val-labels, or leave "
+        "the labels out: ssl-swin pack --no-labels",
+    )
+    labels = tmp_path / "labels.txt"
+    labels.write_text("n2\nn1\n")
+    labelled = open_data(tmp_path / "x", val_labels=labels)
+    assert labelled.splits["val"].labels().tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("folders", [["test/a", "test/b"], ["test/a", "val/a"], ["Testing"]])
 def test_nothing_to_train_on(tmp_path: Path, folders: list[str]) -> None:
     with pytest.raises(UserError, match=r"x has no split to train on, only: test.*give their own"):
@@ -230,7 +284,7 @@ def test_split_folder_without_images(tmp_path: Path) -> None:
         (
             ["cat", "."],
             "classes: none, since 2.jpg, 3.jpg lie beside the sub-folders cat; to take those for "
-            "classes: --leave-out 2.jpg",
+            "classes: --leave-out 2.jpg --leave-out 3.jpg",
         ),
     ],
 )

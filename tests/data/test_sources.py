@@ -88,6 +88,20 @@ def test_folder_source__fingerprint_follows_the_list(tmp_path: Path) -> None:
     assert len(first.fingerprint) == 16
 
 
+@pytest.mark.parametrize(
+    ("labelled", "fingerprint"), [(True, "b8885ad945ec5eba"), (False, "69280889f2355517")]
+)
+def test_folder_source__order_of_earlier_versions(
+    tmp_path: Path, labelled: bool, fingerprint: str
+) -> None:
+    """Runs of earlier versions continue: names and fingerprint are what 0.1.0 made of it."""
+    names = ["Ant/1.tif", "cat/a/1.jpg", "cat/a.jpg", "cat/b/2.jpg", "cat/b.jpg", "cat/c.PNG"]
+    write_files(tmp_path, *reversed(names), "dog/x.npy", "dog/.h.jpg", "z/readme.txt")
+    for source in (FolderDataset(tmp_path, labelled), open_datasets(tmp_path, labelled)["train"]):
+        assert [source[i].name for i in range(len(source))] == [*names, "dog/x.npy"]
+        assert source.fingerprint == fingerprint
+
+
 def test_folder_source__no_images(tmp_path: Path) -> None:
     write_files(tmp_path, "a.txt", "b/c.heic")
     message = (

@@ -1,6 +1,7 @@
 """Which images of a folder are which split and class, by the names of the folders in it."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,22 @@ from typing import NamedTuple
 from ssl_swin.data.sources.folder_tree import Folder
 from ssl_swin.data.sources.left_out import report_left_out
 from ssl_swin.data.sources.pairing import is_named_like_masks, some
-from ssl_swin.data.split_names import SPLIT_NAMES, read_split_names, split_of_name
+from ssl_swin.data.split_names import (
+    IMAGE_WORDS,
+    SPLIT_NAMES,
+    read_split_names,
+    split_in_words,
+    split_of_name,
+    words_of,
+)
 from ssl_swin.errors import UserError
 
+# Names of numbered files, as "train_0001.jpg": a name such as "test pattern.jpg" means nothing.
+_FOR_TRAINING = re.compile(rb"^train(?:ing)?[_. -]?[0-9].*$", re.IGNORECASE | re.MULTILINE)
+_FOR_EVALUATION = re.compile(
+    rb"^(?:val|valid|validation|test|testing|eval|dev)[_. -]?[0-9].*$", re.IGNORECASE | re.MULTILINE
+)
+MOST_LEFT_OUT = 3  # options in a message
 UNLABELLED = "labels are left out"
 
 
@@ -141,15 +155,18 @@ def _mixed_splits(
             f"out: {leaving_out(copies[0].path)}"
         )
     masks = [other for other in others if is_named_like_masks(other.name)]
-    if not reading.labelled and all(known[name] for name in mixed) and not masks:
+    others_can_train = all(known[name] for name in mixed) and not any(
+        split_in_words(other.name) in ("val", "test") for other in others
+    )
+    if not reading.labelled and others_can_train and not masks:
         found: dict[str, list[Folder]] = {}
         for other in folders:
             found.setdefault(known[other.name] or "train", []).append(other)
         if all(len(group) == 1 for split, group in found.items() if split != "train"):
             _check_nothing_beside(folder, root)
             return found
-    named = ", ".join(mixed[:5])
-    rest = some([other.name for other in others], 5) if others else "none that says it alone"
+    named = some(mixed, 5)
+    rest = some([other.name for other in others], 5)
     example = (masks or others or folders)[0].path
     if masks:
         raise UserError(
@@ -158,11 +175,11 @@ def _mixed_splits(
             "masks beside the images of each split, as train/images and train/masks; or leave it "
             f"out: {leaving_out(example)}"
         )
+    to_train = " or take them for more training images: --no-labels;" if others_can_train else ""
     raise UserError(
         f"{_at(root, folder)} has folders that are named like splits ({named}) and others "
-        f"({rest}): what are the others? Leave them out: {leaving_out(example)}; or take them for "
-        "more training images: --no-labels; or, if the names mean no splits, take all folders for "
-        "classes: --no-splits"
+        f"({rest}): what are the others? Leave them out: {leaving_out(example)};{to_train} or, if "
+        "the names mean no splits, take all folders for classes: --no-splits"
     )
 
 
@@ -170,11 +187,10 @@ def _check_nothing_beside(folder: Folder, root: str) -> None:
     if len(folder.images):
         names = [os.fsdecode(bytes(name)) for name in folder.images]
         splits = ", ".join(other.name for other in folder.with_images())
-        example = f"{folder.path}/{names[0]}" if folder.path else names[0]
         raise UserError(
             f"{_at(root, folder)} has images both in split folders ({splits}) and beside them "
             f"({some(names)}). Move those into one of the folders, or leave them out: "
-            f"{leaving_out(example)}"
+            f"{_without_images(folder)}"
         )
 
 
@@ -191,6 +207,9 @@ def _split_parts(
     folder: Folder, splits: dict[str, list[Folder]], root: str, reading: Reading
 ) -> dict[str, Part]:
     parts = {}
+    every = [other for folders in splits.values() for other in folders]
+    with_masks = any(below.is_of_images for other in every for below in other.folders)
+    alike = all(map(_only_holds_images, every)) and not with_masks
     for split, folders in splits.items():
         for other in folders:
             if split == "train":
@@ -199,16 +218,32 @@ def _split_parts(
             groups = [("", other) for other in folders]
             parts[split] = Part(folder.path, groups, UNLABELLED)
         else:
-            parts[split] = _part(_unwrapped(folders[0], split), root, reading, folders[0])
+            parts[split] = _part(_unwrapped(folders[0], split, alike), root, reading, folders[0])
     return parts
 
 
-def _unwrapped(folder: Folder, split: str) -> Folder:
-    """Return the folder that holds the images of a split: train/train/ is train/."""
+def _only_holds_images(folder: Folder) -> bool:
+    """Return whether a folder holds but a folder that is named like one of images."""
+    folders = folder.with_images()
+    return (
+        len(folders) == 1
+        and not len(folder.images)
+        and set(words_of(folders[0].name)) <= IMAGE_WORDS
+    )
+
+
+def _unwrapped(folder: Folder, split: str, alike: bool) -> Folder:
+    """Return the folder that holds the images of a split: train/train/ is train/.
+
+    Args:
+        folder: The folder of the split.
+        split: The split.
+        alike: Whether all splits hold but a folder "images", which is their only class then.
+    """
     while len(folder.with_images()) == 1 and not len(folder.images):
         (only,) = folder.with_images()
         same = only.name.lower() == folder.name.lower() or split_of_name(only.name) == split
-        if not same and not only.is_of_images:
+        if not same and not only.is_of_images and (alike or not _only_holds_images(folder)):
             break
         folder = only
     return folder
@@ -251,16 +286,17 @@ def _part(folder: Folder, root: str, reading: Reading, shown: Folder) -> Part:
         return Part(folder.path, [("", folder)], f"the images lie in {where} itself")
     names = [os.fsdecode(bytes(name)) for name in folder.images]
     verb = "lies" if len(names) == 1 else "lie"
-    path = f"{folder.path}/{names[0]}" if folder.path else names[0]
     reason = (
         f"{some(names)} {verb} beside the sub-folders {some([sub.name for sub in classes])}; to "
-        f"take those for classes: {leaving_out(path)}"
+        f"take those for classes: {_without_images(folder)}"
     )
     return Part(folder.path, [("", folder)], reason, has_stray_images=True)
 
 
 def _check_no_evaluation(folder: Folder, root: str) -> None:
-    """Refuse images to train on that hold a folder which is named like one for evaluation."""
+    """Refuse images to train on among which folders or files are named like for evaluation."""
+    for other in folder.walk():
+        _check_file_names(other, root)
     for other in _below(folder):
         if split_of_name(other.name) in ("val", "test") and other.num_images():
             raise UserError(
@@ -268,6 +304,21 @@ def _check_no_evaluation(folder: Folder, root: str) -> None:
                 f"to train on. Leave it out: {leaving_out(other.path)}; or, if the name means no "
                 "split: --no-splits"
             )
+
+
+def _check_file_names(folder: Folder, root: str) -> None:
+    """Refuse images of a folder that are numbered as those of several splits: val_1, train_1."""
+    joined = b"\n".join(folder.images)
+    for_training, evaluated = _FOR_TRAINING.search(joined), _FOR_EVALUATION.search(joined)
+    if for_training is None or evaluated is None:
+        return
+    first, second = os.fsdecode(for_training[0]), os.fsdecode(evaluated[0])
+    pattern = "/".join(filter(None, (folder.path, re.sub("[^A-Za-z].*", "*", second))))
+    raise UserError(
+        f"{_at(root, folder)} has images that are named like ones to train on ({first}) and like "
+        f"ones for evaluation ({second}). Move them to folders train and val; or leave some out: "
+        f"{leaving_out(pattern)}; or, if the names mean no splits: --no-splits"
+    )
 
 
 def _check_copies(folder: Folder, root: str) -> None:
@@ -307,6 +358,14 @@ def and_left_out(folder: Folder) -> str:
     return f" ({report})" if report else ""
 
 
-def leaving_out(path: str) -> str:
-    """Return the option that leaves a path out."""
-    return f"--leave-out {shlex.quote(path)}"
+def leaving_out(*paths: str) -> str:
+    """Return the options that leave paths out."""
+    return " ".join(f"--leave-out {shlex.quote(path)}" for path in paths)
+
+
+def _without_images(folder: Folder) -> str:
+    """Return the way to leave out the images that lie directly in a folder."""
+    names = [os.fsdecode(bytes(name)) for name in folder.images]
+    if len(names) > MOST_LEFT_OUT:
+        return "move them to a folder of their own, and leave that out"
+    return leaving_out(*(f"{folder.path}/{name}" if folder.path else name for name in names))

@@ -110,7 +110,7 @@ def report_left_out(files: Sequence[LeftOut]) -> str:
         return ""
     kinds: dict[str, list[LeftOut]] = {}
     for file in files:
-        kinds.setdefault(extension_of(file.name), []).append(file)
+        kinds.setdefault(_kind(file.name), []).append(file)
     ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
     shown = [_describe(extension, group) for extension, group in ordered[:MOST_KINDS]]
     if len(ordered) > MOST_KINDS:
@@ -120,10 +120,18 @@ def report_left_out(files: Sequence[LeftOut]) -> str:
     return f"left out: {len(files)} {noun}: {', '.join(shown)}"
 
 
+def _kind(name: str) -> str:
+    """Return the ending of a file, with the one before it where a file is compressed."""
+    extension = extension_of(name)
+    inner = extension_of(name[: -len(extension) - 1]) if extension in _COMPRESSED else ""
+    return f"{inner}.{extension}" if inner in ("tar", "nii") else extension
+
+
 def _describe(extension: str, group: Sequence[LeftOut]) -> str:
     kind = f".{extension}" if extension else "without an ending"
     package = missing_package(extension)
     way = f", read with pip install {package}" if package else _WAYS.get(extension, "")
+    way = _WAYS["gz"] if extension.startswith("tar.") else way
     return f"{len(group)} {kind} ({' '.join(group[0].name.split())}{way})"
 
 

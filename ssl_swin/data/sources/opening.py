@@ -156,8 +156,9 @@ def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
     Raises:
         UserError: If two splits differ.
     """
-    (first, source), *others = sources.items()
-    for split, other in others:
+    first = "train" if "train" in sources else next(iter(sources))
+    source = sources[first]
+    for split, other in sources.items():
         if other.classes != source.classes:
             way_out = "" if other.classes else ", give those of val by --val-labels"
             raise UserError(
@@ -213,7 +214,7 @@ def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | 
     tree = read_folder(root, reading.leave_out)
     check_has_images(tree, root)
     left_out = [file for folder in tree.walk() for file in folder.left_out]
-    pairs = pair_files(tree) if reading.masks else Pairs()
+    pairs = pair_files(tree, root) if reading.masks else Pairs()
     check_has_images(tree, root)
     parts = find_parts(tree, str(root), reading)
     splits: dict[str, ImageDataset] = {

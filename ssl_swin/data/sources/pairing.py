@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from ssl_swin.data.split_names import IMAGE_WORDS, split_of_name, words_of
 from ssl_swin.errors import UserError
 
 BOXES = "boxes"
+_NUM_LOOKED_AT = 3  # files, to see whether they are masks
 MASK_EXTENSIONS = ("png", "npy")  # what `decode_sample` takes for a mask, the preferred first
 
 _MASK_WORDS = (  # in names of folders, the surest first
@@ -69,15 +71,19 @@ class Pairs:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def pair_files(tree: Folder) -> Pairs:
+def pair_files(tree: Folder, root: Path) -> Pairs:
     """Find what belongs to images, and move it from the folder's images to their `members`.
 
     Args:
         tree: The folder, which is changed.
+        root: Where it lies.
 
     Raises:
-        UserError: If a folder is one of masks by its name, but no name in it is that of an image.
+        UserError: If a folder is one of masks by its name, but no name in it is that of an image;
+            or if images and what looks like their masks have the same names.
     """
+    for folder in tree.walk():
+        _check_same_names(folder, root)
     pairs = Pairs()
     _pair_below(tree, pairs)
     if any(pairing.member == MASK for pairing in pairs.pairings):
@@ -124,6 +130,36 @@ def _pair_below(folder: Folder, pairs: Pairs) -> None:
         folder.remove(masks)
     for other in folder.folders:
         _pair_below(other, pairs)
+
+
+def _check_same_names(folder: Folder, root: Path) -> None:
+    """Refuse NAME.jpg beside a NAME.png of indices for most images: masks that do not say so."""
+    listed = b"\n".join(folder.images).lower()
+    if b".png" not in listed or b".jp" not in listed:
+        return
+    names = [os.fsdecode(bytes(name)) for name in folder.images]
+    png = {_stem(name): name for name in names if extension_of(name) == "png"}
+    others = {_stem(name) for name in names if extension_of(name) != "png"}
+    if len(png) < 2 or not png.keys() <= others or 2 * len(png) < len(others):
+        return
+    first = list(png.values())[:_NUM_LOOKED_AT]
+    if all(_is_of_indices(root / folder.path / name) for name in first):
+        pattern = _join(folder.path, "*.png")
+        raise UserError(
+            f"each {pattern} has the name of an image beside it, and one channel ({some(first)}): "
+            "are these masks? Rename them to NAME.mask.png; or leave them out: --leave-out "
+            f"{pattern!r}; or, if these are no masks: --no-masks"
+        )
+
+
+def _is_of_indices(path: Path) -> bool:
+    """Return whether a PNG is of gray levels or a palette."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(26)
+    except OSError:
+        return False
+    return header.startswith(b"\x89PNG") and header[25:26] in (b"\0", b"\3")
 
 
 def _sibling_pairs(folder: Folder) -> list[tuple[Folder, Folder, str]]:
@@ -238,6 +274,11 @@ def _attach(masks: Folder, images: Folder, member: str, pairs: Pairs, *, whole: 
         whole: Whether folders below `images` are meant as well; else only what lies directly in it.
     """
     places: dict[tuple[str, ...], Folder] = _by_place(images) if whole else {(): images}
+    while not len(masks.images) and len(masks.with_images()) == 1:
+        (only,) = masks.with_images()
+        if _place(masks, only) in places:
+            break
+        masks = only  # as annotations/trimaps/
     num_files = num_paired = 0
     lost: list[LeftOut] = []
     for place, folder in _by_place(masks).items():
@@ -257,11 +298,12 @@ def _attach(masks: Folder, images: Folder, member: str, pairs: Pairs, *, whole: 
 
 def _by_place(folder: Folder) -> dict[tuple[str, ...], Folder]:
     """Return all folders below by their path, where split folders have the name of the split."""
-    depth = len(folder.path.split("/"))
-    return {
-        tuple(split_of_name(part) or part for part in other.path.split("/")[depth:]): other
-        for other in folder.walk()
-    }
+    return {_place(folder, other): other for other in folder.walk()}
+
+
+def _place(folder: Folder, other: Folder) -> tuple[str, ...]:
+    parts = other.path.split("/")[len(folder.path.split("/")) :]
+    return tuple(split_of_name(part) or part for part in parts)
 
 
 def _matched(masks: Folder, images: Folder | None) -> tuple[Names, list[LeftOut]]:
