@@ -77,7 +77,8 @@ class FolderDataset(ImageDataset):
         groups = [part for name, folder in groups for part in _in_order(name, folder, base)]
         paths = [folder.image_paths() for _, folder in groups]
         self.classes = tuple(dict.fromkeys(name for name, _ in groups if name))
-        labels = [self.classes.index(name) if name else 0 for name, _ in groups]
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        labels = [label_of.get(name, 0) for name, _ in groups]
         self._labels = np.repeat(np.array(labels, np.int32), [len(names) for names in paths])
         prefix = f"{base}/".encode(errors="surrogateescape") if base else b""
         self._paths = _concatenated([_without_prefix(names, prefix) for names in paths])

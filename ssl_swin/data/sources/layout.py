@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -146,7 +146,7 @@ def _mixed_splits(
 ) -> dict[str, list[Folder]]:
     others = [other for other in folders if other.name not in mixed]
     known = {other.name: split_of_name(other.name) for other in folders}
-    copies = [other for other in others if _is_copy(other, folders)]
+    copies = [other for other in _copies(folders) if other.name not in mixed]
     if copies:
         holds = ", ".join(sub.name for sub in copies[0].with_images()[:4])
         raise UserError(
@@ -297,7 +297,7 @@ def _check_no_evaluation(folder: Folder, root: str) -> None:
     """Refuse images to train on among which folders or files are named like for evaluation."""
     for other in folder.walk():
         _check_file_names(other, root)
-    for other in _below(folder):
+    for other in (below for sub in folder.folders for below in sub.walk()):
         if split_of_name(other.name) in ("val", "test") and other.num_images():
             raise UserError(
                 f"{_at(root, other)} is named like a split for evaluation, but lies among images "
@@ -322,30 +322,28 @@ def _check_file_names(folder: Folder, root: str) -> None:
 
 
 def _check_copies(folder: Folder, root: str) -> None:
-    classes = folder.with_images()
-    for other in classes:
-        if _is_copy(other, classes):
-            raise UserError(
-                f"{_at(root, other)} holds folders of the same names as those beside it "
-                f"({some([sub.name for sub in other.with_images()])}): a copy? Leave it out: "
-                f"{leaving_out(other.path)}; or take all without labels: --no-labels"
-            )
+    for other in _copies(folder.with_images()):
+        raise UserError(
+            f"{_at(root, other)} holds folders of the same names as those beside it "
+            f"({some([sub.name for sub in other.with_images()])}): a copy? Leave it out: "
+            f"{leaving_out(other.path)}; or take all without labels: --no-labels"
+        )
 
 
-def _is_copy(folder: Folder, siblings: Sequence[Folder]) -> bool:
-    """Return whether a folder holds the folders beside it again."""
-    beside = {_plain(other.name) for other in siblings if other is not folder}
+def _copies(folders: Sequence[Folder]) -> list[Folder]:
+    """Return those of some folders that hold the folders beside them again."""
+    names = {_plain(folder.name) for folder in folders}
+    return [folder for folder in folders if _holds_again(folder, names)]
+
+
+def _holds_again(folder: Folder, names: set[str]) -> bool:
     below = {_plain(other.name) for other in folder.with_images()}
-    return len(beside & below) >= max(2, (len(beside) + 1) // 2)
+    beside = len(names) - 1
+    return len((below - {_plain(folder.name)}) & names) >= max(2, (beside + 1) // 2)
 
 
 def _plain(name: str) -> str:
     return SPLIT_NAMES.get(name.lower(), name.lower())
-
-
-def _below(folder: Folder) -> Iterator[Folder]:
-    for other in folder.folders:
-        yield from other.walk()
 
 
 def _at(root: str, folder: Folder) -> str:
