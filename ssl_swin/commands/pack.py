@@ -24,8 +24,9 @@ def add_parser(
         description="Packs images into WebDataset shards, shuffled over the whole set, with an "
         "index. Cut short by whatever means, the same command goes on where it ended, to the same "
         "bytes.",
-        epilog="IMAGES may be: a folder, where sub-folders are classes, or splits if named train, "
-        "val, test; ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
+        epilog="IMAGES may be: a folder, where sub-folders are classes, or splits if named like "
+        "them (train2017, Testing), and masks lie beside images (images/, masks/); "
+        "ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
         "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
         "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
         "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "

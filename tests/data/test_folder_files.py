@@ -188,6 +188,36 @@ def test_leave_out__what_is_not_there(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["tar", "cifar", "parquet", "shards"])
+def test_leave_out__of_what_is_one(tmp_path: Path, kind: str) -> None:
+    if kind == "tar":
+        path = write_tar(tmp_path / "0.tar", "a.jpg").parent
+        with pytest.raises(UserError, match=f"^no images in {tmp_path} and its sub-folders"):
+            open_data(path, Reading(leave_out=["0.tar"]))
+        return
+    names = {"cifar": "batches.meta.txt", "parquet": "0.parquet", "shards": "index.json"}
+    write(tmp_path, {names[kind]: b"x"})
+    write_tar(tmp_path / "0.tar", "0.jpg", "0.cls")
+    with pytest.raises(UserError) as caught:
+        open_data(tmp_path, Reading(leave_out=["my cat"]))
+    assert str(caught.value) == (
+        f"--leave-out 'my cat': what lies in {tmp_path} cannot be left out in part; that is for "
+        "folders and tars of images"
+    )
+
+
+def test_names__are_shown_without_control_codes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a\x1b[31m.heic", "b\nc.dcm", os.fsdecode(b"caf\xe9.nef")]
+    opened = open_data(write(tmp_path, {name: BINARY for name in names} | {"0.jpg": b"x"}))
+    print(*opened.notes)
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    for name in (r"a\x1b[31m.heic", r"b\nc.dcm", r"caf\udce9.nef"):
+        assert f"({name}" in shown
+
+
 def test_tars_below__are_named(tmp_path: Path) -> None:
     write(tmp_path, {"train/0.tar": b"x", "val/1.tar": b"x"})
     with pytest.raises(UserError) as caught:

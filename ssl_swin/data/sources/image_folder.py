@@ -12,8 +12,7 @@ from ssl_swin.data.encoded import IMAGE, EncodedSample, Member
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of, extension_of_content
 from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.sources.folder_tree import NO_FILE, Folder, Names, read_folder
-from ssl_swin.data.sources.left_out import report_left_out
-from ssl_swin.data.sources.pairing import some
+from ssl_swin.data.sources.left_out import report_left_out, some
 from ssl_swin.errors import UserError
 
 

@@ -2,14 +2,13 @@
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ssl_swin.data.sources.folder_tree import Folder
-from ssl_swin.data.sources.left_out import report_left_out
-from ssl_swin.data.sources.pairing import is_named_like_masks, some
+from ssl_swin.data.sources.left_out import leaving_out, report_left_out, shown, some
+from ssl_swin.data.sources.pairing import is_named_like_masks
 from ssl_swin.data.split_names import (
     IMAGE_WORDS,
     SPLIT_NAMES,
@@ -347,18 +346,13 @@ def _plain(name: str) -> str:
 
 
 def _at(root: str, folder: Folder) -> str:
-    return f"{root.rstrip('/')}/{folder.path}" if folder.path else root
+    return shown(f"{root.rstrip('/')}/{folder.path}" if folder.path else root)
 
 
 def and_left_out(folder: Folder) -> str:
     """Return what a folder holds instead of images, for a message; "" if it is empty."""
     report = report_left_out([file for other in folder.walk() for file in other.left_out])
     return f" ({report})" if report else ""
-
-
-def leaving_out(*paths: str) -> str:
-    """Return the options that leave paths out."""
-    return " ".join(f"--leave-out {shlex.quote(path)}" for path in paths)
 
 
 def _without_images(folder: Folder) -> str:

@@ -1,6 +1,7 @@
 """Files of a folder or tar that are not taken: which ones matter, and how they are reported."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -104,6 +105,22 @@ def why_left_out(name: str) -> str:
     return "no image that can be read"
 
 
+def shown(text: str) -> str:
+    """Return a text that holds names of files for a message: one line, without control codes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names for a message, and how many there are if not all are shown."""
+    first = ", ".join(map(shown, names[:most])) or "none"
+    return f"{first}, ... ({len(names)} in all)" if len(names) > most else first
+
+
+def leaving_out(*paths: str) -> str:
+    """Return the options that leave paths out."""
+    return shown(" ".join(f"--leave-out {shlex.quote(path)}" for path in paths))
+
+
 def report_left_out(files: Sequence[LeftOut]) -> str:
     """Return one line that counts files by kind, with an example of each; "" without any."""
     if not files:
@@ -132,7 +149,7 @@ def _describe(extension: str, group: Sequence[LeftOut]) -> str:
     package = missing_package(extension)
     way = f", read with pip install {package}" if package else _WAYS.get(extension, "")
     way = _WAYS["gz"] if extension.startswith("tar.") else way
-    return f"{len(group)} {kind} ({' '.join(group[0].name.split())}{way})"
+    return f"{len(group)} {kind} ({shown(group[0].name)}{way})"
 
 
 def _is_text(head: bytes) -> bool:

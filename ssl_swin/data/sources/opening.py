@@ -24,9 +24,16 @@ from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar, is_cifar_a
 from ssl_swin.data.sources.folder_tree import Folder, is_left_out, read_folder, scan_folder
 from ssl_swin.data.sources.image_folder import FolderDataset, check_has_images
 from ssl_swin.data.sources.labelled import RelabelledDataset, label_by_name
-from ssl_swin.data.sources.layout import UNLABELLED, Part, Reading, find_parts, leaving_out
-from ssl_swin.data.sources.left_out import LeftOut, is_known_image, report_left_out
-from ssl_swin.data.sources.pairing import Pairs, pair_files, report_pairs, some
+from ssl_swin.data.sources.layout import UNLABELLED, Part, Reading, find_parts
+from ssl_swin.data.sources.left_out import (
+    LeftOut,
+    is_known_image,
+    leaving_out,
+    report_left_out,
+    shown,
+    some,
+)
+from ssl_swin.data.sources.pairing import Pairs, pair_files, report_pairs
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
 from ssl_swin.data.split_names import SPLIT_NAMES, read_split_names
 from ssl_swin.errors import UserError
@@ -54,7 +61,7 @@ class OpenedData:
         classes = next(iter(self.splits.values())).classes
         link = ", " if classes else ", since "
         origin = f"{link}{self.classes_from}" if self.classes_from else ""
-        return f"classes: {len(classes) or 'none'}{origin}"
+        return shown(f"classes: {len(classes) or 'none'}{origin}")
 
 
 def open_datasets(
@@ -126,6 +133,7 @@ def open_data(
     _check_members(opened.splits, members, root)
     common_classes(opened.splits)
     opened.notes += _similar_classes(opened.splits)
+    opened.notes = [shown(note) for note in opened.notes]
     return opened
 
 
@@ -171,6 +179,7 @@ def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
 
 def _open_file(path: Path, reading: Reading) -> OpenedData:
     if extension_of(path.name) == "parquet":
+        _check_leaves_nothing_out(path, reading)
         return OpenedData({**open_parquet(path.parent, [path], reading.labelled)})
     if is_cifar_archive(path):
         return _open_cifar(path, reading)
@@ -186,6 +195,7 @@ def _open_file(path: Path, reading: Reading) -> OpenedData:
 
 
 def _open_cifar(path: Path, reading: Reading) -> OpenedData:
+    _check_leaves_nothing_out(path, reading)
     splits = {s: CifarBinaryDataset(path, s, reading.labelled) for s in ("train", "val")}
     return OpenedData({**splits}, "the names in it" if reading.labelled else UNLABELLED)
 
@@ -194,11 +204,13 @@ def _open_folder(root: Path, reading: Reading, members: Collection[str] | None) 
     if is_cifar(root):
         return _open_cifar(root, reading)
     if is_saved_dataset(root):
+        _check_leaves_nothing_out(root, reading)
         return OpenedData({**open_saved_dataset(root, reading.labelled)})
     entries = scan_folder(root)
     folders = [entry.name for entry in entries if entry.is_dir()]
     files = [entry.name for entry in entries if not entry.is_dir()]
     if tables := _tables(root, folders):
+        _check_leaves_nothing_out(root, reading)
         return OpenedData({**open_parquet(root, tables, reading.labelled)})
     tars = [
         root / name
@@ -208,6 +220,14 @@ def _open_folder(root: Path, reading: Reading, members: Collection[str] | None) 
     if tars and not folders and not any(map(is_known_image, files)):
         return _open_folder_of_tars(root, files, tars, reading, members)
     return _open_image_folder(root, reading, members)
+
+
+def _check_leaves_nothing_out(path: Path, reading: Reading) -> None:
+    if reading.leave_out:
+        raise UserError(
+            f"{leaving_out(*reading.leave_out)}: what lies in {path} cannot be left out in part; "
+            "that is for folders and tars of images"
+        )
 
 
 def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | None) -> OpenedData:
@@ -261,6 +281,7 @@ def _open_folder_of_tars(
         check_is_tar(tar)
     has_index = bool({INDEX_NAME, PLAN_NAME} & set(files))
     if has_index or (not reading.plain_tars and are_samples(tars[0])):
+        _check_leaves_nothing_out(root, reading)
         index = open_index(root)
         shards = {s: ShardDataset(index, s, members=members) for s in index.splits}
         if reading.labelled:

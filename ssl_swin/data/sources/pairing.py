@@ -17,7 +17,7 @@ import numpy as np
 from ssl_swin.data.encoded import MASK
 from ssl_swin.data.file_types import extension_of
 from ssl_swin.data.sources.folder_tree import BOXES_ENDING, NO_FILE, Folder, Names
-from ssl_swin.data.sources.left_out import LeftOut
+from ssl_swin.data.sources.left_out import LeftOut, leaving_out, shown, some
 from ssl_swin.data.split_names import IMAGE_WORDS, split_of_name, words_of
 from ssl_swin.errors import UserError
 
@@ -116,12 +116,6 @@ def report_pairs(pairs: Pairs) -> list[str]:
     return lines
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names for a message, and how many there are if not all are shown."""
-    shown = ", ".join(" ".join(name.split()) for name in names[:most]) or "none"
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
-
-
 def _pair_below(folder: Folder, pairs: Pairs) -> None:
     _pair_beside(folder, pairs)
     _pair_boxes(folder, pairs)
@@ -147,8 +141,8 @@ def _check_same_names(folder: Folder, root: Path) -> None:
         pattern = _join(folder.path, "*.png")
         raise UserError(
             f"each {pattern} has the name of an image beside it, and one channel ({some(first)}): "
-            "are these masks? Rename them to NAME.mask.png; or leave them out: --leave-out "
-            f"{pattern!r}; or, if these are no masks: --no-masks"
+            "are these masks? Rename them to NAME.mask.png; or leave them out: "
+            f"{leaving_out(pattern)}; or, if these are no masks: --no-masks"
         )
 
 
@@ -214,8 +208,8 @@ def _check_is_class(folder: Folder, others: Sequence[Folder]) -> None:
         raise UserError(
             f"{folder.path}/ is named like masks and holds what masks are stored as, unlike the "
             f"folders beside it ({some([other.name for other in others])}), but no folder is named "
-            f"like the one of their images. Call that images/; or leave the masks out: --leave-out "
-            f"{folder.path}; or, if these are no masks: --no-masks"
+            f"like the one of their images. Call that images/; or leave the masks out: "
+            f"{leaving_out(folder.path)}; or, if these are no masks: --no-masks"
         )
 
 
@@ -402,7 +396,7 @@ def _check_not_only_masks(
         raise UserError(
             f"all {len(names)} files of {_title(folder)} are named like masks ({some(names)}), and "
             "their images are not there. Put each beside its image; or leave them out: "
-            f"--leave-out {_join(folder.path, '*')!r}; or, if these are no masks: --no-masks"
+            f"{leaving_out(_join(folder.path, '*'))}; or, if these are no masks: --no-masks"
         )
 
 
@@ -456,12 +450,12 @@ def _none_pairs(masks: Folder, images: Folder, lost: Sequence[LeftOut]) -> str:
         reason += f"{lost[0].name} and {example}"
     return (
         f"{masks.path}/ {reason}. Give each mask the name of its image; or leave the folder out: "
-        f"--leave-out {masks.path}; or, if these are no masks: --no-masks"
+        f"{leaving_out(masks.path)}; or, if these are no masks: --no-masks"
     )
 
 
 def _title(folder: Folder) -> str:
-    return f"{folder.path}/" if folder.path else "./"
+    return shown(f"{folder.path}/") if folder.path else "./"
 
 
 def _paths(folder: Folder, names: Names) -> list[str]:
