@@ -163,6 +163,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             "max_bad_ratio",
             "prepare",
             "how_to_make",
+            *("labels", "splits", "masks", "leave_out"),  # of data=folder, since 0.2.0
         )
     }
     trained = {"resume", "compile", "callbacks"} | {
