@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ssl_swin.data.sources.folder_tree import Folder
 from ssl_swin.data.sources.left_out import leaving_out, report_left_out, shown, some
-from ssl_swin.data.sources.pairing import is_named_like_masks
+from ssl_swin.data.sources.mask_names import is_named_like_masks
 from ssl_swin.data.split_names import (
     IMAGE_WORDS,
     SPLIT_NAMES,

@@ -6,7 +6,6 @@ beside loose images; and a mask beside its image (`NAME.jpg`, `NAME_mask.png`).
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,32 +17,20 @@ from ssl_swin.data.encoded import MASK
 from ssl_swin.data.file_types import extension_of
 from ssl_swin.data.sources.folder_tree import BOXES_ENDING, NO_FILE, Folder, Names
 from ssl_swin.data.sources.left_out import LeftOut, leaving_out, shown, some
-from ssl_swin.data.split_names import IMAGE_WORDS, split_of_name, words_of
+from ssl_swin.data.sources.mask_names import (
+    FolderName,
+    image_key,
+    may_hold_masks,
+    partners,
+    read_folder_name,
+    split_mask_name,
+)
+from ssl_swin.data.split_names import split_of_name
 from ssl_swin.errors import UserError
 
 BOXES = "boxes"
 _NUM_LOOKED_AT = 3  # files, to see whether they are masks
 MASK_EXTENSIONS = ("png", "npy")  # what `decode_sample` takes for a mask, the preferred first
-
-_MASK_WORDS = (  # in names of folders, the surest first
-    "mask masks annotation annotations annot annots label labels segmentation segmentations "
-    "seg segs semantic semantics gt ground groundtruth trimap trimaps matte mattes manual"
-).split()
-# Folders of other things per pixel; each is a member of its own name.
-_OTHER_WORDS = (
-    "instance instances instanceids object objects panoptic depth depths disparity normal normals "
-    "edge edges"
-).split()
-_NO_MEANING = frozenset(
-    "class truth ids raw png npy jpg jpeg tif tiff gif bmp st bit left 8 fine coarse".split()
-)
-_MASK_ENDING = re.compile(  # of the name of a mask that lies beside its image
-    r"(.+?)(?:_gt(?:fine|coarse))?[._ -]+"
-    r"(masks?|segmentation|seg|label_?map|label_?ids|labeltrainids|ground_?truth|gt|matte|trimap)",
-    re.IGNORECASE,
-)
-_MASK_ENDING_HINT = re.compile(rb"mask|seg|map|ids|truth|gt|matte|trimap", re.IGNORECASE)
-_IMAGE_ENDING = re.compile(r"[._ -](?:sat|image|img|rgb|leftimg8bit|original|input|0000)$", re.I)
 
 
 class Pairing(NamedTuple):
@@ -158,47 +145,46 @@ def _is_of_indices(path: Path) -> bool:
 
 def _sibling_pairs(folder: Folder) -> list[tuple[Folder, Folder, str]]:
     """Find folders of masks, each with the folder of its images and the name of the member."""
-    names = {other.name: other for other in folder.with_images()}
-    meant = {name: _meaning(name) for name in names}
+    folders = folder.with_images()
+    names = [read_folder_name(other.name) for other in folders]
     found: list[tuple[Folder, Folder, str]] = []
     taken: set[tuple[int, str]] = set()
-    order = sorted((rank, name) for name, (rank, _, _) in meant.items() if rank >= 0)
-    for rank, name in order:
-        rest, own_name = meant[name][1:]
-        images = _partner(folder, names, meant, rest, names[name])
-        if images is None and rank < len(_MASK_WORDS):
-            _check_is_class(names[name], [other for n, other in names.items() if n != name])
-        if images is None or (rank >= len(_MASK_WORDS) and not images.is_of_images):
+    for number in sorted(range(len(folders)), key=lambda number: names[number].rank):
+        name, masks = names[number], folders[number]
+        if name.rank < 0:
             continue
-        member = own_name if rank >= len(_MASK_WORDS) else MASK
-        member = own_name if (id(images), member) in taken else member
+        images = _partner(folder, list(zip(names, folders, strict=True)), name, masks)
+        if images is None and not name.is_other:
+            _check_is_class(masks, [other for other in folders if other is not masks])
+        if images is None or (name.is_other and not images.is_of_images):
+            continue
+        member = name.member if name.is_other or (id(images), MASK) in taken else MASK
         taken.add((id(images), member))
-        found.append((names[name], images, member))
+        found.append((masks, images, member))
     return found
 
 
 def _partner(
     folder: Folder,
-    names: dict[str, Folder],
-    meant: dict[str, tuple[int, frozenset[str], str]],
-    rest: frozenset[str],
+    folders: Sequence[tuple[FolderName, Folder]],
+    name: FolderName,
     masks: Folder,
 ) -> Folder | None:
     """Find the folder of the images that a folder of masks belongs to."""
-    others = {name: words for name, (rank, words, _) in meant.items() if rank < 0}
-    of_images = [name for name, words in others.items() if words & IMAGE_WORDS]
-    fitting = [name for name in of_images if others[name] - IMAGE_WORDS == rest]
-    if not fitting and len(of_images) == 1 and not others[of_images[0]] - IMAGE_WORDS:
-        fitting = of_images
+    others = [(other, found) for other, found in folders if other.rank < 0]
+    of_images = [(other, found) for other, found in others if other.is_of_images]
+    fitting = [found for other, found in of_images if other.beside_images == name.rest]
+    if not fitting and len(of_images) == 1 and not of_images[0][0].beside_images:
+        fitting = [of_images[0][1]]
     if fitting:
-        names[fitting[0]].is_of_images = True
-        return names[fitting[0]]
-    alike = [name for name, words in others.items() if rest and words == rest]
+        fitting[0].is_of_images = True
+        return fitting[0]
+    alike = [found for other, found in others if name.rest and other.rest == name.rest]
     if alike:
-        return names[alike[0]]
-    if len(folder.images) and not rest:
+        return alike[0]
+    if len(folder.images) and not name.rest:
         return folder
-    only = names[next(iter(others))] if len(others) == 1 else None
+    only = others[0][1] if len(others) == 1 else None
     return only if only is not None and _look_like_masks(masks, only) else None
 
 
@@ -211,11 +197,6 @@ def _check_is_class(folder: Folder, others: Sequence[Folder]) -> None:
             f"like the one of their images. Call that images/; or leave the masks out: "
             f"{leaving_out(folder.path)}; or, if these are no masks: --no-masks"
         )
-
-
-def is_named_like_masks(name: str) -> bool:
-    """Return whether the name of a folder says that it holds masks or the like."""
-    return _meaning(name)[0] >= 0
 
 
 def _look_like_masks(masks: Folder, images: Folder) -> bool:
@@ -236,25 +217,6 @@ def _are_types_apart(masks: Folder, images: Folder) -> bool:
 
 def _all_paths(folder: Folder) -> list[str]:
     return [os.fsdecode(bytes(path)) for path in folder.image_paths()]
-
-
-def _meaning(name: str) -> tuple[int, frozenset[str], str]:
-    """Return how sure a name is one of masks (-1: it is not), its other words, and a member."""
-    words = words_of(name)
-    ranked = [_MASK_WORDS.index(word) for word in words if word in _MASK_WORDS]
-    other = [word for word in words if word in _OTHER_WORDS]
-    rest = {_unified(word) for word in words}
-    rest -= {*_MASK_WORDS, *_OTHER_WORDS, *_NO_MEANING}
-    member = "_".join(words)
-    if other:
-        return len(_MASK_WORDS) + _OTHER_WORDS.index(other[0]), frozenset(rest), member
-    if ranked:
-        return min(ranked), frozenset(rest), member
-    return -1, frozenset(rest), member
-
-
-def _unified(word: str) -> str:
-    return split_of_name(word) or word
 
 
 def _attach(masks: Folder, images: Folder, member: str, pairs: Pairs, *, whole: bool) -> None:
@@ -313,9 +275,9 @@ def _matched(masks: Folder, images: Folder | None) -> tuple[Names, list[LeftOut]
         else:
             usable[_stem(name)] = name
     stems = [] if images is None else [_stem(os.fsdecode(bytes(n))) for n in images.images]
-    partners = _stem_partners(list(usable), stems)
-    found = [usable.get(partners.get(stem, ""), "") for stem in stems]
-    used = {partners[stem] for stem in stems if stem in partners}
+    mask_of = partners(list(usable), stems)
+    found = [usable.get(mask_of.get(stem, ""), "") for stem in stems]
+    used = set(mask_of.values())
     orphans += [
         LeftOut(_join(masks.path, name), "a mask without an image")
         for stem, name in usable.items()
@@ -324,84 +286,57 @@ def _matched(masks: Folder, images: Folder | None) -> tuple[Names, list[LeftOut]
     return _files([_join(masks.path, name) if name else "" for name in found]), orphans
 
 
-def _stem_partners(masks: Sequence[str], images: Sequence[str]) -> dict[str, str]:
-    """Return the name of the mask by that of the image: equal, or with endings as in use."""
-    known = set(masks)
-    equal = {stem: stem for stem in images if stem in known}
-    if equal or not masks or not images:
-        return equal
-    by_key = {mask: mask for mask in masks}
-    by_key |= {
-        _MASK_ENDING.sub(r"\1", mask): mask for mask in masks if _MASK_ENDING.fullmatch(mask)
-    }
-    by_key |= _by_shared_ending(masks, images)
-    return {
-        stem: by_key[key]
-        for stem in images
-        for key in (stem if stem in by_key else _IMAGE_ENDING.sub("", stem),)
-        if key in by_key
-    }
-
-
-def _by_shared_ending(masks: Sequence[str], images: Sequence[str]) -> dict[str, str]:
-    """Return masks by the name of the image if one ending, such as "_L", makes them of all."""
-    first = max((stem for stem in images if masks[0].startswith(stem)), key=len, default=None)
-    if not first or masks[0] == first or masks[0][len(first)].isalnum():
-        return {}
-    ending = masks[0][len(first) :]
-    return {mask.removesuffix(ending): mask for mask in masks if mask.endswith(ending)}
-
-
 def _pair_beside(folder: Folder, pairs: Pairs) -> None:
     """Pair masks that lie beside their images."""
-    if not _MASK_ENDING_HINT.search(b"\0".join(folder.images)):
+    if not may_hold_masks(b"\0".join(folder.images)):
         return
     names = [os.fsdecode(bytes(name)) for name in folder.images]
-    matches = [_MASK_ENDING.fullmatch(_stem(name)) for name in names]
-    keys: dict[str, int] = {}
-    for number, name in enumerate(names):
-        if matches[number] is None:
-            keys.setdefault(_IMAGE_ENDING.sub("", _stem(name)), number)
-            keys[_stem(name)] = number
-    partners = {n: keys[m[1]] for n, m in enumerate(matches) if m is not None and m[1] in keys}
-    endings = {_ending(matches[number]) for number in partners}
+    split = [split_mask_name(_stem(name)) for name in names]
+    numbers = _numbers_of_images(names, split)
+    endings = {found[1] for found in split if found is not None and found[0] in numbers}
     if not endings:
-        _check_not_only_masks(folder, names, matches)
+        if all(split):
+            _check_not_only_masks(folder, names)
         return
     paths = [""] * len(names)
-    for number, match in enumerate(matches):
-        if match is None or _ending(match) not in endings:
+    for name, found in zip(names, split, strict=True):
+        if found is None or found[1] not in endings:
             continue
-        path = _join(folder.path, names[number])
-        if number not in partners:
+        path = _join(folder.path, name)
+        if found[0] not in numbers:
             pairs.left_out.append(LeftOut(path, "a mask without an image"))
-        elif extension_of(path) not in MASK_EXTENSIONS:
+        elif extension_of(name) not in MASK_EXTENSIONS:
             pairs.left_out.append(LeftOut(path, "a mask must be a PNG or an .npy file"))
         else:
-            paths[partners[number]] = path
-    is_image = np.array([m is None or _ending(m) not in endings for m in matches])
-    folder.members[MASK] = _files(paths)
-    folder.keep_images(is_image)
-    if num_paired := int((folder.members[MASK] != NO_FILE).sum()):
+            paths[numbers[found[0]]] = path
+    masks = _files(paths)
+    num_paired = int((masks != NO_FILE).sum())
+    if num_paired:
+        folder.members[MASK] = masks
         title = f"the files *_{sorted(endings)[0]}"
         pairs.pairings.append(Pairing(MASK, title, _title(folder), num_paired, num_paired))
-    else:
-        del folder.members[MASK]
+    folder.keep_images(np.array([found is None or found[1] not in endings for found in split]))
 
 
-def _check_not_only_masks(
-    folder: Folder, names: Sequence[str], matches: Sequence[re.Match[str] | None]
-) -> None:
-    if len(names) > 1 and all(matches) and {extension_of(n) for n in names} <= {*MASK_EXTENSIONS}:
+def _numbers_of_images(
+    names: Sequence[str], split: Sequence[tuple[str, str] | None]
+) -> dict[str, int]:
+    """Return the numbers of files that are no masks, by name without extension and with less."""
+    numbers: dict[str, int] = {}
+    for number, (name, found) in enumerate(zip(names, split, strict=True)):
+        if found is None:
+            numbers.setdefault(image_key(_stem(name)), number)
+            numbers[_stem(name)] = number
+    return numbers
+
+
+def _check_not_only_masks(folder: Folder, names: Sequence[str]) -> None:
+    if len(names) > 1 and {extension_of(name) for name in names} <= {*MASK_EXTENSIONS}:
         raise UserError(
             f"all {len(names)} files of {_title(folder)} are named like masks ({some(names)}), and "
             "their images are not there. Put each beside its image; or leave them out: "
             f"{leaving_out(_join(folder.path, '*'))}; or, if these are no masks: --no-masks"
         )
-
-
-def _ending(match: re.Match[str] | None) -> str:
-    return match[2].lower() if match else ""
 
 
 def _pair_boxes(folder: Folder, pairs: Pairs) -> None:
@@ -413,7 +348,7 @@ def _pair_boxes(folder: Folder, pairs: Pairs) -> None:
     images = [_stem(os.fsdecode(bytes(name))) for name in folder.images]
     found = [_join(folder.path, stems[stem]) if stem in stems else "" for stem in images]
     num_paired = sum(map(bool, found))
-    for stem in stems.keys() - set(images):
+    for stem in sorted(stems.keys() - set(images)):
         path = _join(folder.path, stems[stem])
         pairs.left_out.append(LeftOut(path, "boxes without an image"))
     if num_paired:
