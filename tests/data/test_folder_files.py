@@ -162,6 +162,19 @@ def test_link_to_nowhere__is_found_when_it_is_read(tmp_path: Path) -> None:
         source[1]
 
 
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    """Neither leads to a folder above it."""
+    write(tmp_path, {"a/0.jpg": b"x", "b/1.jpg": b"x"})
+    (tmp_path / "a/link").symlink_to(tmp_path / "b")
+    (tmp_path / "b/link").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError) as caught:
+        open_data(tmp_path)
+    assert str(caught.value) == (
+        "a/link/link/link/... holds folders in folders, 38 levels deep: do links lead in a "
+        "circle? Leave it out: --leave-out a"
+    )
+
+
 @pytest.mark.parametrize(
     ("leave_out", "names"),
     [

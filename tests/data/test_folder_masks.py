@@ -192,7 +192,7 @@ def test_further_members(tmp_path: Path) -> None:
     }
     assert opened.notes == [
         "masks: 3 of annotations/ pair with 3 of images/",
-        "instances: 3 of instances/ pair with 3 of images/",
+        "member instances: 3 of instances/ pair with 3 of images/",
         "boxes: 1 of the files *.boxes.json pair with 1 of images/",
         "left out: 1 file that belongs to images (images/7.boxes.json): boxes without an image",
     ]
@@ -362,5 +362,5 @@ def test_real_sets(tmp_path: Path) -> None:
     assert masks_of(opened, "val")["tile_12.png"] == "annotations/validation/tile_12.png"
     assert opened.notes == [
         "masks: 16 of annotations/ pair with 16 of images/",
-        "instances: 16 of instances/ pair with 16 of images/",
+        "member instances: 16 of instances/ pair with 16 of images/",
     ]

@@ -18,13 +18,16 @@ from ssl_swin.data.sources.left_out import (
     is_no_image,
     is_no_image_content,
     is_system_name,
+    leaving_out,
     must_be_opened,
+    shown,
     why_left_out,
 )
 from ssl_swin.errors import UserError
 
 BOXES_ENDING = ".boxes.json"
 NO_FILE = b""
+MOST_LEVELS = 38  # of folders in folders; systems follow 40 links
 
 Names = NDArray[np.bytes_]
 
@@ -154,6 +157,12 @@ def is_left_out(path: str, leave_out: Sequence[str]) -> bool:
 
 
 def _read(folder: Path, path: str, leave_out: tuple[str, ...], unused: set[str]) -> Folder:
+    if path.count("/") >= MOST_LEVELS:
+        start = "/".join(path.split("/")[:4])
+        raise UserError(
+            f"{shown(start)}/... holds folders in folders, {MOST_LEVELS} levels deep: do links "
+            f"lead in a circle? Leave it out: {leaving_out(path.split('/')[0])}"
+        )
     images: list[str] = []
     boxes: list[str] = []
     found = Folder(path, _names([]), _names([]), [], [], [])

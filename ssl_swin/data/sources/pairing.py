@@ -85,7 +85,7 @@ def report_pairs(pairs: Pairs) -> list[str]:
     """Return lines on what was paired, and on images and masks that have no partner."""
     lines = []
     for pairing in _summed(pairs.pairings):
-        title = "masks" if pairing.member == MASK else pairing.member
+        title = {MASK: "masks", BOXES: "boxes"}.get(pairing.member, f"member {pairing.member}")
         lines.append(
             f"{title}: {pairing.num_files} of {pairing.files} pair with {pairing.num_images} of "
             f"{pairing.images}"
