@@ -96,6 +96,29 @@ def test_foreground__trains_on_masks_draws_and_resumes_to_the_bit(tmp_path: Path
     assert_resumed_to_the_bit(run, num_steps=16, from_step=12)
 
 
+def test_foreground__trains_on_a_folder_of_images_and_masks(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :96]
+    for split, number in (("train", 24), ("val", 8)):
+        for index in range(number):
+            (y, x), radius = generator.integers(20, 76, 2), generator.integers(10, 30)
+            disc = ((rows - y) ** 2 + (columns - x) ** 2 < radius**2).astype(np.uint8)
+            noise = generator.integers(0, 100, (96, 96, 3)) + 120 * disc[..., None]
+            for folder, pixels in (("images", noise), ("masks", disc)):
+                path = tmp_path / f"discs/{folder}/{split}/{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    command = (str(ROOT / "finetune.py"), "--config-dir", str(EXAMPLES / "conf"))
+    command += ("task=foreground", "data=folder", "data.root=discs", "backbone=none", "name=own")
+    command += (*(option for option in SMALL if "prepare" not in option), "model=swin_nano")
+    printed = python(*command, "augment.auto_augment=null", folder=tmp_path)
+    assert "note: masks: 32 of masks/ pair with 32 of images/" in printed.splitlines()
+    assert "finished own: 12 steps" in printed
+    rows_of_run = (tmp_path / "runs/finetune/own/metrics.csv").read_text().splitlines()
+    accuracies = [float(row["val/accuracy"] or 0) for row in csv.DictReader(rows_of_run)]
+    assert 0.5 < max(accuracies) <= 1
+
+
 def test_embed_folder__finds_the_image_that_is_most_alike(tmp_path: Path) -> None:
     python(str(ROOT / "pretrain.py"), *SMALL, "name=x", "callbacks.knn_probe=null", folder=tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)

@@ -11,6 +11,7 @@ from ssl_swin.commands.pixel_options import (
     add_limit_options,
     pixel_format,
 )
+from ssl_swin.commands.reading_options import add_reading_options, reading_of
 
 if TYPE_CHECKING:
     from ssl_swin.data.images.pixel_format import PixelFormat
@@ -27,8 +28,9 @@ def add_parser(
         description="Packs images into WebDataset shards, shuffled over the whole set, with an "
         "index. Cut short by whatever means, the same command goes on where it ended, to the same "
         "bytes.",
-        epilog="IMAGES may be: a folder, where sub-folders are classes, or splits if named train, "
-        "val, test; ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
+        epilog="IMAGES may be: a folder, where sub-folders are classes, or splits if named like "
+        "them (train2017, Testing), and masks lie beside images (images/, masks/); "
+        "ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
         "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
         "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
         "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "
@@ -48,7 +50,7 @@ def add_parser(
         default=0.02,
         help="share of train to hold out where there is no val split",
     )
-    parser.add_argument("--no-labels", action="store_true", help="leave labels out")
+    add_reading_options(parser)
     parser.add_argument(
         "--val-labels",
         type=Path,
@@ -78,14 +80,18 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
-    from ssl_swin.data.packing.pack import pack
+    from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.plan import SKIPPED_NAME
-    from ssl_swin.data.sources.opening import open_datasets
+    from ssl_swin.data.sources.opening import open_data
     from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import override
 
     pixels = pixel_format(args)
-    sources = open_datasets(args.images, not args.no_labels, args.val_labels)
+    check_out(args.images, args.out)
+    opened = open_data(args.images, reading_of(args), args.val_labels)
+    sources = opened.splits
+    for note in opened.notes:
+        print(note)
     try:
         report = pack(
             sources,
@@ -98,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
             jpeg_quality=args.jpeg_quality,
             pixels=pixels,
             num_workers=args.workers,
+            left_out=opened.left_out,
         )
     except KeyboardInterrupt as interrupt:
         print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
@@ -107,10 +114,12 @@ def run(args: argparse.Namespace) -> None:
         num_images = index.num_samples(split)
         origin = "" if split in sources else ", held out of train"
         print(f"{split}: {_count(num_images, 'image')} in {_count(len(shards), 'shard')}{origin}")
-    print(f"classes: {len(index.classes) or 'none'}")
+    print(opened.classes_line())
     if report.skipped:
         number = _count(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
+    elif opened.left_out:
+        print(f"what is left out is listed in {args.out / SKIPPED_NAME}")
     if _advise_on_pixels(report, args.out, pixels):
         overrides = ["data=shards", override("data.root", str(args.out))]
         print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")

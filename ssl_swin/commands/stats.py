@@ -12,6 +12,7 @@ from ssl_swin.commands.pixel_options import (
     indices,
     pixel_format,
 )
+from ssl_swin.commands.reading_options import add_reading_options, reading_of, settings_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ def add_parser(
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
     )
+    add_reading_options(parser)
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
     return parser
 
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     if args.write is not None:
         _check_place(args.write)
     pixels = pixel_format(args, fill=None if args.nodata is None else 0)  # marked, not replaced
-    index, sources = _open(args.folder, args.index_dir)
+    index, sources, notes = _open(args)
     statistics = measure_set(
         sources["train"],
         num_images=args.images,
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         num_workers=args.workers,
         pixels=pixels,
     )
-    for line in (*_of_set(index, sources, statistics), *_of_images(statistics, pixels)):
+    for line in (*_of_set(index, sources, statistics), *notes, *_of_images(statistics, pixels)):
         print(line)
     values = _values(statistics, pixels)
     print(f"\n{_yaml(values)}", end="")
@@ -88,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
         place = {"root": without_interpolation(str(args.folder))}
         if args.index_dir is not None:
             place["index_dir"] = without_interpolation(str(args.index_dir))
-        config = {"defaults": [base, "_self_"], **place, **values}
+        settings = settings_of(args) if index is None else {}
+        config = {"defaults": [base, "_self_"], **place, **settings, **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
         print(f"\nwrote {args.write}; {_next(args.write, len(sources['train']))}")
 
@@ -129,17 +132,20 @@ def _next(path: Path, num_images: int) -> str:
 
 
 def _open(
-    folder: Path, index_dir: Path | None
-) -> "tuple[ShardIndex | None, dict[str, ImageDataset]]":
+    args: argparse.Namespace,
+) -> "tuple[ShardIndex | None, dict[str, ImageDataset], list[str]]":
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import load_index
     from ssl_swin.data.shards.index_file import INDEX_NAME
-    from ssl_swin.data.sources.opening import open_datasets
+    from ssl_swin.data.sources.opening import open_data
 
-    if not ((index_dir or folder) / INDEX_NAME).exists():
-        return None, open_datasets(folder)
-    index = load_index(folder, index_dir)
-    return index, {split: ShardDataset(index, split) for split in index.splits}
+    if not ((args.index_dir or args.folder) / INDEX_NAME).exists():
+        opened = open_data(args.folder, reading_of(args))
+        classes = opened.splits["train"].classes
+        line = f"classes from: {opened.classes_from}" if classes else opened.classes_line()
+        return None, opened.splits, [line, *opened.notes]
+    index = load_index(args.folder, args.index_dir)
+    return index, {split: ShardDataset(index, split) for split in index.splits}, []
 
 
 def _of_set(

@@ -5,7 +5,12 @@ import re
 
 IMAGE_EXTENSIONS = (
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "gif", "npy", "npz",
+    "jpe", "jfif", "jif", "mpo", "apng", "dib", "pgm", "pbm", "pnm", "pfm", "tga",
+    "avif", "heic", "heif", "hif", "jxl", "jp2", "j2k", "j2c", "jpc", "jpf", "jpx",
+    "qoi", "sgi", "pcx", "ras", "dds", "psd", "fits", "fit", "xbm",
 )  # fmt: skip
+ARRAY_EXTENSIONS = ("npy", "npz")
+_FTYP = rb"\0\0..ftyp"  # the first box of ISO media files
 _SIGNATURES = {
     "jpg": rb"\xff\xd8",
     "png": rb"\x89PNG\r\n\x1a\n",
@@ -16,11 +21,40 @@ _SIGNATURES = {
     "bmp": rb"BM",
     "gif": rb"GIF8[79]a",
     "ppm": rb"P[1-6]\s",
+    "pfm": rb"P[Ff]\s",
+    "avif": _FTYP + rb"(?:avi[fs]|mif1....(?:....){0,4}avif)",
+    "heic": _FTYP + rb"(?:hei[cxms]|hev[cx]|mif1|msf1)",
+    "jp2": rb"\0\0\0\x0cjP  \r\n\x87\n",
+    "j2k": rb"\xff\x4f\xff\x51",
+    "jxl": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
+    "qoi": rb"qoif",
+    "psd": rb"8BPS",
+    "dds": rb"DDS ",
+    "fits": rb"SIMPLE  =",
+    "sgi": rb"\x01\xda[\0\1][\1\2]",
+    "pcx": rb"\x0a[\0-\5]\x01[\1\2\4\x08]",
+    "ras": rb"\x59\xa6\x6a\x95",
+    "xbm": rb"\s*#define[ \t]+\w*width\s",
+    # The least certain come last.
+    "dib": rb"\x28\0\0\0",
+    "tga": rb".(?:\0[\x02\x03\x0a\x0b]|\x01[\x01\x09]).{13}[\x08\x0f\x10\x18\x20]",
 }
 _CONTENT = re.compile(
     b"|".join(b"(?P<%b>%b)" % (name.encode(), start) for name, start in _SIGNATURES.items()),
     re.DOTALL,
 )
+_CONTAINERS = {  # what is no image, and how it is to be unpacked
+    "ZIP archive": (rb"PK(?:\x03\x04|\x05\x06|\x07\x08)", "unzip"),
+    "7z archive": (rb"7z\xbc\xaf\x27\x1c", "7z x"),
+    "RAR archive": (rb"Rar!\x1a\x07", "unrar x"),
+    "gzip file": (rb"\x1f\x8b", "gunzip -k"),
+    "bzip2 file": (rb"BZh[1-9]", "bunzip2 -k"),
+    "xz file": (rb"\xfd7zXZ\0", "unxz -k"),
+    "zstd file": (rb"\x28\xb5\x2f\xfd", "unzstd"),
+    "compress file": (rb"\x1f\x9d", "uncompress -k"),
+    "lzip file": (rb"LZIP", "lzip -dk"),
+    "lz4 file": (rb"\x04\x22\x4d\x18", "unlz4"),
+}
 
 
 def extension_of(name: str) -> str:
@@ -35,7 +69,26 @@ def extension_of_content(data: bytes) -> str:
         data: The contents of the file, or their beginning.
 
     Returns:
-        jpg, png, webp, tif, npy, npz, bmp, gif or ppm; "" for anything else.
+        One of `IMAGE_EXTENSIONS`, such as jpg, png or tif; "" for anything else.
     """
     found = _CONTENT.match(data)
     return (found.lastgroup or "") if found else ""
+
+
+def container_of_content(data: bytes) -> tuple[str, str] | None:
+    """Return which archive or compressed file this is, and the command that unpacks it.
+
+    Args:
+        data: The contents of the file, or their beginning.
+
+    Returns:
+        Such as ("ZIP archive", "unzip"); None for anything else.
+    """
+    return next(
+        (
+            (title, command)
+            for title, (start, command) in _CONTAINERS.items()
+            if re.match(start, data, re.DOTALL)
+        ),
+        None,
+    )

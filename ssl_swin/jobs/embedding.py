@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.images.pixel_format import PixelFormat
-from ssl_swin.data.sources.opening import open_datasets
+from ssl_swin.data.sources.layout import Reading
+from ssl_swin.data.sources.opening import open_data
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
@@ -82,7 +83,7 @@ def _views(
     encoder = backbone.encoder
     crop = CentreCrop(encoder.img_size_px, crop_ratio=crop_ratio)
     unused = np.random.default_rng(0)
-    for dataset in open_datasets(images).values():
+    for dataset in open_data(images, Reading(labelled=False), any_split=True).splits.values():
         for index in range(len(dataset)):
             encoded = dataset[index]
             pixels = decode_image(encoded.data, pixel_format, name=encoded.name)

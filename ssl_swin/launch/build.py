@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from hydra.utils import instantiate
@@ -50,12 +51,20 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
         cache=data.cache,
         num_samples=data.num_samples,
         members=(IMAGE, *members),
+        folder=_folder_options(data),
     )
     for split, reader in readers.items():
         say(f"{split}: {reader.summary()}")
-    if readers["train"].warning:
-        say(f"note: {readers['train'].warning}")
+    for line in readers["train"].warning.splitlines():
+        say(f"note: {line}")
     return readers
+
+
+def _folder_options(data: DictConfig) -> dict[str, Any]:
+    """Return what is set of how to read a folder of images; older configurations set nothing."""
+    keys = {"labels": "labelled", "splits": "splits", "masks": "masks"}
+    options: dict[str, Any] = {name: data[key] for key, name in keys.items() if key in data}
+    return {**options, "leave_out": tuple(data.get("leave_out") or ())}
 
 
 def check_splits(readers: Mapping[str, Split], needed: tuple[str, ...]) -> None:

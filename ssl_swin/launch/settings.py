@@ -119,6 +119,11 @@ class DataSettings:
     num_samples: Positive | None
     cache: Annotated[CacheSettings | None, MAY_CHANGE]
     val_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
+    # Of a folder of images; what they change in the list of samples, its fingerprint shows.
+    labels: Annotated[bool, MAY_CHANGE] = True
+    splits: Annotated[bool, MAY_CHANGE] = True
+    masks: Annotated[bool, MAY_CHANGE] = True
+    leave_out: Annotated[list[Name], MAY_CHANGE] = dataclasses.field(default_factory=list)
     bands: Annotated[list[Count], MinLen(1)] | None = None
     channel_axis: Literal["first", "last"] | None = None
     nodata: float | list[float] | None = None

@@ -37,7 +37,7 @@ def test_pack__says_what_it_did_and_what_comes_next(
     assert capsys.readouterr().out.splitlines() == [
         f"train: {num_train} images in {-(-num_train // 2)} shards",
         f"val: {num_val} images in 1 shard, held out of train",
-        "classes: 2",
+        f"classes: 2, the sub-folders of {photos}",
         f"left out: 1 unreadable image, listed in {out}/skipped.txt",
         f"next: ssl-swin pretrain data=shards 'data.root=\"{out}\"' "
         f"batch_size={num_train // 2 * 2}",
@@ -55,7 +55,7 @@ def test_pack__defaults(photos: Path, tmp_path: Path) -> None:
 def test_pack__no_labels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["pack", str(photos), str(out), "--no-labels", "--val-ratio", "0"]) == 0
-    assert "classes: none" in capsys.readouterr().out.splitlines()
+    assert "classes: none, since labels are left out" in capsys.readouterr().out.splitlines()
     assert list(load_index(out).splits) == ["train"]
 
 

@@ -168,6 +168,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             "how_to_make",
             "max_image_pixels",  # came later; runs of 0.1.0 have neither limit
             "max_image_bytes",
+            *("labels", "splits", "masks", "leave_out"),  # of data=folder, since 0.2.0
         )
     }
     trained = {"resume", "compile", "callbacks"} | {

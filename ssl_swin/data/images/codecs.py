@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
+import ssl_swin.data.pillow_formats  # noqa: F401 - it registers Pillow's plugins
 from ssl_swin.data.images.orientation import known
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import Outline, Raster, Unsuitable, native

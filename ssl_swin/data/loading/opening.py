@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 
+_SETTINGS = {
+    "ssl-swin pack --no-labels": "data.labels=false",
+    "--no-labels": "data.labels=false",
+    "--no-splits": "data.splits=false",
+    "--no-masks": "data.masks=false",
+}
 READERS = ("indexed", "stream", "folder")
 
 
@@ -32,6 +39,7 @@ def open_splits(
     cache: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
     members: Collection[str] = (IMAGE,),
+    folder: Mapping[str, Any] | None = None,
 ) -> dict[str, Split]:
     """Open every split found under `root`.
 
@@ -49,6 +57,7 @@ def open_splits(
         num_samples: Number of samples of a stream that is not a folder of indexed shards.
         members: Names of the members to read of every sample, "image" among them. What is not
             named costs no reading.
+        folder: Fields of `data/sources/layout.py::Reading`, for a folder of images.
 
     Returns:
         The splits by name: "train" always, "val" and "test" where the data has them.
@@ -65,7 +74,7 @@ def open_splits(
     elif reader == "indexed":
         opened = _open_shards(Path(root), how_to_make, order, index_dir, members)
     else:
-        opened = _open_folder(Path(root), how_to_make, order, val_ratio)
+        opened = _open_folder(Path(root), how_to_make, order, val_ratio, members, folder or {})
     if "train" not in opened:
         raise UserError(f"{root} has no train split, only: {', '.join(opened)}")
     return opened
@@ -107,17 +116,38 @@ def _open_remote(
 
 
 def _open_folder(
-    folder: Path, how_to_make: str, order: OrderConstants, val_ratio: float
+    folder: Path,
+    how_to_make: str,
+    order: OrderConstants,
+    val_ratio: float,
+    members: Collection[str],
+    reading: Mapping[str, Any],
 ) -> dict[str, Split]:
-    from ssl_swin.data.sources.opening import open_datasets
+    from ssl_swin.data.sources.layout import Reading
+    from ssl_swin.data.sources.opening import open_data
 
     if not folder.exists():
         raise UserError(_no_folder(folder, how_to_make))
-    sources = open_datasets(folder)
+    try:
+        opened = open_data(folder, Reading(**reading), members=members)
+    except UserError as error:
+        raise UserError(_in_settings(str(error))) from error
+    sources = opened.splits
     if "val" not in sources and val_ratio > 0:
         sources |= hold_out(sources["train"], val_ratio)
-    warning = "images are read file by file; packed into shards they read faster"
+    slow = "images are read file by file; packed into shards they read faster"
+    warning = "\n".join([slow, opened.classes_line(), *opened.notes])
     return {s: IndexedSplit(dataset, order, warning) for s, dataset in sources.items()}
+
+
+def _in_settings(message: str) -> str:
+    """Replace options of `ssl-swin pack` in a message by the settings of data=folder."""
+    path = r"('[^']*'|[^\s;]+?)(?=[;.)]?(\s|$))"
+    message = re.sub(rf"--leave-out {path}", r"data.leave_out=[\1]", message)
+    message = message.replace("] data.leave_out=[", ", ")
+    for option, setting in _SETTINGS.items():
+        message = message.replace(option, setting)
+    return message
 
 
 def _open_stream(

@@ -21,6 +21,7 @@ from ssl_swin.data.packing.plan import (
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
 from ssl_swin.data.packing.shrink import JPEG_QUALITY
 from ssl_swin.data.shards.index_file import PLAN_NAME, ScannedShard, ShardIndex, write_index
+from ssl_swin.data.sources.left_out import LeftOut, is_known_image
 from ssl_swin.data.sources.opening import common_classes
 from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
@@ -54,6 +55,7 @@ def pack(
     pixels: PixelFormat = AS_STORED,
     num_workers: int = 2,
     progress: bool = True,
+    left_out: Sequence[LeftOut] = (),
 ) -> PackReport:
     """Pack every readable sample once, and write the index last.
 
@@ -82,6 +84,7 @@ def pack(
             takes the place of pixels without data.
         num_workers: Number of processes that write shards; 0 writes them in this one.
         progress: Whether to show a progress bar.
+        left_out: Files beside the images that were not taken, to be listed in `skipped.txt` too.
 
     Raises:
         UserError: If `out` holds shards, holds a packing that was begun with other options, is
@@ -110,13 +113,35 @@ def pack(
             written = writer.write_all(jobs, num_workers=num_workers, progress=progress)
             skipped = [image for shard in written for image in shard.skipped]
             scanned = _by_split(sources, jobs, written)
-            if skipped:
-                _write_skipped(folder / SKIPPED_NAME, skipped)
+            if skipped or left_out:
+                _write_skipped(folder / SKIPPED_NAME, [*skipped, *left_out])
             index = write_index(folder, classes, scanned)
         shutil.rmtree(folder / UNPACKED_NAME, ignore_errors=True)
         (folder / PLAN_NAME).unlink()
     num_not_finite = sum(shard.num_not_finite for shard in written)
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped, num_not_finite)
+
+
+def check_out(images: Path, out: Path) -> None:
+    """Refuse to put shards among images.
+
+    Args:
+        images: The folder or file of images.
+        out: Folder for the shards.
+
+    Raises:
+        UserError: If `out` is the folder of the images, or holds images.
+    """
+    way = f"Choose a folder of its own, such as {images.absolute().name or 'images'}_shards"
+    if out.exists() and images.exists() and out.samefile(images):
+        raise UserError(f"{out} is the folder of the images; shards would lie among them. {way}")
+    if not out.is_dir():
+        return
+    for entry in sorted(out.iterdir()):
+        if is_known_image(entry.name):
+            raise UserError(
+                f"{out} holds images ({entry.name}); shards would lie among them. {way}"
+            )
 
 
 def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
@@ -201,6 +226,6 @@ def _by_split(
     return splits
 
 
-def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
+def _write_skipped(path: Path, skipped: Sequence[SkippedImage | LeftOut]) -> None:
     lines = "".join(f"{' '.join(name.splitlines())}: {reason}\n" for name, reason in skipped)
     write_atomically(path, lines.encode(errors="surrogateescape"))

@@ -1,6 +1,8 @@
 """CIFAR-10 and CIFAR-100 read from the archives that they are distributed in."""
 
 import io
+import itertools
+import lzma
 import os
 import tarfile
 import zlib
@@ -18,6 +20,7 @@ from ssl_swin.errors import UserError
 
 _SHAPE = (3, 32, 32)  # channels, rows, columns
 _PIXEL_BYTES = 3 * 32 * 32
+_NUM_LOOKED_AT = 16  # files of an archive
 _PICKLES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 
 
@@ -111,6 +114,22 @@ def is_cifar(folder: Path) -> bool:
     return any((folder / name).is_file() for name in names)
 
 
+def is_cifar_archive(path: Path) -> bool:
+    """Return whether a file is one of the archives, also of pickles, by its name or first files."""
+    if "cifar" in path.name.lower():
+        return True
+    known = {
+        name for layout in _LAYOUTS for split in layout.splits for name in layout.needed(split)
+    }
+    try:
+        with tarfile.open(path) as archive:
+            first = itertools.islice(archive, _NUM_LOOKED_AT)
+            names = {os.path.basename(member.name) for member in first}
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
+        return False
+    return not names.isdisjoint(known | {"batches.meta"})
+
+
 def _read_split(path: Path, split: str) -> tuple[_Layout, dict[str, bytes]]:
     """Find out which data set it is, and read the files of one split and the class names."""
     names = {name for layout in _LAYOUTS for name in layout.needed(split)}
@@ -159,8 +178,9 @@ def _read_files(path: Path, names: Collection[str]) -> dict[str, bytes]:
                 if file is not None and (name := os.path.basename(member.name)) in names:
                     files[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        reason = str(error).partition(" - method")[0].partition("\n")[0].rstrip(":")
         raise UserError(
-            f"{path} is no folder, and cannot be read as an archive ({error}). Give a folder of "
-            "images, or an archive that packing knows: ssl-swin pack --help"
+            f"{path} cannot be read as an archive ({reason}). Download it anew, or give a "
+            "folder of images"
         ) from error
     return files

@@ -1,16 +1,18 @@
 """Image files in folders, by number."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import ImageDataset
-from ssl_swin.data.encoded import EncodedSample
-from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
+from ssl_swin.data.encoded import IMAGE, EncodedSample, Member
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of, extension_of_content
 from ssl_swin.data.fingerprint import fingerprint
+from ssl_swin.data.sources.folder_tree import NO_FILE, Folder, Names, read_folder
+from ssl_swin.data.sources.left_out import report_left_out, some
 from ssl_swin.errors import UserError
 
 
@@ -32,19 +34,69 @@ class FolderDataset(ImageDataset):
         Raises:
             UserError: If there is no image, or a folder cannot be read.
         """
-        self.root = Path(root)
-        groups = list(_groups(self.root))
-        if not groups:
-            looked_for = " ".join(f".{extension}" for extension in IMAGE_EXTENSIONS)
-            raise UserError(
-                f"no images in {root} (looked for {looked_for} in it and its sub-folders)"
-            )
-        in_classes = labelled and all(folder for folder, _ in groups)
-        self.classes = tuple(folder for folder, _ in groups) if in_classes else ()
-        lengths = [len(paths) for _, paths in groups]
-        self._labels = np.repeat(np.arange(len(groups), dtype=np.int32), lengths)
-        self._paths = np.concatenate([paths for _, paths in groups])
-        self.fingerprint = fingerprint(self.classes, b"\0".join(self._paths))
+        tree = read_folder(Path(root))
+        check_has_images(tree, Path(root))
+        in_classes = labelled and not len(tree.images)
+        groups = [(other.name if in_classes else "", other) for other in _groups(tree)]
+        self._set(Path(root), "", groups, ())
+
+    @classmethod
+    def of_groups(
+        cls,
+        root: Path,
+        base: str,
+        groups: Sequence[tuple[str, Folder]],
+        members: Collection[str] | None = None,
+    ) -> "FolderDataset":
+        """Return the images of some folders that have been read.
+
+        Args:
+            root: The folder that was read.
+            base: Path below `root` that names of images are relative to.
+            groups: Folders with the name of their class; all without a class are named "".
+            members: Names of the members to read; images without one of them are left out. None
+                reads all members that there are.
+
+        Raises:
+            UserError: If no image has one of the members.
+        """
+        dataset = object.__new__(cls)
+        dataset._set(root, base, groups, members)
+        return dataset
+
+    def _set(
+        self,
+        root: Path,
+        base: str,
+        groups: Sequence[tuple[str, Folder]],
+        members: Collection[str] | None,
+    ) -> None:
+        self.root = root / base
+        self._tree_root = root
+        groups = [part for name, folder in groups for part in _in_order(name, folder, base)]
+        paths = [folder.image_paths() for _, folder in groups]
+        self.classes = tuple(dict.fromkeys(name for name, _ in groups if name))
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        labels = [label_of.get(name, 0) for name, _ in groups]
+        self._labels = np.repeat(np.array(labels, np.int32), [len(names) for names in paths])
+        prefix = f"{base}/".encode(errors="surrogateescape") if base else b""
+        self._paths = _concatenated([_without_prefix(names, prefix) for names in paths])
+        self._members = _member_paths([folder for _, folder in groups], members)
+        self._keep_complete(members)
+        listing = b"\0".join(self._paths)
+        for name, files in sorted(self._members.items()):
+            listing += b"\0\0" + name.encode() + b"\0" + b"\0".join(files)
+        self.fingerprint = fingerprint(self.classes, listing)
+
+    def _keep_complete(self, members: Collection[str] | None) -> None:
+        """Leave out images that lack a member that is asked for."""
+        if members is None or not self._members:
+            return
+        complete = np.logical_and.reduce([files != NO_FILE for files in self._members.values()])
+        if not complete.any():
+            raise UserError(f"no image of {self.root} has {' and '.join(self._members)}")
+        self._paths, self._labels = self._paths[complete], self._labels[complete]
+        self._members = {name: files[complete] for name, files in self._members.items()}
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -52,9 +104,21 @@ class FolderDataset(ImageDataset):
     def __getitem__(self, index: int) -> EncodedSample:
         path = os.fsdecode(bytes(self._paths[index]))
         label = int(self._labels[index]) if self.classes else None
-        return EncodedSample.of_image(
-            (self.root / path).read_bytes(), extension_of(path), label, path
-        )
+        data = (self.root / path).read_bytes()
+        extension = extension_of(path)
+        if extension not in IMAGE_EXTENSIONS:
+            extension = extension_of_content(data)
+        sample = EncodedSample.of_image(data, extension, label, path)
+        for name, files in self._members.items():
+            if file := os.fsdecode(bytes(files[index])):
+                content = (self._tree_root / file).read_bytes()
+                sample = sample.with_member(name, Member(content, extension_of(file)))
+        return sample
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members that a sample may hold, "image" first."""
+        return (IMAGE, *self._members)
 
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every image, -1 for none; no image is read."""
@@ -65,49 +129,55 @@ class FolderDataset(ImageDataset):
         return self._paths
 
 
-def scan_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """List what is not hidden, sorted by name.
+def check_has_images(tree: Folder, root: Path) -> None:
+    """Refuse a folder without images, and say what it holds instead.
 
     Raises:
-        UserError: If the folder cannot be read.
+        UserError: If there is no image.
     """
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-    return sorted(entries, key=lambda entry: entry.name)
+    if tree.num_images():
+        return
+    left_out = [file for folder in tree.walk() for file in folder.left_out]
+    tars = [file.name for file in left_out if extension_of(file.name) == "tar"]
+    if any("/" in name for name in tars):
+        raise UserError(
+            f"no images in {root} and its sub-folders, but {len(tars)} tars ({some(tars)}): give "
+            f"one folder of tars: {root / tars[0].rpartition('/')[0]}"
+        )
+    report = report_left_out(left_out)
+    raise UserError(f"no images in {root} and its sub-folders{f'; {report}' if report else ''}")
 
 
-def _groups(root: Path) -> Iterator[tuple[str, NDArray[np.bytes_]]]:
-    """Yield loose images under the name "", then each first-level folder with its images.
-
-    As arrays: millions of strings would take four times the memory, and touching them would copy
-    their pages into every worker process.
-    """
-    entries = scan_folder(root)
-    folders = [entry for entry in entries if entry.is_dir() and not _is_loop(entry)]
-    loose = (entry.name for entry in entries if _is_image(entry))
-    groups: list[tuple[str, Iterator[str]]] = [("", loose)]
-    groups += [(entry.name, _image_files(Path(entry.path), f"{entry.name}/")) for entry in folders]
-    for name, paths in groups:
-        listed = np.array([os.fsencode(path) for path in paths])
-        if len(listed):
-            yield name, listed
+def _groups(tree: Folder) -> list[Folder]:
+    return [tree] if len(tree.images) else tree.with_images()
 
 
-def _image_files(folder: Path, prefix: str) -> Iterator[str]:
-    """Walk in sorted order; yield paths relative to the root, with forward slashes."""
-    for entry in scan_folder(folder):
-        if _is_image(entry):
-            yield prefix + entry.name
-        elif entry.is_dir() and not _is_loop(entry):
-            yield from _image_files(Path(entry.path), f"{prefix}{entry.name}/")
+def _in_order(name: str, folder: Folder, base: str) -> list[tuple[str, Folder]]:
+    """Return the folder that names are relative to as its loose images, then its sub-folders."""
+    if name or folder.path != base or not len(folder.images):
+        return [(name, folder)]
+    alone = Folder(
+        folder.path, folder.images, folder.boxes, [], [], [], members=dict(folder.members)
+    )
+    return [(name, alone), *((name, other) for other in folder.with_images())]
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return extension_of(entry.name) in IMAGE_EXTENSIONS and not entry.is_dir()
+def _member_paths(
+    folders: Sequence[Folder], members: Collection[str] | None
+) -> Mapping[str, Names]:
+    found = sorted(
+        {name for folder in folders for below in folder.walk() for name in below.members}
+    )
+    return {
+        name: _concatenated([folder.member_paths(name) for folder in folders])
+        for name in found
+        if members is None or name in members
+    }
 
 
-def _is_loop(entry: os.DirEntry[str]) -> bool:
-    path = Path(entry.path)
-    return entry.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+def _concatenated(arrays: Sequence[Names]) -> Names:
+    return np.concatenate(arrays) if arrays else np.array([], np.bytes_)
+
+
+def _without_prefix(names: Names, prefix: bytes) -> Names:
+    return np.array([name[len(prefix) :] for name in names]) if prefix and len(names) else names

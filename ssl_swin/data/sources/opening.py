@@ -1,22 +1,67 @@
 """Opening data sets in any layout that they are distributed in."""
 
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl_swin.data.dataset import ImageDataset
-from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
+from ssl_swin.data.encoded import IMAGE
+from ssl_swin.data.file_types import extension_of
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import open_index
 from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
-from ssl_swin.data.shards.tar import TarMember, group_samples, scan_tar
-from ssl_swin.data.sources.archives import TarDataset, inner_tars, tar_parts
-from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar
-from ssl_swin.data.sources.image_folder import FolderDataset, scan_folder
+from ssl_swin.data.sources.archives import (
+    TarDataset,
+    are_samples,
+    check_is_tar,
+    inner_tars,
+    refuse_file,
+    tar_parts,
+)
+from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar, is_cifar_archive
+from ssl_swin.data.sources.folder_tree import Folder, is_left_out, read_folder, scan_folder
+from ssl_swin.data.sources.image_folder import FolderDataset, check_has_images
 from ssl_swin.data.sources.labelled import RelabelledDataset, label_by_name
+from ssl_swin.data.sources.layout import UNLABELLED, Part, Reading, find_parts
+from ssl_swin.data.sources.left_out import (
+    LeftOut,
+    is_known_image,
+    leaving_out,
+    report_left_out,
+    shown,
+    some,
+)
+from ssl_swin.data.sources.pairing import Pairs, pair_files, report_pairs
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
-from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
+from ssl_swin.data.split_names import SPLIT_NAMES, read_split_names
 from ssl_swin.errors import UserError
+
+
+@dataclass
+class OpenedData:
+    """A data set, and what was found out about its layout.
+
+    Attributes:
+        splits: Data sets by split.
+        classes_from: Where the classes are from, such as "the sub-folders of photos/train"; for a
+            set without classes the reason.
+        notes: Lines on what else was found: pairs of images and masks, files that are left out.
+        left_out: Files that lie among the images and are not taken.
+    """
+
+    splits: dict[str, ImageDataset]
+    classes_from: str = ""
+    notes: list[str] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def classes_line(self) -> str:
+        """Return one line on the classes and where they are from."""
+        classes = next(iter(self.splits.values())).classes
+        link = ", " if classes else ", since "
+        origin = f"{link}{self.classes_from}" if self.classes_from else ""
+        return shown(f"classes: {len(classes) or 'none'}{origin}")
 
 
 def open_datasets(
@@ -24,10 +69,32 @@ def open_datasets(
     labelled: bool = True,
     val_labels: str | os.PathLike[str] | None = None,
 ) -> dict[str, ImageDataset]:
+    """Recognise the layout of a data set on disk and open its splits; see `open_data`.
+
+    Args:
+        path: A folder or a file.
+        labelled: Whether to take labels from it.
+        val_labels: File with the class names of "val", see `open_data`.
+
+    Returns:
+        Sources by split: "train" always, "val" and "test" where the layout has them.
+    """
+    return open_data(path, Reading(labelled=labelled), val_labels).splits
+
+
+def open_data(
+    path: str | os.PathLike[str],
+    reading: Reading = Reading(),  # noqa: B008 - it is frozen
+    val_labels: str | os.PathLike[str] | None = None,
+    *,
+    members: Collection[str] | None = None,
+    any_split: bool = False,
+) -> OpenedData:
     """Recognise the layout of a data set on disk and open its splits.
 
-    - A folder of images is "train", with sub-folders as classes; sub-folders that are all named
-      like splits give a split each.
+    - A folder of images is "train", with sub-folders as classes; sub-folders that are named like
+      splits give a split each (`data/sources/layout.py`). Masks that lie beside images are members
+      of their samples (`data/sources/pairing.py`).
     - ILSVRC2012_img_train.tar, a tar of one tar per class, is "train", as is a folder of one tar
       per class (ImageNet-22k). Any other tar of images has no labels. In a folder, a word of the
       tars' names may say the split: ILSVRC2012's two tars give "train" and "val".
@@ -38,33 +105,57 @@ def open_datasets(
 
     Args:
         path: A folder or a file.
-        labelled: Whether to take labels from it.
+        reading: How to read it.
         val_labels: File with the class names of "val", or of "train" if it is alone, where the
             layout has none: one per line, in the order of the sorted names of the images.
-
-    Returns:
-        Sources by split: "train" always, "val" and "test" where the layout has them.
+        members: Names of the members to read of a folder of images; None reads all.
+        any_split: Whether a set without images to train on will do.
 
     Raises:
         UserError: If nothing is there, it holds no image or is damaged, the splits' classes
-            differ, there is no split to train on, or `val_labels` does not fit.
+            differ, there is no split to train on, names of folders contradict each other, or
+            `val_labels` does not fit.
     """
     root = Path(path)
     if not root.exists():
         raise UserError(f"{root} does not exist. Give a folder of images")
-    sources = _open_file(root, labelled) if root.is_file() else _open_folder(root, labelled)
-    if "train" not in sources and len(sources) == 1:
-        sources = dict(zip(["train"], sources.values(), strict=True))
-    if "train" not in sources:
-        raise UserError(f"{root} has the splits {', '.join(sources)}, and none to train on")
+    is_file = root.is_file()
+    opened = _open_file(root, reading) if is_file else _open_folder(root, reading, members)
+    if is_file and "train" not in opened.splits and len(opened.splits) == 1:
+        opened.splits = dict(zip(["train"], opened.splits.values(), strict=True))
+    if "train" not in opened.splits and not any_split:
+        raise UserError(
+            f"{root} has no split to train on, only: {', '.join(opened.splits)}. To train on "
+            "images that are named like ones for evaluation, give their own folder or file"
+        )
     if val_labels is not None:
-        split = "val" if "val" in sources else "train"
-        if not labelled or sources[split].classes:
-            raise UserError("--val-labels is for images without labels, not beside --no-labels")
-        classes = sources["train"].classes
-        sources[split] = label_by_name(sources[split], Path(val_labels), classes)
-    common_classes(sources)
-    return sources
+        _label_val(opened, reading, Path(val_labels))
+    _check_members(opened.splits, members, root)
+    common_classes(opened.splits)
+    opened.notes += _similar_classes(opened.splits)
+    opened.notes = [shown(note) for note in opened.notes]
+    return opened
+
+
+def _check_members(
+    sources: Mapping[str, ImageDataset], members: Collection[str] | None, root: Path
+) -> None:
+    for split, source in sources.items():
+        if missing := sorted(set(members or ()) - set(source.members)):
+            raise UserError(
+                f"the samples of {split} in {root} have no member {missing[0]!r}, only: "
+                f"{', '.join(source.members)}"
+            )
+
+
+def _label_val(opened: OpenedData, reading: Reading, file: Path) -> None:
+    split = "val" if "val" in opened.splits else "train"
+    if not reading.labelled or opened.splits[split].classes:
+        raise UserError("--val-labels is for images without labels, not beside --no-labels")
+    classes = opened.splits["train"].classes
+    opened.splits[split] = label_by_name(opened.splits[split], file, classes)
+    if split == "train":
+        opened.classes_from = f"the names in {file}"
 
 
 def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
@@ -73,8 +164,9 @@ def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
     Raises:
         UserError: If two splits differ.
     """
-    (first, source), *others = sources.items()
-    for split, other in others:
+    first = "train" if "train" in sources else next(iter(sources))
+    source = sources[first]
+    for split, other in sources.items():
         if other.classes != source.classes:
             way_out = "" if other.classes else ", give those of val by --val-labels"
             raise UserError(
@@ -85,60 +177,158 @@ def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
     return source.classes
 
 
-def _open_file(path: Path, labelled: bool) -> dict[str, ImageDataset]:
+def _open_file(path: Path, reading: Reading) -> OpenedData:
     if extension_of(path.name) == "parquet":
-        return {**open_parquet(path.parent, [path], labelled)}
-    if extension_of(path.name) == "tar":
-        members = scan_tar(path).members
-        if _are_samples(members):
-            raise UserError(f"{path} is a shard of samples. Give the folder of all shards")
-        if any(extension_of(member.name) in ("tar", *IMAGE_EXTENSIONS) for member in members):
-            return {"train": _open_tars([path], labelled)}
-    return {split: CifarBinaryDataset(path, split, labelled) for split in ("train", "val")}
+        _check_leaves_nothing_out(path, reading)
+        return OpenedData({**open_parquet(path.parent, [path], reading.labelled)})
+    if is_cifar_archive(path):
+        return _open_cifar(path, reading)
+    if extension_of(path.name) != "tar":
+        refuse_file(path)
+    check_is_tar(path)
+    if not reading.plain_tars and are_samples(path):
+        raise UserError(
+            f"{path} is a shard of samples. Give the folder of all shards; or, if it is a tar of "
+            "images and other files: --plain-tars"
+        )
+    return _open_tars({"train": [path]}, reading)
 
 
-def _open_folder(root: Path, labelled: bool) -> dict[str, ImageDataset]:
+def _open_cifar(path: Path, reading: Reading) -> OpenedData:
+    _check_leaves_nothing_out(path, reading)
+    splits = {s: CifarBinaryDataset(path, s, reading.labelled) for s in ("train", "val")}
+    return OpenedData({**splits}, "the names in it" if reading.labelled else UNLABELLED)
+
+
+def _open_folder(root: Path, reading: Reading, members: Collection[str] | None) -> OpenedData:
     if is_cifar(root):
-        return {split: CifarBinaryDataset(root, split, labelled) for split in ("train", "val")}
+        return _open_cifar(root, reading)
     if is_saved_dataset(root):
-        return {**open_saved_dataset(root, labelled)}
+        _check_leaves_nothing_out(root, reading)
+        return OpenedData({**open_saved_dataset(root, reading.labelled)})
     entries = scan_folder(root)
     folders = [entry.name for entry in entries if entry.is_dir()]
     files = [entry.name for entry in entries if not entry.is_dir()]
     if tables := _tables(root, folders):
-        return {**open_parquet(root, tables, labelled)}
-    tars = [root / name for name in files if extension_of(name) == "tar"]
-    if tars and not folders and not _images(files):
-        return _open_folder_of_tars(root, files, tars, labelled)
-    split_folders = _split_folders(root, folders, files) or {"train": root}
-    return {split: FolderDataset(folder, labelled) for split, folder in split_folders.items()}
+        _check_leaves_nothing_out(root, reading)
+        return OpenedData({**open_parquet(root, tables, reading.labelled)})
+    tars = [
+        root / name
+        for name in files
+        if extension_of(name) == "tar" and not is_left_out(name, reading.leave_out)
+    ]
+    if tars and not folders and not any(map(is_known_image, files)):
+        return _open_folder_of_tars(root, files, tars, reading, members)
+    return _open_image_folder(root, reading, members)
+
+
+def _check_leaves_nothing_out(path: Path, reading: Reading) -> None:
+    if reading.leave_out:
+        raise UserError(
+            f"{leaving_out(*reading.leave_out)}: what lies in {path} cannot be left out in part; "
+            "that is for folders and tars of images"
+        )
+
+
+def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | None) -> OpenedData:
+    tree = read_folder(root, reading.leave_out)
+    check_has_images(tree, root)
+    left_out = [file for folder in tree.walk() for file in folder.left_out]
+    pairs = pair_files(tree, root) if reading.masks else Pairs()
+    check_has_images(tree, root)
+    parts = find_parts(tree, str(root), reading)
+    splits: dict[str, ImageDataset] = {
+        split: FolderDataset.of_groups(root, part.base, part.groups, members)
+        for split, part in parts.items()
+    }
+    origin = (parts.get("train") or next(iter(parts.values()))).classes_from
+    _check_stray_images(parts)
+    notes = report_pairs(pairs) + _incomplete(tree, splits, members)
+    if report := report_left_out(left_out):
+        notes.append(report)
+    return OpenedData(splits, origin, notes, left_out + pairs.left_out)
+
+
+def _check_stray_images(parts: Mapping[str, Part]) -> None:
+    """Refuse a split without classes beside one with them where a few images are the reason."""
+    with_classes = [split for split, part in parts.items() if part.has_classes]
+    for split, part in parts.items():
+        if with_classes and part.has_stray_images:
+            raise UserError(
+                f"{split} has no classes, unlike {with_classes[0]}, since {part.classes_from}; or "
+                "leave the labels out: --no-labels"
+            )
+
+
+def _incomplete(
+    tree: Folder, splits: Mapping[str, ImageDataset], members: Collection[str] | None
+) -> list[str]:
+    """Return a line on images that are left out because they lack a member that is asked for."""
+    number = tree.num_images() - sum(map(len, splits.values()))
+    noun = "image" if number == 1 else "images"
+    asked = " and ".join(sorted(set(members or ()) - {IMAGE}))
+    return [f"left out: {number} {noun} without {asked}"] if number else []
 
 
 def _open_folder_of_tars(
-    root: Path, files: list[str], tars: list[Path], labelled: bool
-) -> dict[str, ImageDataset]:
-    if {INDEX_NAME, PLAN_NAME} & set(files) or _are_samples(scan_tar(tars[0]).members):
-        index = open_index(root)
-        shards = {split: ShardDataset(index, split) for split in index.splits}
-        return {**shards} if labelled else {s: RelabelledDataset(shards[s]) for s in shards}
-    splits: dict[str | None, list[Path]] = {}
+    root: Path,
+    files: list[str],
+    tars: list[Path],
+    reading: Reading,
+    members: Collection[str] | None,
+) -> OpenedData:
     for tar in tars:
-        splits.setdefault(split_in_name(tar.stem), []).append(tar)
-    if None in splits:  # then these are names of classes
-        return {"train": TarDataset(tar_parts(tars), labelled)}
-    return {split: _open_tars(group, labelled) for split, group in splits.items() if split}
+        check_is_tar(tar)
+    has_index = bool({INDEX_NAME, PLAN_NAME} & set(files))
+    if has_index or (not reading.plain_tars and are_samples(tars[0])):
+        _check_leaves_nothing_out(root, reading)
+        index = open_index(root)
+        shards = {s: ShardDataset(index, s, members=members) for s in index.splits}
+        if reading.labelled:
+            return OpenedData({**shards}, "" if index.classes else "the shards name none")
+        return OpenedData({s: RelabelledDataset(shards[s]) for s in shards}, UNLABELLED)
+    names = read_split_names([tar.stem for tar in tars]) if reading.splits else None
+    if names is not None and names.mixed:
+        others = [tar.stem for tar in tars if tar.stem not in names.mixed]
+        out = f"{(others or names.mixed)[0]}.tar"
+        raise UserError(
+            f"{root} has tars that are named like splits ({some(names.mixed)}) and others "
+            f"({some(others)}): what are the others? Leave them out: {leaving_out(out)}; or, if "
+            "the names mean no splits, take each tar for a class: --no-splits"
+        )
+    if names is None or not names.splits:
+        return _open_tars({"train": tars}, reading, in_classes=True)
+    splits: dict[str, list[Path]] = {}
+    for tar in tars:
+        splits.setdefault(names.splits[tar.stem], []).append(tar)
+    return _open_tars(splits, reading)
 
 
-def _are_samples(members: list[TarMember]) -> bool:
-    """Return whether a tar is a shard: with labels or other files beside the images."""
-    images = set(IMAGE_EXTENSIONS)
-    samples = (set(extensions) for _, extensions in group_samples(members))
-    return any(sample & images and sample - images for sample in samples)
+def _open_tars(
+    splits: Mapping[str, Sequence[Path]], reading: Reading, *, in_classes: bool = False
+) -> OpenedData:
+    """Open tars of images by split.
 
-
-def _open_tars(paths: list[Path], labelled: bool) -> TarDataset:
-    inner = [part for path in paths for part in inner_tars(path)]
-    return TarDataset(inner, labelled) if inner else TarDataset(tar_parts(paths), labelled=False)
+    Args:
+        splits: The tars.
+        reading: How to read them.
+        in_classes: Whether each tar is a class, if none holds tars.
+    """
+    sources: dict[str, ImageDataset] = {}
+    left_out: list[LeftOut] = []
+    origin = UNLABELLED
+    for split, paths in splits.items():
+        inner = [part for path in paths for part in inner_tars(path)]
+        labelled = reading.labelled and bool(inner or in_classes)
+        source = TarDataset(
+            inner or tar_parts(paths), labelled, splits=reading.splits and not inner
+        )
+        if reading.labelled:
+            origin = source.classes_from if split == "train" or len(splits) == 1 else origin
+        sources[split] = source
+        left_out += source.left_out
+    report = report_left_out(left_out)
+    return OpenedData(sources, origin, [report] if report else [], left_out)
 
 
 def _tables(root: Path, folders: list[str]) -> list[Path]:
@@ -146,31 +336,41 @@ def _tables(root: Path, folders: list[str]) -> list[Path]:
     return [file for folder in (root, *within) for file in sorted(folder.glob("*.parquet"))]
 
 
-def _split_folders(root: Path, folders: list[str], files: list[str]) -> dict[str, Path]:
-    """Find the folder of each split; none unless all folders are splits and one is train."""
-    splits = [SPLIT_NAMES.get(name.lower()) for name in folders]
-    if None in splits or "train" not in splits:
-        return {}
-    if len(set(splits)) < len(splits):
-        raise UserError(f"{root} has two folders for one split: {', '.join(folders)}. Join them")
-    if loose := _images(files):
-        raise UserError(
-            f"{root} has images both in split folders ({', '.join(folders)}) and beside them "
-            f"({_some(loose)}). Move those into one of the folders"
-        )
-    return {split: root / name for split, name in zip(splits, folders, strict=True) if split}
-
-
-def _images(files: list[str]) -> list[str]:
-    return [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
+def _similar_classes(sources: Mapping[str, ImageDataset]) -> list[str]:
+    """Return a line on class names of one split that a person may take for equal."""
+    seen: dict[str, str] = {}
+    for name in next(iter(sources.values())).classes:
+        first = seen.setdefault(_alike(name), name)
+        if first != name:
+            return [f"two classes differ only {_in_what(first, name)}: {first!a} and {name!a}"]
+    return []
 
 
 def _difference(first: str, source: ImageDataset, second: str, other: ImageDataset) -> str:
-    only_first = _some(sorted(set(source.classes) - set(other.classes)))
-    only_second = _some(sorted(set(other.classes) - set(source.classes)))
-    return f"only in {first}: {only_first}; only in {second}: {only_second}"
+    ours, theirs = (sorted(set(a) - set(b)) for a, b in _both(source.classes, other.classes))
+    for name in ours:
+        for twin in theirs:
+            if _alike(name) == _alike(twin):
+                return (
+                    f"{name!a} of {first} and {twin!a} of {second} differ only "
+                    f"{_in_what(name, twin)}"
+                )
+    return f"only in {first}: {some(ours, 5)}; only in {second}: {some(theirs, 5)}"
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    shown = ", ".join(names[:most]) or "none"
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+def _both(first: Iterable[str], second: Iterable[str]) -> list[tuple[list[str], list[str]]]:
+    ours, theirs = list(first), list(second)
+    return [(ours, theirs), (theirs, ours)]
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _in_what(first: str, second: str) -> str:
+    same_form = (unicodedata.normalize("NFC", name) for name in (first, second))
+    if len(set(same_form)) == 1:
+        return "in how their letters are encoded (Unicode NFC and NFD)"
+    if first.strip() == second.strip():
+        return "in blanks at their ends"
+    return "in capital letters" if first.casefold() == second.casefold() else "in their look-alikes"

@@ -99,3 +99,61 @@ def test_open_readers__one_loose_image(tmp_path: Path):
     Image.new("L", (4, 4)).save(tmp_path / "x.png")
     readers = open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
     assert (sizes(readers), readers["train"].classes) == ({"train": 1}, ())
+
+
+# Folders of images
+
+
+def write_files(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def test_open_folder__says_how_it_was_read(tmp_path: Path):
+    write_files(tmp_path, "images/0.jpg", "images/1.jpg", "masks/0.png", "x.heic")
+    train = open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE)["train"]
+    assert train.warning.splitlines() == [
+        "images are read file by file; packed into shards they read faster",
+        f"classes: none, since the images lie in {tmp_path}/images itself",
+        "masks: 1 of masks/ pair with 1 of images/",
+        "without a mask: 1 image has none (images/1.jpg)",
+        "left out: 1 file that is no image: 1 .heic (x.heic, read with pip install pillow-heif)",
+    ]
+    assert (train.num_samples, list(train.dataset[0].members)) == (2, ["image"])
+
+
+def test_open_folder__members_that_are_asked_for(tmp_path: Path):
+    write_files(tmp_path, *(f"images/{n}.jpg" for n in range(5)), "masks/0.png", "masks/1.png")
+    options = {"how_to_make": HOW_TO_MAKE, "members": ("image", "mask"), "val_ratio": 0.5}
+    splits = open_splits(tmp_path, "folder", **options)
+    assert sizes(splits) == {"train": 1, "val": 1}
+    assert {*splits["val"].dataset[0].members} == {"image", "mask"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ({"leave_out": ["extra set"]}, {"train": 1, "val": 1}),
+        ({"labelled": False}, {"train": 2, "val": 1}),
+        ({"splits": False}, {"train": 3}),
+    ],
+)
+def test_open_folder__mixture_of_splits_and_others(tmp_path: Path, folder, expected):
+    write_files(tmp_path, "train/a/0.jpg", "val/a/0.jpg", "extra set/0.jpg")
+    with pytest.raises(UserError) as caught:
+        open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
+    assert str(caught.value).endswith(
+        "Leave them out: data.leave_out=['extra set']; or take them for more training images: "
+        "data.labels=false; or, if the names mean no splits, take all folders for classes: "
+        "data.splits=false"
+    )
+    splits = open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE, folder=folder)
+    assert sizes(splits) == expected
+
+
+def test_open_folder__splits_that_differ(tmp_path: Path):
+    write_files(tmp_path, "train/a/0.jpg", "val/b/0.jpg")
+    with pytest.raises(UserError, match=r"or leave the labels out: data\.labels=false$"):
+        open_splits(tmp_path, "folder", how_to_make=HOW_TO_MAKE)
