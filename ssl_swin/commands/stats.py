@@ -71,7 +71,7 @@ def _open(
     from ssl_swin.data.shards.index_file import INDEX_NAME
     from ssl_swin.data.sources.opening import open_datasets
 
-    if not ((index_dir or folder) / INDEX_NAME).exists():
+    if index_dir is None and not (folder / INDEX_NAME).exists():
         return None, open_datasets(folder)
     index = load_index(folder, index_dir)
     return index, {split: ShardDataset(index, split) for split in index.splits}

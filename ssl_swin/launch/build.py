@@ -43,6 +43,8 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
         cache=data.cache,
         num_samples=data.num_samples,
         members=(IMAGE, *members),
+        image=data.get("image"),
+        label_key=data.get("label_key"),
     )
     for split, reader in readers.items():
         say(f"{split}: {reader.summary()}")

@@ -73,6 +73,8 @@ class DataSettings:
     num_samples: int | None
     cache: Annotated[dict[str, Any] | None, MAY_CHANGE]
     val_ratio: float = 0.0
+    image: str | None = None
+    label_key: str | None = None
 
 
 @dataclass(frozen=True)

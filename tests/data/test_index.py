@@ -258,6 +258,7 @@ def test_open_index__builds_on_first_use(shards: Path, monkeypatch: pytest.Monke
 
 def test_open_index__elsewhere(shards: Path, tmp_path: Path) -> None:
     before = sorted(shards.iterdir())
+    (tmp_path / "index").mkdir()
     index = open_index(shards, tmp_path / "index")
     assert (index.root, index.folder) == (shards, tmp_path / "index")
     assert sorted(shards.iterdir()) == before  # the shards' folder may be read-only
@@ -269,7 +270,7 @@ def test_open_index__elsewhere(shards: Path, tmp_path: Path) -> None:
 def test_open_index__read_only_folder(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Permissions do not stop root, who may run the tests.
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != shards)
-    message = rf"no permission to write .*data\.index_dir=DIR, or ssl-swin index {shards} --out DIR"
+    message = rf"no permission to write .*ssl-swin index {shards} --out DIR, then set data\.index_"
     with pytest.raises(UserError, match=message):
         open_index(shards)
     with pytest.raises(UserError, match=message):
@@ -280,7 +281,7 @@ def test_open_index__read_only_folder(shards: Path, monkeypatch: pytest.MonkeyPa
 def open_and_count(root: Path, barrier, results) -> None:
     builds = []
     build = indexing.build_index
-    indexing.build_index = lambda *args: builds.append(args) or build(*args)
+    indexing.build_index = lambda *args, **options: builds.append(args) or build(*args, **options)
     barrier.wait()
     index = open_index(root)
     results.put((len(builds), index.fingerprint))

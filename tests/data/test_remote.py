@@ -150,9 +150,10 @@ def test_index_remote__damaged_shard(bare: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_index_remote__shard_in_a_sub_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'part/a.tar' names a sub-folder"):
-        index_remote("https://host/set", ["part/a.tar"], tmp_path / "out")
+@pytest.mark.parametrize("name", ["../a.tar", "part//a.tar", "/a.tar"])
+def test_index_remote__shard_that_lies_elsewhere(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"must lie below https://host/set, but '{name}' leads"):
+        index_remote("https://host/set", [name], tmp_path / "out")
 
 
 def test_list_shards__of_a_page(server: ShardServer) -> None:
@@ -211,6 +212,8 @@ def test_command__pipe(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == [
         "train: images 5, shards 2",
         "classes: none",
+        "note: labels are numbers up to 1, and their classes have no names: write classes.txt "
+        "to --out, a name per line, and index them anew",
         f"next: ssl-swin pretrain data=remote 'data.root=\"{root}\"' data.index_dir={tmp_path}",
     ]
 
