@@ -99,6 +99,8 @@ def _index_local(args: argparse.Namespace, layout: "SampleLayout") -> "ShardInde
 
     if args.shards is not None:
         raise UserError("--shards is for a URL; of a folder all shards are indexed")
+    if Path(args.root).is_file():
+        raise UserError(f"{args.root} is a file. Give the folder that holds all shards of the set")
     if not Path(args.root).is_dir():
         raise UserError(f"no shards: there is no folder {args.root}")
     return build_index(args.root, args.out, layout=layout, num_workers=args.workers)

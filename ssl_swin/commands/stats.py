@@ -41,6 +41,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
     from ssl_swin.data.inspection.statistics import measure_set
+    from ssl_swin.data.shards.unread import unread_at_start
     from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
 
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     )
     for line in (*_of_set(index, sources, statistics), *_of_images(statistics)):
         print(line)
+    for line in () if index is None else unread_at_start(index):
+        print(f"note: {line}")
     values = _values(statistics)
     print(f"\n{_yaml(values)}", end="")
     if args.write is not None:

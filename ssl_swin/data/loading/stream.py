@@ -28,7 +28,12 @@ from ssl_swin.data.loading.protocol import (
     start_workers,
 )
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.data.shards.finding import find_compressed, find_shards, split_of
+from ssl_swin.data.shards.finding import (
+    find_compressed,
+    find_shards,
+    refuse_unstreamable,
+    splits_of,
+)
 from ssl_swin.data.shards.index_file import ShardIndex
 from ssl_swin.data.shards.labels import values_of_classes
 from ssl_swin.data.shards.layout import SampleLayout
@@ -165,11 +170,14 @@ def compressed_splits(
     Raises:
         UserError: If a shard cannot be read here, or the splits of the shards are open.
     """
+    found = sorted((*find_shards(folder), *find_compressed(folder)))
     names: dict[str, list[str]] = {}
-    for name in sorted((*find_shards(folder), *find_compressed(folder))):
-        names.setdefault(split_of(name), []).append(name)
-    within = sorted({(folder / name).parent for group in names.values() for name in group})
+    for split, name in zip(splits_of(found), found, strict=True):
+        names.setdefault(split, []).append(name)
+    within = sorted({(folder / name).parent for name in found} - {folder})
     classes = kept_classes(layout, [folder], within)
+    for name in found:
+        refuse_unstreamable(folder / name)
     splits = {}
     for split, group in names.items():
         shards = [str(folder / name) for name in group]

@@ -14,7 +14,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ssl_swin.data.remote.fetch import PIPE, fetch, open_url
-from ssl_swin.data.shards.finding import CompressedShardError, is_compressed_name, split_of
+from ssl_swin.data.shards.finding import CompressedShardError, is_compressed_name, splits_of
 from ssl_swin.data.shards.index_file import (
     INDEX_NAME,
     IndexArray,
@@ -92,14 +92,15 @@ def index_remote(
     for name in names:
         if {"", ".", ".."} & set(name.split("/")):
             raise UserError(f"shards must lie below {root}, but {name!r} leads elsewhere")
+    of_names = splits_of(names)
     scans: dict[str, list[LabelledScan]] = {}
     with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder:
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
             looks = pool.map(lambda name: _look_into(root, name, Path(folder), layout), names)
             bar = tqdm(looks, "indexing", len(names), unit="shard", disable=not progress)
-            for name, look in zip(names, bar, strict=True):
-                scans.setdefault(split_of(name), []).append(look)
+            for split, look in zip(of_names, bar, strict=True):
+                scans.setdefault(split, []).append(look)
         finally:
             pool.shutdown(cancel_futures=True)
     if not any(scan.num_samples for shards in scans.values() for scan in shards):

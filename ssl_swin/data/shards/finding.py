@@ -1,7 +1,7 @@
 """Which files of a folder are shards: tars in it, or else in its sub-folders."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
@@ -11,14 +11,15 @@ from ssl_swin.errors import UserError
 
 _GZIP, _BZIP2, _XZ = ("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")
 _ZSTD, _LZ4 = ("zst", "unzstd --rm"), ("lz4", "unlz4 --rm")  # usual ending, and what decompresses
+_COMPRESS = ("Z", "gunzip")
 _ENDINGS = {
-    ".tar.gz": _GZIP, ".tgz": _GZIP, ".tar.z": _GZIP, ".tar.bz2": _BZIP2, ".tbz2": _BZIP2,
+    ".tar.gz": _GZIP, ".tgz": _GZIP, ".tar.z": _COMPRESS, ".tar.bz2": _BZIP2, ".tbz2": _BZIP2,
     ".tbz": _BZIP2, ".tar.xz": _XZ, ".txz": _XZ, ".tar.zst": _ZSTD, ".tzst": _ZSTD,
     ".tar.lz4": _LZ4,
 }  # fmt: skip
 _CONTENTS = {  # first bytes of what is no tar
     b"\x1f\x8b": _GZIP,
-    b"\x1f\x9d": _GZIP,
+    b"\x1f\x9d": _COMPRESS,
     b"BZh": _BZIP2,
     b"\xfd7zXZ\0": _XZ,
     b"\x28\xb5\x2f\xfd": _ZSTD,
@@ -83,11 +84,33 @@ def shards_below(root: Path) -> list[str]:
     return sorted(_below(root, (".tar",)))
 
 
-def split_of(name: str) -> str:
-    """Return the split that the path of a shard names; without any word for it, it is train.
+def splits_of(names: Sequence[str]) -> list[str]:
+    """Return the split of each shard: what its path names, or else train.
 
     Args:
-        name: Path relative to the folder of the set, such as "val/000.tar" or "train-000.tar".
+        names: Paths relative to the folder of the set, such as "val/000.tar" or "train-000.tar".
+
+    Raises:
+        UserError: If the parts of a path name different splits, or some folders name splits and
+            others do not.
+    """
+    named = {name: named_split(name) for name in names}
+    unnamed = [name for name, split in named.items() if split is None and "/" in name]
+    if unnamed and any(named.values()):
+        folders = sorted({name.rpartition("/")[0] for name in unnamed})
+        raise UserError(
+            f"some folders of shards name a split and others do not: {', '.join(folders[:5])}. "
+            "Images to be held out could be trained on: rename each to a split, as train, val or "
+            "test, or move away what does not belong to the set"
+        )
+    return [split or "train" for split in named.values()]
+
+
+def named_split(name: str) -> str | None:
+    """Return the split that the path of a shard names; None without any word for it.
+
+    Args:
+        name: Path relative to the folder of the set.
 
     Raises:
         UserError: If its parts name different splits.
@@ -100,7 +123,7 @@ def split_of(name: str) -> str:
             f"shard {name}: it is open which split it belongs to: {told}. Rename one of them, or "
             "give one folder of shards alone"
         )
-    return next(iter(named.values()), "train")
+    return next(iter(named.values()), None)
 
 
 def refuse_other_content(path: Path) -> None:
@@ -134,7 +157,9 @@ def compressed_error(root: Path, names: list[str]) -> CompressedShardError:
     ending = next(end for end in _ENDINGS if names[0].lower().endswith(end))
     others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
     _, command = _ENDINGS[ending]
-    return _compressed(root / names[0], others, f"{command} {root / names[0]}")
+    first = root / names[0]
+    files = first.parent / f"*{first.name[-len(ending) :]}" if others else first
+    return _compressed(first, others, f"{command} {files}")
 
 
 def is_compressed_name(name: str) -> bool:
@@ -146,6 +171,21 @@ def is_compressed(path: Path) -> bool:
     """Return whether a file is compressed, by its first bytes."""
     start = _first_bytes(path)
     return start.startswith(tuple(_CONTENTS)) and start[257:262] != b"ustar"
+
+
+def refuse_unstreamable(path: Path) -> None:
+    """Refuse a shard that is compressed in a way that Python's tarfile cannot read.
+
+    Raises:
+        CompressedShardError: If it is.
+    """
+    start = _first_bytes(path)
+    for magic, (ending, command) in _CONTENTS.items():
+        if start.startswith(magic) and (ending, command) in (_ZSTD, _LZ4, _COMPRESS):
+            raise CompressedShardError(
+                f"shard {path} is compressed as .{ending}; data.reader=stream reads tars that are "
+                f"plain, or compressed by gzip, bzip2 or xz. Decompress it: {command} {path}"
+            )
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -198,7 +198,7 @@ def index_from_content(root: Path, folder: Path, content: dict[str, Any]) -> Sha
         classes, digest = _class_names(content["classes"]), str(content["extents"]["sha256"])
         entry = content.get("members", {"extensions": (), "sha256": ""})
         members, members_digest = tuple(map(str, entry["extensions"])), str(entry["sha256"])
-        layout = layout_from_content(content)
+        layout = _layout(content)
         by_name = bool(content.get("labels", {}).get("by_name"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _unreadable(folder / INDEX_NAME, error) from error
@@ -208,10 +208,25 @@ def index_from_content(root: Path, folder: Path, content: dict[str, Any]) -> Sha
     )  # fmt: skip
 
 
-def layout_from_content(content: dict[str, Any]) -> SampleLayout:
-    """Return which files of a sample an index of any version took for image and label."""
+def read_choices(path: Path) -> tuple[SampleLayout, tuple[str, ...]]:
+    """Read from an `index.json` of any version what a new index of the set keeps.
+
+    Returns:
+        Which files of a sample are image and label, and the class names.
+
+    Raises:
+        UserError: If it cannot be read, or is something else.
+    """
+    content = read_content(path)
+    try:
+        return _layout(content), _class_names(content.get("classes", []))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _layout(content: dict[str, Any]) -> SampleLayout:
     labels = content.get("labels")
-    return SampleLayout(content.get("image"), labels["key"] if labels else None)
+    return SampleLayout(content.get("image"), None if labels is None else labels["key"])
 
 
 def write_index(

@@ -11,7 +11,7 @@ from ssl_swin.data.shards.finding import (
     compressed_error,
     find_compressed,
     find_shards,
-    split_of,
+    splits_of,
 )
 from ssl_swin.data.shards.index_file import PLAN_NAME, ShardIndex, write_index
 from ssl_swin.data.shards.labels import LabelValues, understand_values
@@ -65,8 +65,10 @@ def build_index(
     classes = kept_classes(layout, [index_folder, folder], within)
     scan = partial(_scan_in, folder, layout)
     splits: dict[str, list[LabelledScan]] = {}
-    for name, scanned in zip(names, _scan_shards(scan, names, num_workers, progress), strict=True):
-        splits.setdefault(split_of(name), []).append(scanned)
+    of_names = splits_of(names)
+    looks = _scan_shards(scan, names, num_workers, progress)
+    for split, scanned in zip(of_names, looks, strict=True):
+        splits.setdefault(split, []).append(scanned)
     if not any(scan.num_samples for scans in splits.values() for scan in scans):
         raise UserError(f"no images in the shards of {folder}: {len(names)} tars hold none")
     return write_scans(index_folder, classes, splits, root=folder, layout=layout)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, member_names
+from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, member_name, member_names
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS
 from ssl_swin.errors import UserError
 
@@ -39,6 +39,8 @@ class SampleLayout:
                 )
         if self.image is not None:
             object.__setattr__(self, "image", self.image.strip().lower().lstrip("."))
+        if self.image == LABEL_EXTENSION:
+            raise UserError("data.image is cls, which is the file of the label; name an image's")
 
 
 CONVENTION = SampleLayout()  # WebDataset's
@@ -56,10 +58,20 @@ def image_and_members(files: Mapping[str, Any], key: str, layout: SampleLayout) 
         ValueError: If there is no image, or two files are the same member. The message continues
             "sample NAME".
     """
-    extensions = member_names(files, layout.image)
+    try:
+        extensions = member_names(files, layout.image)
+    except ValueError:
+        if layout.image is not None or any(map(_is_convention, files)):
+            raise
+        extensions = {}  # the missing image explains two files for one member
     if IMAGE not in extensions:
         raise ValueError(_no_image(files, key, layout))
     return {IMAGE: extensions.pop(IMAGE), **extensions}
+
+
+def _is_convention(extension: str) -> bool:
+    """Return whether a file is an image by the convention alone."""
+    return extension in IMAGE_EXTENSIONS or member_name(extension) == IMAGE
 
 
 def _no_image(files: Mapping[str, Any], key: str, layout: SampleLayout) -> str:

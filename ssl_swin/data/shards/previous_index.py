@@ -3,12 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_swin.data.shards.index_file import (
-    CLASSES_NAME,
-    INDEX_NAME,
-    layout_from_content,
-    read_content,
-)
+from ssl_swin.data.shards.index_file import CLASSES_NAME, INDEX_NAME, read_choices
 from ssl_swin.data.shards.layout import SampleLayout
 from ssl_swin.errors import UserError
 
@@ -25,7 +20,7 @@ def kept_layout(layout: SampleLayout, folders: Sequence[Path]) -> SampleLayout:
     """
     for path in (folder / INDEX_NAME for folder in folders):
         if path.exists():
-            before = layout_from_content(read_content(path))
+            before, _ = read_choices(path)
             return SampleLayout(layout.image or before.image, layout.label_key or before.label_key)
     return layout
 
@@ -66,10 +61,10 @@ def kept_classes(
 
 def _indexed_classes(folder: Path, layout: SampleLayout) -> tuple[str, ...]:
     path = folder / INDEX_NAME
-    content = read_content(path) if path.exists() else {}
-    if not content.get("classes") or layout.label_key != layout_from_content(content).label_key:
+    if not path.exists():
         return ()
-    return tuple(content["classes"])
+    before, classes = read_choices(path)
+    return classes if layout.label_key == before.label_key else ()
 
 
 def _listed_classes(folder: Path, _: SampleLayout) -> tuple[str, ...]:

@@ -119,11 +119,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[TarMember]:
 
 
 def _unreadable(error: Exception, shard: str = "") -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason, *others = error.args or (type(error).__name__,)  # webdataset adds the path at the end
+    path = shard or next((str(part) for part in reversed(others) if isinstance(part, str)), "")
     return UserError(
-        f"a shard cannot be read as a stream{': ' if shard else ''}{shard} ({reason}). This Python "
-        "reads tars that are plain or compressed by gzip, bzip2 or xz; others (zst, lz4) must be "
-        "decompressed first, as with unzstd --rm"
+        f"shard {path} cannot be read as a stream ({reason!s:.200}). It is truncated or damaged, "
+        "or no tar: copy it anew. Tars may be plain, or compressed by gzip, bzip2 or xz"
     )
 
 

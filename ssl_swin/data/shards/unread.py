@@ -6,9 +6,10 @@ from ssl_swin.data.dataset import NO_LABEL
 from ssl_swin.data.encoded import MASK, further_member_name, member_extension
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS
 from ssl_swin.data.shards.dataset import ShardDataset
-from ssl_swin.data.shards.finding import find_compressed, find_shards, shards_below
+from ssl_swin.data.shards.finding import find_compressed, find_shards, named_split, shards_below
 from ssl_swin.data.shards.index_file import CLASSES_NAME, ShardIndex
 from ssl_swin.data.shards.labels import label_keys
+from ssl_swin.data.split_names import split_in_name
 from ssl_swin.errors import UserError
 
 LABEL_WORDS = (
@@ -37,6 +38,7 @@ def unread_after_indexing(index: ShardIndex, *, is_local: bool) -> list[str]:
     """
     lines = [*_other_images(index), *_labels(index, "--label-key KEY")]
     lines += _names(index, "beside the shards" if is_local else "to --out")
+    lines += _splits(index)
     if is_local:
         lines += [*_compressed(index), *_below(index)]
     return lines
@@ -93,6 +95,19 @@ def _names(index: ShardIndex, where: str) -> Iterator[str]:
         yield (
             f"labels are numbers up to {highest}, and their classes have no names: write "
             f"{CLASSES_NAME} {where}, a name per line, and index them anew"
+        )
+
+
+def _splits(index: ShardIndex) -> Iterator[str]:
+    """Tell of images that are for training because nothing says otherwise."""
+    names = [shard.name for shard in index.splits.get("train", ())]
+    unnamed = [name for name in names if named_split(name) is None]
+    if unnamed and (len(index.splits) > 1 or len(unnamed) < len(names)):
+        yield f"train, as their names say no split: {_some(unnamed)}"
+    elif list(index.splits) == ["train"] and split_in_name(index.root.name) not in (None, "train"):
+        yield (
+            f"the folder is called {index.root.name}, and its images are train; to have them as "
+            f"another split, index the folder above: {index.root.parent}"
         )
 
 

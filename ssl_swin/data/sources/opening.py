@@ -7,6 +7,7 @@ from pathlib import Path
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
 from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.finding import compressed_error, find_compressed, find_shards
 from ssl_swin.data.shards.index import open_index
 from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
 from ssl_swin.data.shards.tar import TarMember, group_samples, scan_tar
@@ -111,22 +112,34 @@ def _open_folder(root: Path, labelled: bool) -> dict[str, ImageDataset]:
     if tars and not folders and not _images(files):
         return _open_folder_of_tars(root, files, tars, labelled)
     split_folders = _split_folders(root, folders, files) or {"train": root}
-    return {split: FolderDataset(folder, labelled) for split, folder in split_folders.items()}
+    try:
+        return {split: FolderDataset(folder, labelled) for split, folder in split_folders.items()}
+    except UserError:  # there is no image; shards may lie in the sub-folders
+        if compressed := find_compressed(root):
+            raise compressed_error(root, compressed) from None
+        below = find_shards(root)
+        if not below or not _are_samples(scan_tar(root / below[0]).members):
+            raise
+    return _open_shards(root, labelled)
 
 
 def _open_folder_of_tars(
     root: Path, files: list[str], tars: list[Path], labelled: bool
 ) -> dict[str, ImageDataset]:
     if {INDEX_NAME, PLAN_NAME} & set(files) or _are_samples(scan_tar(tars[0]).members):
-        index = open_index(root)
-        shards = {split: ShardDataset(index, split) for split in index.splits}
-        return {**shards} if labelled else {s: RelabelledDataset(shards[s]) for s in shards}
+        return _open_shards(root, labelled)
     splits: dict[str | None, list[Path]] = {}
     for tar in tars:
         splits.setdefault(split_in_name(tar.stem), []).append(tar)
     if None in splits:  # then these are names of classes
         return {"train": TarDataset(tar_parts(tars), labelled)}
     return {split: _open_tars(group, labelled) for split, group in splits.items() if split}
+
+
+def _open_shards(root: Path, labelled: bool) -> dict[str, ImageDataset]:
+    index = open_index(root)
+    shards = {split: ShardDataset(index, split) for split in index.splits}
+    return {**shards} if labelled else {s: RelabelledDataset(shards[s]) for s in shards}
 
 
 def _are_samples(members: list[TarMember]) -> bool:
