@@ -16,6 +16,8 @@ def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Describes the command."""
+    from ssl_swin.commands.label_options import add_label_options
+
     parser = commands.add_parser(
         "pack",
         help="pack images into WebDataset shards",
@@ -48,6 +50,7 @@ def add_parser(
         metavar="FILE",
         help="class names of val images that have none, one per line, by sorted image names",
     )
+    add_label_options(parser)
     parser.add_argument(
         "--max-short-side-px",
         type=int,
@@ -65,11 +68,17 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
+    from ssl_swin.commands.label_options import check_label_options, labelled
     from ssl_swin.data.packing.pack import pack
     from ssl_swin.data.packing.plan import SKIPPED_NAME
     from ssl_swin.data.sources.opening import open_datasets
 
-    sources = open_datasets(args.images, not args.no_labels, args.val_labels)
+    check_label_options(args)
+    by_folders = not args.no_labels and args.labels is None
+    opened = open_datasets(args.images, by_folders, args.val_labels)
+    sources, notes = labelled(args, opened)
+    for note in notes:
+        print(note)
     try:
         report = pack(
             sources,

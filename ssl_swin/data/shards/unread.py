@@ -9,13 +9,13 @@ from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.finding import find_compressed, find_shards, named_split, shards_below
 from ssl_swin.data.shards.index_file import CLASSES_NAME, ShardIndex
 from ssl_swin.data.shards.labels import label_keys
-from ssl_swin.data.split_names import split_in_name
 from ssl_swin.errors import UserError
 
 LABEL_WORDS = (
     "label", "labels", "class", "cls", "category", "target", "class_id", "class_name",
     "label_name", "class_label", "category_id", "category_name", "fine_label", "species",
 )  # fmt: skip
+_HELD_OUT = ("val", "valid", "validation", "test")  # names of folders
 _MOST_LISTED = 5
 _NUM_LOOKED_AT = 1000  # samples of a split that decide whether it has labels
 
@@ -104,7 +104,7 @@ def _splits(index: ShardIndex) -> Iterator[str]:
     unnamed = [name for name in names if named_split(name) is None]
     if unnamed and (len(index.splits) > 1 or len(unnamed) < len(names)):
         yield f"train, as their names say no split: {_some(unnamed)}"
-    elif list(index.splits) == ["train"] and split_in_name(index.root.name) not in (None, "train"):
+    elif list(index.splits) == ["train"] and index.root.name.lower() in _HELD_OUT:
         yield (
             f"the folder is called {index.root.name}, and its images are train; to have them as "
             f"another split, index the folder above: {index.root.parent}"

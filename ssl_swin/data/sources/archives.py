@@ -13,7 +13,6 @@ from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
 from ssl_swin.data.fingerprint import fingerprint
-from ssl_swin.data.shards.finding import refuse_other_content
 from ssl_swin.data.shards.tar import TarMember, scan_tar
 from ssl_swin.errors import UserError
 
@@ -108,7 +107,6 @@ def _image_members(part: TarPart) -> NDArray[Any]:
 def _members(part: TarPart) -> list[TarMember]:
     scan = scan_tar(part.path, start=part.start, num_bytes=part.num_bytes)
     if scan.problem is not None:
-        refuse_other_content(part.path)
         inside = f" ({part.name}.tar in it)" if part.start else ""
         raise UserError(f"{part.path}{inside}: {scan.problem}. Copy or download it anew")
     return scan.members

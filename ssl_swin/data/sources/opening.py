@@ -6,15 +6,13 @@ from pathlib import Path
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
-from ssl_swin.data.shards.dataset import ShardDataset
-from ssl_swin.data.shards.finding import compressed_error, find_compressed, find_shards
-from ssl_swin.data.shards.index import open_index
 from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
-from ssl_swin.data.shards.tar import TarMember, group_samples, scan_tar
+from ssl_swin.data.shards.tar import scan_tar
 from ssl_swin.data.sources.archives import TarDataset, inner_tars, tar_parts
 from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar
 from ssl_swin.data.sources.image_folder import FolderDataset, scan_folder
-from ssl_swin.data.sources.labelled import RelabelledDataset, label_by_name
+from ssl_swin.data.sources.labelled import label_by_name
+from ssl_swin.data.sources.packed import are_samples, open_shards, open_shards_below
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
 from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
 from ssl_swin.errors import UserError
@@ -91,7 +89,7 @@ def _open_file(path: Path, labelled: bool) -> dict[str, ImageDataset]:
         return {**open_parquet(path.parent, [path], labelled)}
     if extension_of(path.name) == "tar":
         members = scan_tar(path).members
-        if _are_samples(members):
+        if are_samples(members):
             raise UserError(f"{path} is a shard of samples. Give the folder of all shards")
         if any(extension_of(member.name) in ("tar", *IMAGE_EXTENSIONS) for member in members):
             return {"train": _open_tars([path], labelled)}
@@ -114,39 +112,24 @@ def _open_folder(root: Path, labelled: bool) -> dict[str, ImageDataset]:
     split_folders = _split_folders(root, folders, files) or {"train": root}
     try:
         return {split: FolderDataset(folder, labelled) for split, folder in split_folders.items()}
-    except UserError:  # there is no image; shards may lie in the sub-folders
-        if compressed := find_compressed(root):
-            raise compressed_error(root, compressed) from None
-        below = find_shards(root)
-        if not below or not _are_samples(scan_tar(root / below[0]).members):
+    except UserError:  # there are no images
+        shards = open_shards_below(root, labelled)
+        if not shards:
             raise
-    return _open_shards(root, labelled)
+        return shards
 
 
 def _open_folder_of_tars(
     root: Path, files: list[str], tars: list[Path], labelled: bool
 ) -> dict[str, ImageDataset]:
-    if {INDEX_NAME, PLAN_NAME} & set(files) or _are_samples(scan_tar(tars[0]).members):
-        return _open_shards(root, labelled)
+    if {INDEX_NAME, PLAN_NAME} & set(files) or are_samples(scan_tar(tars[0]).members):
+        return open_shards(root, labelled)
     splits: dict[str | None, list[Path]] = {}
     for tar in tars:
         splits.setdefault(split_in_name(tar.stem), []).append(tar)
     if None in splits:  # then these are names of classes
         return {"train": TarDataset(tar_parts(tars), labelled)}
     return {split: _open_tars(group, labelled) for split, group in splits.items() if split}
-
-
-def _open_shards(root: Path, labelled: bool) -> dict[str, ImageDataset]:
-    index = open_index(root)
-    shards = {split: ShardDataset(index, split) for split in index.splits}
-    return {**shards} if labelled else {s: RelabelledDataset(shards[s]) for s in shards}
-
-
-def _are_samples(members: list[TarMember]) -> bool:
-    """Return whether a tar is a shard: with labels or other files beside the images."""
-    images = set(IMAGE_EXTENSIONS)
-    samples = (set(extensions) for _, extensions in group_samples(members))
-    return any(sample & images and sample - images for sample in samples)
 
 
 def _open_tars(paths: list[Path], labelled: bool) -> TarDataset:
