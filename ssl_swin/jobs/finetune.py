@@ -4,7 +4,7 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels
+from ssl_swin.data.loading.few_labels import FewLabels, keep_few_labels, keep_labelled
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.settings import FinetuneSettings
@@ -32,6 +32,8 @@ def main(cfg: DictConfig) -> None:
     check = check_labelled if task_class.needs_labels else check_splits
     check(readers, ("val",))
     _keep_few_labels(cfg, readers)
+    if task_class.needs_labels:
+        _keep_labelled(readers)
     task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
     if cfg.test_img_size_px is not None:
         task.resized(cfg.test_img_size_px)  # a wrong size shows before training
@@ -66,6 +68,17 @@ def _keep_few_labels(cfg: DictConfig, readers: dict[str, Split]) -> None:
     readers["train"] = keep_few_labels(everything, FewLabels(**cfg.labels))
     if readers["train"] is not everything:
         say(f"labels: {readers['train'].num_samples} of {everything.num_samples} training images")
+
+
+def _keep_labelled(readers: dict[str, Split]) -> None:
+    """Leave out images without a label, and say so."""
+    for split, everything in readers.items():
+        readers[split] = keep_labelled(everything)
+        if (number := readers[split].num_samples) != everything.num_samples:
+            say(
+                f"{split}: {number} of {everything.num_samples} images have a label; the others "
+                "are left out"
+            )
 
 
 def _restore_best(trainer: Trainer, module: TrainingModule) -> None:

@@ -78,7 +78,8 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
     if len(classes) < 2:
         raise UserError(
             f"classification needs two classes or more, the data names {len(classes)}: "
-            "pack a folder with one sub-folder per class, or put classes.txt beside the shards"
+            "pack a folder with one sub-folder per class, or put classes.txt beside the "
+            "shards and index them anew; labels in .json are read with ssl-swin index --label-key"
         )
     return classes
 

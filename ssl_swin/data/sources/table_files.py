@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of
 from ssl_swin.data.sources.table_rows import ParquetRows
 from ssl_swin.errors import UserError
 
@@ -41,6 +42,8 @@ class TextTable(NamedTuple):
 
 def read_table(path: Path) -> TextTable:
     """Read a table whose kind its ending says, or else its content.
+
+    A list of two cells a line, of which one names an image, needs no header.
 
     Args:
         path: A `.csv`, `.tsv`, `.json`, `.jsonl` or `.parquet` file; of other endings it may be
@@ -90,7 +93,10 @@ def plain_name(column: str) -> str:
 
 def _decoded(path: Path, content: bytes) -> str:
     try:
-        return content.decode("utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig")
+        text = content.decode("utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig")
+        if "\0" in text:
+            raise UserError(f"{path} is no table: it holds NUL bytes. Save it as CSV in UTF-8")
+        return text
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 ({error.reason}). Save it as UTF-8") from error
 
@@ -106,7 +112,10 @@ def _read_text(path: Path, text: str) -> TextTable:
 
 def _of_cells(path: Path, text: str) -> TextTable:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(_SEPARATORS, key=first.count) if first else ","
+    separator = max(_SEPARATORS, key=first.count)
+    if separator not in first and " " in first.strip():  # a list such as "images/0.jpg 3"
+        text = "\n".join("\t".join(line.rsplit(maxsplit=1)) for line in text.splitlines())
+        separator = "\t"
     rows, lines = [], []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
@@ -118,6 +127,8 @@ def _of_cells(path: Path, text: str) -> TextTable:
         raise UserError(f"cannot read {path} line {reader.line_num}: {error}") from error
     if not rows:
         raise UserError(f"{path} is empty")
+    if (header := _missing_header(rows[0])) is not None:
+        rows, lines = [header, *rows], [0, *lines]
     header, *body = rows
     for number, row in enumerate(body):
         body[number] = row[: len(header)] if not any(row[len(header) :]) else row
@@ -127,6 +138,14 @@ def _of_cells(path: Path, text: str) -> TextTable:
                 f"{len(header)}: {', '.join(header)}. Quote cells that hold a separator"
             )
     return TextTable(path, header, body, lines[1:])
+
+
+def _missing_header(first: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the header of a list without one: two cells, of which one names an image."""
+    are_images = [extension_of(cell) in IMAGE_EXTENSIONS for cell in first]
+    if len(first) != 2 or sum(are_images) != 1:
+        return None
+    return ("image", "label") if are_images[0] else ("label", "image")
 
 
 def _of_json_lines(path: Path, text: str) -> TextTable:

@@ -12,6 +12,7 @@ from ssl_swin.data.sources.table_files import read_head
 from ssl_swin.data.sources.table_labels import image_paths
 from ssl_swin.data.sources.table_matching import ImagePaths
 from ssl_swin.data.sources.table_roles import IMAGE_COLUMNS, LABEL_COLUMNS, usual_columns
+from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 
 _TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -28,6 +29,11 @@ def unread_labels(root: Path, sources: Mapping[str, ImageDataset]) -> list[str]:
     first = next(iter(sources.values()))
     if isinstance(first, ShardDataset):
         return [f"note: {line}" for line in unread_at_start(first.index)]
+    if isinstance(first, TableDataset):
+        return [
+            f"note: the column {name} is not read; to have it as the label, call it label"
+            for name in first.unread_labels[:1]
+        ]
     folder = root if root.is_dir() else root.parent
     return [
         f"note: {path} seems to hold labels, which are not read: --labels {shlex.quote(path)}"
