@@ -140,8 +140,8 @@ def refuse_other_content(path: Path) -> None:
     start = _first_bytes(path)
     for magic, (ending, command) in _CONTENTS.items():
         if start.startswith(magic):
-            name = f"{path.name}.{ending}"
-            raise _compressed(path, "", f"mv {path.name} {name} && {command} {name}")
+            named = f"{path}.{ending}"
+            raise _compressed(path, "", f"mv {path} {named} && {command} {named}")
     for magic, told in _OTHER_CONTENTS.items():
         if start.startswith(magic):
             raise UserError(f"shard {path} is {told}")
