@@ -25,7 +25,7 @@ WRONG = [
     ({"first_wait_s": -1}, r"data\.cache\.first_wait_s must be a number of seconds, .*, got -1"),
     (
         {"first_wait_s": [1]},
-        r"data\.cache\.first_wait_s must be a number of seconds, .*, got \[1\]",
+        r"data\.cache\.first_wait_s must be a number of seconds.* got \[1\]",
     ),
     ({"dir": " "}, r"data\.cache\.dir must be the path of a folder, got ' '"),
     ({"dir": 3}, r"data\.cache\.dir must be the path of a folder, got 3"),
