@@ -224,6 +224,11 @@ HEAD = '{"format": "ssl-swin-shards", "version": 3, "classes": []'
 SHARD = '{"name": "%s", "bytes": 1, "samples": %d}'
 
 
+WHOLE = (
+    ', "extents": {"sha256": ""}, "splits": {"train": {"shards": [' + SHARD % ("a.tar", 1) + "]}}}"
+)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -241,6 +246,18 @@ SHARD = '{"name": "%s", "bytes": 1, "samples": %d}'
         + ', "extents": {"sha256": ""}, "splits": {"train": {"shards": ['
         + SHARD % ("../a.tar", 1)
         + "]}}}",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        HEAD + ', "classes": ' + "[" * 100_000,
+        HEAD + ', "classes": "ab"' + WHOLE,
+        HEAD + ', "classes": [1]' + WHOLE,
+        HEAD + ', "labels": 3' + WHOLE,
+        HEAD + ', "labels": {}' + WHOLE,
+        HEAD + ', "image": 7' + WHOLE,
+        HEAD + ', "image": "cls"' + WHOLE,
+        HEAD + WHOLE.replace('"samples": 1', '"samples": Infinity'),
+        HEAD + WHOLE.replace("a.tar", "b/../../a.tar"),
+        HEAD + WHOLE.replace("a.tar", "/a.tar"),
     ],
 )
 def test_load_index__not_an_index(tmp_path: Path, content: str) -> None:
