@@ -160,6 +160,30 @@ def test_list_shards__of_a_page(server: ShardServer) -> None:
     assert list_shards(server.root) == NAMES
 
 
+def test_list_shards__of_folders_that_name_splits(bare: Path, tmp_path: Path) -> None:
+    for name in ("train/0.tar", "val/1.tar", "val/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((bare / NAMES[0]).read_bytes())
+    with serve(tmp_path) as server:
+        assert list_shards(server.root) == ["train/0.tar", "val/1.tar"]
+        (tmp_path / "val").rename(tmp_path / "flowers")
+        message = rf"folders that do and name no split: flowers\. Give .*{server.root}/flowers, or"
+        with pytest.raises(UserError, match=message):
+            list_shards(server.root)
+
+
+def test_list_shards__that_are_compressed(tmp_path: Path) -> None:
+    (tmp_path / "train-0.tar.gz").write_bytes(b"\x1f\x8b")
+    with serve(tmp_path) as server:
+        message = rf"of {server.root} are compressed, such as train-0\.tar\.gz: .*\n.*reader=stream"
+        with pytest.raises(UserError, match=message):
+            list_shards(server.root)
+        message = r"shard train-0\.tar\.gz of .* is compressed: .*Decompress it there, or read"
+        with pytest.raises(UserError, match=message):
+            index_remote(server.root, ["train-0.tar.gz"], tmp_path / "out", progress=False)
+        assert server.requests_of["train-0.tar.gz"] == 1  # and is not fetched once more
+
+
 @pytest.mark.parametrize(
     ("root", "message"),
     [

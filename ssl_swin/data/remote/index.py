@@ -14,7 +14,12 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ssl_swin.data.remote.fetch import PIPE, fetch, open_url
-from ssl_swin.data.shards.finding import CompressedShardError, is_compressed_name, splits_of
+from ssl_swin.data.shards.finding import (
+    CompressedShardError,
+    is_compressed_name,
+    named_split,
+    splits_of,
+)
 from ssl_swin.data.shards.index_file import (
     INDEX_NAME,
     IndexArray,
@@ -143,6 +148,7 @@ def list_shards(root: str) -> list[str]:
             f"{_how_to(root)}"
         ) from error
     if tars := _tars(files):
+        _check_folders(root, tars)
         return tars
     if compressed := sorted(name for name in files if is_compressed_name(name)):
         raise UserError(
@@ -152,6 +158,17 @@ def list_shards(root: str) -> list[str]:
             f"'data.root=\"{root.rstrip('/')}/{compressed[0]}\"'"
         )
     raise UserError(f"{root} lists no *.tar. Name the shards: {_how_to(root)}")
+
+
+def _check_folders(root: str, tars: Sequence[str]) -> None:
+    """Refuse folders of tars that may be sets of their own."""
+    others = sorted({tar.rpartition("/")[0] for tar in tars if "/" in tar and not named_split(tar)})
+    if others:
+        raise UserError(
+            f"{root} lists no *.tar itself, but folders that do and name no split: "
+            f"{', '.join(others[:5])}. Give one of them, such as {root.rstrip('/')}/{others[0]}, "
+            "or name the shards by --shards"
+        )
 
 
 def _tars(names: Sequence[str]) -> list[str]:
