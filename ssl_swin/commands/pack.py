@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Describes the command."""
+    from ssl_swin.commands.label_options import add_label_options
+
     parser = commands.add_parser(
         "pack",
         help="pack images into WebDataset shards",
@@ -57,6 +60,7 @@ def add_parser(
         metavar="FILE",
         help="class names of val images that have none, one per line, by sorted image names",
     )
+    add_label_options(parser)
     parser.add_argument(
         "--max-short-side-px",
         type=int,
@@ -80,6 +84,7 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
+    from ssl_swin.commands.label_options import check_label_options, labelled
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.plan import SKIPPED_NAME
     from ssl_swin.data.sources.opening import open_data
@@ -87,10 +92,16 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.quoting import override
 
     pixels = pixel_format(args)
+    check_label_options(args)
     check_out(args.images, args.out)
-    opened = open_data(args.images, reading_of(args), args.val_labels)
-    sources = opened.splits
-    for note in opened.notes:
+    reading = reading_of(args)
+    if args.labels is not None:
+        reading = replace(reading, labelled=False)
+    opened = open_data(args.images, reading, args.val_labels)
+    sources, table_notes = labelled(args, opened.splits)
+    if args.labels is not None:
+        opened = replace(opened, splits=sources, classes_from=str(args.labels))
+    for note in (*opened.notes, *table_notes):
         print(note)
     try:
         report = pack(

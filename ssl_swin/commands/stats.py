@@ -64,6 +64,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
     from ssl_swin.data.inspection.statistics import measure_set
+    from ssl_swin.data.shards.unread import unread_at_start
     from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
     from ssl_swin.quoting import without_interpolation
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
     )
     for line in (*_of_set(index, sources, statistics), *notes, *_of_images(statistics, pixels)):
         print(line)
+    for line in () if index is None else unread_at_start(index):
+        print(f"note: {line}")
     values = _values(statistics, pixels)
     print(f"\n{_yaml(values)}", end="")
     if args.write is not None:
@@ -139,7 +142,7 @@ def _open(
     from ssl_swin.data.shards.index_file import INDEX_NAME
     from ssl_swin.data.sources.opening import open_data
 
-    if not ((args.index_dir or args.folder) / INDEX_NAME).exists():
+    if args.index_dir is None and not (args.folder / INDEX_NAME).exists():
         opened = open_data(args.folder, reading_of(args))
         classes = opened.splits["train"].classes
         line = f"classes from: {opened.classes_from}" if classes else opened.classes_line()

@@ -8,6 +8,7 @@ from ssl_swin.data.file_types import IMAGE_EXTENSIONS
 from ssl_swin.errors import UserError
 
 IMAGE, MASK, JSON = "image", "mask", "json"
+OTHER_IMAGE = "other_image"  # the member NAME.image.jpg where another file is the sample's image
 LABEL_EXTENSION = "cls"
 _MASK_NAMES = ("mask", "seg", "label_map")
 
@@ -75,7 +76,7 @@ class EncodedSample:
         return self.members[name]
 
 
-def member_names(extensions: Iterable[str]) -> dict[str, str]:
+def member_names(extensions: Iterable[str], image: str | None = None) -> dict[str, str]:
     """Return which file of a sample is which member, by WebDataset's naming.
 
     The extension of a file is all that follows the first dot of its name. This is the one home of
@@ -89,6 +90,8 @@ def member_names(extensions: Iterable[str]) -> dict[str, str]:
 
     Args:
         extensions: Extensions of one sample's files, in lower case and in their order.
+        image: Extension ("left.jpg") or member name ("left") of the file that is the image; then
+            no other file is. None takes the first plain image.
 
     Returns:
         By member, the extension of its file; the image is left out where there is none.
@@ -100,9 +103,13 @@ def member_names(extensions: Iterable[str]) -> dict[str, str]:
     for extension in extensions:
         if extension in ("", LABEL_EXTENSION):
             continue
-        name = member_name(extension)
-        if extension in IMAGE_EXTENSIONS and IMAGE not in found:
+        if image is None:
+            is_image = extension in IMAGE_EXTENSIONS and IMAGE not in found
+            name = IMAGE if is_image else member_name(extension)
+        elif image in (extension, member_name(extension)):
             name = IMAGE
+        else:
+            name = further_member_name(extension)
         if name in found:
             raise ValueError(
                 f"has two files for its member {name!r}: {found[name]} and {extension}"
@@ -119,6 +126,16 @@ def member_name(extension: str) -> str:
     """
     name = extension.rpartition(".")[0] or extension
     return MASK if name in _MASK_NAMES else name
+
+
+def further_member_name(extension: str) -> str:
+    """Return the member that a file belongs to where another file is the sample's image.
+
+    Args:
+        extension: All that follows the first dot of the file's name, in lower case.
+    """
+    name = member_name(extension)
+    return OTHER_IMAGE if name == IMAGE else name
 
 
 def member_extension(extension: str) -> str:

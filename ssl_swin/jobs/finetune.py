@@ -4,6 +4,7 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from ssl_swin.data.loading.few_labels import keep_labelled
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
@@ -13,6 +14,7 @@ from ssl_swin.jobs.summary import finish, timm_line, training_facts
 from ssl_swin.launch.build import build_encoder, check_labelled, check_splits, open_data
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
@@ -31,6 +33,8 @@ def main(cfg: DictConfig) -> None:
     check = check_labelled if task_class.needs_labels else check_splits
     check(readers, ("val",))
     train_on_few_labels(cfg, readers)
+    if task_class.needs_labels:
+        _keep_labelled(readers)
     task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
     if cfg.test_img_size_px is not None:
         task.resized(cfg.test_img_size_px)  # a wrong size shows before training
@@ -57,6 +61,17 @@ def main(cfg: DictConfig) -> None:
         ],
         next_steps=after_finetuning,
     )
+
+
+def _keep_labelled(readers: dict[str, Split]) -> None:
+    """Leave out images without a label, and say so."""
+    for split, everything in readers.items():
+        readers[split] = keep_labelled(everything)
+        if (number := readers[split].num_samples) != everything.num_samples:
+            say(
+                f"{split}: {number} of {everything.num_samples} images have a label; the others "
+                "are left out"
+            )
 
 
 def _restore_best(trainer: Trainer, module: TrainingModule) -> None:

@@ -52,6 +52,8 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
         num_samples=data.num_samples,
         members=(IMAGE, *members),
         folder=_folder_options(data),
+        image=data.get("image"),
+        label_key=data.get("label_key"),
     )
     for split, reader in readers.items():
         say(f"{split}: {reader.summary()}")
@@ -92,7 +94,8 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
     if len(classes) < 2:
         raise UserError(
             f"classification needs two classes or more, the data names {len(classes)}: "
-            "pack a folder with one sub-folder per class, or put classes.txt beside the shards"
+            "pack a folder with one sub-folder per class, or put classes.txt beside the "
+            "shards and index them anew; labels in .json are read with ssl-swin index --label-key"
         )
     return classes
 

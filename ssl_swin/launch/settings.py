@@ -119,6 +119,8 @@ class DataSettings:
     num_samples: Positive | None
     cache: Annotated[CacheSettings | None, MAY_CHANGE]
     val_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
+    image: Name | None = None
+    label_key: Name | None = None
     # Of a folder of images; what they change in the list of samples, its fingerprint shows.
     labels: Annotated[bool, MAY_CHANGE] = True
     splits: Annotated[bool, MAY_CHANGE] = True

@@ -224,6 +224,11 @@ HEAD = '{"format": "ssl-swin-shards", "version": 3, "classes": []'
 SHARD = '{"name": "%s", "bytes": 1, "samples": %d}'
 
 
+WHOLE = (
+    ', "extents": {"sha256": ""}, "splits": {"train": {"shards": [' + SHARD % ("a.tar", 1) + "]}}}"
+)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -241,6 +246,18 @@ SHARD = '{"name": "%s", "bytes": 1, "samples": %d}'
         + ', "extents": {"sha256": ""}, "splits": {"train": {"shards": ['
         + SHARD % ("../a.tar", 1)
         + "]}}}",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        HEAD + ', "classes": ' + "[" * 100_000,
+        HEAD + ', "classes": "ab"' + WHOLE,
+        HEAD + ', "classes": [1]' + WHOLE,
+        HEAD + ', "labels": 3' + WHOLE,
+        HEAD + ', "labels": {}' + WHOLE,
+        HEAD + ', "image": 7' + WHOLE,
+        HEAD + ', "image": "cls"' + WHOLE,
+        HEAD + WHOLE.replace('"samples": 1', '"samples": Infinity'),
+        HEAD + WHOLE.replace("a.tar", "b/../../a.tar"),
+        HEAD + WHOLE.replace("a.tar", "/a.tar"),
     ],
 )
 def test_load_index__not_an_index(tmp_path: Path, content: str) -> None:
@@ -258,6 +275,7 @@ def test_open_index__builds_on_first_use(shards: Path, monkeypatch: pytest.Monke
 
 def test_open_index__elsewhere(shards: Path, tmp_path: Path) -> None:
     before = sorted(shards.iterdir())
+    (tmp_path / "index").mkdir()
     index = open_index(shards, tmp_path / "index")
     assert (index.root, index.folder) == (shards, tmp_path / "index")
     assert sorted(shards.iterdir()) == before  # the shards' folder may be read-only
@@ -269,7 +287,7 @@ def test_open_index__elsewhere(shards: Path, tmp_path: Path) -> None:
 def test_open_index__read_only_folder(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Permissions do not stop root, who may run the tests.
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != shards)
-    message = rf"no permission to write .*data\.index_dir=DIR, or ssl-swin index {shards} --out DIR"
+    message = rf"no permission to write .*ssl-swin index {shards} --out DIR, then set data\.index_"
     with pytest.raises(UserError, match=message):
         open_index(shards)
     with pytest.raises(UserError, match=message):
@@ -280,7 +298,7 @@ def test_open_index__read_only_folder(shards: Path, monkeypatch: pytest.MonkeyPa
 def open_and_count(root: Path, barrier, results) -> None:
     builds = []
     build = indexing.build_index
-    indexing.build_index = lambda *args: builds.append(args) or build(*args)
+    indexing.build_index = lambda *args, **options: builds.append(args) or build(*args, **options)
     barrier.wait()
     index = open_index(root)
     results.put((len(builds), index.fingerprint))

@@ -8,7 +8,8 @@ import webdataset as wds
 
 from ssl_swin.data.shards.index import load_index, open_index
 from ssl_swin.data.shards.index_file import Shard
-from ssl_swin.data.shards.indexing import build_index, scan_shard
+from ssl_swin.data.shards.indexing import build_index
+from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.errors import UserError
 
 BLOCK = 512

@@ -25,7 +25,8 @@ from ssl_swin.data.remote.dataset import open_remote
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index, open_index
 from ssl_swin.data.shards.index_file import INDEX_NAME, MEMBERS_NAME
-from ssl_swin.data.shards.indexing import build_index, scan_shard
+from ssl_swin.data.shards.indexing import build_index
+from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.errors import UserError
 
 NUM_SAMPLES = 40

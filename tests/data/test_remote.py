@@ -150,13 +150,38 @@ def test_index_remote__damaged_shard(bare: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_index_remote__shard_in_a_sub_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'part/a.tar' names a sub-folder"):
-        index_remote("https://host/set", ["part/a.tar"], tmp_path / "out")
+@pytest.mark.parametrize("name", ["../a.tar", "part//a.tar", "/a.tar"])
+def test_index_remote__shard_that_lies_elsewhere(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"must lie below https://host/set, but '{name}' leads"):
+        index_remote("https://host/set", [name], tmp_path / "out")
 
 
 def test_list_shards__of_a_page(server: ShardServer) -> None:
     assert list_shards(server.root) == NAMES
+
+
+def test_list_shards__of_folders_that_name_splits(bare: Path, tmp_path: Path) -> None:
+    for name in ("train/0.tar", "val/1.tar", "val/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((bare / NAMES[0]).read_bytes())
+    with serve(tmp_path) as server:
+        assert list_shards(server.root) == ["train/0.tar", "val/1.tar"]
+        (tmp_path / "val").rename(tmp_path / "flowers")
+        message = rf"folders that do and name no split: flowers\. Give .*{server.root}/flowers, or"
+        with pytest.raises(UserError, match=message):
+            list_shards(server.root)
+
+
+def test_list_shards__that_are_compressed(tmp_path: Path) -> None:
+    (tmp_path / "train-0.tar.gz").write_bytes(b"\x1f\x8b")
+    with serve(tmp_path) as server:
+        message = rf"of {server.root} are compressed, such as train-0\.tar\.gz: .*\n.*reader=stream"
+        with pytest.raises(UserError, match=message):
+            list_shards(server.root)
+        message = r"shard train-0\.tar\.gz of .* is compressed: .*Decompress it there, or read"
+        with pytest.raises(UserError, match=message):
+            index_remote(server.root, ["train-0.tar.gz"], tmp_path / "out", progress=False)
+        assert server.requests_of["train-0.tar.gz"] == 1  # and is not fetched once more
 
 
 @pytest.mark.parametrize(
@@ -212,6 +237,8 @@ def test_command__pipe(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == [
         "train: images 5, shards 2",
         "classes: none",
+        "note: labels are numbers up to 1, and their classes have no names: write classes.txt "
+        "to --out, a name per line, and index them anew",
         f"next: ssl-swin pretrain data=remote 'data.root=\"{root}\"' data.index_dir={tmp_path} "
         "batch_size=4",
     ]

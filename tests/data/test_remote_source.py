@@ -72,7 +72,7 @@ def test_remote__index_elsewhere(shards, identify, tmp_path):
 def test_remote__cache_too_small_for_what_is_in_use(shards, identify, tmp_path):
     tiny = cache(tmp_path / "cache", limit_gb=2e-5)
     message = (
-        r"4 shards of train are in use at a time, two of each stream: 0\.0 GB.*limit_gb, or lo"
+        r"4 shards of train are in use at a time, two of each stream: 8\.19e-05 GB.*limit_gb, or"
     )
     with pytest.raises(UserError, match=message):
         levels(f"pipe:cat {shards}/{{name}}", identify, tmp_path, 1, cache=tiny)

@@ -15,6 +15,7 @@ from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.inspection.duplicates import Digests, repeated
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.finding import find_shards
 from ssl_swin.data.shards.index_file import (
     BYTE_RANGE,
     ByteRanges,
@@ -23,7 +24,7 @@ from ssl_swin.data.shards.index_file import (
     Shard,
     ShardIndex,
 )
-from ssl_swin.data.shards.indexing import scan_shard
+from ssl_swin.data.shards.scanning import scan_shard
 
 WARNINGS = (
     "values",
@@ -132,9 +133,9 @@ def _check_arrays(index: ShardIndex) -> Iterator[Finding]:
 
 def _check_listed(index: ShardIndex) -> Iterator[Finding]:
     listed = {shard.name for shards in index.splits.values() for shard in shards}
-    for path in sorted(index.root.glob("*.tar")):
-        if path.name not in listed:
-            yield Finding("shard", "", path.name, "", "the index does not list it")
+    for name in find_shards(index.root):
+        if name not in listed:
+            yield Finding("shard", "", name, "", "the index does not list it")
 
 
 def _check_shard(
@@ -168,7 +169,7 @@ def _damage(index: ShardIndex, place: _ShardInSplit, extents: Extents) -> str | 
         num_bytes = path.stat().st_size
         if num_bytes != shard.num_bytes:
             return f"it has {num_bytes} bytes, the index says {shard.num_bytes}"
-        scanned = scan_shard(path)
+        scanned = scan_shard(path, index, shard.name)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     except ValueError as error:

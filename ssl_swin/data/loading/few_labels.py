@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_swin.arguments import Count, Portion, Positive, checked
-from ssl_swin.data.dataset import ImageDataset, Indices
+from ssl_swin.data.dataset import DatasetWrapper, ImageDataset, Indices
 from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.protocol import Split
@@ -113,3 +113,32 @@ def keep_few_labels(split: Split, few: FewLabels) -> Split:
         )
     chosen = few.choose(split.dataset.labels(), split.classes)
     return IndexedSplit(LabelledSubset(split.dataset, chosen), split.order, split.warning)
+
+
+def keep_labelled(split: Split) -> Split:
+    """Reduce a split to its images with a label.
+
+    Args:
+        split: A split; one that is streamed, or would have to be read for its labels, stays as it
+            is.
+
+    Returns:
+        The split itself if nothing is to be left out.
+    """
+    if not isinstance(split, IndexedSplit) or not _lists_labels(split.dataset):
+        return split
+    labels = split.dataset.labels()
+    if (labels >= 0).all() or (labels < 0).all():
+        return split
+    labelled = LabelledSubset(split.dataset, np.flatnonzero(labels >= 0))
+    return IndexedSplit(labelled, split.order, split.warning)
+
+
+def _lists_labels(dataset: ImageDataset) -> bool:
+    """Return whether labels are known without reading every sample."""
+    while isinstance(dataset, DatasetWrapper) and type(dataset).labels in _FORWARDING:
+        dataset = dataset.dataset
+    return type(dataset).labels is not ImageDataset.labels
+
+
+_FORWARDING = (DatasetWrapper.labels, Subset.labels)

@@ -14,8 +14,12 @@ from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.data.remote.cache_options import CacheOptions
 from ssl_swin.data.remote.fetch import is_remote
 from ssl_swin.data.rng import keyed_permutation
+from ssl_swin.data.shards.finding import find_compressed, find_shards, is_compressed
+from ssl_swin.data.shards.index_file import INDEX_NAME
+from ssl_swin.data.shards.layout import SampleLayout
 from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 
@@ -40,6 +44,8 @@ def open_splits(
     num_samples: int | None = None,
     members: Collection[str] = (IMAGE,),
     folder: Mapping[str, Any] | None = None,
+    image: str | None = None,
+    label_key: str | None = None,
 ) -> dict[str, Split]:
     """Open every split found under `root`.
 
@@ -58,6 +64,10 @@ def open_splits(
         members: Names of the members to read of every sample, "image" among them. What is not
             named costs no reading.
         folder: Fields of `data/sources/layout.py::Reading`, for a folder of images.
+        image: Extension or member name of the file of a sample that is its image, see
+            `data/shards/layout.py`; None takes what the index has, or the first plain image.
+        label_key: Key of the label in a sample's `.json` file; None takes what the index has, or
+            the number in `.cls`.
 
     Returns:
         The splits by name: "train" always, "val" and "test" where the data has them.
@@ -67,13 +77,17 @@ def open_splits(
     """
     if reader not in READERS:
         raise UserError(f"data.reader must be one of {', '.join(READERS)}, got {reader!r}")
+    if not str(root).strip():
+        raise UserError(f"data.root is empty. {how_to_make}")
+    layout = SampleLayout(image, label_key)
     if reader == "stream":
-        opened = _open_stream(str(root), how_to_make, index_dir, num_samples)
+        opened = _open_stream(str(root), how_to_make, index_dir, num_samples, layout)
     elif reader == "indexed" and is_remote(str(root)):
-        opened = _open_remote(str(root), order, index_dir, cache, members)
+        opened = _open_remote(str(root), order, index_dir, cache, members, layout)
     elif reader == "indexed":
-        opened = _open_shards(Path(root), how_to_make, order, index_dir, members)
+        opened = _open_shards(Path(root), how_to_make, order, index_dir, cache, members, layout)
     else:
+        _check_for_folder(index_dir, layout)
         opened = _open_folder(Path(root), how_to_make, order, val_ratio, members, folder or {})
     if "train" not in opened:
         raise UserError(f"{root} has no train split, only: {', '.join(opened)}")
@@ -85,15 +99,23 @@ def _open_shards(
     how_to_make: str,
     order: OrderConstants,
     index_dir: str | None,
+    cache: Mapping[str, Any] | None,
     members: Collection[str],
+    layout: SampleLayout,
 ) -> dict[str, Split]:
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import open_index
+    from ssl_swin.data.shards.unread import unread_at_start
 
+    notes = []
+    if cache is not None:
+        CacheOptions.of(cache)
+        notes.append(f"{folder} is a folder of this machine: shards are read there, not cached")
     _check_shards(folder, how_to_make)
-    index = open_index(folder, index_dir)
+    index = open_index(folder, index_dir, layout)
+    warning = "; ".join([*notes, *unread_at_start(index)])
     return {
-        split: IndexedSplit(ShardDataset(index, split, members=members), order)
+        split: IndexedSplit(ShardDataset(index, split, members=members), order, warning)
         for split in index.splits
     }
 
@@ -104,12 +126,14 @@ def _open_remote(
     index_dir: str | None,
     cache: Mapping[str, Any] | None,
     members: Collection[str],
+    layout: SampleLayout,
 ) -> dict[str, Split]:
     from ssl_swin.data.remote.dataset import open_remote
 
     if cache is None:
         raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
-    sources = open_remote(root, index_dir=index_dir, members=members, **cache)
+    CacheOptions.of(cache)
+    sources = open_remote(root, index_dir=index_dir, members=members, layout=layout, **cache)
     for dataset in sources.values():
         dataset.check_cache(order.lanes)
     return {s: IndexedSplit(dataset, order) for s, dataset in sources.items()}
@@ -151,12 +175,17 @@ def _in_settings(message: str) -> str:
 
 
 def _open_stream(
-    root: str, how_to_make: str, index_dir: str | None, num_samples: int | None
+    root: str,
+    how_to_make: str,
+    index_dir: str | None,
+    num_samples: int | None,
+    layout: SampleLayout,
 ) -> dict[str, Split]:
     import braceexpand
 
-    from ssl_swin.data.loading.stream import StreamSplit, stream_split
+    from ssl_swin.data.loading.stream import StreamSplit, compressed_splits, stream_split
     from ssl_swin.data.shards.index import open_index
+    from ssl_swin.data.shards.streaming import SampleReading
 
     if is_remote(root):
         if num_samples is None:
@@ -164,19 +193,39 @@ def _open_stream(
                 "data.reader=stream cannot count the images behind a URL: give data.num_samples"
             )
         shards = list(braceexpand.braceexpand(root))
-        return {"train": StreamSplit(shards, num_samples=num_samples)}
+        reading = SampleReading(layout)
+        return {"train": StreamSplit(shards, num_samples=num_samples, reading=reading)}
     _check_shards(Path(root), how_to_make)
-    index = open_index(root, index_dir)
+    if not (Path(index_dir or root) / INDEX_NAME).exists() and _any_compressed(Path(root)):
+        return {**compressed_splits(Path(root), layout, num_samples)}
+    index = open_index(root, index_dir, layout)
     return {split: stream_split(index, split) for split in index.splits}
 
 
 def _check_shards(folder: Path, how_to_make: str) -> None:
     if not folder.is_dir():
         raise UserError(_no_folder(folder, how_to_make))
-    if not any(folder.glob("*.tar")):
+    if not find_shards(folder) and not find_compressed(folder):
         raise UserError(
-            f"no data: looked in the folder {folder} for *.tar, found none. {how_to_make}"
+            f"no data: looked in the folder {folder} and below it for *.tar, found none. "
+            f"{how_to_make}"
         )
+
+
+def _any_compressed(folder: Path) -> bool:
+    shards = find_shards(folder)
+    return bool(find_compressed(folder)) or any(is_compressed(folder / name) for name in shards)
+
+
+def _check_for_folder(index_dir: str | None, layout: SampleLayout) -> None:
+    """Refuse settings that images read from a folder do not have."""
+    settings = {"index_dir": index_dir, "image": layout.image, "label_key": layout.label_key}
+    for name, value in settings.items():
+        if value is not None:
+            raise UserError(
+                f"data.{name}={value} is for shards, and data.reader=folder reads images: leave "
+                f"data.{name}=null, or choose data=shards"
+            )
 
 
 def _no_folder(folder: Path, how_to_make: str) -> str:

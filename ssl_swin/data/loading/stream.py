@@ -9,13 +9,16 @@ pixels of a sample are exact; which samples an epoch holds is not.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.loading.protocol import (
     BadSample,
     Collate,
@@ -25,8 +28,23 @@ from ssl_swin.data.loading.protocol import (
     start_workers,
 )
 from ssl_swin.data.rng import keyed_generator
+from ssl_swin.data.shards.finding import (
+    find_compressed,
+    find_shards,
+    refuse_unstreamable,
+    splits_of,
+)
 from ssl_swin.data.shards.index_file import ShardIndex
-from ssl_swin.data.shards.streaming import good_samples, read_samples
+from ssl_swin.data.shards.labels import values_of_classes
+from ssl_swin.data.shards.layout import SampleLayout
+from ssl_swin.data.shards.previous_index import kept_classes
+from ssl_swin.data.shards.streaming import (
+    BY_CONVENTION,
+    SampleReading,
+    count_samples,
+    good_samples,
+    read_samples,
+)
 from ssl_swin.errors import UserError
 
 
@@ -68,6 +86,7 @@ class StreamSplit:
         num_samples: int,
         classes: tuple[str, ...] = (),
         fingerprint: str = "unknown",
+        reading: SampleReading = BY_CONVENTION,
     ) -> None:
         """Set the split up.
 
@@ -76,11 +95,13 @@ class StreamSplit:
             num_samples: Number of samples in all shards together, the length of an epoch.
             classes: Class names by label.
             fingerprint: Digest of the list of samples, where it is known.
+            reading: How the files of a sample become one.
         """
         self.shards = shards
         self.num_samples = num_samples
         self.classes = classes
         self.fingerprint = fingerprint
+        self.reading = reading
 
     def summary(self) -> str:
         """Return one line on what is read."""
@@ -103,14 +124,16 @@ class StreamSplit:
         config = LoaderConfig(config.batch_size, workers, config.rank, config.world_size)
         num_batches = self.num_samples // config.global_batch_size
         epoch = _shared_epoch()
-        stream = ShuffledStream(self.shards, make_sample, config, epoch, num_batches, seed)
+        stream = ShuffledStream(
+            self.shards, make_sample, config, epoch, num_batches, seed, self.reading
+        )
         return _epoch_loader(stream, epoch, config, collate, num_batches)
 
     def eval_loader(
         self, make_sample: MakeSample, collate: Collate, config: LoaderConfig
     ) -> EpochLoader:
         """Return every image once, distributed over ranks and workers."""
-        stream = OrderedStream(self.shards, make_sample, config)
+        stream = OrderedStream(self.shards, make_sample, config, self.reading)
         share = len(range(config.rank, self.num_samples, config.world_size))
         # Every worker deals its own batches and may end on a partial one.
         consumers = max(1, config.num_workers)
@@ -129,7 +152,45 @@ def stream_split(index: ShardIndex, split: str) -> StreamSplit:
         num_samples=index.num_samples(split),
         classes=index.classes,
         fingerprint=index.fingerprint,
+        reading=SampleReading(index.layout, index.label_values, str(index.root)),
     )
+
+
+def compressed_splits(
+    folder: Path, layout: SampleLayout, num_samples: int | None
+) -> dict[str, StreamSplit]:
+    """Open a folder that holds compressed shards, which no index can list.
+
+    Args:
+        folder: The folder; shards that are not compressed are read as well.
+        layout: Which files of a sample are the image and the label.
+        num_samples: Number of samples of train; None counts them by reading every shard through,
+            as those of other splits are.
+
+    Raises:
+        UserError: If a shard cannot be read here, or the splits of the shards are open.
+    """
+    found = sorted((*find_shards(folder), *find_compressed(folder)))
+    names: dict[str, list[str]] = {}
+    for split, name in zip(splits_of(found), found, strict=True):
+        names.setdefault(split, []).append(name)
+    within = sorted({(folder / name).parent for name in found} - {folder})
+    classes = kept_classes(layout, [folder], within)
+    for name in found:
+        refuse_unstreamable(folder / name)
+    splits = {}
+    for split, group in names.items():
+        shards = [str(folder / name) for name in group]
+        listing = (f"{split}\t{name}\t{(folder / name).stat().st_size}" for name in group)
+        counted = num_samples if split == "train" else None
+        splits[split] = StreamSplit(
+            shards,
+            num_samples=counted or sum(map(count_samples, tqdm(shards, f"counting {split}"))),
+            classes=classes,
+            fingerprint=fingerprint(listing),
+            reading=SampleReading(layout, values_of_classes(classes), str(folder)),
+        )
+    return splits
 
 
 def _epoch_loader(
@@ -161,6 +222,7 @@ class ShuffledStream(IterableDataset[Any]):
         epoch: Tensor,
         num_batches: int,
         seed: int,
+        reading: SampleReading = BY_CONVENTION,
     ) -> None:
         self.shards = shards
         self.make_sample = make_sample
@@ -168,6 +230,7 @@ class ShuffledStream(IterableDataset[Any]):
         self.epoch = epoch
         self.num_batches = num_batches
         self.seed = seed
+        self.reading = reading
 
     def __iter__(self) -> Iterator[Any]:
         worker, num_workers = _worker()
@@ -187,24 +250,30 @@ class ShuffledStream(IterableDataset[Any]):
         for lap in count():
             generator = keyed_generator(self.seed, epoch, reader, lap)
             lap_shards = [self.shards[i] for i in generator.permutation(mine)]
-            yield from read_samples(lap_shards, random.Random(int(generator.integers(2**63))))
+            shuffle = random.Random(int(generator.integers(2**63)))
+            yield from read_samples(lap_shards, shuffle, self.reading)
 
 
 class OrderedStream(IterableDataset[Any]):
     """This worker's share of the evaluation samples, each once."""
 
     def __init__(
-        self, shards: Sequence[str], make_sample: MakeSample, config: LoaderConfig
+        self,
+        shards: Sequence[str],
+        make_sample: MakeSample,
+        config: LoaderConfig,
+        reading: SampleReading = BY_CONVENTION,
     ) -> None:
         self.shards = shards
         self.make_sample = make_sample
         self.config = config
+        self.reading = reading
 
     def __iter__(self) -> Iterator[Any]:
         worker, num_workers = _worker()
         first = self.config.rank + self.config.world_size * worker
         step = self.config.world_size * num_workers
-        encoded_samples = islice(read_samples(self.shards), first, None, step)
+        encoded_samples = islice(read_samples(self.shards, reading=self.reading), first, None, step)
         yield from good_samples(encoded_samples, self.make_sample, epoch=0)
 
 

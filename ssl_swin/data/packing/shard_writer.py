@@ -20,7 +20,7 @@ from ssl_swin.data.packing.plan import PackOptions, ShardJob
 from ssl_swin.data.packing.shrink import shrink_image
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.index_file import ScannedShard, Shard
-from ssl_swin.data.shards.indexing import scan_shard
+from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.data.shards.tar import group_samples, scan_tar
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path

@@ -69,10 +69,10 @@ class ShardCache:
             UserError: If it cannot be fetched, or is larger than the limit.
         """
         if not self._use(shard):
-            with FileLock(self._lock_path(shard.name)):
+            with FileLock(self._lock_path(_local_name(shard.name))):
                 if not self._use(shard):
                     self._fetch(shard)
-        return self.folder / shard.name
+        return self.folder / _local_name(shard.name)
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
         """Let a thread fetch shards that will be needed, in order.
@@ -98,7 +98,7 @@ class ShardCache:
 
     def _use(self, shard: Shard) -> bool:
         """Mark a shard as just used; False if it is not there in its full length."""
-        path = self.folder / shard.name
+        path = self.folder / _local_name(shard.name)
         try:
             complete = path.stat().st_size == shard.num_bytes
             if complete:
@@ -111,7 +111,7 @@ class ShardCache:
         """Fetch a shard that is absent; raise Timeout at once if another process is at it."""
         if self._use(shard):
             return
-        with FileLock(self._lock_path(shard.name), blocking=False):
+        with FileLock(self._lock_path(_local_name(shard.name)), blocking=False):
             if not self._use(shard):
                 self._fetch(shard)
 
@@ -130,7 +130,7 @@ class ShardCache:
             with part.open("rb") as file:
                 os.fsync(file.fileno())  # the machine may stop, and leave a hole of full length
             with self._capacity_lock():
-                os.replace(part, self.folder / shard.name)
+                os.replace(part, self.folder / _local_name(shard.name))
         finally:
             part.unlink(missing_ok=True)
 
@@ -141,10 +141,11 @@ class ShardCache:
                 f"shard {shard.name} has {shard.num_bytes} bytes, more than the cache {self.folder}"
                 f" may hold ({self.limit_bytes}). Raise data.cache.limit_gb"
             )
-        part = self.folder / f"{shard.name}.{shard.num_bytes}{_PART}"
+        name = _local_name(shard.name)
+        part = self.folder / f"{name}.{shard.num_bytes}{_PART}"
         while True:
             with self._capacity_lock():
-                if self._evict(self.limit_bytes - shard.num_bytes, requested=shard.name):
+                if self._evict(self.limit_bytes - shard.num_bytes, requested=name):
                     part.touch()
                     return part
             time.sleep(_POLL_S)  # the rest is on its way to others, and can go when it has come
@@ -180,6 +181,11 @@ class ShardCache:
 
     def _lock_path(self, name: str) -> Path:
         return self.folder / _LOCKS / f"{name}.lock"
+
+
+def _local_name(name: str) -> str:
+    """Return the file name in the cache of a shard, which may lie in a folder of its set."""
+    return name.replace("/", "%2F")
 
 
 class _Entry(NamedTuple):

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.remote.cache import ShardCache
+from ssl_swin.data.remote.cache_options import CacheOptions
 from ssl_swin.data.remote.index import fetch_index
 from ssl_swin.data.shards.dataset import ShardDataset
-from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.index import check_index_dir, check_layout, load_index
 from ssl_swin.data.shards.index_file import ShardIndex
+from ssl_swin.data.shards.layout import CONVENTION, SampleLayout
 from ssl_swin.errors import UserError
 
 _BYTES_PER_GB = 10**9
@@ -56,7 +58,7 @@ class RemoteShardDataset(ShardDataset):
         if in_use > self.cache.limit_bytes:
             raise UserError(
                 f"{2 * num_streams} shards of {self.split} are in use at a time, two of each "
-                f"stream: {in_use / _BYTES_PER_GB:.1f} GB, more than the cache's "
+                f"stream: {in_use / _BYTES_PER_GB:.3g} GB, more than the cache's "
                 f"{self.cache.limit_bytes / _BYTES_PER_GB:g}. Raise data.cache.limit_gb, or lower "
                 "data.order.lanes"
             )
@@ -80,6 +82,7 @@ def open_remote(
     num_tries: int,
     first_wait_s: float,
     members: Collection[str] | None = None,
+    layout: SampleLayout = CONVENTION,
 ) -> dict[str, RemoteShardDataset]:
     """Open every split of a remote set.
 
@@ -91,20 +94,26 @@ def open_remote(
         num_tries: Number of tries of a transfer.
         first_wait_s: Wait before the second try; it doubles before each further one.
         members: Names of the members to read besides the image; None reads all.
+        layout: Which files of a sample are the image and the label, where the user said so.
 
     Raises:
-        UserError: If there is no index, or a number is out of range.
+        UserError: If there is no index, it was made with another layout, or a number is out of
+            range.
     """
-    if limit_gb <= 0:
-        raise UserError(f"data.cache.limit_gb must be positive, got {limit_gb}")
+    options = CacheOptions(dir, limit_gb, num_tries, first_wait_s)
     if index_dir is None:
         folder = Path(dir) / f"{fingerprint([root.rstrip('/')])}.index"
         fetch_index(root, folder, num_tries=num_tries, first_wait_s=first_wait_s)
     else:
+        check_index_dir(f"'{root}'", index_dir)
         folder = Path(index_dir)
     index = load_index(folder, check_shards=False)
-    limit_bytes = int(limit_gb * _BYTES_PER_GB)
+    check_layout(index, layout, f"ssl-swin index '{root}' --out {index_dir or 'DIR'}")
     cache = ShardCache(
-        root, Path(dir), limit_bytes=limit_bytes, num_tries=num_tries, first_wait_s=first_wait_s
+        root,
+        Path(dir),
+        limit_bytes=options.limit_bytes,
+        num_tries=num_tries,
+        first_wait_s=first_wait_s,
     )
     return {split: RemoteShardDataset(index, split, cache, members) for split in index.splits}

@@ -14,16 +14,22 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ssl_swin.data.remote.fetch import PIPE, fetch, open_url
+from ssl_swin.data.shards.finding import (
+    CompressedShardError,
+    is_compressed_name,
+    named_split,
+    splits_of,
+)
 from ssl_swin.data.shards.index_file import (
     INDEX_NAME,
     IndexArray,
-    ScannedShard,
     ShardIndex,
     index_from_content,
     read_content,
-    write_index,
 )
-from ssl_swin.data.shards.indexing import scan_shard, split_of
+from ssl_swin.data.shards.indexing import write_scans
+from ssl_swin.data.shards.layout import CONVENTION, SampleLayout
+from ssl_swin.data.shards.scanning import LabelledScan, scan_labelled
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.quoting import shell_path
@@ -71,6 +77,7 @@ def index_remote(
     out: Path,
     *,
     classes: Sequence[str] = (),
+    layout: SampleLayout = CONVENTION,
     num_workers: int = 0,
     progress: bool = True,
 ) -> ShardIndex:
@@ -78,9 +85,10 @@ def index_remote(
 
     Args:
         root: URL or pipe of the set, as `fetch` takes it.
-        names: File names of the shards.
+        names: Names of the shards below `root`.
         out: Folder of the index; holds the shards at work meanwhile, one per worker.
         classes: Class names by label.
+        layout: Which files of a sample are the image and the label.
         num_workers: Shards at a time; 0 is one.
         progress: Whether to show a progress bar.
 
@@ -88,19 +96,22 @@ def index_remote(
         UserError: If a shard cannot be fetched or is damaged, or `out` cannot be written to.
     """
     for name in names:
-        if Path(name).name != name:
-            raise UserError(f"shards must lie directly in {root}, but {name!r} names a sub-folder")
-    scanned: dict[str, list[ScannedShard]] = {}
+        if {"", ".", ".."} & set(name.split("/")):
+            raise UserError(f"shards must lie below {root}, but {name!r} leads elsewhere")
+    of_names = splits_of(names)
+    scans: dict[str, list[LabelledScan]] = {}
     with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder:
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
-            looks = pool.map(lambda name: _look_into(root, name, Path(folder)), names)
+            looks = pool.map(lambda name: _look_into(root, name, Path(folder), layout), names)
             bar = tqdm(looks, "indexing", len(names), unit="shard", disable=not progress)
-            for name, look in zip(names, bar, strict=True):
-                scanned.setdefault(split_of(name), []).append(look)
+            for split, look in zip(of_names, bar, strict=True):
+                scans.setdefault(split, []).append(look)
         finally:
             pool.shutdown(cancel_futures=True)
-    return write_index(out, classes, scanned)
+    if not any(scan.num_samples for shards in scans.values() for scan in shards):
+        raise UserError(f"no images in the shards of {root}: {len(names)} tars hold none")
+    return write_scans(out, classes, scans, layout=layout)
 
 
 def expand_names(pattern: str) -> list[str]:
@@ -118,25 +129,67 @@ def expand_names(pattern: str) -> list[str]:
 def list_shards(root: str) -> list[str]:
     """List the tars of a remote set whose file system can list.
 
+    Returns:
+        Names below `root`: of the tars that lie directly there, or else of those in its folders.
+
     Raises:
-        UserError: If it cannot, or there is none.
+        UserError: If it cannot list, there is none, or they are compressed.
     """
     if root.startswith(PIPE):
         raise UserError(f"a pipe cannot list its shards. Name them: {_how_to(root)}")
     try:
-        file_system, path = open_url(root.rstrip("/") + "/")
-        entries = file_system.ls(path, detail=False)
+        files, folders = _entries(root)
+        if not _tars(files):
+            files += [
+                f"{folder}/{name}" for folder in folders for name in _entries(root, folder)[0]
+            ]
     except Exception as error:  # every file system has exceptions of its own
         raise UserError(
             f"cannot list {root} ({type(error).__name__}: {error}). Name the shards: "
             f"{_how_to(root)}"
         ) from error
+    if tars := _tars(files):
+        _check_folders(root, tars)
+        return tars
+    if compressed := sorted(name for name in files if is_compressed_name(name)):
+        raise UserError(
+            f"the shards of {root} are compressed, such as {compressed[0]}: images in them have no "
+            "place to be indexed.\nDecompress them there, or read them from front to back, in a "
+            "less exact order: data=shards data.reader=stream data.num_samples=N "
+            f"'data.root=\"{root.rstrip('/')}/{compressed[0]}\"'"
+        )
+    raise UserError(f"{root} lists no *.tar. Name the shards: {_how_to(root)}")
+
+
+def _check_folders(root: str, tars: Sequence[str]) -> None:
+    """Refuse folders of tars that may be sets of their own."""
+    others = sorted({tar.rpartition("/")[0] for tar in tars if "/" in tar and not named_split(tar)})
+    if others:
+        raise UserError(
+            f"{root} lists no *.tar itself, but folders that do and name no split: "
+            f"{', '.join(others[:5])}. Give one of them, such as {root.rstrip('/')}/{others[0]}, "
+            "or name the shards by --shards"
+        )
+
+
+def _tars(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if name.endswith(".tar")})
+
+
+def _entries(root: str, folder: str = "") -> tuple[list[str], list[str]]:
+    """List the files and the folders that lie directly in a folder of a remote set, by name."""
+    file_system, path = open_url("/".join([root.rstrip("/"), *filter(None, [folder]), ""]))
     is_http = root.startswith(("http://", "https://"))
-    paths = [unquote(urlsplit(entry).path) for entry in entries] if is_http else entries
-    names = sorted({path.rpartition("/")[2] for path in paths if path.endswith(".tar")})
-    if not names:
-        raise UserError(f"{root} lists no *.tar. Name the shards: {_how_to(root)}")
-    return names
+    files: list[str] = []
+    folders: list[str] = []
+    for entry in file_system.ls(path, detail=True):
+        name = unquote(urlsplit(entry["name"]).path) if is_http else str(entry["name"])
+        is_folder = entry["type"] == "directory" or name.endswith("/")
+        name = name.rstrip("/").rpartition("/")[2]
+        if is_http and is_folder and not entry["name"].startswith(path):
+            continue  # a link to the folder above, or to elsewhere
+        (folders if is_folder else files).append(name)
+    return files, folders
 
 
 def _how_to(root: str) -> str:
@@ -177,20 +230,26 @@ def _holds(path: Path, digest: str) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
-def _look_into(root: str, name: str, folder: Path) -> ScannedShard:
-    path = folder / name
+def _look_into(root: str, name: str, folder: Path, layout: SampleLayout) -> LabelledScan:
+    path = folder / name.replace("/", "%2F")
     try:
         try:
-            return _fetch_and_scan(root, path)
+            return _fetch_and_scan(root, name, path, layout)
         except _DamagedShard:  # or a transfer that ended in silence, which looks the same
-            return _fetch_and_scan(root, path)
+            return _fetch_and_scan(root, name, path, layout)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _fetch_and_scan(root: str, path: Path) -> ScannedShard:
-    fetch(root, path.name, path, num_bytes=None, num_tries=_NUM_TRIES, first_wait_s=_FIRST_WAIT_S)
+def _fetch_and_scan(root: str, name: str, path: Path, layout: SampleLayout) -> LabelledScan:
+    fetch(root, name, path, num_bytes=None, num_tries=_NUM_TRIES, first_wait_s=_FIRST_WAIT_S)
     try:
-        return scan_shard(path)
+        return scan_labelled(path, layout, name)
+    except CompressedShardError:
+        raise UserError(
+            f"shard {name} of {root} is compressed: images in it have no place to be indexed. "
+            "Decompress it there, or read the set from front to back: data=shards "
+            "data.reader=stream data.num_samples=N"
+        ) from None
     except UserError as error:
         raise _DamagedShard(f"fetched from {root}: {error}") from error

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import NO_LABEL, ImageDataset, Indices
-from ssl_swin.data.encoded import IMAGE, EncodedSample, Member, member_extension, member_name
+from ssl_swin.data.encoded import (
+    IMAGE,
+    EncodedSample,
+    Member,
+    further_member_name,
+    member_extension,
+)
 from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.shards.index_file import Shard, ShardIndex
 from ssl_swin.data.shards.tar import BLOCK, header_name
@@ -83,7 +89,7 @@ class ShardDataset(ImageDataset):
         image, *others = self._read_files(shard, list(ranges.values()))
         members = {IMAGE: Member(image, extension_of_content(image))}
         for extension, data in zip(list(ranges)[1:], others, strict=True):
-            members[member_name(extension)] = Member(data, member_extension(extension))
+            members[further_member_name(extension)] = Member(data, member_extension(extension))
         label = int(self._extents[index]["label"])
         name = f"{self.shards[shard].name}:{number}"
         return EncodedSample(name, None if label == NO_LABEL else label, members)
@@ -91,7 +97,10 @@ class ShardDataset(ImageDataset):
     @property
     def members(self) -> tuple[str, ...]:
         """Names of the members that are read, "image" first."""
-        return (IMAGE, *dict.fromkeys(member_name(extension) for extension in self._columns))
+        return (
+            IMAGE,
+            *dict.fromkeys(further_member_name(extension) for extension in self._columns),
+        )
 
     @property
     def shard_lengths(self) -> Indices | None:
@@ -232,7 +241,7 @@ class _OpenFiles:
 
 def _columns(index: ShardIndex, members: Collection[str] | None) -> dict[str, int]:
     """Return the columns of the index to read, by file extension."""
-    known = {member_name(extension) for extension in index.members}
+    known = {further_member_name(extension) for extension in index.members}
     missing = sorted(set(members or ()) - known - {IMAGE})
     if missing and index.version < 3:
         raise UserError(
@@ -246,7 +255,7 @@ def _columns(index: ShardIndex, members: Collection[str] | None) -> dict[str, in
     return {
         extension: column
         for column, extension in enumerate(index.members)
-        if members is None or member_name(extension) in members
+        if members is None or further_member_name(extension) in members
     }
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import NO_LABEL
 from ssl_swin.data.fingerprint import fingerprint
+from ssl_swin.data.shards.labels import LabelValues
+from ssl_swin.data.shards.layout import CONVENTION, SampleLayout
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
 
@@ -41,7 +43,7 @@ _READABLE_VERSIONS = (2, 3)  # 2 lists no members
 class Shard:
     """One tar."""
 
-    name: str
+    name: str  # relative to the folder of the set, with forward slashes
     num_bytes: int
     num_samples: int
 
@@ -76,6 +78,8 @@ class ShardIndex:
             such as "mask.png": the columns of `members.bin`.
         members_sha256: Digest of `members.bin`; empty if there are no members.
         version: Version of the format that the index was read from.
+        layout: Which files of a sample the index took for the image and the label.
+        labels_by_name: Whether the values under the layout's label key are names of classes.
     """
 
     root: Path
@@ -86,6 +90,8 @@ class ShardIndex:
     members: tuple[str, ...] = ()
     members_sha256: str = ""
     version: int = _FORMAT["version"]  # type: ignore[assignment]
+    layout: SampleLayout = CONVENTION
+    labels_by_name: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # not the mappings
@@ -107,6 +113,11 @@ class ShardIndex:
         if not self.members:
             return np.empty((self.num_samples(split), 0), BYTE_RANGE)
         return self._all_member_ranges[self._samples_of(split)]
+
+    @property
+    def label_values(self) -> LabelValues:
+        """What the values under the layout's label key mean."""
+        return LabelValues(self.classes, self.labels_by_name)
 
     @property
     def arrays(self) -> tuple[IndexArray, ...]:
@@ -158,7 +169,7 @@ def read_content(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict) or content.get("format") != _FORMAT["format"]:
             raise ValueError(f"its format is not {_FORMAT['format']!r}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     return content
 
@@ -184,12 +195,38 @@ def index_from_content(root: Path, folder: Path, content: dict[str, Any]) -> Sha
         }
         if not any(shard.num_samples for shards in splits.values() for shard in shards):
             raise ValueError("it lists no image")
-        classes, digest = tuple(content["classes"]), str(content["extents"]["sha256"])
+        classes, digest = _class_names(content["classes"]), str(content["extents"]["sha256"])
         entry = content.get("members", {"extensions": (), "sha256": ""})
         members, members_digest = tuple(map(str, entry["extensions"])), str(entry["sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        layout = _layout(content)
+        by_name = bool(content.get("labels", {}).get("by_name"))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _unreadable(folder / INDEX_NAME, error) from error
-    return ShardIndex(root, classes, splits, folder, digest, members, members_digest, version)
+    return ShardIndex(
+        root, classes, splits, folder, digest, members, members_digest, version, layout,
+        by_name,
+    )  # fmt: skip
+
+
+def read_choices(path: Path) -> tuple[SampleLayout, tuple[str, ...]]:
+    """Read from an `index.json` of any version what a new index of the set keeps.
+
+    Returns:
+        Which files of a sample are image and label, and the class names.
+
+    Raises:
+        UserError: If it cannot be read, or is something else.
+    """
+    content = read_content(path)
+    try:
+        return _layout(content), _class_names(content.get("classes", []))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _layout(content: dict[str, Any]) -> SampleLayout:
+    labels = content.get("labels")
+    return SampleLayout(content.get("image"), None if labels is None else labels["key"])
 
 
 def write_index(
@@ -198,6 +235,8 @@ def write_index(
     scanned: Mapping[str, Sequence[ScannedShard]],
     *,
     root: Path | None = None,
+    layout: SampleLayout = CONVENTION,
+    labels_by_name: bool = False,
 ) -> ShardIndex:
     """Write the arrays and then `index.json`, each file completely or not at all.
 
@@ -206,6 +245,8 @@ def write_index(
         classes: Class names by label; empty if the samples have no labels.
         scanned: The shards of each split as `scan_shard` returns them, in order.
         root: Folder of the shards; None is `folder`.
+        layout: Which files of a sample were taken for the image and the label.
+        labels_by_name: Whether the values under the layout's label key are names of classes.
 
     Raises:
         UserError: If a label has no class name, or the folder cannot be written to.
@@ -222,8 +263,9 @@ def write_index(
         members_digest = _write_array(folder / MEMBERS_NAME, rows)
     splits = {split: tuple(s.shard for s in shards) for split, shards in scanned.items()}
     index = ShardIndex(
-        root or folder, tuple(classes), splits, folder, digest, tuple(members), members_digest
-    )
+        root or folder, tuple(classes), splits, folder, digest, tuple(members), members_digest,
+        layout=layout, labels_by_name=labels_by_name,
+    )  # fmt: skip
     write_atomically(folder / INDEX_NAME, json.dumps(_to_content(index), indent=1) + "\n")
     return index
 
@@ -268,7 +310,7 @@ def _to_content(index: ShardIndex) -> dict[str, Any]:
         }
         for split, shards in index.splits.items()
     }
-    content = {
+    content: dict[str, Any] = {
         **_FORMAT,
         "classes": index.classes,
         "extents": {"file": EXTENTS_NAME, "sha256": index.extents_sha256},
@@ -278,12 +320,22 @@ def _to_content(index: ShardIndex) -> dict[str, Any]:
         content["members"] = {
             "file": MEMBERS_NAME, "sha256": digest, "extensions": index.members,
         }  # fmt: skip
+    if index.layout.image is not None:
+        content["image"] = index.layout.image
+    if index.layout.label_key is not None:
+        content["labels"] = {"key": index.layout.label_key, "by_name": index.labels_by_name}
     return {**content, "splits": splits}
+
+
+def _class_names(entry: Any) -> tuple[str, ...]:
+    if not isinstance(entry, list) or not all(isinstance(name, str) for name in entry):
+        raise ValueError("its classes are no list of names")
+    return tuple(entry)
 
 
 def _shard_from_content(entry: dict[str, Any]) -> Shard:
     name = str(entry["name"])
-    if Path(name).name != name:
+    if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
         raise ValueError(f"shard name {name!r} leads out of the folder")
     return Shard(name, int(entry["bytes"]), int(entry["samples"]))
 

@@ -1,40 +1,69 @@
 """The samples of shards one after another, as the `webdataset` package reads them."""
 
 import random
+import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import webdataset as wds
 
-from ssl_swin.data.encoded import (
-    IMAGE,
-    LABEL_EXTENSION,
-    EncodedSample,
-    Member,
-    member_extension,
-    member_names,
-)
+from ssl_swin.data.encoded import EncodedSample, Member, member_extension
 from ssl_swin.data.loading.protocol import MOST_TRIES, MakeSample
+from ssl_swin.data.shards.labels import NO_VALUES, LabelValues, label_number, label_value
+from ssl_swin.data.shards.layout import CONVENTION, SampleLayout, image_and_members, label_file
+from ssl_swin.data.shards.tar import TarMember, group_samples
 from ssl_swin.errors import UserError
 
 SHUFFLE_BUFFER = 2000  # samples, still encoded, per worker
 
 
+@dataclass(frozen=True)
+class SampleReading:
+    """How the files of a sample become one.
+
+    Attributes:
+        layout: Which files are the image and the label.
+        label_values: What the values under the layout's label key mean.
+        root: Folder of the shards, from which their paths are told; "" tells their file names.
+    """
+
+    layout: SampleLayout = CONVENTION
+    label_values: LabelValues = NO_VALUES
+    root: str = ""
+
+
+BY_CONVENTION = SampleReading()
+
+
 def read_samples(
-    shards: Sequence[str], shuffle: random.Random | None = None
+    shards: Sequence[str],
+    shuffle: random.Random | None = None,
+    reading: SampleReading = BY_CONVENTION,
 ) -> Iterator[EncodedSample]:
     """Read the samples of shards with the webdataset package.
 
     Args:
         shards: Paths or URLs of the tars, in the order to read.
         shuffle: Random generator of a buffered shuffle; None keeps the order.
+        reading: How the files of a sample become one.
+
+    Raises:
+        UserError: If a shard is compressed in a way that cannot be read here, or a sample has no
+            image or no proper label.
     """
     stages = [wds.SimpleShardList(list(shards)), wds.tarfile_to_samples()]
     if shuffle is not None:
         stages.append(wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=shuffle))
-    for sample in wds.DataPipeline(*stages):
-        yield _encoded_sample(sample)
+    try:
+        for sample in wds.DataPipeline(*stages):
+            yield _encoded_sample(sample, reading)
+    except UserError:
+        raise
+    except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+        raise _unreadable(error) from error
 
 
 def good_samples(
@@ -66,18 +95,65 @@ def good_samples(
             yield example
 
 
-def _encoded_sample(sample: dict[str, Any]) -> EncodedSample:
-    name = f"{PurePosixPath(sample['__url__']).name}:{sample['__key__']}"
+def count_samples(shard: str) -> int:
+    """Count the samples of a shard by reading it through, compressed or not.
+
+    Args:
+        shard: Path of the tar.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        with tarfile.open(shard, "r|*") as archive:
+            return len(group_samples(_members(archive)))
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise _unreadable(error, shard) from error
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[TarMember]:
+    for member in archive:
+        if member.isreg():
+            yield TarMember(member.name, 0, member.size)
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps all
+
+
+def _unreadable(error: Exception, shard: str = "") -> UserError:
+    reason, *others = error.args or (type(error).__name__,)  # webdataset adds the path at the end
+    path = shard or next((str(part) for part in reversed(others) if isinstance(part, str)), "")
+    return UserError(
+        f"shard {path} cannot be read as a stream ({reason!s:.200}). It is truncated or damaged, "
+        "or no tar: copy it anew. Tars may be plain, or compressed by gzip, bzip2 or xz"
+    )
+
+
+def _encoded_sample(sample: dict[str, Any], reading: SampleReading) -> EncodedSample:
+    key = sample["__key__"]
+    name = f"{_shard_name(sample['__url__'], reading.root)}:{key}"
     files = {key.lower(): value for key, value in sample.items() if not key.startswith("__")}
     try:
-        extensions = member_names(files)
+        extensions = image_and_members(files, key, reading.layout)
+        label = _label(files, reading)
     except ValueError as error:
         raise UserError(f"sample {name} {error}") from error
-    if IMAGE not in extensions:
-        raise UserError(f"sample {name} holds no image, only: {', '.join(files)}")
-    label = int(files[LABEL_EXTENSION]) if LABEL_EXTENSION in files else None
     members = {
         member: Member(files[extension], member_extension(extension))
         for member, extension in extensions.items()
     }
     return EncodedSample(name, label, members)
+
+
+def _shard_name(url: str, root: str) -> str:
+    path = PurePosixPath(url)
+    is_below = root and path.is_relative_to(root)
+    return str(path.relative_to(root)) if is_below else path.name
+
+
+def _label(files: dict[str, bytes], reading: SampleReading) -> int | None:
+    extension, _ = label_file(reading.layout)
+    if extension not in files:
+        return None
+    if reading.layout.label_key is None:
+        return label_number(files[extension])
+    value = label_value(files[extension], reading.layout)
+    return None if value is None else reading.label_values.number(value)

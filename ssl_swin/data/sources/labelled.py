@@ -27,7 +27,7 @@ class RelabelledDataset(DatasetWrapper):
         Args:
             dataset: The samples.
             classes: Class names by label.
-            labels: Labels by sample; None leaves the labels out.
+            labels: Labels by sample, -1 for none; None leaves all labels out.
         """
         super().__init__(dataset)
         self.classes = classes
@@ -36,8 +36,8 @@ class RelabelledDataset(DatasetWrapper):
         self.fingerprint = fingerprint((dataset.fingerprint, *classes), content)
 
     def __getitem__(self, index: int) -> EncodedSample:
-        label = None if self._labels is None else int(self._labels[index])
-        return self.dataset[index].with_label(label)
+        label = NO_LABEL if self._labels is None else int(self._labels[index])
+        return self.dataset[index].with_label(None if label == NO_LABEL else label)
 
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every sample, -1 for none."""

@@ -33,6 +33,7 @@ from ssl_swin.data.sources.left_out import (
     shown,
     some,
 )
+from ssl_swin.data.sources.packed import open_shards_below
 from ssl_swin.data.sources.pairing import Pairs, pair_files, report_pairs
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
 from ssl_swin.data.split_names import SPLIT_NAMES, read_split_names
@@ -232,7 +233,12 @@ def _check_leaves_nothing_out(path: Path, reading: Reading) -> None:
 
 def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | None) -> OpenedData:
     tree = read_folder(root, reading.leave_out)
-    check_has_images(tree, root)
+    try:
+        check_has_images(tree, root)
+    except UserError:
+        if shards := open_shards_below(root, reading.labelled):
+            return OpenedData(shards)
+        raise
     left_out = [file for folder in tree.walk() for file in folder.left_out]
     pairs = pair_files(tree, root) if reading.masks else Pairs()
     check_has_images(tree, root)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_swin.data.sources.table_files import plain_name
+from ssl_swin.data.sources.table_roles import LABEL_COLUMNS
 from ssl_swin.errors import UserError
 
 _IMAGE_COLUMNS = ("image", "img")  # where several columns could be it, the first of these is
@@ -39,6 +41,14 @@ def label_column(schema: Any) -> str | None:
     named = [name for name in usable if class_names(schema, name)]
     preferred = [name for name in _LABEL_COLUMNS if name in usable]
     return (preferred or (named if len(named) == 1 else []) or [None])[0]
+
+
+def unread_label_columns(schema: Any) -> list[str]:
+    """Return the columns that are named like labels, where none is read as the label."""
+    if label_column(schema) is not None:
+        return []
+    usable = [field.name for field in schema if is_number(field) or _TEXT.match(str(field.type))]
+    return [name for name in usable if plain_name(name) in LABEL_COLUMNS]
 
 
 def is_number(field: Any) -> bool:

@@ -23,6 +23,7 @@ from ssl_swin.data.sources.table_columns import (
     is_number,
     label_column,
     number_labels,
+    unread_label_columns,
 )
 from ssl_swin.data.sources.table_rows import ArrowRows, ParquetRows, Rows
 from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
@@ -62,6 +63,7 @@ class TableDataset(ImageDataset):
         schema = kind(files[0]).schema
         self._column = image_column(schema, files[0])
         self._label_column = label_column(schema) if labelled else None
+        self.unread_labels = unread_label_columns(schema) if labelled else []
         listed = [self._list(file) for file in tqdm(files, "reading tables", disable=None)]
         self._ends = np.cumsum([len(values) for values in listed], dtype=np.int64)
         if not len(self):
@@ -87,6 +89,10 @@ class TableDataset(ImageDataset):
         label = int(self._labels[index])
         extension = extension_of_content(data) or "bin"
         return EncodedSample.of_image(data, extension, None if label == NO_LABEL else label, name)
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the label of every image, -1 for none; no image is read."""
+        return self._labels.astype(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}

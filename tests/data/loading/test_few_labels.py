@@ -6,7 +6,12 @@ from PIL import Image
 
 from ssl_swin.data.dataset import DatasetWrapper, ImageDataset
 from ssl_swin.data.encoded import EncodedSample
-from ssl_swin.data.loading.few_labels import FewLabels, LabelledSubset, keep_few_labels
+from ssl_swin.data.loading.few_labels import (
+    FewLabels,
+    LabelledSubset,
+    keep_few_labels,
+    keep_labelled,
+)
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.opening import hold_out
 from ssl_swin.data.loading.order import OrderConstants
@@ -270,3 +275,23 @@ def test_wrappers__override_every_ability():
     abilities = {name for name in vars(ImageDataset) if not name.startswith("_")}
     abilities -= {"classes", "fingerprint"}
     assert abilities - set(vars(DatasetWrapper)) == set()
+
+
+def test_keep_labelled__leaves_out_images_without_a_label(shards: Path) -> None:
+    packed = ShardDataset(open_index(shards), "train")
+    labels = np.array([-1, 1, 0] * 6 + [2, -1], np.int32)
+    partly = RelabelledDataset(packed, CLASSES, labels)
+    kept = keep_labelled(IndexedSplit(partly, ORDER, "slow"))
+    assert kept.num_samples == 13 and kept.warning == "slow"
+    assert [kept.dataset[i].label for i in range(13)] == [1, 0] * 6 + [2]
+    again = keep_labelled(IndexedSplit(partly, ORDER))
+    assert again.fingerprint == kept.fingerprint != partly.fingerprint
+
+
+def test_keep_labelled__where_nothing_is_left_out(shards: Path) -> None:
+    packed = ShardDataset(open_index(shards), "train")
+    for dataset in (packed, RelabelledDataset(packed), Subset(packed, [0, 2]), Numbers()):
+        split = IndexedSplit(dataset, ORDER)
+        assert keep_labelled(split) is split  # Numbers would have to be read
+    stream = stream_split(open_index(shards), "train")
+    assert keep_labelled(stream) is stream

@@ -48,7 +48,8 @@ def test_open_readers__no_folder(tmp_path, reader):
 
 
 def test_open_readers__no_tars(photos):
-    with pytest.raises(UserError, match=rf"{photos} for \*\.tar, found none\. {HOW_TO_MAKE}"):
+    message = rf"{photos} and below it for \*\.tar, found none\. {HOW_TO_MAKE}"
+    with pytest.raises(UserError, match=message):
         open_splits(photos, "stream", how_to_make=HOW_TO_MAKE)
 
 

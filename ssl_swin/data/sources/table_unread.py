@@ -1,0 +1,85 @@
+"""Tables beside images that seem to hold their labels, and are not read."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.shards.dataset import ShardDataset
+from ssl_swin.data.shards.unread import unread_at_start
+from ssl_swin.data.sources.image_folder import FolderDataset
+from ssl_swin.data.sources.table_files import read_head
+from ssl_swin.data.sources.table_labels import image_paths
+from ssl_swin.data.sources.table_matching import ImagePaths
+from ssl_swin.data.sources.table_roles import IMAGE_COLUMNS, LABEL_COLUMNS, usual_columns
+from ssl_swin.data.sources.tables import TableDataset
+from ssl_swin.errors import UserError
+
+_TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
+_MOST_UNREAD = 3
+
+
+def unread_labels(root: Path, sources: Mapping[str, ImageDataset]) -> list[str]:
+    """Return what is to be told of labels that are there and not read, a line each.
+
+    Args:
+        root: Folder or file of the images.
+        sources: What was found in it.
+    """
+    first = next(iter(sources.values()))
+    if isinstance(first, ShardDataset):
+        return [f"note: {line}" for line in unread_at_start(first.index)]
+    if isinstance(first, TableDataset):
+        return [
+            f"note: the column {name} is not read; to have it as the label, call it label"
+            for name in first.unread_labels[:1]
+        ]
+    folder = root if root.is_dir() else root.parent
+    return [
+        f"note: {path} seems to hold labels, which are not read: --labels {shlex.quote(path)}"
+        for path in unread_tables(folder, sources)
+    ]
+
+
+def unread_tables(root: Path, sources: Mapping[str, ImageDataset]) -> list[str]:
+    """List tables beside images that have columns of images and labels, by path.
+
+    Args:
+        root: Folder of the images; its own folder is looked at as well.
+        sources: The images that were found in it.
+    """
+    folders = {root, root.parent}
+    folders |= {source.root for source in sources.values() if isinstance(source, FolderDataset)}
+    files = sorted(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix.lower() in _TABLE_ENDINGS and path.is_file()
+    )
+    found: list[str] = []
+    images: ImagePaths | None = None
+    for path in files:
+        table = read_head(path)
+        if table is None or not table.rows or len(found) == _MOST_UNREAD:
+            continue
+        image = usual_columns(table, IMAGE_COLUMNS)
+        if image and usual_columns(table, LABEL_COLUMNS):
+            images = images or _images_or_none(sources)
+            if images is not None and any(_names_one(images, table.column(name)) for name in image):
+                found.append(str(path))
+    return found
+
+
+def _images_or_none(sources: Mapping[str, ImageDataset]) -> ImagePaths | None:
+    try:
+        return ImagePaths(image_paths(sources)[0])
+    except UserError:
+        return None
+
+
+def _names_one(images: ImagePaths, cells: Sequence[str]) -> bool:
+    try:
+        return any(number is not None for number in images.find(cells[:100]))
+    except UserError:  # it fits several
+        return True

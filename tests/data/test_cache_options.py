@@ -1,0 +1,57 @@
+"""The settings of a cache are checked, also where the shards lie on this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_swin.data.loading.opening import open_splits
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.remote.cache_options import CacheOptions
+from ssl_swin.errors import UserError
+
+GOOD = {"dir": "cache", "limit_gb": 1.5, "num_tries": 3, "first_wait_s": 0}
+WRONG = [
+    ({"limit_gb": 0}, r"data\.cache\.limit_gb must be a number above 0, in 10\^9 bytes, got 0; it"),
+    ({"limit_gb": -1}, r"limit_gb must be .*, got -1;"),
+    ({"limit_gb": 1e-12}, r"limit_gb must be .*, got 1e-12;"),
+    ({"limit_gb": float("nan")}, r"limit_gb must be .*, got nan;"),
+    ({"limit_gb": float("inf")}, r"limit_gb must be .*, got inf;"),
+    ({"limit_gb": "100"}, r"limit_gb must be .*, got '100';"),
+    ({"limit_gb": True}, r"limit_gb must be .*, got True;"),
+    ({"limit_gb": None}, r"limit_gb must be .*, got None;"),
+    ({"num_tries": 0}, r"data\.cache\.num_tries must be at least 1, got 0"),
+    ({"num_tries": 1.5}, r"data\.cache\.num_tries must be a whole number, got 1\.5"),
+    ({"num_tries": True}, r"data\.cache\.num_tries must be a whole number, got True"),
+    ({"first_wait_s": -1}, r"data\.cache\.first_wait_s must be a number of seconds, .*, got -1"),
+    (
+        {"first_wait_s": [1]},
+        r"data\.cache\.first_wait_s must be a number of seconds.* got \[1\]",
+    ),
+    ({"dir": " "}, r"data\.cache\.dir must be the path of a folder, got ' '"),
+    ({"dir": 3}, r"data\.cache\.dir must be the path of a folder, got 3"),
+    ({"limit": 3}, r"no setting data\.cache\.limit, only dir, limit_gb, num_tries, first_wait_s"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+@pytest.mark.parametrize("root", ["SHARDS", "https://host/shards"])
+def test_cache__mistakes(shards: Path, root: str, change: dict[str, object], message: str) -> None:
+    order = OrderConstants(block=4, pool=64, lanes=1)
+    root = root.replace("SHARDS", str(shards))
+    with pytest.raises(UserError, match=message):
+        open_splits(root, "indexed", how_to_make="", order=order, cache=GOOD | change)
+
+
+def test_cache__of_shards_that_lie_here_is_told(shards: Path, tmp_path: Path) -> None:
+    order = OrderConstants(block=4, pool=64, lanes=1)
+    cache = GOOD | {"dir": str(tmp_path / "cache")}
+    splits = open_splits(shards, "indexed", how_to_make="", order=order, cache=cache)
+    told = f"{shards} is a folder of this machine: shards are read there, not cached"
+    assert splits["train"].warning == told
+    assert not (tmp_path / "cache").exists()
+
+
+def test_cache_options__of_settings() -> None:
+    assert CacheOptions.of(GOOD).limit_bytes == 1_500_000_000
+    with pytest.raises(UserError, match=r"data\.cache\.dir is not set: give it as"):
+        CacheOptions.of({"limit_gb": 1})
