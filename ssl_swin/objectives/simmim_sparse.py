@@ -75,12 +75,8 @@ class SparseSimMIM(MaskedImageModel):
         _check_mask_patch(self.mask_patch_size_px, encoder.stride)
         half = -(-encoder.num_features // (2 * _HEAD_DIM)) * _HEAD_DIM
         dim = half if decoder_dim is None else decoder_dim
-        is_whole = isinstance(decoder_depth, int) and isinstance(dim, int)
-        if not is_whole or decoder_depth < 1 or dim < _HEAD_DIM or dim % _HEAD_DIM:
-            raise UserError(
-                "decoder_depth must be at least 1, since mask tokens learn of the image in it, and "
-                f"decoder_dim a multiple of {_HEAD_DIM}: got {decoder_depth} and {dim}"
-            )
+        if dim % _HEAD_DIM:
+            raise UserError(f"decoder_dim must be a multiple of {_HEAD_DIM}, got {dim}")
         rows, columns = encoder.windows.grid
         patch_values = encoder.stride**2 * encoder.in_chans
         self.decoder = PatchDecoder(

@@ -238,15 +238,18 @@ def test_sizes__each_side_counts(tiny_encoder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 3}, "version must be 1 or 2, got 3"),
+        ({"version": 3}, r"version must be a whole number in \[1, 2\], got 3"),
         ({"depths": (2, 2)}, r"depths \[2, 2\], num_heads \[1, 2, 2, 4\]"),
-        ({"depths": (2, 0, 2, 2)}, "depth of at least 1"),
-        ({"depths": (), "num_heads": ()}, "depth of at least 1"),
+        (
+            {"depths": (2, 0, 2, 2)},
+            r"depths must be .* of at least 1, not empty, got \[2, 0",
+        ),
+        ({"depths": (), "num_heads": ()}, r"depths must be .*, not empty, got \[\]"),
         ({"num_heads": (1, 2, 3, 4)}, "stage 3 is 32 wide, which 3 heads do not divide"),
-        ({"num_heads": (0, 1, 1, 1)}, "stage 1 is 8 wide, which 0 heads"),
-        ({"img_size_px": 0}, "must be at least 1"),
-        ({"patch_size_px": 0}, "must be at least 1"),
-        ({"window_size": 0}, "0 tokens"),
+        ({"num_heads": (0, 1, 1, 1)}, "num_heads must be a list of whole numbers of at least 1"),
+        ({"img_size_px": 0}, "img_size_px must be a whole number of at least 1"),
+        ({"patch_size_px": 0}, "patch_size_px must be a whole number of at least 1"),
+        ({"window_size": 0}, "window_size must be a whole number of at least 1, got 0"),
     ],
     ids=str,
 )

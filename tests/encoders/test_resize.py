@@ -262,7 +262,7 @@ def test_resize_encoder__a_size_that_does_not_fit(to, message):
 def test_resize_encoder__a_window_that_does_not_fit():
     with pytest.raises(UserError, match="windows of 5 tokens and 4 stages; sides that do: 160"):
         resize_encoder(thin(64, 4), img_size_px=96, window_size=5)
-    with pytest.raises(UserError, match=r"window must be at least 1: .* 0 tokens"):
+    with pytest.raises(UserError, match="window_size must be a whole number of at least 1, got 0"):
         resize_encoder(thin(64, 4), window_size=0)
     vit = beit(img_size_px=32, patch_size_px=8, embed_dim=8, depth=1, num_heads=2)
     with pytest.raises(UserError, match="window_size=4 is for a Swin; a ViT"):

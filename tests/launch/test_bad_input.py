@@ -238,7 +238,7 @@ def test_finetune__backbone_of_another_architecture(
         ("model=swin_bb", ["no model=swin_bb", "swin_b", "model can be: "]),
         (
             "model=null",
-            ["py: model=null: a group cannot be null, give the name of one of its files"],
+            ["py: model=null: model is a group, choose one of: from_backbone, swin_b, "],
         ),
         ("data=imagenet", ["no data=imagenet", "did you mean imagenet1k or imagenet22k"]),
         ("experiment=pretrain_smal", ["no experiment=pretrain_smal", "pretrain_small"]),
@@ -257,7 +257,7 @@ def test_script__message_alone(tmp_path: Path) -> None:
     result = script("pretrain", "objective.mask_ratio=2", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        "pretrain.py: mask ratio must lie strictly between 0 and 1, got 2"
+        "pretrain.py: objective.mask_ratio must be a number in (0, 1), got 2"
     ]
 
 

@@ -228,7 +228,7 @@ def test_forward__target_and_loss_stay_in_float32_under_autocast(tiny_encoder, w
 
 @pytest.mark.parametrize("window_px", [-3, 0, 1, 4, 46])
 def test_simmim__target_window_must_be_odd(tiny_encoder, window_px):
-    with pytest.raises(UserError, match=f"odd and at least 3 px, got {window_px}"):
+    with pytest.raises(UserError, match=f"of at least 3, odd or null, got {window_px}"):
         SimMIM(tiny_encoder(), normalize_target_window_px=window_px)
 
 

@@ -74,7 +74,7 @@ def module(tiny_encoder) -> TrainingModule:
 
 
 def make_module(model: Classification, **changes: Any) -> TrainingModule:
-    recipe = {"base_lr": 0.0, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
+    recipe = {"base_lr": 1e-30, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
     return TrainingModule(
         model,
         optimizer=partial(finetune_optimizer, layer_decay=1.0, **recipe),

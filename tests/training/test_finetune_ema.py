@@ -115,5 +115,5 @@ def test_weight_ema__leaves_other_weights_alone_after_training(tmp_path):
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, 1.5])
 def test_weight_ema__refuses_a_decay_out_of_range(decay):
-    with pytest.raises(UserError, match=rf"ema_decay must lie in \(0, 1\), got {decay}"):
+    with pytest.raises(UserError, match=rf"decay must be a number in \(0, 1\), got {decay}"):
         WeightEma(decay)

@@ -85,7 +85,7 @@ class ChosenTask(Chosen):
     [("task", "val/miou"), ("val/loss", "val/loss"), ("train/loss", "train/loss"), (None, None)],
 )
 def test_choose_metric__of_a_task(monitor, expected):
-    checkpoint = StepCheckpoint(monitor=monitor)
+    checkpoint = StepCheckpoint(filename="best", dirpath="x", monitor=monitor)
     checkpoint.choose_metric(ChosenTask())
     assert checkpoint.monitor == expected
 
@@ -99,4 +99,4 @@ def test_choose_metric__of_a_task(monitor, expected):
 )
 def test_choose_metric__refuses(monitor, message):
     with pytest.raises(UserError, match=f"^{message}$"):
-        StepCheckpoint(monitor=monitor).choose_metric(Chosen())
+        StepCheckpoint(filename="best", dirpath="x", monitor=monitor).choose_metric(Chosen())
