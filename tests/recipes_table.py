@@ -20,6 +20,7 @@ SHARED = {
     "data.std": [0.229, 0.224, 0.225],
     "batch_size": BATCH_SIZE,
     "compile": False,
+    "eval_crop_ratio": 224 / 256,
     "optim._partial_": True,
     "optim.weight_decay": 0.05,
     "optim.betas": [0.9, 0.999],

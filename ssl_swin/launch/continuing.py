@@ -61,7 +61,9 @@ class Start:
             raise UserError(f"{_OWN} takes the backbone's architecture: give backbone=, or a model")
 
     def _from_backbone(self, cfg: DictConfig, folder: Path, has_model: bool) -> Encoder:
-        sizes = {} if has_model else {key: cfg.model[key] for key in ("img_size_px", "window_size")}
+        sizes = (
+            {} if has_model else {key: cfg.model.get(key) for key in ("img_size_px", "window_size")}
+        )
         backbone = load_backbone(folder, **sizes, **_training(cfg))
         self._before = encoder = backbone.encoder
         if has_model:

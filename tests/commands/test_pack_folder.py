@@ -45,7 +45,7 @@ def test_pack__says_what_pairs_and_what_is_left_out(
         "train: 2 images in 2 shards",
         "classes: none, since the images lie in in/images itself",
         "left out: 1 unreadable image, listed in out/skipped.txt",
-        "next: ssl-swin pretrain data=shards data.root=out",
+        "next: ssl-swin pretrain data=shards data.root=out batch_size=2",
     ]
     assert Path("out/skipped.txt").read_text().splitlines() == [
         "2.png: UnidentifiedImageError: cannot identify image file <_io.BytesIO>",
@@ -68,13 +68,13 @@ def test_pack__lists_what_is_left_out_beside_good_images(
         "classes: none, since preview.png lies beside the sub-folders cats, dogs; to take those "
         "for classes: --leave-out preview.png",
         "what is left out is listed in out/skipped.txt",
-        "next: ssl-swin pretrain data=shards data.root=out",
+        "next: ssl-swin pretrain data=shards data.root=out batch_size=2",
     ]
     options = ("--leave-out", "preview.png", "--leave-out", "*.heic")
     assert packed(capsys, "in", "again", *options) == [
         "train: 2 images in 2 shards",
         "classes: 2, the sub-folders of in",
-        "next: ssl-swin pretrain data=shards data.root=again",
+        "next: ssl-swin pretrain data=shards data.root=again batch_size=2",
     ]
 
 

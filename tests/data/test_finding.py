@@ -77,7 +77,7 @@ def test_sub_folders__command_pack_and_check(
         "train: images 4, shards 1",
         "val: images 3, shards 1",
         "classes: 2",
-        f"next: ssl-swin pretrain data=shards data.root={tmp_path}/s",
+        f"next: ssl-swin pretrain data=shards data.root={tmp_path}/s batch_size=4",
     ]
     assert main(["check", str(tmp_path / "s"), "--workers", "0"]) == 0
     assert main(["pack", str(tmp_path / "s"), str(tmp_path / "out"), "--workers", "0"]) == 0

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ssl_swin.data.images.decode import decode_image
+from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sources import folder_tree
 from ssl_swin.data.sources.folder_tree import read_folder
 from ssl_swin.data.sources.layout import Reading
@@ -57,7 +58,7 @@ def test_images__by_ending(tmp_path: Path, ending: str, kind: str, mode: str) ->
     opened = open_data(write(tmp_path, {f"face.{ending}": encoded(kind, mode)}))
     (sample,) = (opened.splits["train"][index] for index in range(1))
     assert (sample.name, sample.extension) == (f"face.{ending}", ending.lower())
-    pixels = decode_image(sample.data, channels=3, dtype="float32", name=sample.name)
+    pixels = decode_image(sample.data, PixelFormat(3, "float32"), name=sample.name)
     assert pixels.shape == (3, 8, 8)
     assert (opened.notes, opened.left_out) == ([], [])
 

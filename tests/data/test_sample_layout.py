@@ -317,7 +317,7 @@ def test_command__tells_of_labels_that_are_not_read(
         "train: images 4, shards 1",
         "classes: none",
         "note: labels are not read: samples hold .json files with the key label: --label-key label",
-        f"next: ssl-swin pretrain data=shards data.root={described}",
+        f"next: ssl-swin pretrain data=shards data.root={described} batch_size=4",
     ]
     splits = open_splits(described, "indexed", how_to_make="", order=ORDER)
     told = f"the key label: ssl-swin index {described} --label-key label"
@@ -326,7 +326,7 @@ def test_command__tells_of_labels_that_are_not_read(
         "train: images 4, shards 1",
         "classes: 2",
         "label key: label",
-        f"next: ssl-swin pretrain data=shards data.root={described}",
+        f"next: ssl-swin pretrain data=shards data.root={described} batch_size=4",
     ]
 
 
