@@ -86,7 +86,7 @@ def hydra_value(value: Any) -> str:
     text = str(value)
     if PLAIN.fullmatch(text) and not OTHER_TYPES.fullmatch(text):
         return text
-    return _quoted(without_interpolation(text))
+    return quoted(without_interpolation(text))
 
 
 def without_interpolation(text: str) -> str:
@@ -98,8 +98,14 @@ def without_interpolation(text: str) -> str:
     return re.sub(r"(\\*)\$\{", lambda match: match.group(1) * 2 + r"\${", text)
 
 
-def _quoted(text: str) -> str:
-    """Return a text in double quotes; backslashes count only before a quote, and are doubled."""
+def quoted(text: str) -> str:
+    """Return a text in double quotes for Hydra, with its interpolations.
+
+    Backslashes count only before a quote, and are doubled.
+
+    Args:
+        text: Any text.
+    """
     text = re.sub(r'(\\*)"', lambda match: match.group(1) * 2 + r"\"", text)
     return '"' + re.sub(r"\\+\Z", lambda match: match.group() * 2, text) + '"'
 

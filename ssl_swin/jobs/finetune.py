@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from ssl_swin.data.loading.few_labels import keep_labelled
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.errors import UserError
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.next_steps import after_finetuning
@@ -43,6 +44,11 @@ def main(cfg: DictConfig) -> None:
     module = training_module(cfg, task)
     data = training_data(cfg, readers, task)
     trainer = make_trainer(run)
+    if getattr(trainer.checkpoint_callback, "monitor", None) is None:
+        raise UserError(
+            "no checkpoint monitors a metric, so that no epoch would be the best: leave "
+            "callbacks.best.monitor=task"
+        )
     if cfg.ema_decay is not None:
         trainer.callbacks.insert(0, WeightEma(cfg.ema_decay))  # type: ignore[attr-defined]
     fit(run, trainer, module, data)

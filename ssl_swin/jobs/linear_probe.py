@@ -5,21 +5,23 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.probe_features import SplitFeatures
 from ssl_swin.jobs.settings import LinearProbeSettings
 from ssl_swin.jobs.summary import closing_lines
-from ssl_swin.launch.build import build_encoder, check_labelled, open_data
+from ssl_swin.launch.build import build_encoder, check_labelled, open_data, usable_device
 from ssl_swin.launch.fitting import close_loggers, make_loggers
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run, start_folder
 from ssl_swin.probing.features import Tap
+from ssl_swin.probing.fitting import check_recipe
 from ssl_swin.probing.grids import knn_grid, linear_grid
 from ssl_swin.probing.heads import LinearHeads, head_predictions
 from ssl_swin.probing.knn import knn_predict
@@ -27,19 +29,20 @@ from ssl_swin.probing.score_grid import ScoreGrid
 from ssl_swin.reporting.confusion import confusion_matrix, save_confusion
 from ssl_swin.reporting.score_grid_figure import draw_score_grids
 
-LISTS = ("poolings", "linear.base_lrs", "knn.ks")
+RECIPE = ("optimizer", "weight_decay", "epochs", "warmup_epochs")
 Top1 = dict[str, dict[str, float]]  # by method and split, of what was chosen, in percent
 
 
 def main(cfg: DictConfig) -> None:
     """Probes frozen features of each stage; what is best on val is then tried on the test split."""
-    _check_lists(cfg)
     run = open_run(cfg, LinearProbeSettings)
-    encoder = build_encoder(cfg).to(cfg.device)
+    check_recipe(**{key: cfg.linear[key] for key in RECIPE})
+    device = usable_device(cfg.device)
+    encoder = build_encoder(cfg).to(device)
     readers = open_data(cfg)
     classes = check_labelled(readers, ("val",))
     train_on_few_labels(cfg, readers)
-    stages = cfg.stages or range(1, len(encoder.stage_dims) + 1)
+    stages = _chosen_stages(cfg, encoder)
     taps = [Tap(stage, pooling) for stage in stages for pooling in cfg.poolings]
     start_folder(run, readers)
     features = SplitFeatures(run, encoder, readers)
@@ -55,11 +58,17 @@ def main(cfg: DictConfig) -> None:
     _conclude(run, [linear, knn], top1)
 
 
-def _check_lists(cfg: DictConfig) -> None:
-    for name in LISTS:
-        value = OmegaConf.select(cfg, name)
-        if not OmegaConf.is_list(value) or not value:
-            raise UserError(f"{name} must be a list of one or more, as [a,b]; got {value!r}")
+def _chosen_stages(cfg: DictConfig, encoder: Encoder) -> list[int]:
+    """Return the stages to probe, counted from 1.
+
+    Raises:
+        UserError: If the encoder does not have one of them.
+    """
+    existing = range(1, len(encoder.stage_dims) + 1)
+    stages = list(cfg.stages or existing)
+    if not set(stages) <= set(existing):
+        raise UserError(f"stages must be of 1 to {existing[-1]}, got {stages}")
+    return stages
 
 
 def _search(

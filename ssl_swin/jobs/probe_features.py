@@ -16,14 +16,12 @@ from ssl_swin.data.loading.protocol import LoaderConfig, Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.errors import UserError
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.pixels import normalize
 from ssl_swin.probing.feature_store import store_folder, stored_features, weights_fingerprint
 from ssl_swin.probing.features import Features, PooledBatch, Tap, pooled_batches
 
-DTYPES = ("float32", "float16")
 NO_FINGERPRINT = "unknown"  # of images that are streamed from a list of places
 
 
@@ -45,10 +43,6 @@ class SplitFeatures:
         Raises:
             UserError: If `features.dtype` is unknown, or a setting of the pixels is not allowed.
         """
-        if run.cfg.features.dtype not in DTYPES:
-            raise UserError(
-                f"features.dtype must be {' or '.join(DTYPES)}, got {run.cfg.features.dtype!r}"
-            )
         self.cfg = run.cfg
         self.encoder = encoder
         self.readers = readers

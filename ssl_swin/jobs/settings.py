@@ -93,6 +93,16 @@ class FinetuneSettings(OfBackbone, TrainingSettings):
     ema_decay: InnerFraction | None
     task: Annotated[Built, Makes(Task, partial=True, added=frozenset({"encoder", "classes"}))]
 
+    @staticmethod
+    def check_together(settings: Mapping[str, Any]) -> None:
+        """Refuse a run that would choose its best epoch without measuring any."""
+        TrainingSettings.check_together(settings)
+        if settings["trainer"].get("limit_val_batches") == 0:
+            raise UserError(
+                "trainer.limit_val_batches=0 leaves no validation, which chooses the best epoch: "
+                "give a number of batches, or a fraction as 0.1"
+            )
+
 
 @dataclass(frozen=True)
 class FeatureSettings:

@@ -67,7 +67,7 @@ def closing_lines(run: Run, results: Sequence[tuple[str, str]]) -> list[str]:
     """Writes the report; lists where it and the other results are."""
     report = write_report(run.folder.path)
     everything = [("report", str(report)), ("metrics", str(run.folder.metrics)), *results]
-    if run.config["logger"].get("offline"):
+    if (run.config["logger"] or {}).get("offline"):
         folder = shell_path(run.folder.path / "wandb")
         everything.append(("upload", f"wandb sync {folder}/offline-run-*"))
     return [f"  {what:<10} {where}" for what, where in everything]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -98,6 +99,21 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
             "shards and index them anew; labels in .json are read with ssl-swin index --label-key"
         )
     return classes
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device that tensors can be put on.
+
+    Raises:
+        UserError: If there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        problem = str(error).splitlines()[0][:200]
+        raise UserError(f"device={name} cannot be used here: {problem}. Try device=cpu") from error
+    return device
 
 
 def build_encoder(cfg: DictConfig) -> Encoder:

@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, open_dict
 
+from ssl_swin.errors import UserError
 from ssl_swin.quoting import override
 
 PACKAGE = "ssl_swin.conf"
@@ -47,6 +48,16 @@ def user_folder() -> Path | None:
     return folder if folder.is_dir() and folder != own else None
 
 
+def check_config_dir(folder: str | Path) -> None:
+    """Refuse a folder of configuration files that is not there, which Hydra passes over.
+
+    Raises:
+        UserError: If it is so.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"--config-dir: there is no folder {folder}")
+
+
 def group_options(group: str) -> list[str]:
     """Return the options of a group, of the package and of the user's folder.
 
@@ -73,6 +84,7 @@ def compose_job(
     register_user_folder()
     searched = []
     if config_dir is not None:
+        check_config_dir(config_dir)
         searched = [override("hydra.searchpath", [f"file://{config_dir.resolve()}"])]
     GlobalHydra.instance().clear()
     with initialize_config_module(PACKAGE, version_base="1.3", job_name=job):

@@ -22,7 +22,7 @@ def make_loggers(run: Run) -> list[Logger]:
     """The run's metrics.csv, and the logger that the configuration asks for."""
     loggers: list[Logger] = [MetricsCsv(run.folder.metrics, resume=run.checkpoint is not None)]
     logger = run.cfg.logger
-    if logger.get("_target_") is not None:
+    if logger is not None and logger.get("_target_") is not None:
         # One process decides on the run's id; the others log nothing.
         known = "id" in logger and is_first_process()
         identity = {"id": run.folder.identity()} if known else {}

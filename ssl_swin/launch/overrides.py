@@ -15,9 +15,11 @@ from ssl_swin.errors import UserError
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import JOBS, group_options
 from ssl_swin.launch.suggestions import nearest
+from ssl_swin.quoting import quoted
 
 _ASSIGNMENT = re.compile(r"([+~]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _MAY_BE_NULL = {"experiment"}
+_FLAGS_OF_A_PATH = {"--config-dir", "-cd", "--config-path", "-cp"}
 
 
 def readable(job: str, options: Sequence[str]) -> list[str]:
@@ -34,9 +36,10 @@ def readable(job: str, options: Sequence[str]) -> list[str]:
         UserError: If an override cannot be read, or leaves out a group that has to be there.
     """
     read = []
-    for option in options:
+    for before, option in zip(["", *options], options, strict=False):
         assignment = _ASSIGNMENT.fullmatch(option)
-        if option.startswith("-") or (assignment is None and not option.startswith("~")):
+        is_override = assignment is not None or option.startswith("~")
+        if before in _FLAGS_OF_A_PATH or option.startswith("-") or not is_override:
             read.append(option)
         else:
             text, override = _parsed(option, assignment)
@@ -51,18 +54,13 @@ def _parsed(option: str, assignment: re.Match[str] | None) -> tuple[str, Overrid
         key, value = assignment.groups()
         if value.startswith("~/"):
             value = str(Path(value).expanduser())
-        forms = [f"{key}={value}", f"{key}={_quoted(value)}"]
+        forms = [f"{key}={value}", f"{key}={quoted(value)}"]
     for form in forms:
         try:
             return form, OverridesParser.create().parse_override(form)
         except HydraException:
             continue
     raise UserError(f"cannot read {option!r}: give settings as key=value, or as 'key=\"a text\"'")
-
-
-def _quoted(value: str) -> str:
-    escaped = re.sub(r'(\\+)(?="|$)', r"\1\1", value).replace('"', r"\"")
-    return f'"{escaped}"'
 
 
 def _check_group(job: str, option: str, override: Override) -> None:
@@ -78,8 +76,8 @@ def _check_group(job: str, option: str, override: Override) -> None:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{option}: {group} is a group, choose one of: {', '.join(known)}")
     for name in names:
-        other = str(name).partition("_")[0]
-        if group == "experiment" and other in JOBS and other != job:
+        other = next((each for each in JOBS if str(name).startswith(f"{each}_")), job)
+        if group == "experiment" and other != job:
             raise UserError(f"{option} is a recipe of another job: {command(other)} {option}")
         if group == "data_overrides" and name not in known:
             raise UserError(

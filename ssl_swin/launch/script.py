@@ -22,7 +22,7 @@ from omegaconf.errors import (
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.command_line import command
-from ssl_swin.launch.config_files import PACKAGE, register_user_folder
+from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
@@ -59,9 +59,7 @@ def _check_config_dir(options: Sequence[str]) -> None:
     for at, option in enumerate(options):
         flag, _, value = option.partition("=")
         if flag in ("--config-dir", "-cd"):
-            folder = value or "".join(options[at + 1 : at + 2])
-            if not os.path.isdir(folder):
-                raise UserError(f"--config-dir: there is no folder {folder}")
+            check_config_dir(value or "".join(options[at + 1 : at + 2]))
 
 
 @dataclass(frozen=True)
@@ -129,9 +127,11 @@ def _explain(error: Exception, job: str, options: Sequence[str] | None) -> str |
 def _explain_instantiation(error: InstantiationException) -> str | None:
     """Values that a constructor refuses are the user's mistake; anything else is a bug."""
     cause = error.__cause__
+    key = re.search(r"full_key: (\S+)", str(error))
+    if isinstance(cause, MemoryError | RuntimeError) and "memory" in str(cause):
+        return f"{key.group(1) if key else 'this'} is too large for the memory of this machine"
     if not isinstance(cause, (TypeError, ValueError)):
         return None
-    key = re.search(r"full_key: (\S+)", str(error))
     return f"{key.group(1)}: {cause}" if key else str(cause)
 
 

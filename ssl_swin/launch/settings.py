@@ -21,13 +21,13 @@ from ssl_swin.arguments import (
     Count,
     Fraction,
     Name,
-    NonNegative,
     Positive,
     RateBelow1,
     SizePx,
 )
-from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, PixelFormat
 from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.remote.cache_options import CacheOptions
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import check_normalization
@@ -91,16 +91,6 @@ LoggerSettings = Annotated[Built | None, Makes(Logger, optional=True), MAY_CHANG
 
 
 @dataclass(frozen=True)
-class CacheSettings:
-    """The group `data.cache`."""
-
-    dir: Name
-    limit_gb: Above0
-    num_tries: Positive
-    first_wait_s: NonNegative
-
-
-@dataclass(frozen=True)
 class DataSettings:
     """The group `data`."""
 
@@ -117,7 +107,7 @@ class DataSettings:
     how_to_make: Annotated[str | None, MAY_CHANGE]
     prepare: Annotated[Built | None, Makes(NoneType, optional=True), MAY_CHANGE]
     num_samples: Positive | None
-    cache: Annotated[CacheSettings | None, MAY_CHANGE]
+    cache: Annotated[CacheOptions | None, MAY_CHANGE]
     val_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
     image: Name | None = None
     label_key: Name | None = None
@@ -128,15 +118,16 @@ class DataSettings:
     leave_out: Annotated[list[Name], MAY_CHANGE] = dataclasses.field(default_factory=list)
     bands: Annotated[list[Count], MinLen(1)] | None = None
     channel_axis: Literal["first", "last"] | None = None
-    nodata: float | list[float] | None = None
-    fill: float | list[float] | None = None
+    nodata: float | Annotated[list[float], MinLen(1)] | None = None
+    fill: float | Annotated[list[float], MinLen(1)] | None = None
     exif_rotation: bool = False
     max_image_pixels: Annotated[Positive, MAY_CHANGE] = MAX_IMAGE_PIXELS
     max_image_bytes: Annotated[Positive, MAY_CHANGE] = MAX_IMAGE_BYTES
 
     @staticmethod
     def check_together(data: Mapping[str, Any]) -> None:
-        """Refuse statistics that no images of this kind have."""
+        """Refuse statistics that no images of this kind have, and settings of their pixels."""
+        PixelFormat.from_settings(data)
         check_normalization(
             data["mean"], data["std"], channels=data["channels"], dtype=data["dtype"]
         )

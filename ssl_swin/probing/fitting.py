@@ -71,7 +71,9 @@ def fit_linear_heads(
         UserError: If a setting is out of range, or a label is not one of the classes.
     """
     num_samples, num_features = train.features.shape
-    _check_settings(base_lrs, batch_size, num_samples, epochs, warmup_epochs)
+    check_recipe(optimizer, weight_decay, epochs, warmup_epochs)
+    if num_samples < 2:
+        raise UserError(f"batch norm needs 2 samples or more to train on, there are {num_samples}")
     check_labels(train.labels, num_classes)
 
     heads = LinearHeads(
@@ -124,60 +126,48 @@ def _gathered(
     return samples.features[rows].to(device).float(), samples.labels[rows].to(device)
 
 
-def _check_settings(
-    base_lrs: Sequence[float], batch_size: int, num_samples: int, epochs: int, warmup_epochs: int
-) -> None:
-    if not base_lrs or not all(base_lr > 0 for base_lr in base_lrs):
-        raise UserError(f"base_lrs must be one rate above 0 or more, got {list(base_lrs)}")
-    if batch_size < 2 or num_samples < 2:
-        raise UserError(
-            "batch norm needs 2 samples per step or more: "
-            f"batch_size is {batch_size}, and there are {num_samples} samples to train on"
-        )
+def check_recipe(optimizer: str, weight_decay: float, epochs: int, warmup_epochs: int) -> None:
+    """Refuse settings of `fit_linear_heads` that contradict each other.
+
+    Raises:
+        UserError: If the warm-up is as long as the training, or "lars" has a weight decay.
+    """
     if not 0 <= warmup_epochs < epochs:
         raise UserError(f"warmup_epochs must lie in [0, {epochs}), the epochs; got {warmup_epochs}")
+    if optimizer == "lars" and weight_decay != 0:
+        raise UserError(
+            f"lars probes without weight decay, got weight_decay={weight_decay}: use "
+            "weight_decay=0, or optimizer=sgd"
+        )
 
 
 def head_optimizer(
-    name: str, heads: LinearHeads, lrs: Sequence[float], momentum: float, weight_decay: float
+    name: Literal["sgd", "lars"],
+    heads: LinearHeads,
+    lrs: Sequence[float],
+    momentum: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
     """Builds the optimiser of linear heads, each with a rate of its own.
 
     Under "lars" the step of a weight matrix is scaled to the size of the matrix; a bias takes the
     plain step of SGD with momentum, as in MAE.
-
-    Raises:
-        UserError: If the name is unknown or a setting is out of range for it.
     """
-    if not (0 <= momentum < 1 and weight_decay >= 0):
-        raise UserError(
-            "the probe needs a momentum in [0, 1) and a weight_decay of at least 0; "
-            f"got {momentum} and {weight_decay}"
-        )
     if name == "lars":
-        return _lars(heads, lrs, momentum, weight_decay)
-    if name == "sgd":
-        groups = [
-            {"params": [weight, bias], "lr": lr}
-            for weight, bias, lr in zip(heads.weights, heads.biases, lrs, strict=True)
-        ]
-        return torch.optim.SGD(groups, lr=lrs[0], momentum=momentum, weight_decay=weight_decay)
-    raise UserError(f"unknown probe optimizer '{name}': use 'sgd' or 'lars'")
+        return _lars(heads, lrs, momentum)
+    groups = [
+        {"params": [weight, bias], "lr": lr}
+        for weight, bias, lr in zip(heads.weights, heads.biases, lrs, strict=True)
+    ]
+    return torch.optim.SGD(groups, lr=lrs[0], momentum=momentum, weight_decay=weight_decay)
 
 
-def _lars(
-    heads: LinearHeads, lrs: Sequence[float], momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def _lars(heads: LinearHeads, lrs: Sequence[float], momentum: float) -> torch.optim.Optimizer:
     """Builds MAE's LARS, which adapts matrices only, out of timm's.
 
     Without weight decay the two are equal to the bit. With it timm adds the decay to the norm of
-    the gradient, MAE to the gradient itself.
+    the gradient, MAE to the gradient itself: `check_recipe` refuses that.
     """
-    if weight_decay != 0:
-        raise UserError(
-            f"lars probes without weight decay, got weight_decay={weight_decay}: "
-            "use weight_decay=0, or the optimizer sgd"
-        )
     parts = ((heads.weights, True), (heads.biases, False))
     groups = [
         {"params": [parameter], "lr": lr, "always_adapt": adapts}

@@ -1,5 +1,6 @@
 """What the probing job makes of its configuration, and where it keeps features."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from ssl_swin.data.batch import LabeledBatch
 from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
-from ssl_swin.jobs.linear_probe import main
+from ssl_swin.jobs.in_process import linear_probe
 from ssl_swin.jobs.probe_features import SplitFeatures
 from ssl_swin.probing.features import Tap
 
@@ -142,20 +144,32 @@ def test_split_features__says_what_cannot_be_read(
     assert message in capsys.readouterr().out
 
 
-def test_split_features__unknown_type(features_of: Callable[..., SplitFeatures]) -> None:
-    with pytest.raises(UserError, match=r"features\.dtype must be float32 or float16, got 'int8'"):
-        features_of(FiveImages(), "features.dtype=int8")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("linear.base_lrs=0.1", r"linear.base_lrs must be a list .* got 0.1"),
-        ("knn.ks=[]", r"knn.ks must be a list of one or more, as \[a,b\]; got \[\]"),
-        ("poolings=mean", "poolings must be a list of one or more"),
+        ("linear.base_lrs=0.1", "linear.base_lrs must be a list of numbers above 0"),
+        ("knn.ks=[]", "knn.ks must be a list of whole numbers of at least 1, not empty, got []"),
+        ("poolings=mean", "poolings must be a list of mean or max, not empty, got 'mean'"),
+        ("features.dtype=int8", "features.dtype must be float32 or float16, got 'int8'"),
+        ("stages=[4]", "stages must be of 1 to 3, got [4]"),
+        ("device=nowhere", "device=nowhere cannot be used here: "),
+        ("device=meta", "device=meta cannot be used here: "),
+        ("linear.warmup_epochs=90", "warmup_epochs must lie in [0, 90), the epochs; got 90"),
     ],
 )
-def test_linear_probe__lists(change: str, message: str) -> None:
-    cfg = OmegaConf.merge(OmegaConf.create(SETTINGS), OmegaConf.from_dotlist([change]))
-    with pytest.raises(UserError, match=message):
-        main(cfg)
+def test_linear_probe__refuses_before_it_starts(
+    change: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_class_folders(Path("photos"))
+    options = ["backbone=none", "model=swin_nano", "data=folder", "data.root=photos"]
+    with pytest.raises(UserError, match=re.escape(message)):
+        linear_probe([*options, "data.val_ratio=0.25", "device=cpu", "name=x", change])
+    assert not Path("runs").exists()
+
+
+def write_class_folders(root: Path) -> None:
+    for number in range(8):
+        folder = root / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (30 * number, 0, 0)).save(folder / f"{number}.png")

@@ -253,7 +253,7 @@ def test_fit_linear_heads__errors(changes, message):
 
 
 def test_fit_linear_heads__one_sample():
-    with pytest.raises(UserError, match="there are 1 samples to train on"):
+    with pytest.raises(UserError, match="needs 2 samples or more to train on, there are 1"):
         fit(clusters(1, seed=0))
 
 

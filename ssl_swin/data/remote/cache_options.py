@@ -1,15 +1,16 @@
 """The settings of a cache of shards, checked before anything is fetched."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ssl_swin.arguments import Above0, Name, NonNegative, Positive, checked
 from ssl_swin.errors import UserError
 
 _BYTES_PER_GB = 10**9
 
 
+@checked
 @dataclass(frozen=True)
 class CacheOptions:
     """The group `data.cache`.
@@ -24,28 +25,10 @@ class CacheOptions:
         UserError: If one is of another type, or out of its range.
     """
 
-    dir: str
-    limit_gb: float
-    num_tries: int
-    first_wait_s: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.dir, str) or not self.dir.strip():
-            raise UserError(f"data.cache.dir must be the path of a folder, got {self.dir!r}")
-        if not _is_number(self.limit_gb) or self.limit_bytes < 1:
-            raise UserError(
-                "data.cache.limit_gb must be a number above 0, in 10^9 bytes, got "
-                f"{self.limit_gb!r}; it must hold two shards of each of data.order.lanes"
-            )
-        if not isinstance(self.num_tries, int) or isinstance(self.num_tries, bool | str):
-            raise UserError(f"data.cache.num_tries must be a whole number, got {self.num_tries!r}")
-        if self.num_tries < 1:
-            raise UserError(f"data.cache.num_tries must be at least 1, got {self.num_tries}")
-        if not _is_number(self.first_wait_s) or self.first_wait_s < 0:
-            raise UserError(
-                "data.cache.first_wait_s must be a number of seconds, at least 0, got "
-                f"{self.first_wait_s!r}"
-            )
+    dir: Name
+    limit_gb: Above0
+    num_tries: Positive
+    first_wait_s: NonNegative
 
     @property
     def limit_bytes(self) -> int:
@@ -67,7 +50,3 @@ class CacheOptions:
             if name not in settings:
                 raise UserError(f"data.cache.{name} is not set: give it as data.cache.{name}=VALUE")
         return cls(**settings)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

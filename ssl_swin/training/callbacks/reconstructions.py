@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MinLen
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -25,7 +26,7 @@ class Reconstructions(Callback):
         *,
         every_n_steps: Positive,
         num_images: Positive,
-        bands: Sequence[Count] | None = None,
+        bands: Annotated[Sequence[Count], MinLen(1)] | None = None,
     ) -> None:
         """Sets the callback up.
 
