@@ -49,18 +49,6 @@ class TrainingSettings(JobSettings):
     trainer: TrainerSettings
     callbacks: CallbackSettings
 
-    @staticmethod
-    def check_together(settings: Mapping[str, Any]) -> None:
-        """Refuse a warm-up that is longer than the run."""
-        JobSettings.check_together(settings)
-        warmup = settings["schedule"].get("warmup_epochs", 0)
-        num_epochs = settings["trainer"]["max_epochs"]
-        if warmup > num_epochs:
-            raise UserError(
-                f"schedule.warmup_epochs={warmup} is longer than trainer.max_epochs={num_epochs}: "
-                "lower the one or raise the other"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class OfAnyModel:

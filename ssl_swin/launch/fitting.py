@@ -60,6 +60,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
         if isinstance(callback, StepCheckpoint):
             callback.choose_metric(module.model)
     _check_resumable(run, trainer)
+    _tell_of_long_warmup(run)
     start_folder(run, data.readers)
     trainer.loggers = make_loggers(run)
     if run.checkpoint is not None:
@@ -82,6 +83,16 @@ def _check_resumable(run: Run, trainer: Trainer) -> None:
         raise UserError(
             f"nothing would write {expected}, which resume=auto continues from: leave dirpath and "
             "filename of callbacks.last as they are, or set resume=never"
+        )
+
+
+def _tell_of_long_warmup(run: Run) -> None:
+    warmup_epochs = run.cfg.schedule.get("warmup_epochs", 0)
+    if warmup_epochs > run.cfg.trainer.max_epochs:
+        say(
+            f"note: schedule.warmup_epochs={warmup_epochs:g} is longer than "
+            f"trainer.max_epochs={run.cfg.trainer.max_epochs}: the learning rate stays below "
+            "optim.base_lr"
         )
 
 

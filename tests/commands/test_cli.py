@@ -150,7 +150,7 @@ def test_command__prints_one_line_for_a_mistake(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"ssl-swin: no images in {tmp_path} (looked for .jpg")
+    assert done.stderr.startswith(f"ssl-swin: no images in {tmp_path} and its sub-folders")
 
 
 def test_help__imports_nothing_heavy() -> None:

@@ -241,7 +241,7 @@ def test_pretrain__continues_from_weights_and_then_without_them(
     monkeypatch.chdir(tmp_path)
     first = ssl_swin.pretrain([*TINY, "trainer.max_epochs=1", "name=first"])
     started = [*TINY, "trainer.max_epochs=1", "name=second", f"backbone={first}"]
-    still = [*started, "optim.base_lr=0", "schedule.warmup_lr=0", "schedule.min_lr=0"]
+    still = [*started, "optim.base_lr=1e-30", "schedule.warmup_lr=0", "schedule.min_lr=0"]
     second = ssl_swin.pretrain([*still, "optim.weight_decay=0"])
     assert f"starting from {first}: encoder, mask_token" in capsys.readouterr().out
     assert equal(load_backbone(first).encoder, load_backbone(second).encoder)
