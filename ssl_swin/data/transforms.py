@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from ssl_swin.arguments import Above0Range, Fraction, Portion, PortionRange, checked
+from ssl_swin.arguments import Above0Range, Fraction, Name, Portion, PortionRange, checked
 from ssl_swin.data.geometry import Size, contiguous, crop, flip, resize
 from ssl_swin.data.rng import seeded_globals
 from ssl_swin.data.sample import Sample
@@ -212,7 +212,7 @@ class FinetuneAugmentation(Augmentation):
         crop_scale: PortionRange,
         crop_aspect: Above0Range,
         flip_probability: Fraction,
-        auto_augment: str | None,
+        auto_augment: Name | None,
     ) -> None:
         """Set the augmentation up.
 
@@ -231,6 +231,7 @@ class FinetuneAugmentation(Augmentation):
             flip_probability=flip_probability,
             interpolation="bicubic",
         )
+        self.mean = tuple(mean)
         self.auto_augment = auto_augment
         if auto_augment is not None:
             self.transform = _timm_transform(self.plain, mean, auto_augment)
@@ -264,21 +265,32 @@ class FinetuneAugmentation(Augmentation):
                 f"{self.auto_augment} rotates and shears the pixels, which masks and boxes cannot "
                 "follow: set augment.auto_augment=null"
             )
+        if len(self.mean) != channels:
+            raise UserError(
+                f"augment.mean must have a number for each of the {channels} channels, got "
+                f"{list(self.mean)}"
+            )
 
 
 def _timm_transform(plain: RandomCrop, mean: Sequence[float], auto_augment: str) -> Any:
-    transform = create_transform(
-        (3, *plain.size_px),
-        is_training=True,
-        use_prefetcher=True,  # ends in uint8, leaving normalisation and erasing to the device
-        scale=(plain.crop_scale[0], plain.crop_scale[1]),
-        ratio=(plain.crop_aspect[0], plain.crop_aspect[1]),
-        hflip=plain.flip_probability,
-        auto_augment=auto_augment,
-        color_jitter=0.0,
-        interpolation="bicubic",
-        mean=tuple(mean),
-    )
+    try:
+        transform = create_transform(
+            (3, *plain.size_px),
+            is_training=True,
+            use_prefetcher=True,  # ends in uint8, leaving normalisation and erasing to the device
+            scale=(plain.crop_scale[0], plain.crop_scale[1]),
+            ratio=(plain.crop_aspect[0], plain.crop_aspect[1]),
+            hflip=plain.flip_probability,
+            auto_augment=auto_augment,
+            color_jitter=0.0,
+            interpolation="bicubic",
+            mean=tuple(mean),
+        )
+    except (AssertionError, LookupError, ValueError) as error:
+        raise UserError(
+            f"augment.auto_augment={auto_augment} is no notation of timm ({error}): give one as "
+            "rand-m9-mstd0.5-inc1, or null for none"
+        ) from error
     for operation in _operations(transform):
         if operation.name.startswith("Posterize"):
             operation.aug_fn = _posterize

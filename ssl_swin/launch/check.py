@@ -109,7 +109,9 @@ def _check_built(key: str, value: Any, makes: Makes) -> None:
     target = _located(key, value[TARGET])
     if not _makes(target, makes.kind):
         made = getattr(makes.kind, "__name__", str(makes.kind))
-        expected = "return nothing" if makes.kind is NoneType else f"make a {made}"
+        expected = (
+            "return nothing" if makes.kind is NoneType else f"make an object of the class {made}"
+        )
         raise UserError(f"{key}.{TARGET} must {expected}, and {value[TARGET]} does not")
     partial = value.get(PARTIAL, False)
     if partial is not makes.partial:

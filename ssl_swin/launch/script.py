@@ -130,7 +130,9 @@ def _explain_instantiation(error: InstantiationException) -> str | None:
     key = re.search(r"full_key: (\S+)", str(error))
     if isinstance(cause, MemoryError | RuntimeError) and "memory" in str(cause):
         return f"{key.group(1) if key else 'this'} is too large for the memory of this machine"
-    if not isinstance(cause, (TypeError, ValueError)):
+    if isinstance(cause, ImportError):
+        cause = ImportError(str(cause).splitlines()[0])
+    elif not isinstance(cause, (TypeError, ValueError)):
         return None
     return f"{key.group(1)}: {cause}" if key else str(cause)
 

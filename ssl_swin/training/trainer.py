@@ -87,4 +87,4 @@ class Trainer(lightning.pytorch.Trainer):
             super().__init__(**settings, **others)
         except refusals as error:
             problem = " ".join(str(error).split())
-            raise UserError(f"trainer: {problem}") from error
+            raise UserError(problem) from error

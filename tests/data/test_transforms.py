@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -383,9 +384,8 @@ def test_check_samples__tells_before_any_is_read(channels, dtype, is_annotated, 
     with pytest.raises(UserError, match=rf"{message}.*set augment\.auto_augment=null"):
         finetune_augmentation("rand-m9-mstd0.5-inc1").check_samples(**samples)
     finetune_augmentation(None).check_samples(**samples)
-    finetune_augmentation("rand-m9-mstd0.5-inc1").check_samples(
-        channels=1, dtype="uint8", is_annotated=False
-    )
+    gray = augmentation(mean=[0.5])
+    gray.check_samples(channels=1, dtype="uint8", is_annotated=False)
 
 
 def test_finetune_augmentation__keeps_label_and_members():
@@ -393,3 +393,21 @@ def test_finetune_augmentation__keeps_label_and_members():
     for auto_augment in ("rand-m9-mstd0.5-inc1", None):
         result = finetune_augmentation(auto_augment)(sample, keyed_generator(0))
         assert (result.label, result.name, result.members) == (3, "x", {"json": {"a": 1}})
+
+
+def augmentation(**changes: Any) -> FinetuneAugmentation:
+    settings = {"mean": [0.5] * 3, "crop_scale": (0.5, 1), "crop_aspect": (1, 1)}
+    settings |= {"flip_probability": 0.5, "auto_augment": "rand-m9-mstd0.5-inc1"}
+    return FinetuneAugmentation((16, 16), **(settings | changes))
+
+
+@pytest.mark.parametrize("notation", ["foo", "rand-q9"])
+def test_finetune_augmentation__a_notation_that_timm_does_not_know(notation: str) -> None:
+    with pytest.raises(UserError, match=f"augment.auto_augment={notation} is no notation of timm"):
+        augmentation(auto_augment=notation)
+
+
+def test_finetune_augmentation__a_mean_for_each_channel() -> None:
+    augmentation().check_samples(channels=3, dtype="uint8", is_annotated=False)
+    with pytest.raises(UserError, match=r"each of the 3 channels, got \[0\.5\]"):
+        augmentation(mean=[0.5]).check_samples(channels=3, dtype="uint8", is_annotated=False)

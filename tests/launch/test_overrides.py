@@ -61,6 +61,7 @@ def test_readable__an_interpolation_stays_one() -> None:
         ("model=3", "model is a group, choose one of: from_backbone, swin_b"),
         ("schedule=true", "schedule is a group, choose one of: cosine"),
         ("data=''", "data is a group"),
+        ("hydra.run.dir=x", "has no effect here: give the folder of a run as run_dir=FOLDER"),
         ("data_overrides=foo", "there is no data_overrides=foo; data_overrides can be: demo"),
         ("data_overrides=dem", "there is no data_overrides=dem, did you mean demo?"),
         (
