@@ -48,7 +48,7 @@ Portion = Annotated[float, Gt(0), Le(1)]  # a fraction that is not empty
 InnerFraction = Annotated[float, Gt(0), Lt(1)]
 RateBelow1 = Annotated[float, Ge(0), Lt(1)]
 SizePx = Positive | Annotated[Sequence[Positive], Len(2, 2)]  # a side, or (height, width)
-Name = Annotated[str, MinLen(1)]
+Name = Annotated[str, Rule(lambda text: bool(text.strip()), "not empty")]
 PathName = Annotated[str | Path, Rule(lambda path: str(path) not in ("", "."), "not empty")]
 NotEmpty = Annotated[Sequence[Positive], MinLen(1)]
 OddWindow = Annotated[int, Ge(3), Rule(lambda value: value % 2 == 1, "odd")]

@@ -65,7 +65,7 @@ def _parsed(option: str, assignment: re.Match[str] | None) -> tuple[str, Overrid
 
 def _check_group(job: str, option: str, override: Override) -> None:
     """Refuse what is no choice of a group: null, numbers, a misspelt option, another job's."""
-    if override.key_or_group == "hydra.run.dir":
+    if override.key_or_group == "hydra.run.dir" and override.value() != ".":  # Lightning's own
         raise UserError(f"{option} has no effect here: give the folder of a run as run_dir=FOLDER")
     group = override.key_or_group.partition("@")[0]
     known = group_options(group)

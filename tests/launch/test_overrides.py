@@ -41,7 +41,15 @@ def test_readable__home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_readable__leaves_alone_what_is_no_override() -> None:
-    options = ["--multirun", "-cd", "my=folder=x", "--config-dir=a", "seed=0,1", "experiment=null"]
+    options = [
+        'hydra.run.dir="."',
+        "--multirun",
+        "-cd",
+        "my=folder=x",
+        "--config-dir=a",
+        "seed=0,1",
+        "experiment=null",
+    ]
     assert readable("pretrain", options) == options
 
 

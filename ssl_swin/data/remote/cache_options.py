@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
-from ssl_swin.arguments import Above0, Name, NonNegative, Positive, checked
+from annotated_types import Ge
+
+from ssl_swin.arguments import Name, NonNegative, Positive, checked
 from ssl_swin.errors import UserError
 
 _BYTES_PER_GB = 10**9
@@ -26,7 +28,7 @@ class CacheOptions:
     """
 
     dir: Name
-    limit_gb: Above0
+    limit_gb: Annotated[float, Ge(1 / _BYTES_PER_GB)]
     num_tries: Positive
     first_wait_s: NonNegative
 
