@@ -122,6 +122,7 @@ def test_table__has_every_experiment() -> None:
     assert set(EXPERIMENTS) == set(OFFICIAL) | OUR_OWN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_experiment__has_every_official_value(name: str) -> None:
     assert settings_of(composed(name)) == OFFICIAL[name].settings
@@ -181,6 +182,7 @@ def steps_that_matter(schedule: Schedule) -> list[int]:
     return [0, 1, 2, *around, last - 1, last]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_rates__are_the_official_ones_at_every_turn(name: str) -> None:
     """Iteration i runs at the rate of i - 1 updates, and the first two share theirs."""

@@ -269,6 +269,7 @@ def test_decode_image__damaged_tiff(kind, part, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_decode_image__tiff_without_imagecodecs(tmp_path):
     """Where PIL reads the same it does; else the message names what is missing."""
     names = ("lzw.tif", "five.tif", "deflate.tif")

@@ -348,6 +348,7 @@ def start(out: Path, num_workers: int, num_shards: int) -> multiprocessing.proce
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_pack__killed_many_times(tmp_path: Path, num_workers: int) -> None:
     moments = random.Random(num_workers)

@@ -166,6 +166,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @both_versions
 @pytest.mark.parametrize("case", CASES)
 def test_stages__follow_the_rule_with_gradients(tiny_encoder, timm_twin, version, case):

@@ -164,8 +164,12 @@ NANO = ("model=swin_nano", "model.embed_dim=8", "model.depths=[1,1,1]", "model.n
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
-        ((), ((96, 96), 6)),
-        (("model.img_size_px=128", "model.window_size=8"), ((128, 128), 8)),
+        pytest.param((), ((96, 96), 6), marks=pytest.mark.slow),
+        pytest.param(
+            ("model.img_size_px=128", "model.window_size=8"),
+            ((128, 128), 8),
+            marks=pytest.mark.slow,
+        ),
         (("model.img_size_px=[96,192]", "model.window_size=3"), ((96, 192), 3)),
     ],
 )

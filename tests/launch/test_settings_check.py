@@ -203,12 +203,13 @@ IN_PRETRAINING = [
 SHIPPED = [
     *(("pretrain", f"{group}={option}") for group, option in IN_PRETRAINING),
     *((name.partition("_")[0], f"experiment={name}") for name in options("experiment")),
-    *(("linear_probe", f"data={name}") for name in options("data")),
+    *((job, f"data={name}") for name in options("data") for job in ("finetune", "linear_probe")),
     ("finetune", "model=swin_t"),
     ("finetune", "optim=adamw_layer_decay"),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("job", "override"), SHIPPED)
 def test_check_settings__accepts_every_configuration_of_the_package(
     job: str, override: str

@@ -181,6 +181,7 @@ def test_resume__shortened_epochs_continue_the_order(tmp_path):
     assert shortened == passes[:9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (4, 7)])
 def test_resume__other_batch_size_continues_the_order(tmp_path, before, after):
     fit(tmp_path / "a", batch_size=before)

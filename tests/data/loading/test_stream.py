@@ -75,6 +75,7 @@ def test_train_loader__order_follows_seed_and_epoch(train_loader, num_workers):
     assert len(set(orders)) == 4
 
 
+@pytest.mark.slow
 def test_train_loader__in_time_sees_every_image(train_loader):
     seen = Counter(level for e in range(12) for level in levels_of(train_loader(0, 2, 2, epoch=e)))
     assert set(seen) == LEVELS

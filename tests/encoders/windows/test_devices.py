@@ -48,6 +48,7 @@ def put_on_fake_gpu(model, mode):
             module._buffers[name] = as_fake(buffer, mode)
 
 
+@pytest.mark.slow
 @both_versions
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("objective", ["dense", "sparse"])

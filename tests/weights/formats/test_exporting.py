@@ -41,6 +41,7 @@ def test_round_trip__gives_back_every_bit(version, name, tiny_encoder, tmp_path)
     assert all(entry.reason for entry in (*report.renamed, *report.dropped, *report.missing))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "name"), CASES)
 def test_second_export__gives_the_same_tensors(version, name, tiny_encoder, tmp_path):
     first = exported(
