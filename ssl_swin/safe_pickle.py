@@ -21,11 +21,15 @@ from ssl_swin.errors import UserError
 _STAND_INS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
     """Loads a file written by `torch.save`, onto the CPU, executing nothing that it holds.
 
     Tensors, numbers, strings and plain containers are restored; yacs's `CfgNode` comes back as a
     dictionary of its entries. Everything else is refused by name.
+
+    Args:
+        path: The file.
+        mmap: Read the tensors' values only when they are used; the file must then stay as it is.
 
     Raises:
         UserError: If there is no such file, it is damaged or no checkpoint, it holds an object that
@@ -36,7 +40,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"there is no file {file}")
     with torch.serialization.safe_globals(_STAND_INS):
         try:
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
         except PermissionError as error:
             raise UserError(f"no permission to read {file}") from error
         except Exception as error:  # a damaged pickle can fail as anything

@@ -34,7 +34,7 @@ EDGES: dict[str, set[str]] = {
     "figure": set(),
     "encoders": {"errors", "arguments", "masking"},
     "data": GROUND,
-    "runs": {"errors", "files", "quoting"},
+    "runs": {"errors", "files", "quoting", "safe_pickle"},
     "probing": {"errors", "arguments", "files"},
     "objectives": GROUND | {"encoders", "data"},
     "tasks": GROUND | {"encoders", "data", "objectives"},
