@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import job_shares
+from benchmarks.job import shares as job_shares
 from benchmarks.step.command import positive
 from benchmarks.tables import describe_machine, header, table, write_json
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_swin.errors import UserError
@@ -13,6 +13,7 @@ from ssl_swin.launch.config_files import compose_job
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
+from ssl_swin.launch.threads import threads_for_this_machine
 
 
 def pretrain(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
@@ -42,6 +43,13 @@ def linear_probe(overrides: Sequence[str] = (), *, config_dir: Path | None = Non
 
 
 def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
+    with threads_for_this_machine():
+        cfg = _composed(job, overrides, config_dir)
+        importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
+    return Path(cfg.run_dir)
+
+
+def _composed(job: str, overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     register_resolvers()
     try:
         cfg = compose_job(job, readable(job, overrides), config_dir=config_dir)
@@ -52,5 +60,4 @@ def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
         raise UserError(explain_composition_error(error, job, list(overrides))) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain_composition_error(error, job, list(overrides))) from error
-    importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
-    return Path(cfg.run_dir)
+    return cfg

@@ -26,6 +26,7 @@ from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_use
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
+from ssl_swin.launch.threads import sleep_while_waiting
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -41,6 +42,7 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no telemetry
     if wandb_offline():
         os.environ.setdefault("WANDB_SILENT", "true")  # the closing summary says how to upload
+    sleep_while_waiting()  # before a resolver loads torch
     register_resolvers()
     register_user_folder()
     started = list(sys.argv)
@@ -79,6 +81,7 @@ def run_job(job: str, cfg: DictConfig) -> None:
 
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
+    sleep_while_waiting()  # before torch is loaded; what a launcher starts may have no environment
     with _plain_messages(job, None):
         importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
 
