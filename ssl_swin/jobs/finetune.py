@@ -126,5 +126,6 @@ def _export(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
         mean=list(run.cfg.data.mean),
         std=list(run.cfg.data.std),
         card=task_card(task.encoder, facts, task.describe(), task.tags, task.classes),
+        crop_ratio=run.cfg.eval_crop_ratio,
     )
     save_extra_weights(folder, task.extra_weights())

@@ -48,7 +48,14 @@ def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> 
     facts = training_facts(run, trainer, reader, objective.describe())
     card = backbone_card(encoder, facts, objective.tags)
     folder = run.folder.backbone
-    save_backbone(folder, encoder, mean=list(data.mean), std=list(data.std), card=card)
+    save_backbone(
+        folder,
+        encoder,
+        mean=list(data.mean),
+        std=list(data.std),
+        card=card,
+        crop_ratio=run.cfg.eval_crop_ratio,
+    )
     save_extra_weights(folder, objective.extra_weights())
 
 

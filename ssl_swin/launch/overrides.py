@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ssl_swin.errors import UserError
+from ssl_swin.launch.backbone_model import model_of_backbone
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import JOBS, group_options
 from ssl_swin.launch.suggestions import nearest
@@ -45,7 +46,7 @@ def readable(job: str, options: Sequence[str]) -> list[str]:
             text, override = _parsed(option, assignment)
             _check_group(job, option, override)
             read.append(text)
-    return read
+    return [*read, *model_of_backbone(job, read)]
 
 
 def _parsed(option: str, assignment: re.Match[str] | None) -> tuple[str, Override]:

@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.launch.command_line import command
+from ssl_swin.quoting import shell_path
 from ssl_swin.runs.names import MOST_BYTES_OF_ANY, check_name, folder_name
 
 WANDB_HOST = "api.wandb.ai"
@@ -18,6 +19,7 @@ WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 def register_resolvers() -> None:
     """Makes `${auto_precision:}` and the others known to OmegaConf; safe to call again."""
     for resolver in (
+        as_shell_word,
         auto_device,
         auto_precision,
         backbone_name,
@@ -26,10 +28,16 @@ def register_resolvers() -> None:
         job_folder,
         one_folder,
         run_dir,
+        start_name,
         sweep_name,
         wandb_offline,
     ):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def as_shell_word(path: object) -> str:
+    """Writes a path or an address so that a command that holds it can be pasted."""
+    return shell_path(str(path))
 
 
 def auto_device() -> str:
@@ -44,7 +52,7 @@ def auto_precision() -> str:
     return "bf16-mixed" if auto_device() == "cuda" else "32-true"
 
 
-def backbone_name(reference: str) -> str:
+def backbone_name(reference: str | None) -> str:
     """Names a run after the backbone that it starts from, wherever that is.
 
     A run or its backbone gives the run's name, a file its name without the ending, and what comes
@@ -98,6 +106,11 @@ def run_dir(job: str, name: str) -> str:
     if _in_sweep():
         return str(HydraConfig.get().runtime.output_dir)
     return f"runs/{job}/{name}"
+
+
+def start_name(model: str, backbone: str | None) -> str:
+    """Names a pretraining by its model, or by the weights whose architecture it takes."""
+    return backbone_name(backbone) if model == "from_backbone" and backbone else model
 
 
 def sweep_name() -> str | None:

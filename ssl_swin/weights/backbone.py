@@ -20,10 +20,11 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
-from ssl_swin.tasks.base import Export, Task
+from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
 _SIZES = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"}
+SWIN_CROP_RATIO = 0.875  # 224 of 256, the evaluation crop of the Swin recipe
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _LEAVE_OUT = (
     "leave the model out to take the backbone's own; img_size_px and window_size change its size"
@@ -40,7 +41,13 @@ class Backbone:
 
 
 def save_backbone(
-    folder: Path, encoder: Encoder, *, mean: Sequence[float], std: Sequence[float], card: str
+    folder: Path,
+    encoder: Encoder,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    card: str,
+    crop_ratio: float = SWIN_CROP_RATIO,
 ) -> None:
     """Writes an encoder as a timm model without a head.
 
@@ -50,16 +57,26 @@ def save_backbone(
         mean: Normalisation that the encoder was trained with.
         std: Normalisation that the encoder was trained with.
         card: Text of the model card, Markdown.
+        crop_ratio: Side of the centre crop that it was evaluated on over an image's shorter side,
+            timm's `crop_pct`.
     """
-    config = _timm_config(encoder, mean, std, num_classes=0)
+    config = _timm_config(encoder, mean, std, crop_ratio, num_classes=0)
     _write(folder, encoder.model.state_dict(), config, card)
 
 
 def save_task(
-    folder: Path, task: Task, *, mean: Sequence[float], std: Sequence[float], card: str
+    folder: Path,
+    task: Task,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    card: str,
+    crop_ratio: float = SWIN_CROP_RATIO,
 ) -> None:
     """Write a trained task as a timm model with its head and class names; see `save_backbone`."""
-    _save_export(folder, task.encoder, task.export(), mean, std, card)
+    export = task.export()
+    config = _timm_config(task.encoder, mean, std, crop_ratio, num_classes=export.num_classes)
+    _write(folder, export.state, config | export.settings, card)
 
 
 def save_classifier(
@@ -70,21 +87,12 @@ def save_classifier(
     mean: Sequence[float],
     std: Sequence[float],
     card: str,
+    crop_ratio: float = SWIN_CROP_RATIO,
 ) -> None:
     """Write a classifier as a timm model with its head and class names; see `save_backbone`."""
     export = classifier_export(classifier, classes)
-    _save_export(folder, classifier.encoder, export, mean, std, card)
-
-
-def _save_export(
-    folder: Path,
-    encoder: Encoder,
-    export: Export,
-    mean: Sequence[float],
-    std: Sequence[float],
-    card: str,
-) -> None:
-    config = _timm_config(encoder, mean, std, num_classes=export.num_classes)
+    encoder = classifier.encoder
+    config = _timm_config(encoder, mean, std, crop_ratio, num_classes=export.num_classes)
     _write(folder, export.state, config | export.settings, card)
 
 
@@ -227,7 +235,12 @@ def _describe(encoder: Encoder) -> dict[str, Any]:
 
 
 def _timm_config(
-    encoder: Encoder, mean: Sequence[float], std: Sequence[float], *, num_classes: int
+    encoder: Encoder,
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_ratio: float,
+    *,
+    num_classes: int,
 ) -> dict[str, Any]:
     return {
         "architecture": encoder.architecture,
@@ -241,7 +254,7 @@ def _timm_config(
             "mean": list(mean),
             "std": list(std),
             "interpolation": "bicubic",
-            "crop_pct": 0.875,  # 224 of 256, the evaluation crop of the Swin recipe
+            "crop_pct": crop_ratio,
             "num_classes": num_classes,
             "first_conv": "patch_embed.proj",
             "classifier": encoder.head_prefix,

@@ -99,15 +99,37 @@ def import_card(encoder: Encoder, name: str, summary: str) -> str:
     )
 
 
+def timm_card(weights: str) -> str:
+    """Write the card of weights that timm published, Markdown.
+
+    Args:
+        weights: timm's name for them.
+    """
+    name = _plain(weights)
+    return f"# {name}\n\nThe weights of timm's {name}, without its head.\n"
+
+
 def _front_matter(*tags: str) -> str:
     """Returns the metadata in front of a card, as the Hugging Face hub reads it."""
     return f"---\n{ModelCardData(library_name='timm', tags=list(tags)).to_yaml()}\n---"
 
 
 def _plain(text: str) -> str:
-    """Returns a text as one line of Markdown that shows its characters and formats nothing."""
-    one_line = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"[\\`*\[\]|~$#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line)
+    """Returns a text as one line of Markdown that shows its characters and formats nothing.
+
+    Addresses of pages, of mail and of users are no links either, and what no font shows, such as
+    codes that steer a terminal or turn the direction of writing, becomes a replacement character.
+    """
+    one_line = " ".join(text.split())
+    shown = "".join(
+        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in one_line
+    )
+    return re.sub(
+        r"[\\`*\[\]|~$#@]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.",
+        r"\\\g<0>",
+        html.escape(shown, quote=False),
+        flags=re.IGNORECASE,
+    )
 
 
 def _facts(encoder: Encoder, training: Training) -> str:

@@ -11,7 +11,8 @@ from timm.models import get_pretrained_cfg, is_model
 
 from ssl_swin.encoders.from_timm import encoder_of
 from ssl_swin.errors import UserError
-from ssl_swin.weights.backbone import CONFIG, WEIGHTS, save_backbone
+from ssl_swin.weights.backbone import CONFIG, SWIN_CROP_RATIO, WEIGHTS, save_backbone
+from ssl_swin.weights.cards import timm_card
 
 SUPPORTED = ("swin_*_patch4_window*", "swinv2_*_window*", "beit_*", "beitv2_*")  # of timm's names
 
@@ -71,8 +72,14 @@ def convert_timm(folder: Path, target: Path) -> None:
         raise UserError(f"{folder / WEIGHTS} does not fit the {CONFIG}: {problem}") from error
     source = model.pretrained_cfg
     weights = f"{architecture}.{source['tag']}" if source.get("tag") else architecture
-    card = f"# {weights}\n\nThe weights of timm's {weights}, without its head.\n"
-    save_backbone(target, encoder_of(model), mean=source["mean"], std=source["std"], card=card)
+    save_backbone(
+        target,
+        encoder_of(model),
+        mean=source["mean"],
+        std=source["std"],
+        card=timm_card(weights),
+        crop_ratio=source.get("crop_pct") or SWIN_CROP_RATIO,
+    )
 
 
 def _check_supported(architecture: str) -> None:

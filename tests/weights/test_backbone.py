@@ -315,3 +315,16 @@ def test_check_same_architecture__names_what_differs(tiny_encoder):
         check_same_architecture(ours, asked)
     with pytest.raises(UserError, match=r"architecture is swin_tiny.*, asked for swinv2_tiny"):
         check_same_architecture(ours, tiny_encoder(version=2))
+
+
+@pytest.mark.parametrize("ratio", [0.875, 0.95, 1.0])
+def test_save_backbone__timm_evaluates_on_the_crop_that_was_evaluated_on(
+    tmp_path, tiny_encoder, ratio
+):
+    encoder, moments = tiny_encoder(), {"mean": [0.5] * 3, "std": [0.25] * 3, "card": ""}
+    save_backbone(tmp_path / "b", encoder, **moments, crop_ratio=ratio)
+    classifier = Classifier(encoder, num_classes=2)
+    save_classifier(tmp_path / "c", classifier, classes="ab", **moments, crop_ratio=ratio)
+    for folder in ("b", "c"):
+        model = timm.create_model(f"local-dir:{tmp_path / folder}", pretrained=True)
+        assert timm.data.resolve_model_data_config(model)["crop_pct"] == ratio

@@ -9,7 +9,7 @@ import yaml
 from ssl_swin import __version__
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import save_backbone, save_classifier
-from ssl_swin.weights.cards import Training, backbone_card, task_card
+from ssl_swin.weights.cards import Training, backbone_card, import_card, task_card, timm_card
 from ssl_swin.weights.hub_card import hub_card
 
 TRAINING = Training(
@@ -103,6 +103,36 @@ def test_cards__show_the_names_of_users_as_they_are(tiny_encoder, pushed):
         assert f"\n| last measured | {SHOWN} |\n| input" in card
         assert card.count("```") == 2 and "<" not in card
     assert f"\nClasses: a, {SHOWN}\n" in cards[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("see https://evil.example", r"see https\://evil.example"),
+        ("see WWW.evil.example", r"see WWW\.evil.example"),
+        ("mail me@evil.example or @you", r"mail me\@evil.example or \@you"),
+        ("![x](y) <img>", r"!\[x\](y) &lt;img&gt;"),
+        (
+            "a\x1b[2Jb\u202ec\udcffd\0e",
+            "a\ufffd\\[2Jb\ufffdc\ufffdd\ufffde",
+        ),
+        ("swin_t v1.2: 3 - 4", "swin_t v1.2: 3 - 4"),
+    ],
+)
+def test_cards__of_all_kinds_link_and_steer_nothing(tiny_encoder, name, shown):
+    named = replace(TRAINING, run_name=name)
+    cards = [
+        backbone_card(tiny_encoder(), named, []),
+        task_card(tiny_encoder(), named, PHRASE, TAGS, [name]),
+        timm_card(name),
+        import_card(tiny_encoder(), f"{name}.pth", name),
+    ]
+    for card in cards:
+        card.encode()
+    for card in cards[:3]:
+        assert f"# {shown}\n" in card
+    assert f"\nClasses: {shown}\n" in cards[1]
+    assert f"from {shown}.pth. Of its tensors: {shown}." in cards[3]
 
 
 def test_backbone_card__its_code_runs(tmp_path, tiny_encoder):

@@ -8,6 +8,7 @@ from ssl_swin.data.shards.index_file import INDEX_NAME, PLAN_NAME
 from ssl_swin.data.shards.tar import BLOCK
 from ssl_swin.data.split_names import split_in_name
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 _GZIP, _BZIP2, _XZ = ("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")
 _ZSTD, _LZ4 = ("zst", "unzstd --rm"), ("lz4", "unlz4 --rm")  # usual ending, and what decompresses
@@ -140,8 +141,8 @@ def refuse_other_content(path: Path) -> None:
     start = _first_bytes(path)
     for magic, (ending, command) in _CONTENTS.items():
         if start.startswith(magic):
-            named = f"{path}.{ending}"
-            raise _compressed(path, "", f"mv {path} {named} && {command} {named}")
+            named = shell_path(f"{path}.{ending}")
+            raise _compressed(path, "", f"mv {shell_path(path)} {named} && {command} {named}")
     for magic, told in _OTHER_CONTENTS.items():
         if start.startswith(magic):
             raise UserError(f"shard {path} is {told}")
@@ -158,7 +159,9 @@ def compressed_error(root: Path, names: list[str]) -> CompressedShardError:
     others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
     _, command = _ENDINGS[ending]
     first = root / names[0]
-    files = first.parent / f"*{first.name[-len(ending) :]}" if others else first
+    files = shell_path(first)
+    if others:
+        files = f"{shell_path(first.parent)}/*{first.name[-len(ending) :]}"
     return _compressed(first, others, f"{command} {files}")
 
 
@@ -184,7 +187,8 @@ def refuse_unstreamable(path: Path) -> None:
         if start.startswith(magic) and (ending, command) in (_ZSTD, _LZ4, _COMPRESS):
             raise CompressedShardError(
                 f"shard {path} is compressed as .{ending}; data.reader=stream reads tars that are "
-                f"plain, or compressed by gzip, bzip2 or xz. Decompress it: {command} {path}"
+                f"plain, or compressed by gzip, bzip2 or xz. Decompress it: {command} "
+                f"{shell_path(path)}"
             )
 
 

@@ -10,6 +10,7 @@ from ssl_swin.data.shards.finding import find_compressed, find_shards, named_spl
 from ssl_swin.data.shards.index_file import CLASSES_NAME, ShardIndex
 from ssl_swin.data.shards.labels import label_keys
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 LABEL_WORDS = (
     "label", "labels", "class", "cls", "category", "target", "class_id", "class_name",
@@ -26,7 +27,10 @@ def unread_at_start(index: ShardIndex) -> list[str]:
     Args:
         index: Index of shards that lie on this machine.
     """
-    return [*_labels(index, f"ssl-swin index {index.root} --label-key KEY"), *_compressed(index)]
+    return [
+        *_labels(index, f"ssl-swin index {shell_path(index.root)} --label-key KEY"),
+        *_compressed(index),
+    ]
 
 
 def unread_after_indexing(index: ShardIndex, *, is_local: bool) -> list[str]:
@@ -115,7 +119,7 @@ def _compressed(index: ShardIndex) -> Iterator[str]:
     if names := find_compressed(index.root):
         yield (
             f"not read, being compressed: {_some(names)}; decompress what belongs to the set, and "
-            f"index it anew: ssl-swin index {index.root}"
+            f"index it anew: ssl-swin index {shell_path(index.root)}"
         )
 
 

@@ -1,7 +1,6 @@
 """Images in tars, read in place: ImageNet as it is distributed, and other tars of images."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -41,6 +40,7 @@ from ssl_swin.data.sources.left_out import (
 )
 from ssl_swin.data.split_names import split_of_name
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 
 class TarPart(NamedTuple):
@@ -181,7 +181,7 @@ def refuse_file(path: Path) -> NoReturn:
     container = container_of_content(head)
     if container is not None:
         title, command = container
-        way = f"{command} {shlex.quote(str(path))}"
+        way = f"{command} {shell_path(path)}"
         if title.endswith("archive"):
             raise UserError(
                 f"{path} is a {title}, which is not read in place. Unpack it ({way}), and give the "

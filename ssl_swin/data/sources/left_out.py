@@ -1,7 +1,6 @@
 """Files of a folder or tar that are not taken: which ones matter, and how they are reported."""
 
 import re
-import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from ssl_swin.data.file_types import (
     extension_of_content,
 )
 from ssl_swin.data.pillow_formats import missing_package, readable_extensions
+from ssl_swin.quoting import shell_word
 
 HEAD_BYTES = 512  # of a file, enough to know what it is
 MOST_KINDS = 5  # in a message
@@ -118,7 +118,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 def leaving_out(*paths: str) -> str:
     """Return the options that leave paths out."""
-    return shown(" ".join(f"--leave-out {shlex.quote(path)}" for path in paths))
+    return " ".join(f"--leave-out {shell_word(path)}" for path in paths)
 
 
 def report_left_out(files: Sequence[LeftOut]) -> str:

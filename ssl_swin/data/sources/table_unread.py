@@ -1,6 +1,5 @@
 """Tables beside images that seem to hold their labels, and are not read."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ssl_swin.data.sources.table_matching import ImagePaths
 from ssl_swin.data.sources.table_roles import IMAGE_COLUMNS, LABEL_COLUMNS, usual_columns
 from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_path
 
 _TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
 _MOST_UNREAD = 3
@@ -36,7 +36,7 @@ def unread_labels(root: Path, sources: Mapping[str, ImageDataset]) -> list[str]:
         ]
     folder = root if root.is_dir() else root.parent
     return [
-        f"note: {path} seems to hold labels, which are not read: --labels {shlex.quote(path)}"
+        f"note: {path} seems to hold labels, which are not read: --labels {shell_path(path)}"
         for path in unread_tables(folder, sources)
     ]
 
