@@ -12,7 +12,13 @@ from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.next_steps import after_finetuning
 from ssl_swin.jobs.settings import FinetuneSettings
 from ssl_swin.jobs.summary import finish, timm_line, training_facts
-from ssl_swin.launch.build import build_encoder, check_labelled, check_splits, open_data
+from ssl_swin.launch.build import (
+    backbone_folder,
+    build_encoder,
+    check_labelled,
+    check_splits,
+    open_data,
+)
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
@@ -23,12 +29,14 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.weights.backbone import save_extra_weights, save_task
 from ssl_swin.weights.cards import task_card
+from ssl_swin.weights.kept_head import keep_head
 
 
 def main(cfg: DictConfig) -> None:
     """Fine-tune, keep the best epoch by the validation metric, and export the task."""
     run = open_run(cfg, FinetuneSettings)
-    encoder = build_encoder(cfg)
+    folder = backbone_folder(cfg)
+    encoder = build_encoder(cfg, folder)
     task_class: type[Task] = get_class(cfg.task._target_)
     readers = open_data(cfg, task_class.members)
     check = check_labelled if task_class.needs_labels else check_splits
@@ -37,6 +45,9 @@ def main(cfg: DictConfig) -> None:
     if task_class.needs_labels:
         _keep_labelled(readers)
     task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
+    if folder is not None and run.checkpoint is None and cfg.head == "auto":
+        if line := keep_head(task, encoder, folder):
+            say(line)
     if cfg.test_img_size_px is not None:
         task.resized(cfg.test_img_size_px)  # a wrong size shows before training
     if cfg.compile:

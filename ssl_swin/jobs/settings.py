@@ -76,6 +76,7 @@ class OfBackbone(OfAnyModel):
 class FinetuneSettings(OfBackbone, TrainingSettings):
     """Settings of `finetune`."""
 
+    head: Annotated[Literal["auto", "fresh"], MAY_CHANGE]  # only the first start reads it
     test_img_size_px: Annotated[SizePx | None, MAY_CHANGE]
     labels: FewLabels
     ema_decay: InnerFraction | None

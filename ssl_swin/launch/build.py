@@ -116,11 +116,27 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def build_encoder(cfg: DictConfig) -> Encoder:
+def backbone_folder(cfg: DictConfig) -> Path | None:
+    """Return the local folder of `cfg.backbone`, None for none; print what to know of it.
+
+    Args:
+        cfg: Configuration of a job that takes a backbone.
+
+    Raises:
+        UserError: If there is no such backbone, or no way to get it.
+    """
+    return None if cfg.backbone == "none" else local_backbone(cfg.backbone, default_cache())
+
+
+def build_encoder(cfg: DictConfig, folder: Path | None = None) -> Encoder:
     """Load `cfg.backbone`, or with none build `cfg.model` with random weights.
 
     A backbone takes size, `drop_path_rate` and `grad_checkpointing` from `cfg.model`; a model that
     is named has to be of the backbone's architecture.
+
+    Args:
+        cfg: Configuration of a job that takes a backbone.
+        folder: What `backbone_folder` returned, if it was asked already.
 
     Raises:
         UserError: If backbone and model contradict each other, neither says what to build, or the
@@ -128,7 +144,8 @@ def build_encoder(cfg: DictConfig) -> Encoder:
     """
     model = cfg.model
     has_model = model.get("_target_") is not None
-    if cfg.backbone == "none":
+    folder = folder or backbone_folder(cfg)
+    if folder is None:
         if not has_model:
             raise UserError(
                 "backbone=none starts from random weights: name a model, as model=swin_t"
@@ -136,7 +153,7 @@ def build_encoder(cfg: DictConfig) -> Encoder:
         encoder: Encoder = instantiate(model)
         return encoder
     backbone = load_backbone(
-        local_backbone(cfg.backbone, default_cache()),
+        folder,
         img_size_px=model.get("img_size_px"),
         window_size=model.get("window_size"),
         drop_path_rate=model.drop_path_rate,

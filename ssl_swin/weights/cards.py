@@ -99,14 +99,16 @@ def import_card(encoder: Encoder, name: str, summary: str) -> str:
     )
 
 
-def timm_card(weights: str) -> str:
+def timm_card(weights: str, num_classes: int) -> str:
     """Write the card of weights that timm published, Markdown.
 
     Args:
         weights: timm's name for them.
+        num_classes: Number of classes of the head that is kept; 0 for none.
     """
     name = _plain(weights)
-    return f"# {name}\n\nThe weights of timm's {name}, without its head.\n"
+    head = f"with its head of {num_classes:,} classes" if num_classes else "without a head"
+    return f"# {name}\n\nThe weights of timm's {name}, {head}.\n"
 
 
 def _front_matter(*tags: str) -> str:

@@ -1,6 +1,7 @@
 """timm's pretrained models as backbones: where their weights are, and their form here."""
 
 import json
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,18 @@ from typing import Any
 import timm
 from safetensors import SafetensorError
 from timm.models import get_pretrained_cfg, is_model
+from torch import nn
 
 from ssl_swin.encoders.from_timm import encoder_of
 from ssl_swin.errors import UserError
-from ssl_swin.weights.backbone import CONFIG, SWIN_CROP_RATIO, WEIGHTS, save_backbone
+from ssl_swin.tasks.classification import Classifier
+from ssl_swin.weights.backbone import (
+    CONFIG,
+    SWIN_CROP_RATIO,
+    WEIGHTS,
+    save_backbone,
+    save_classifier,
+)
 from ssl_swin.weights.cards import timm_card
 
 SUPPORTED = ("swin_*_patch4_window*", "swinv2_*_window*", "beit_*", "beitv2_*")  # of timm's names
@@ -52,7 +61,7 @@ def timm_repository(name: str) -> str:
 
 
 def convert_timm(folder: Path, target: Path) -> None:
-    """Rewrites a folder in timm's layout to one that `load_backbone` reads, without the head.
+    """Rewrites a folder in timm's layout to one that `load_backbone` reads, with its head if any.
 
     timm's own configurations leave the sizes of an architecture to its code; ours state them.
 
@@ -63,23 +72,46 @@ def convert_timm(folder: Path, target: Path) -> None:
     Raises:
         UserError: If the architecture is not supported, or the two files do not fit together.
     """
-    architecture = str(json.loads((folder / CONFIG).read_text())["architecture"])
+    config = json.loads((folder / CONFIG).read_text())
+    architecture = str(config["architecture"])
     _check_supported(architecture)
     try:
-        model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
+        model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except (RuntimeError, TypeError, ValueError, LookupError, SafetensorError) as error:
         problem = " ".join(str(error).split())[:400]
         raise UserError(f"{folder / WEIGHTS} does not fit the {CONFIG}: {problem}") from error
-    source = model.pretrained_cfg
+    source, encoder = model.pretrained_cfg, encoder_of(model)
     weights = f"{architecture}.{source['tag']}" if source.get("tag") else architecture
-    save_backbone(
+    moments = {"mean": source["mean"], "std": source["std"]}
+    crop_ratio = source.get("crop_pct") or SWIN_CROP_RATIO
+    head = _head_of(model)
+    if head is None or encoder.for_finetuning() is not encoder:
+        card = timm_card(weights, 0)
+        save_backbone(target, encoder, **moments, card=card, crop_ratio=crop_ratio)
+        return
+    classifier = Classifier(encoder, num_classes=head.out_features)
+    classifier.head.load_state_dict(head.state_dict())
+    save_classifier(
         target,
-        encoder_of(model),
-        mean=source["mean"],
-        std=source["std"],
-        card=timm_card(weights),
-        crop_ratio=source.get("crop_pct") or SWIN_CROP_RATIO,
+        classifier,
+        classes=_names(config, head.out_features),
+        **moments,
+        card=timm_card(weights, head.out_features),
+        crop_ratio=crop_ratio,
     )
+
+
+def _head_of(model: Any) -> nn.Linear | None:
+    """Returns the last layer of a timm model; None where it has none."""
+    layer = getattr(model.head, "fc", model.head)
+    return layer if isinstance(layer, nn.Linear) and layer.bias is not None else None
+
+
+def _names(config: Mapping[str, Any], num_classes: int) -> list[str]:
+    """Returns the names of a model's classes, or else their numbers."""
+    names = config.get("label_names")
+    fits = isinstance(names, list) and len(names) == num_classes
+    return list(map(str, names if fits else range(num_classes)))
 
 
 def _check_supported(architecture: str) -> None:

@@ -185,7 +185,7 @@ def _notes_of(folder: Path) -> tuple[str, ...]:
 def _import(path: Path, target: Path) -> None:
     """Writes weights of another implementation as a backbone."""
     try:
-        imported, report = import_weights(path)
+        imported, report = import_weights(path, num_classes="any")
     except UserError as error:
         raise UserError(f"{error} (`ssl-swin import` can be told what a file does not)") from error
     save_import(target, imported, card=import_card(imported.encoder, path.name, report.summary()))
@@ -193,7 +193,7 @@ def _import(path: Path, target: Path) -> None:
 
 
 def _digest(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256(__version__.encode())  # another version may convert otherwise
+    digest = hashlib.sha256(f"{__version__} with heads".encode())  # others may convert otherwise
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

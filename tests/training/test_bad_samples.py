@@ -28,7 +28,7 @@ def listed(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_path):
+def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_path, capsys):
     path = tmp_path / "bad_samples.jsonl"
     trainer = pretrain(Damaged(path, {0, 1, 2}), log_every_n_steps=1, num_val=0)
     assert list(logged(trainer, "data/bad_samples").values()) == [1, 2, 3, 3, 3, 3]
@@ -40,6 +40,11 @@ def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_p
     assert next(c for c in trainer.callbacks if isinstance(c, BadSamples)).summary() == (
         f"3 of 24 images seen (12 %) could not be read and were replaced, 2 different ones: {path}"
     )
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: the i")]
+    assert said == [
+        "note: the image image 0 cannot be read and is replaced by another (cut short). It is the "
+        f"first; all are listed in {path}"
+    ]
 
 
 def test_bad_samples__none(pretrain, logged, tmp_path):

@@ -124,7 +124,7 @@ def test_cards__of_all_kinds_link_and_steer_nothing(tiny_encoder, name, shown):
     cards = [
         backbone_card(tiny_encoder(), named, []),
         task_card(tiny_encoder(), named, PHRASE, TAGS, [name]),
-        timm_card(name),
+        timm_card(name, 7),
         import_card(tiny_encoder(), f"{name}.pth", name),
     ]
     for card in cards:

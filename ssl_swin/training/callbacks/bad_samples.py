@@ -7,12 +7,14 @@ from typing import Any
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_swin.arguments import Count, Fraction, PathName, checked
 from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 
+say = rank_zero_only(print)
 MOST_LISTED = 1000
 NAMED_IN_ERROR = 5
 
@@ -20,7 +22,7 @@ NAMED_IN_ERROR = 5
 class BadSamples(Callback):
     """Counts over all ranks, lists each image once, and stops all ranks together past a limit.
 
-    Logs `data/bad_samples` and `data/bad_ratio` of the images seen, those of validation included.
+    The first of a run is told on the console. Logs `data/bad_samples` and `data/bad_ratio` of the images seen, those of validation included.
     Ranks exchange their counts at every logged batch, and names only if somebody found any.
     """
 
@@ -105,6 +107,12 @@ class BadSamples(Callback):
         module.log("data/bad_ratio", ratio)
 
     def _list(self, trainer: Trainer, found: list[BadSample]) -> None:
+        if not self._reasons and found:
+            name, reason = (_in_one_line(text) for text in found[0])
+            say(
+                f"note: the image {name} cannot be read and is replaced by another ({reason}). It "
+                f"is the first; all are listed in {self.path}"
+            )
         for name, reason in found:
             if len(self._reasons) < MOST_LISTED:
                 self._reasons.setdefault(name, reason)
@@ -123,6 +131,11 @@ class BadSamples(Callback):
             + "".join(f"  {name}: {reason}\n" for name, reason in first)
             + f"All are in {self.path}; ssl-swin check looks through a whole set"
         )
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text that may hold a file's name without what steers a terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def _of_all_ranks(found: list[BadSample]) -> list[BadSample]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
@@ -21,9 +22,28 @@ def imagenet_1k_in_22k() -> tuple[int, ...]:
     Reference: `map22kto1k.txt`, by which the original's fine-tuning of 22k models starts. It is the
     place of each synset in the sorted list of them.
     """
-    rows = {synset: row for row, synset in enumerate(_synsets(_SUBSET_22K))}
-    rows[_TEDDY_BEAR] = rows[_CHEMISE]
+    ((rows, _),) = published_rows(NUM_22K)
     return tuple(rows[synset] for synset in _synsets(_SUBSET_1K))
+
+
+def published_rows(num_classes: int) -> list[tuple[dict[str, int], str]]:
+    """Returns the rows of ImageNet's classes in a head of that many classes, and of which ImageNet.
+
+    Classes are called by their synsets (n01440764); those of ImageNet-1k by their words too
+    ("tench, Tinca tinca"), where no two share them. The order is that of the sorted synsets.
+
+    Args:
+        num_classes: Number of classes of the head; nothing is known of other numbers.
+    """
+    if num_classes == NUM_22K:
+        rows = {synset: row for row, synset in enumerate(_synsets(_SUBSET_22K))}
+        return [(rows | {_TEDDY_BEAR: rows[_CHEMISE]}, "ImageNet-22k")]
+    if num_classes == NUM_1K:
+        words: list[str] = ImageNetInfo(_SUBSET_1K).label_descriptions()  # type: ignore[no-untyped-call]
+        of_words = {word: row for row, word in enumerate(words) if words.count(word) == 1}
+        of_synsets = {synset: row for row, synset in enumerate(_synsets(_SUBSET_1K))}
+        return [(of_synsets, "ImageNet-1k"), (of_words, "ImageNet-1k")]
+    return []
 
 
 def _synsets(subset: str) -> list[str]:
@@ -50,13 +70,15 @@ def read_rows(file: Path) -> tuple[int, ...]:
 
 
 def choose_classes(
-    head: Mapping[str, Tensor], num_classes: int | None, rows: Sequence[int] | None
+    head: Mapping[str, Tensor],
+    num_classes: int | Literal["any"] | None,
+    rows: Sequence[int] | None,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Keeps the rows of a classification head that are asked for.
 
     Args:
         head: `head.fc.weight` and `head.fc.bias`, or nothing.
-        num_classes: Number of classes that are to be kept; None keeps no head.
+        num_classes: Number of classes that are to be kept; None keeps no head, "any" all of one.
         rows: The rows, in the order of the new classes. None takes all; of ImageNet-22k for 1000
             classes, the published map.
 
@@ -78,7 +100,7 @@ def choose_classes(
     return chosen, (f"the head keeps {len(rows)} of its {size} classes, by {whence}",)
 
 
-def _check_rows(rows: Sequence[int], size: int, num_classes: int | None) -> None:
+def _check_rows(rows: Sequence[int], size: int, num_classes: int | Literal["any"] | None) -> None:
     if num_classes is None or len(rows) != num_classes:
         raise UserError(
             f"the list names {len(rows)} classes of the head: give num_classes={len(rows)} "

@@ -1,6 +1,7 @@
 """What a file holds on top of an encoder: a SimMIM or a classification head."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
@@ -38,7 +39,10 @@ def with_simmim(
 
 
 def with_classifier(
-    report: LoadReport, encoder: Encoder, head: dict[str, Tensor], num_classes: int | None
+    report: LoadReport,
+    encoder: Encoder,
+    head: dict[str, Tensor],
+    num_classes: int | Literal["any"] | None,
 ) -> tuple[LoadReport, Classifier | None]:
     """Puts an encoder into a classifier, if the head is to be kept.
 
@@ -46,15 +50,20 @@ def with_classifier(
         report: So far.
         encoder: Encoder with its weights.
         head: Tensors of the head, or none.
-        num_classes: Number of classes that it must have; None drops it.
+        num_classes: Number of classes that it must have; None drops it, "any" keeps it where there
+            is one that a classifier here can have.
 
     Raises:
         UserError: If there is no head, one of another number of classes, or one on features that
             no classifier here has.
     """
     size = len(head[f"{HEAD}bias"]) if f"{HEAD}bias" in head else 0
-    if num_classes is None:
+    if num_classes is None or (num_classes == "any" and not size):
         return report.dropping(head, f"a head of {size} classes, which a backbone has not"), None
+    if num_classes == "any":
+        if encoder.for_finetuning() is not encoder:
+            return report.dropping(head, "a head on features that no classifier here has"), None
+        num_classes = size
     if num_classes != size:
         has = f"a head of {size} classes" if size else "no classification head"
         raise UserError(f"it has {has}, and one of {num_classes} classes is to be kept")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
@@ -70,7 +71,7 @@ def import_weights(
     pretrained_window_sizes: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    num_classes: int | None = None,
+    num_classes: int | Literal["any"] | None = None,
     head_classes: Sequence[int] | None = None,
     like: Encoder | None = None,
 ) -> tuple[ImportedBackbone, LoadReport]:
@@ -92,7 +93,8 @@ def import_weights(
             that of ImageNet for three channels.
         std: Standard deviation per channel, as `mean`.
         num_classes: Keep the classification head, which must be one of as many classes; None drops
-            it. For 1000 classes, those are chosen of a head of ImageNet-22k.
+            it, "any" keeps one if it is there. For 1000 classes, those are chosen of a head of
+            ImageNet-22k.
         head_classes: Rows of the classification head to keep, in this order, as numbers from 0.
         like: An encoder of the architecture that is expected; None takes any.
 
