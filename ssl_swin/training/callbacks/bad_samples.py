@@ -22,7 +22,8 @@ NAMED_IN_ERROR = 5
 class BadSamples(Callback):
     """Counts over all ranks, lists each image once, and stops all ranks together past a limit.
 
-    The first of a run is told on the console. Logs `data/bad_samples` and `data/bad_ratio` of the images seen, those of validation included.
+    The first of a run is told on the console. Logs `data/bad_samples` and `data/bad_ratio` of the
+    images seen, those of validation included.
     Ranks exchange their counts at every logged batch, and names only if somebody found any.
     """
 
