@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssl_swin.data.encoded import IMAGE
-from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, PixelFormat
 from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
@@ -55,6 +55,7 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
         folder=_folder_options(data),
         image=data.get("image"),
         label_key=data.get("label_key"),
+        max_image_bytes=data.get("max_image_bytes", MAX_IMAGE_BYTES),
     )
     for split, reader in readers.items():
         say(f"{split}: {reader.summary()}")

@@ -1,3 +1,4 @@
+import gzip
 import io
 import os
 import pickle
@@ -217,6 +218,17 @@ def test_cifar__damaged(tmp_path: Path) -> None:
     few_names = {**files, "batches.meta.txt": b"one\ntwo\n"}
     with pytest.raises(UserError, match="labels beyond the 2 names"):
         CifarBinaryDataset(write_cifar(tmp_path / "c", few_names))
+
+
+def test_cifar__an_archive_that_unpacks_to_more_than_memory(tmp_path: Path) -> None:
+    """Its second member claims a terabyte, which is never read."""
+    path = write_cifar(tmp_path / "cifar-10-binary.tar.gz", cifar_files())
+    header = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    header.size = 1 << 40
+    with gzip.open(path, "wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(UserError, match=r"is no archive of CIFAR: .* has 1099511627776 bytes"):
+        open_datasets(path)
 
 
 def test_cifar__truncated_archive(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from ssl_swin.data.images.pixel_values import Outline, Raster, Unsuitable, nativ
 
 _NAMED = ("image", "arr_0")  # what an .npz calls the image
 _ZIP = b"PK"
+_HEADER_START = 12  # bytes of an .npy: magic, version, and the length of what follows
+_MOST_HEADER_BYTES = 1 << 16
 _MOST_SHOWN = 5  # names of arrays in a message
 
 
@@ -76,6 +79,8 @@ def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    _check_header(file.read(_HEADER_START))
+    file.seek(0)
     version = npy_format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = npy_format.read_array_header_1_0(file)
@@ -84,6 +89,13 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded: their pickles could run a program")
     return shape, dtype, file.tell()
+
+
+def _check_header(start: bytes) -> None:
+    """Refuse a header of gigabytes, which numpy would read to find it too long."""
+    length = struct.unpack_from("<I" if start[6:7] > b"\1" else "<H", start.ljust(_HEADER_START), 8)
+    if length[0] > _MOST_HEADER_BYTES:
+        raise ValueError(f"its header claims {length[0]} bytes")
 
 
 def _array_name(names: list[str]) -> str:

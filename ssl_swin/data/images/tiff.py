@@ -16,6 +16,7 @@ from ssl_swin.data.images.codecs import pil_outline, read_with_pil
 from ssl_swin.data.images.orientation import UPRIGHT, known, turned_back
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import Outline, Raster, Unsuitable, native
+from ssl_swin.data.images.tiff_segments import check_segments
 
 _ALPHA = (1, 2)  # kinds of extra sample that are opacity, premultiplied or not
 _PHOTOMETRIC, _ORIENTATION, _INK_SET, _GDAL_NODATA = 262, 274, 332, 42113  # tags
@@ -55,6 +56,12 @@ class _Picture(NamedTuple):
             len(part.pages) if isinstance(part, TiffPageSeries) else 1 for part in self.parts
         )
 
+    def pages(self) -> Iterator[Any]:
+        """Yield all pages whose values are read, also those that say only where they lie."""
+        for part in self.parts:
+            pages = part.pages if isinstance(part, TiffPageSeries) else [part]
+            yield from (page for page in pages if page is not None)
+
     @property
     def is_plain(self) -> bool:
         """Whether tifffile's values are the image's, or need only be inverted."""
@@ -91,6 +98,8 @@ def read_tiff(data: bytes, pixels: PixelFormat) -> Raster:
         _check_outline(picture, data, pixels)
         if not (picture.is_plain or picture.has_deep_palette):
             return _read_with_pil(picture, data, pixels)
+        for page in picture.pages():
+            check_segments(page, data)
         try:
             values = np.stack([part.asarray() for part in picture.parts])
         except ValueError as error:

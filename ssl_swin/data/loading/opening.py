@@ -5,12 +5,13 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE
+from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
@@ -22,6 +23,9 @@ from ssl_swin.data.shards.index_file import INDEX_NAME
 from ssl_swin.data.shards.layout import SampleLayout
 from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_swin.data.loading.stream import StreamSplit
 
 _SETTINGS = {
     "ssl-swin pack --no-labels": "data.labels=false",
@@ -46,6 +50,7 @@ def open_splits(
     folder: Mapping[str, Any] | None = None,
     image: str | None = None,
     label_key: str | None = None,
+    max_image_bytes: int = MAX_IMAGE_BYTES,
 ) -> dict[str, Split]:
     """Open every split found under `root`.
 
@@ -68,6 +73,7 @@ def open_splits(
             `data/shards/layout.py`; None takes what the index has, or the first plain image.
         label_key: Key of the label in a sample's `.json` file; None takes what the index has, or
             the number in `.cls`.
+        max_image_bytes: Largest file of a sample that a stream reads into memory.
 
     Returns:
         The splits by name: "train" always, "val" and "test" where the data has them.
@@ -81,7 +87,12 @@ def open_splits(
         raise UserError(f"data.root is empty. {how_to_make}")
     layout = SampleLayout(image, label_key)
     if reader == "stream":
-        opened = _open_stream(str(root), how_to_make, index_dir, num_samples, layout)
+        opened = {
+            split: stream.with_limit(max_image_bytes)
+            for split, stream in _open_stream(
+                str(root), how_to_make, index_dir, num_samples, layout
+            ).items()
+        }
     elif reader == "indexed" and is_remote(str(root)):
         opened = _open_remote(str(root), order, index_dir, cache, members, layout)
     elif reader == "indexed":
@@ -180,7 +191,7 @@ def _open_stream(
     index_dir: str | None,
     num_samples: int | None,
     layout: SampleLayout,
-) -> dict[str, Split]:
+) -> dict[str, "StreamSplit"]:
     import braceexpand
 
     from ssl_swin.data.loading.stream import StreamSplit, compressed_splits, stream_split
@@ -197,7 +208,7 @@ def _open_stream(
         return {"train": StreamSplit(shards, num_samples=num_samples, reading=reading)}
     _check_shards(Path(root), how_to_make)
     if not (Path(index_dir or root) / INDEX_NAME).exists() and _any_compressed(Path(root)):
-        return {**compressed_splits(Path(root), layout, num_samples)}
+        return compressed_splits(Path(root), layout, num_samples)
     index = open_index(root, index_dir, layout)
     return {split: stream_split(index, split) for split in index.splits}
 

@@ -8,6 +8,7 @@ pixels of a sample are exact; which samples an epoch holds is not.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,20 @@ class StreamSplit:
         self.classes = classes
         self.fingerprint = fingerprint
         self.reading = reading
+
+    def with_limit(self, max_file_bytes: int) -> "StreamSplit":
+        """Return the split with another limit of what is read into memory.
+
+        Args:
+            max_file_bytes: Largest file of a sample; a larger one makes its sample unreadable.
+        """
+        return StreamSplit(
+            self.shards,
+            num_samples=self.num_samples,
+            classes=self.classes,
+            fingerprint=self.fingerprint,
+            reading=replace(self.reading, max_file_bytes=max_file_bytes),
+        )
 
     def summary(self) -> str:
         """Return one line on what is read."""
@@ -242,7 +257,7 @@ class ShuffledStream(IterableDataset[Any]):
 
     def _encoded_samples(
         self, epoch: int, worker: int, num_workers: int
-    ) -> Iterator[EncodedSample]:
+    ) -> Iterator[EncodedSample | UserError]:
         """Read this worker's shards over and over, in a new order each time."""
         order = keyed_generator(self.seed, epoch, "shards").permutation(len(self.shards))
         reader = self.config.rank + self.config.world_size * worker

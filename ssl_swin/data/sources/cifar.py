@@ -20,6 +20,7 @@ from ssl_swin.errors import UserError
 
 _SHAPE = (3, 32, 32)  # channels, rows, columns
 _PIXEL_BYTES = 3 * 32 * 32
+_MOST_BYTES = 1 << 28  # of a file in an archive; the largest, train.bin of CIFAR-100, has 154 MB
 _NUM_LOOKED_AT = 16  # files of an archive
 _PICKLES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 
@@ -166,6 +167,14 @@ def _refuse(path: Path, files: Collection[str]) -> None:
     )
 
 
+def _check_size(path: Path, member: tarfile.TarInfo) -> None:
+    """Refuse to unpack what cannot be a file of the set."""
+    if member.size > _MOST_BYTES:
+        raise UserError(
+            f"{path} is no archive of CIFAR: {member.name} in it has {member.size} bytes"
+        )
+
+
 def _read_files(path: Path, names: Collection[str]) -> dict[str, bytes]:
     """Read those of `names` that lie in a folder, or anywhere in an archive."""
     if path.is_dir():
@@ -176,6 +185,7 @@ def _read_files(path: Path, names: Collection[str]) -> dict[str, bytes]:
             for member in archive:
                 file = archive.extractfile(member)
                 if file is not None and (name := os.path.basename(member.name)) in names:
+                    _check_size(path, member)
                     files[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = str(error).partition(" - method")[0].partition("\n")[0].rstrip(":")

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +149,7 @@ def scan_folder(folder: Path) -> list[os.DirEntry[str]]:
         entries = [entry for entry in os.scandir(folder) if not is_system_name(entry.name)]
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-    return sorted(entries, key=lambda entry: entry.name)
+    return sorted(entries, key=attrgetter("name"))
 
 
 def is_left_out(path: str, leave_out: Sequence[str]) -> bool:
@@ -166,20 +167,21 @@ def _read(folder: Path, path: str, leave_out: tuple[str, ...], unused: set[str])
     images: list[str] = []
     boxes: list[str] = []
     found = Folder(path, _names([]), _names([]), [], [], [])
+    prefix = f"{path}/" if path else ""
     for entry in scan_folder(folder):
-        below = f"{path}/{entry.name}" if path else entry.name
-        if leave_out and (fitting := [p for p in leave_out if is_left_out(below, [p])]):
+        name = entry.name
+        if leave_out and (fitting := [p for p in leave_out if is_left_out(prefix + name, [p])]):
             unused.difference_update(fitting)
         elif entry.is_dir():
             if not _is_loop(entry):
-                found.folders.append(_read(Path(entry.path), below, leave_out, unused))
+                found.folders.append(_read(Path(entry.path), prefix + name, leave_out, unused))
                 found.places.append(len(images))
-        elif entry.name.lower().endswith(BOXES_ENDING):
-            boxes.append(entry.name)
+        elif name.lower().endswith(BOXES_ENDING):
+            boxes.append(name)
         elif (kind := _kind(entry)) == "image":
-            images.append(entry.name)
+            images.append(name)
         elif kind == "other":
-            found.left_out.append(LeftOut(below, why_left_out(entry.name)))
+            found.left_out.append(LeftOut(prefix + name, why_left_out(name)))
     found.images, found.boxes = _names(images), _names(boxes)
     return found
 
@@ -224,7 +226,8 @@ def _is_loop(entry: os.DirEntry[str]) -> bool:
 
 
 def _names(names: list[str]) -> Names:
-    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+    listed = os.fsencode("\0".join(names)).split(b"\0") if names else []
+    return np.array(listed, dtype=np.bytes_)
 
 
 def _below(path: str, names: Names) -> Names:

@@ -308,6 +308,8 @@ def _check_no_evaluation(folder: Folder, root: str) -> None:
 def _check_file_names(folder: Folder, root: str) -> None:
     """Refuse images of a folder that are numbered as those of several splits: val_1, train_1."""
     joined = b"\n".join(folder.images)
+    if b"\ntrain" not in b"\n" + joined.lower():  # much faster than the pattern
+        return
     for_training, evaluated = _FOR_TRAINING.search(joined), _FOR_EVALUATION.search(joined)
     if for_training is None or evaluated is None:
         return

@@ -41,6 +41,7 @@ _SYSTEM_FOLDERS = frozenset(
     "@eadir #recycle #snapshot @recycle @recently-snapshot @sharebin @tmp $recycle.bin recycler "
     "recycled lost+found __macosx found.000 found.001 __pycache__ msocache".split()
 ) | {"system volume information", "network trash folder", "temporary items"}
+_SYSTEM_NAMES = _SYSTEM_FILES | _SYSTEM_FOLDERS
 
 _COMPRESSED = dict.fromkeys("gz tgz bz2 tbz2 xz txz zst lz4".split(), ", compressed: unpack it")
 _ARCHIVES = dict.fromkeys("zip 7z rar".split(), ", an archive: unpack it")
@@ -56,8 +57,7 @@ class LeftOut(NamedTuple):
 
 def is_system_name(name: str) -> bool:
     """Return whether a file or folder is hidden, or one that systems make for themselves."""
-    lower = name.lower()
-    return name.startswith(".") or lower in _SYSTEM_FOLDERS or lower in _SYSTEM_FILES
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def is_system_folder(name: str) -> bool:

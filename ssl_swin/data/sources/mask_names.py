@@ -23,7 +23,7 @@ _MASK_ENDING = re.compile(  # of the name of a mask that lies beside its image
     r"(masks?|segmentation|seg|label_?map|label_?ids|labeltrainids|ground_?truth|gt|matte|trimap)",
     re.IGNORECASE,
 )
-_MASK_ENDING_HINT = re.compile(rb"mask|seg|map|ids|truth|gt|matte|trimap", re.IGNORECASE)
+_MASK_ENDING_HINTS = (b"mask", b"seg", b"map", b"ids", b"truth", b"gt", b"matte", b"trimap")
 _IMAGE_ENDING = re.compile(r"[._ -](?:sat|image|img|rgb|leftimg8bit|original|input|0000)$", re.I)
 
 
@@ -72,7 +72,8 @@ def is_named_like_masks(name: str) -> bool:
 
 def may_hold_masks(names: bytes) -> bool:
     """Return whether any of many file names, joined, may be that of a mask beside its image."""
-    return _MASK_ENDING_HINT.search(names) is not None
+    lower = names.lower()
+    return any(hint in lower for hint in _MASK_ENDING_HINTS)
 
 
 def split_mask_name(stem: str) -> tuple[str, str] | None:

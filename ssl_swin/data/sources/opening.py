@@ -210,7 +210,7 @@ def _open_folder(root: Path, reading: Reading, members: Collection[str] | None) 
     entries = scan_folder(root)
     folders = [entry.name for entry in entries if entry.is_dir()]
     files = [entry.name for entry in entries if not entry.is_dir()]
-    if tables := _tables(root, folders):
+    if tables := _tables(root, folders, files):
         _check_leaves_nothing_out(root, reading)
         return OpenedData({**open_parquet(root, tables, reading.labelled)})
     tars = [
@@ -337,9 +337,10 @@ def _open_tars(
     return OpenedData(sources, origin, [report] if report else [], left_out)
 
 
-def _tables(root: Path, folders: list[str]) -> list[Path]:
+def _tables(root: Path, folders: list[str], files: list[str]) -> list[Path]:
     within = [root / name for name in folders if name.lower() in ("data", *SPLIT_NAMES)]
-    return [file for folder in (root, *within) for file in sorted(folder.glob("*.parquet"))]
+    here = [root / name for name in files if name.endswith(".parquet")]
+    return here + [file for folder in within for file in sorted(folder.glob("*.parquet"))]
 
 
 def _similar_classes(sources: Mapping[str, ImageDataset]) -> list[str]:

@@ -144,12 +144,12 @@ def _notes(file: WeightFile, network: Network) -> tuple[str, ...]:
 
 def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
     """Writes an import as a backbone folder, with its head for SimMIM or classes if it has one."""
-    normalisation = {"mean": imported.mean, "std": imported.std}
+    mean, std = imported.mean, imported.std
     if imported.classifier is not None:
         names = [str(number) for number in range(imported.classifier.head.out_features)]
-        save_classifier(folder, imported.classifier, classes=names, card=card, **normalisation)
+        save_classifier(folder, imported.classifier, classes=names, mean=mean, std=std, card=card)
     else:
-        save_backbone(folder, imported.encoder, card=card, **normalisation)
+        save_backbone(folder, imported.encoder, mean=mean, std=std, card=card)
     if imported.simmim is not None:
         save_extra_weights(folder, imported.simmim.extra_weights())
 

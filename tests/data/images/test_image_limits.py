@@ -3,6 +3,7 @@
 import io
 import struct
 import time
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -14,6 +15,8 @@ from PIL import Image
 
 from ssl_swin.data.images.decode import decode_image, orientation_of, probe_image
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.images.pixel_values import Unsuitable
+from ssl_swin.data.images.tiff_segments import check_segments
 from ssl_swin.errors import UserError
 
 
@@ -125,3 +128,58 @@ def test_decode_image__bombs_are_refused_by_their_headers(kind: str) -> None:
     with pytest.raises(UserError, match=r"max_image_|the file ends before"):
         decode_image(small_bombs()[kind], PixelFormat(3, "uint8"), name="x")
     assert time.perf_counter() - start_s < 1
+
+
+NUM_MB = 64
+
+
+def long_header() -> bytes:
+    """An .npz of 64 KB whose array claims a header of 64 MB."""
+    npz = io.BytesIO()
+    with zipfile.ZipFile(npz, "w", zipfile.ZIP_DEFLATED) as archive:
+        header = struct.pack("<I", NUM_MB << 20) + b" " * (NUM_MB << 20)
+        archive.writestr("image.npy", b"\x93NUMPY\x02\x00" + header)
+    return npz.getvalue()
+
+
+def memory_of(data: bytes) -> int:
+    """The most bytes of Python's own that decoding had in use."""
+    tracemalloc.start()
+    try:
+        with pytest.raises((UserError, ValueError)):
+            probe_image(data)
+            decode_image(data, PixelFormat(3, "uint8"), name="x")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_decode_image__reads_no_header_of_gigabytes() -> None:
+    data = long_header()
+    assert len(data) < 100_000
+    with pytest.raises(UserError, match=f"its header claims {NUM_MB << 20} bytes"):
+        decode_image(data, PixelFormat(3, "uint8"), name="x")
+    assert memory_of(data) < 4 << 20
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+@pytest.mark.parametrize("is_bounded", [True, False], ids=["imagecodecs", "without"])
+def test_check_segments__a_strip_that_unpacks_to_more_than_its_place(
+    compression: str, is_bounded: bool
+) -> None:
+    """The header is rewritten to tell of an image half as high as the one that is stored."""
+    written = io.BytesIO()
+    values = np.zeros((64, 64), np.uint8)
+    tifffile.imwrite(written, values, compression=compression, rowsperstrip=64)
+    data = bytearray(written.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        check_segments(file.pages[0], bytes(data), is_bounded=is_bounded)
+        for name in ("RowsPerStrip", "ImageLength"):
+            place = file.pages[0].tags[name].valueoffset
+            data[place : place + 2] = struct.pack("<H", 32)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if is_bounded:
+            check_segments(file.pages[0], bytes(data), is_bounded=True)
+        else:
+            with pytest.raises(Unsuitable, match="unpacks to more than the 2048 that"):
+                check_segments(file.pages[0], bytes(data), is_bounded=False)

@@ -1,5 +1,7 @@
+import io
 import re
 import tarfile
+import tracemalloc
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -8,11 +10,14 @@ import pytest
 import webdataset as wds
 
 from ssl_swin.data.encoded import EncodedSample, Member
+from ssl_swin.data.loading.opening import open_splits
+from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.loading.stream import EpochLoader, read_samples, stream_split
 from ssl_swin.data.shards import streaming
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.data.shards.indexing import build_index
+from ssl_swin.data.shards.streaming import SampleReading, good_samples
 from ssl_swin.errors import UserError
 
 LEVELS = set(range(23))  # five shards, of 5 images and the last of 3
@@ -210,3 +215,38 @@ def test_read_records__sample_without_an_image(tmp_path):
     shards = write_shard(tmp_path / "a.tar", {"__key__": "x", "txt": "words", "cls": 1})
     with pytest.raises(UserError, match=r"sample a\.tar:x holds no image, only: (txt|cls), "):
         list(read_samples(shards))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_read_samples__a_file_that_unpacks_to_more_than_allowed_is_never_in_memory(
+    tmp_path: Path, mode: str
+) -> None:
+    """24 MB of zeros, of which a compressed tar holds some KB."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, mode) as archive:
+        for name, size in (("0.jpg", 10), ("1.jpg", 24 << 20), ("2.jpg", 10), ("2.txt", 11)):
+            info = tarfile.TarInfo(name)
+            info.size = size
+            archive.addfile(info, io.BytesIO(bytes(size)))
+    reading = SampleReading(max_file_bytes=10)
+    tracemalloc.start()
+    first, *refused = read_samples([str(path)], reading=reading)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20  # the window of xz alone has 8 MB
+    assert isinstance(first, EncodedSample) and first.data == bytes(10)
+    assert list(map(str, refused)) == [
+        f"the file a.tar:{name} has {size} bytes; max_image_bytes is 10 (raise it by "
+        "data.max_image_bytes=N, or leave it out)"
+        for name, size in (("1.jpg", 24 << 20), ("2.txt", 11))
+    ]
+    samples = read_samples([str(path)], reading=reading)
+    assert list(good_samples(samples, lambda encoded, epoch: encoded.name, 0)) == ["a.tar:0"]
+
+
+def test_open_splits__a_stream_has_the_limit_of_the_data(shards: Path) -> None:
+    order = OrderConstants(64, 1024, 1)
+    split = open_splits(shards, "stream", how_to_make="", order=order, max_image_bytes=7)["train"]
+    assert split.reading.max_file_bytes == 7  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"the last: the file .* max_image_bytes is 7 "):
+        list(split.eval_loader(lambda s, e: s, list, LoaderConfig(2, 0, 0, 1)))
