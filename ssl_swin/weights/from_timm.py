@@ -110,8 +110,9 @@ def _head_of(model: Any) -> nn.Linear | None:
 def _names(config: Mapping[str, Any], num_classes: int) -> list[str]:
     """Returns the names of a model's classes, or else their numbers."""
     names = config.get("label_names")
-    fits = isinstance(names, list) and len(names) == num_classes
-    return list(map(str, names if fits else range(num_classes)))
+    if not isinstance(names, list) or len(names) != num_classes:
+        names = list(range(num_classes))
+    return list(map(str, names))
 
 
 def _check_supported(architecture: str) -> None:

@@ -58,7 +58,7 @@ def read_head(folder: Path) -> KeptHead | None:
     Args:
         folder: Holds config.json and model.safetensors.
     """
-    with safetensors.safe_open(folder / WEIGHTS, "pt") as file:  # type: ignore[no-untyped-call]
+    with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
         stored = set(file.keys())
         prefix = next((each for each in _HEADS if f"{each}weight" in stored), None)
         if prefix is None or f"{prefix}bias" not in stored:

@@ -87,7 +87,7 @@ def open_splits(
         raise UserError(f"data.root is empty. {how_to_make}")
     layout = SampleLayout(image, label_key)
     if reader == "stream":
-        opened = {
+        opened: dict[str, Split] = {
             split: stream.with_limit(max_image_bytes)
             for split, stream in _open_stream(
                 str(root), how_to_make, index_dir, num_samples, layout

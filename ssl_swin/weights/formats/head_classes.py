@@ -39,7 +39,7 @@ def published_rows(num_classes: int) -> list[tuple[dict[str, int], str]]:
         rows = {synset: row for row, synset in enumerate(_synsets(_SUBSET_22K))}
         return [(rows | {_TEDDY_BEAR: rows[_CHEMISE]}, "ImageNet-22k")]
     if num_classes == NUM_1K:
-        words: list[str] = ImageNetInfo(_SUBSET_1K).label_descriptions()  # type: ignore[no-untyped-call]
+        words = list(ImageNetInfo(_SUBSET_1K).label_descriptions())
         of_words = {word: row for row, word in enumerate(words) if words.count(word) == 1}
         of_synsets = {synset: row for row, synset in enumerate(_synsets(_SUBSET_1K))}
         return [(of_synsets, "ImageNet-1k"), (of_words, "ImageNet-1k")]
