@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, checked
 from ssl_swin.errors import UserError
+from ssl_swin.training.checkpointing.loops import EpochLoop, FitLoop
 
 Precision = Literal[
     "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
@@ -88,3 +89,11 @@ class Trainer(lightning.pytorch.Trainer):
         except refusals as error:
             problem = " ".join(str(error).split())
             raise UserError(problem) from error
+        self._replace_loops()
+
+    def _replace_loops(self) -> None:
+        """Train by loops that go on exactly."""
+        given = self.fit_loop
+        loop = FitLoop(self, min_epochs=given.min_epochs, max_epochs=given.max_epochs)
+        loop.epoch_loop = EpochLoop(self, min_steps=given.min_steps, max_steps=given.max_steps)
+        self.fit_loop = loop

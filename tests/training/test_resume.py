@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from ssl_swin.data.dataset import ImageDataset
@@ -20,6 +20,7 @@ from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.trainer import Trainer
 
 NUM_IMAGES = 29
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -51,6 +52,7 @@ class Recorder(TrainingModule):
     """Learns from (number, epoch) with dropout, and writes down what it saw."""
 
     seen: list[list[int]]
+    events: list[tuple[str, int]]  # at which step
 
     def __init__(self, asks_for_length: bool = False) -> None:
         torch.manual_seed(0)
@@ -58,6 +60,13 @@ class Recorder(TrainingModule):
         super().__init__(layers, optimizer=adam, schedule=None, mean=[0.0], std=[1.0], seed=0)
         self.asks_for_length = asks_for_length
         self.seen = []
+        self.events = []
+
+    def on_validation_start(self) -> None:
+        self.events.append(("validation", self.global_step))
+
+    def on_train_epoch_end(self) -> None:
+        self.events.append(("epoch end", self.global_step))
 
     def configure_optimizers(self) -> Any:
         if self.asks_for_length:
@@ -66,6 +75,7 @@ class Recorder(TrainingModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.seen.append(batch.flatten().tolist())
+        self.events.append(("batch", self.global_step))
         return (self.model(batch[:, :1] / NUM_IMAGES) - batch[:, 1:]).square().mean()
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -109,9 +119,10 @@ def fit(
         max_epochs=options.pop("max_epochs", 3),
         logger=False,
         callbacks=[
+            *options.pop("callbacks", ()),
             StepCheckpoint(
                 dirpath=folder, filename="{step}", every_n_train_steps=every, save_top_k=-1
-            )
+            ),
         ],
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -200,3 +211,54 @@ def test_draws__differ_in_every_batch_also_of_one_accumulated_step(tmp_path):
     module = Drawing()
     fit(tmp_path, module=module, accumulate_grad_batches=3)
     assert len(set(module.draws)) == len(module.draws) == 21
+
+
+class SavesInValidation(Callback):
+    """Saves in the middle of each validation, and at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if args[3] == 2:
+            trainer.save_checkpoint(self.folder / f"middle={trainer.global_step}.ckpt")
+
+    def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"end={trainer.global_step}.ckpt")
+
+
+def events_of(
+    folder: Path, checkpoint: Path | None = None, **options: Any
+) -> tuple[list[Any], Tensor]:
+    module = Recorder()
+    options = {"module": module, "callbacks": [SavesInValidation(folder)], **options}
+    _, weights = fit(folder, checkpoint, **options)
+    return module.events, weights
+
+
+@pytest.mark.parametrize(
+    ("options", "kills"),
+    [
+        ({}, ("step=7", "step=9", "step=14", "step=20", "step=21")),  # one epoch too many before
+        ({}, ("step=7", "middle=14", "end=14", "step=15", "middle=21", "end=21")),
+        ({"accumulate_grad_batches": 3}, ("step=3", "step=4", "step=6", "middle=9")),
+        ({"check_val_every_n_epoch": 2}, ("step=7", "step=8", "step=14", "step=21")),
+        ({"val_check_interval": 3}, ("step=3", "middle=6", "step=10", "end=10", "step=14")),
+        ({"max_steps": 17, "max_epochs": 9}, ("step=7", "step=10", "step=14", "step=17")),
+    ],
+)
+def test_resume__again_and_again_ends_the_same(tmp_path, options, kills):
+    """Killed right after each of these checkpoints, the next time in the continued run."""
+    whole, weights = events_of(tmp_path / "0", **options)
+    for number, kill in enumerate(kills):
+        checkpoint = tmp_path / str(number) / f"{kill}.ckpt"
+        done = torch.load(checkpoint)["global_step"]
+        rest, weights_after = events_of(tmp_path / str(number + 1), checkpoint, **options)
+        assert rest == whole[-len(rest) or len(whole) :], kill
+        assert [event for event in rest if event[0] == "batch"] == [
+            event for event in whole if event[0] == "batch" and event[1] >= done
+        ], kill
+        assert weights_after.equal(weights), kill
+        kind, step = kill.split("=")
+        if kind != "end" and ("validation", int(step)) in whole:
+            assert rest[0] == ("validation", int(step)), kill
