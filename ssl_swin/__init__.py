@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ssl_swin.encoders.beit import beit as beit
     from ssl_swin.encoders.encoder import Encoder as Encoder
     from ssl_swin.encoders.swin import swin as swin
+    from ssl_swin.errors import TrainingGaveUp as TrainingGaveUp
     from ssl_swin.errors import UserError as UserError
     from ssl_swin.jobs.embedding import embed as embed
     from ssl_swin.jobs.in_process import finetune as finetune
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.knn_probe import KnnProbe as KnnProbe
     from ssl_swin.training.callbacks.reconstructions import Reconstructions as Reconstructions
+    from ssl_swin.training.callbacks.skipped_steps import SkippedSteps as SkippedSteps
     from ssl_swin.training.callbacks.throughput import Throughput as Throughput
     from ssl_swin.training.checkpointing.schedule import StepCheckpoint as StepCheckpoint
     from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
@@ -66,11 +68,13 @@ _HOMES = {
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "Schedule": "ssl_swin.optim.schedules",
     "SimMIM": "ssl_swin.objectives.simmim",
+    "SkippedSteps": "ssl_swin.training.callbacks.skipped_steps",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
     "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
     "Task": "ssl_swin.tasks.base",
     "Throughput": "ssl_swin.training.callbacks.throughput",
     "Trainer": "ssl_swin.training.trainer",
+    "TrainingGaveUp": "ssl_swin.errors",
     "UserError": "ssl_swin.errors",
     "beit": "ssl_swin.encoders.beit",
     "embed": "ssl_swin.jobs.embedding",

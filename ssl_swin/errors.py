@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the person at the keyboard can mend."""
+"""Exceptions whose message is for the person at the keyboard."""
 
 
 class UserError(ValueError):
@@ -6,4 +6,11 @@ class UserError(ValueError):
 
     The command line prints the message alone and exits with status 2; library callers can catch
     it as the `ValueError` it is. Anything else that is raised is a bug and keeps its traceback.
+    """
+
+
+class TrainingGaveUp(RuntimeError):
+    """Training cannot go on by itself: steps are not finite again and again, or it collapsed.
+
+    The command line prints the message alone and exits with status 3.
     """

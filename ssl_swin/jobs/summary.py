@@ -16,7 +16,10 @@ from ssl_swin.launch.run import Run
 from ssl_swin.quoting import shell_path
 from ssl_swin.reporting.page import write_report
 from ssl_swin.training.callbacks.bad_samples import BadSamples
+from ssl_swin.training.callbacks.skipped_steps import SkippedSteps
 from ssl_swin.weights.cards import Training
+
+TELLING = (BadSamples, SkippedSteps)  # callbacks with a line at the end
 
 
 def training_facts(run: Run, trainer: Trainer, reader: Split, objective: str) -> Training:
@@ -90,7 +93,7 @@ def timm_line(folder: Path, **arguments: int) -> str:
 
 def _notes(trainer: Trainer) -> list[str]:
     """Return what a reader of the numbers should know besides them."""
-    found = [callback for callback in trainer.callbacks if isinstance(callback, BadSamples)]  # type: ignore[attr-defined]
+    found = [callback for callback in trainer.callbacks if isinstance(callback, TELLING)]  # type: ignore[attr-defined]
     return [f"  note: {callback.summary()}" for callback in found if callback.summary()]
 
 

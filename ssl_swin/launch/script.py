@@ -20,7 +20,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from ssl_swin.errors import UserError
+from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable
@@ -28,7 +28,7 @@ from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 from ssl_swin.launch.threads import sleep_while_waiting
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, GAVE_UP, INTERRUPTED = 2, 3, 130
 
 
 def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
@@ -98,6 +98,8 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _exit(job, "interrupted; the same command continues from the last checkpoint", INTERRUPTED)
+    except TrainingGaveUp as error:
+        _exit(job, str(error), GAVE_UP)
     except PermissionError as error:
         _exit(job, f"no permission: {error.filename}", USER_ERROR)
     except (HydraException, OmegaConfBaseException, UserError) as error:

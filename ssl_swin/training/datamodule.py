@@ -134,6 +134,12 @@ class ImageDataModule(LightningDataModule):
             loader.bad_samples.clear()
         return taken
 
+    @property
+    def place_of_batch(self) -> Cursor | None:
+        """Where the last training batch began; None where the order cannot be entered anywhere."""
+        loader = self._train_loader
+        return loader.served if isinstance(loader, ExactLoader) else None
+
     def state_dict(self) -> dict[str, Any]:
         """The place in the training data, which is the same on all ranks."""
         loader = self._train_loader

@@ -12,21 +12,39 @@ from torchmetrics import Metric
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.schedules import Schedule
 from ssl_swin.pixels import normalize
 from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
+from ssl_swin.training.health.weights_check import check_result, check_start
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.optim import run_length
 
+LEAST_LOSS_SCALE = 1.0  # of fp16: below it, overflows are no longer a search for the right scale
+HEALTH = "health"  # in a checkpoint: what is counted of steps left out
+RandomKey = tuple[int, str, int, int, int]
 MakeOptimizer = Callable[..., OptimizerLRScheduler]  # of (model, *, schedule, length)
 
 
 class TrainingModule(LightningModule):
-    """Trains and evaluates an objective: normalisation, optimiser, clipping, logging."""
+    """Trains and evaluates an objective: normalisation, optimiser, clipping, logging.
+
+    A step whose loss or gradient is not finite on any rank is left out on all of them: it counts in
+    `global_step`, in the schedule and in the order of the data, but weights, buffers and the
+    optimiser's state stay as they were.
+
+    Attributes:
+        verdict: What was found of the last optimiser step.
+        loss_scale: fp16's factor of the loss in that step; None in other formats.
+        made_step: Whether the last optimiser step changed the weights.
+        num_skipped: Steps left out so far, those not counted that fp16 leaves out to find its
+            scale.
+        skipped_in_a_row: How many of the last steps were left out.
+    """
 
     model: Objective
+    verdict: Verdict
 
     def __init__(
         self,
@@ -62,6 +80,11 @@ class TrainingModule(LightningModule):
         # images per device down, and so give too large a loss where they share unevenly.
         self.val_metrics = nn.ModuleDict(model.new_metrics())
         self.test_metrics = nn.ModuleDict(model.new_metrics())
+        self.guard = StepGuard(model)
+        self.made_step = True
+        self.loss_scale: float | None = None
+        self.num_skipped = 0
+        self.skipped_in_a_row = 0
         self._step = -1
         self._batch_of_step = 0
 
@@ -73,6 +96,7 @@ class TrainingModule(LightningModule):
         """One batch; Lightning accumulates, steps and clips."""
         output = self.model(batch, self.normalized)
         num_images = len(batch.names)
+        self.guard.watch(output.loss)
         self.log("train/loss", output.loss, prog_bar=True, batch_size=num_images)
         for name, value in output.logs.items():
             self.log(f"train/{name}", value, batch_size=num_images)
@@ -104,9 +128,15 @@ class TrainingModule(LightningModule):
         self.model.check_batch_size(batch_size, batch_size * self.trainer.world_size)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Steps, and lets the objective do what follows; checkpoints are written after both."""
+        """Steps, and lets the objective do what follows; checkpoints are written after both.
+
+        Nothing follows a step that was left out.
+        """
         super().optimizer_step(*args, **kwargs)
-        self.model.after_step(self.global_step + 1)
+        if self.made_step:
+            self.model.after_step(self.global_step + 1)
+        else:
+            self.guard.undo_forward()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser and schedule for the length of this run."""
@@ -119,9 +149,22 @@ class TrainingModule(LightningModule):
         return self.optimizer(self.model, schedule=self.schedule, length=length)
 
     def on_train_start(self) -> None:
-        """Drops metrics from beyond the step that a continued run starts at."""
+        """Drops metrics from beyond the step that a continued run starts at.
+
+        Raises:
+            UserError: If the weights to start from are not finite.
+        """
+        check_start(self)
         for logger in self._metrics_files():
             logger.forget_after(self.global_step)
+
+    def on_train_end(self) -> None:
+        """Looks at what the last step has made of the weights.
+
+        Raises:
+            TrainingGaveUp: If they are of no use.
+        """
+        check_result(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Makes what is drawn for a batch a function of the step, its batch and the rank.
@@ -131,20 +174,43 @@ class TrainingModule(LightningModule):
         """
         self._batch_of_step = 0 if self.global_step != self._step else self._batch_of_step + 1
         self._step = self.global_step
-        key = (self.seed, "training", self._step, self._batch_of_step, self.global_rank)
-        seed_globals(keyed_generator(*key))
+        if self._batch_of_step == 0:
+            self.guard.begin()
+        seed_globals(keyed_generator(*self.random_key))
+
+    @property
+    def random_key(self) -> RandomKey:
+        """What the draws of the current batch are a function of."""
+        return (self.seed, "training", self._step, self._batch_of_step, self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the encoder, and brings metrics.csv up to the checkpoint's step."""
+        checkpoint |= self.facts()
+        checkpoint[HEALTH] = {
+            "num_skipped": self.num_skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+        for logger in self._metrics_files():
+            logger.flush()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting the steps that are left out."""
+        health = checkpoint.get(HEALTH, {})
+        self.num_skipped = health.get("num_skipped", 0)
+        self.skipped_in_a_row = health.get("skipped_in_a_row", 0)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what rebuilds the encoder, to lie beside its weights; nothing if there is none."""
         encoder = getattr(self.model, "encoder", None)
-        if isinstance(encoder, Encoder):
-            checkpoint["ssl_swin"] = {
+        if not isinstance(encoder, Encoder):
+            return {}
+        return {
+            "ssl_swin": {
                 "architecture": encoder.architecture,
                 "model_args": encoder.model_args,
                 "pretrained_cfg": {"mean": list(self.mean), "std": list(self.std)},
             }
-        for logger in self._metrics_files():
-            logger.flush()
+        }
 
     def _metrics_files(self) -> list[MetricsCsv]:
         return [logger for logger in self.loggers if isinstance(logger, MetricsCsv)]
@@ -155,18 +221,27 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the global L2 norm, and stops the run before a non-finite update.
-
-        Raises:
-            UserError: If the norm is not finite. No checkpoint of such a step is written.
-        """
+        """Clips by the global L2 norm, or leaves the step out where something is not finite."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
-        if not torch.isfinite(norm):
-            raise UserError(
-                f"the gradient norm became {norm.item()} at step {self.global_step} (rank "
-                f"{self.global_rank}); checkpoints are from before it. Lower optim.base_lr, "
-                "lengthen the warm-up, or use trainer.precision=bf16-mixed or 32-true"
-            )
-        self.log("optim/grad_norm", norm)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        self.loss_scale = None if scaler is None else float(scaler.get_scale())
+        self.verdict = verdict = self.guard.judge(norm)
+        self.made_step = verdict.gradient_is_finite and verdict.losses_are_finite
+        if self.made_step:
+            self.skipped_in_a_row = 0
+            self.log("optim/grad_norm", verdict.gradient_norm)
+        else:
+            leave_out(optimizer)
+            self._count_skipped(verdict)
         self.log("optim/lr", max(group["lr"] for group in optimizer.param_groups))
+        self.log("health/skipped_steps", float(self.num_skipped))
+        if self.loss_scale is not None:
+            self.log("amp/scale", self.loss_scale)
+
+    def _count_skipped(self, verdict: Verdict) -> None:
+        """Counts a step that was left out, unless fp16 is only looking for its loss scale."""
+        is_searching = self.loss_scale is not None and self.loss_scale >= LEAST_LOSS_SCALE
+        if not (is_searching and verdict.losses_are_finite):
+            self.num_skipped += 1
+            self.skipped_in_a_row += 1

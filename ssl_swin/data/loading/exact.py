@@ -59,6 +59,7 @@ class ExactLoader:
         self.config = batches.config
         self.num_samples = len(batches.dataset)
         self.bad_samples: list[BadSample] = []
+        self.served: Cursor | None = None  # where the last batch began
         # Under this name Lightning finds the workers to end them after a run.
         self._iterator: Iterator[LoadedBatch] | None = None
         self._cursor = Cursor(0, 0)
@@ -96,6 +97,7 @@ class ExactLoader:
         loaded = next(self._iterator)
         if loaded.cursor != self._cursor:
             raise RuntimeError(f"expected the batch at {self._cursor}, got that at {loaded.cursor}")
+        self.served = self._cursor
         # Before the batch is returned: after an epoch's last one nobody asks for another.
         self._cursor = _after(self._cursor, self.num_samples, self.config.global_batch_size)
         self.bad_samples += loaded.bad_samples

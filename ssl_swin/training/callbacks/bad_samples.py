@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -13,6 +12,7 @@ from ssl_swin.arguments import Count, Fraction, PathName, checked
 from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
+from ssl_swin.training.all_ranks import joined
 
 say = rank_zero_only(print)
 MOST_LISTED = 1000
@@ -101,7 +101,7 @@ class BadSamples(Callback):
         self._num_bad += num_bad
         self._num_seen += num_seen
         if num_bad:
-            self._list(trainer, _of_all_ranks(found))
+            self._list(trainer, joined(found))
             self._check()
         ratio = self._num_bad / max(1, self._num_seen)
         module.log("data/bad_samples", float(self._num_bad))
@@ -137,11 +137,3 @@ class BadSamples(Callback):
 def _in_one_line(text: str) -> str:
     """Return a text that may hold a file's name without what steers a terminal."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def _of_all_ranks(found: list[BadSample]) -> list[BadSample]:
-    if not torch.distributed.is_initialized():
-        return found
-    everybodys: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everybodys, found)
-    return [sample for somebodys in everybodys for sample in somebodys]

@@ -1,5 +1,7 @@
 """A moving average of the weights."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -33,6 +35,15 @@ class WeightEma(WeightAveraging):
         """Copies the weights to the device of training, where the module is not yet."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Averages after a step; one that was left out is not averaged."""
+        if getattr(pl_module, "made_step", True):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        else:
+            self._latest_update_step = trainer.global_step
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the average, which a later validation would put in place of other weights."""
