@@ -36,6 +36,12 @@ def collate(examples):
     return Views(torch.stack(first), torch.stack(second), list(names))
 
 
+def spread(features):
+    """About 1 where images are told apart, 0 where all features are alike."""
+    unit = F.normalize(features, dim=1)
+    return unit.std(dim=0).mean() * unit.shape[1] ** 0.5
+
+
 class TwoViews(ssl_swin.Objective):
     """Predicts the features that a moving average of the encoder finds in another view."""
 
@@ -60,7 +66,8 @@ class TwoViews(ssl_swin.Objective):
         with torch.no_grad():
             teacher = self.teacher.pool(self.teacher(normalize(batch.others)))
         similarity = F.cosine_similarity(student, teacher).mean()
-        return ssl_swin.Output(1 - similarity, {"similarity": similarity.detach()})
+        logs = {"similarity": similarity.detach(), "rep/std_mean": spread(teacher)}
+        return ssl_swin.Output(1 - similarity, logs)
 
     @torch.no_grad()
     def after_step(self, step):

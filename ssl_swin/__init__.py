@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ssl_swin.tasks.classification import Classifier as Classifier
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
+    from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm as CollapseAlarm
     from ssl_swin.training.callbacks.knn_probe import KnnProbe as KnnProbe
     from ssl_swin.training.callbacks.reconstructions import Reconstructions as Reconstructions
     from ssl_swin.training.callbacks.skipped_steps import SkippedSteps as SkippedSteps
@@ -58,6 +59,7 @@ _HOMES = {
     "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
     "Classification": "ssl_swin.tasks.classification",
     "Classifier": "ssl_swin.tasks.classification",
+    "CollapseAlarm": "ssl_swin.training.callbacks.collapse_alarm",
     "CosineSchedule": "ssl_swin.optim.schedules",
     "Encoder": "ssl_swin.encoders.encoder",
     "KnnProbe": "ssl_swin.training.callbacks.knn_probe",

@@ -16,10 +16,11 @@ from ssl_swin.launch.run import Run
 from ssl_swin.quoting import shell_path
 from ssl_swin.reporting.page import write_report
 from ssl_swin.training.callbacks.bad_samples import BadSamples
+from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm
 from ssl_swin.training.callbacks.skipped_steps import SkippedSteps
 from ssl_swin.weights.cards import Training
 
-TELLING = (BadSamples, SkippedSteps)  # callbacks with a line at the end
+TELLING = (BadSamples, SkippedSteps, CollapseAlarm)  # callbacks with a line at the end
 
 
 def training_facts(run: Run, trainer: Trainer, reader: Split, objective: str) -> Training:

@@ -22,6 +22,8 @@ from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
 
+LEAST_CONTRAST = 1e-4  # loss of predicting the mean below which it is rounding, and no measure
+
 
 class Reconstruction(NamedTuple):
     """What one forward pass computes."""
@@ -129,7 +131,7 @@ class MaskedImageModel(Objective):
         loss = self._reconstruct(batch, images).loss
         guess = self.mean_guess_loss(images, batch.mask)
         metrics["loss"].update(loss, weight=len(images))
-        counts = guess > 0
+        counts = guess > LEAST_CONTRAST
         share = torch.where(counts, loss / guess, 0.0)
         metrics["loss_vs_mean"].update(share, weight=len(images) * counts)
 
