@@ -282,7 +282,9 @@ def test_to_image_space__inverts_the_local_normalisation(contrast):
     assert (model_of(47).to_image_space(0 * perfect, images) - images).abs().max() > 0.5 * one_level
 
 
-@pytest.mark.parametrize(("first", "second", "share"), [(0.0, 0.5, 2.0), (0.0, 0.0, None)])
+@pytest.mark.parametrize(
+    ("first", "second", "share"), [(0.0, 0.5, 2.0), (0.0, 0.0, None), (1e-6, 0.0, None)]
+)
 def test_evaluate__a_ratio_to_nothing_has_no_value(tiny_encoder, first, second, share):
     """Flat images at the data's mean: the guess has no loss, whatever the model's is."""
     model = SimMIM(tiny_encoder())
