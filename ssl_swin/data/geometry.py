@@ -55,7 +55,7 @@ def resize(sample: Sample, size_px: Size, interpolation: InterpolationMode) -> S
 
 def flip(sample: Sample) -> Sample:
     """Return a sample mirrored from left to right."""
-    changes: dict[str, Any] = {"pixels": TF.horizontal_flip(sample.pixels)}
+    changes: dict[str, Any] = {"pixels": _mirrored(sample.pixels)}
     if sample.mask is not None:
         changes["mask"] = sample.mask.flip(-1)
     if sample.boxes is not None:
@@ -63,6 +63,13 @@ def flip(sample: Sample) -> Sample:
         width_px = sample.size_px[1]
         changes["boxes"] = torch.stack([width_px - x_max, y_min, width_px - x_min, y_max], dim=-1)
     return replace(sample, **changes)
+
+
+def _mirrored(pixels: Tensor) -> Tensor:
+    """Return pixels from right to left; torch 2.9 cannot flip unsigned numbers of 16 bits."""
+    if pixels.dtype == torch.uint16:
+        return pixels.view(torch.int16).flip(-1).view(torch.uint16)
+    return pixels.flip(-1)
 
 
 def contiguous(sample: Sample) -> Sample:
