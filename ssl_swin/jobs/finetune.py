@@ -23,6 +23,7 @@ from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
+from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.datamodule import ImageDataModule
@@ -129,14 +130,17 @@ def _side(task: Task) -> str:
 def _export(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
     if not trainer.is_global_zero:
         return
-    facts = training_facts(run, trainer, reader, f"{task.title}, from {run.cfg.backbone}")
+    card = ""
+    with SideFailures(run.folder.path, tell=say).allowed("the model card", "the export is whole"):
+        facts = training_facts(run, trainer, reader, f"{task.title}, from {run.cfg.backbone}")
+        card = task_card(task.encoder, facts, task.describe(), task.tags, task.classes)
     folder = run.folder.path / task.folder
     save_task(
         folder,
         task,
         mean=list(run.cfg.data.mean),
         std=list(run.cfg.data.std),
-        card=task_card(task.encoder, facts, task.describe(), task.tags, task.classes),
+        card=card,
         crop_ratio=run.cfg.eval_crop_ratio,
     )
     save_extra_weights(folder, task.extra_weights())

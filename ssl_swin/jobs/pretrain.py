@@ -18,6 +18,7 @@ from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.objectives.base import Objective
+from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.weights.backbone import save_backbone, save_extra_weights
 from ssl_swin.weights.cards import backbone_card
 
@@ -45,8 +46,10 @@ def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> 
     if not trainer.is_global_zero:
         return
     encoder, data = objective.encoder, run.cfg.data
-    facts = training_facts(run, trainer, reader, objective.describe())
-    card = backbone_card(encoder, facts, objective.tags)
+    card = ""
+    with SideFailures(run.folder.path, tell=say).allowed("the model card", "the backbone is whole"):
+        facts = training_facts(run, trainer, reader, objective.describe())
+        card = backbone_card(encoder, facts, objective.tags)
     folder = run.folder.backbone
     save_backbone(
         folder,

@@ -15,6 +15,7 @@ from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import shell_path
 from ssl_swin.reporting.page import write_report
+from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.callbacks.bad_samples import BadSamples
 from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm
 from ssl_swin.training.callbacks.skipped_steps import SkippedSteps
@@ -62,6 +63,8 @@ def finish(
         *_notes(trainer),
         *closing_lines(run, results),
     ]
+    if failed := SideFailures(run.folder.path).summary():
+        lines.insert(1, f"  note: {failed}")
     if steps := next_steps():
         lines += ["next:", *(f"  {step}" for step in steps)]
     say("\n".join(lines))
@@ -69,9 +72,10 @@ def finish(
 
 def closing_lines(run: Run, results: Sequence[tuple[str, str]]) -> list[str]:
     """Writes the report; lists where it and the other results are."""
-    report = write_report(run.folder.path)
-    everything = [("report", str(report)), ("metrics", str(run.folder.metrics)), *results]
-    if (run.config["logger"] or {}).get("offline"):
+    everything = [("metrics", str(run.folder.metrics)), *results]
+    with SideFailures(run.folder.path, tell=say).allowed("the report", "the run is whole"):
+        everything.insert(0, ("report", str(write_report(run.folder.path))))
+    if any((run.folder.path / "wandb").glob("offline-run-*")):
         folder = shell_path(run.folder.path / "wandb")
         everything.append(("upload", f"wandb sync {folder}/offline-run-*"))
     return [f"  {what:<10} {where}" for what, where in everything]

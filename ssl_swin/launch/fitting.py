@@ -9,11 +9,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.errors import UserError
+from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run, start_folder
+from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.extras import guard_logger
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
 
@@ -26,7 +29,11 @@ def make_loggers(run: Run) -> list[Logger]:
         # One process decides on the run's id; the others log nothing.
         known = "id" in logger and is_first_process()
         identity = {"id": run.folder.identity()} if known else {}
-        loggers.append(instantiate(logger, **identity))
+        failures = SideFailures(run.folder.path, tell=say)
+        opened = open_logger(logger, identity, failures)
+        if opened is not None:
+            guard_logger(opened, failures)
+            loggers.append(opened)
     return loggers
 
 
@@ -99,6 +106,4 @@ def _tell_of_long_warmup(run: Run) -> None:
 def close_loggers(loggers: list[Logger]) -> None:
     """Ends what a logger keeps open, so that the next job of a sweep starts its own."""
     for logger in loggers:
-        finish = getattr(getattr(logger, "experiment", None), "finish", None)
-        if finish is not None:
-            finish()
+        close_logger(logger)

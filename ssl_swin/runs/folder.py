@@ -11,6 +11,7 @@ import yaml
 
 from ssl_swin.files import make_folder, write_atomically
 from ssl_swin.runs.provenance import provenance
+from ssl_swin.runs.side_failures import FILE as ERRORS
 
 
 class RunFolder:
@@ -55,6 +56,8 @@ class RunFolder:
             resumed: Continues a run, so that its earlier time counts too.
         """
         make_folder(self.path)
+        if not resumed:
+            (self.path / ERRORS).unlink(missing_ok=True)
         write_atomically(self.config, yaml.safe_dump(dict(config), sort_keys=False))
         record = provenance({**facts, "earlier_s": self._recorded_s() if resumed else 0.0})
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")

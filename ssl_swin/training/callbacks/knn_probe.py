@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -12,14 +12,17 @@ from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
 from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
 
 
-class KnnProbe(Callback):
+class KnnProbe(Extra):
     """Logs `probe/knn_top1/stage{k}` in percent, where training and validation images have labels.
 
     The labels judge the features and never train them.
     """
+
+    title = "the kNN probe"
 
     @checked
     def __init__(

@@ -6,18 +6,21 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import MinLen
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
+from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
 
 
-class Reconstructions(Callback):
+class Reconstructions(Extra):
     """Draws the objective's figure at step 0, every N steps, and at the end."""
+
+    title = "a picture"
 
     @checked
     def __init__(
@@ -70,7 +73,7 @@ class Reconstructions(Callback):
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         step = trainer.global_step
-        if step == self._last_step:
+        if step == self._last_step or self._batch is None:
             return
         self._last_step = step
         assert isinstance(module, TrainingModule)
@@ -88,9 +91,11 @@ class Reconstructions(Callback):
         batch = module.trainer.strategy.batch_to_device(self._batch, module.device)
         training = module.training
         module.eval()
-        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
-            figure = module.model.figure(batch, module.normalized)
-        module.train(training)
+        try:
+            with torch.no_grad(), module.trainer.precision_plugin.forward_context():
+                figure = module.model.figure(batch, module.normalized)
+        finally:
+            module.train(training)
         if not figure:
             return None
         return draw_figure(
