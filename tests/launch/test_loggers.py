@@ -1,0 +1,62 @@
+"""Weights & Biases out of reach, and dead in the middle of a run."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ssl_swin.launch.loggers import close_logger, open_logger
+from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.training.extras import guard_logger
+
+SETTINGS = {
+    "_target_": "lightning.pytorch.loggers.WandbLogger",
+    "project": "p",
+    "resume": "allow",
+    "offline": False,
+    "log_model": False,
+    "settings": {"init_timeout": 1},
+}
+
+
+def wandb_processes() -> list[int]:
+    """Children of this process that are W&B's own."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    paths = [Path(f"/proc/{pid}") for pid in children.read_text().split()]
+    return [int(path.name) for path in paths if b"wandb-core" in (path / "cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds W&B's process in /proc")
+def test_open_logger__without_a_server_logs_offline_and_survives_a_dead_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (
+        ("WANDB_MODE", "online"),
+        ("WANDB_API_KEY", 40 * "a"),
+        ("WANDB_BASE_URL", "http://127.0.0.1:9"),
+        ("WANDB_ERROR_REPORTING", "false"),
+    ):
+        monkeypatch.setenv(name, value)
+    failures = SideFailures(tmp_path)
+    settings = OmegaConf.create({**SETTINGS, "save_dir": str(tmp_path)})
+    logger = open_logger(settings, {"id": "abc123"}, failures)
+    assert logger is not None
+    assert os.environ["WANDB_MODE"] == "online"  # the next job of a sweep tries again
+    assert len(list((tmp_path / "wandb").glob("offline-run-*-abc123"))) == 1
+    printed = capsys.readouterr()
+    assert "Weights & Biases cannot be used (CommError: " in printed.out
+    assert "anonymous" not in printed.err
+    assert failures.summary() == ""
+
+    guard_logger(logger, failures)
+    logger.log_metrics({"a": 1.0}, step=1)
+    for process in wandb_processes():
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    for step in range(2, 6):
+        logger.log_metrics({"a": 1.0}, step=step)
+    close_logger(logger)
+    assert failures.counts() == {"WandbLogger": 1}
