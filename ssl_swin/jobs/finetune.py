@@ -110,7 +110,10 @@ def _measure_by_size(
         other = training_module(cfg, resized, suffix=suffix)
         other_data = training_data(cfg, data.readers, resized)
         lines.append(_measure(trainer, resized, other, other_data))
-    # Last, since the run's closing lines show the metrics of the last pass.
+    # Last, since the run's closing lines show the metrics of the last pass. Names of their own keep
+    # the best weights' values apart from those of the last epoch, at the same step.
+    if "test" not in data.readers:
+        module = training_module(cfg, task, suffix="_best")
     lines.append(_measure(trainer, task, module, data))
     return ", ".join(reversed(lines))
 

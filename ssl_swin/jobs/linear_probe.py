@@ -28,6 +28,8 @@ from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.score_grid import ScoreGrid
 from ssl_swin.reporting.confusion import confusion_matrix, save_confusion
 from ssl_swin.reporting.score_grid_figure import draw_score_grids
+from ssl_swin.training.callbacks.keep_metrics import catch_up
+from ssl_swin.training.progress import StepAt
 
 RECIPE = ("optimizer", "weight_decay", "epochs", "warmup_epochs")
 Top1 = dict[str, dict[str, float]]  # by method and split, of what was chosen, in percent
@@ -153,9 +155,13 @@ def _log(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
             rows.setdefault(tap.stage, {})[f"probe/val/{name}/{tap.pooling}"] = best
         chosen = {f"probe/{split}/{name}": value for split, value in top1[grid.method].items()}
         rows[grid.best.tap.stage] |= chosen
-    loggers = make_loggers(run)
-    for logger in loggers:
-        for stage, row in sorted(rows.items()):
+    progress = StepAt()
+    loggers = make_loggers(run, progress)
+    catch_up(loggers, step=0)
+    for stage, row in sorted(rows.items()):
+        progress.step = stage
+        for logger in loggers:
             logger.log_metrics(row, step=stage)
+    for logger in loggers:
         logger.finalize("success")
     close_loggers(loggers)

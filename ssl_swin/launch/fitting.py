@@ -13,17 +13,29 @@ from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run, start_folder
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.training.callbacks.keep_metrics import KeepMetrics
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
+from ssl_swin.training.dashboards import dashboard
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.extras import guard_logger
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.progress import Progress, TrainingProgress
 
 
-def make_loggers(run: Run) -> list[Logger]:
-    """The run's metrics.csv, and the logger that the configuration asks for."""
-    loggers: list[Logger] = [MetricsCsv(run.folder.metrics, resume=run.checkpoint is not None)]
+def make_loggers(run: Run, progress: Progress) -> list[Logger]:
+    """The run's metrics.csv, and the logger that the configuration asks for.
+
+    Args:
+        run: The run.
+        progress: Says how far the training is.
+    """
+    path, resume = run.folder.metrics, run.checkpoint is not None
+    metrics = MetricsCsv(path, resume=resume and is_first_process(), progress=progress)
+    if metrics.note:
+        say(f"note: {metrics.note}")
+    loggers: list[Logger] = [metrics]
     logger = run.cfg.logger
     if logger is not None and logger.get("_target_") is not None:
         # One process decides on the run's id; the others log nothing.
@@ -32,8 +44,9 @@ def make_loggers(run: Run) -> list[Logger]:
         failures = SideFailures(run.folder.path, tell=say)
         opened = open_logger(logger, identity, failures)
         if opened is not None:
-            guard_logger(opened, failures)
-            loggers.append(opened)
+            passing_on = dashboard(opened, progress)
+            guard_logger(passing_on, failures)
+            loggers.append(passing_on)
     return loggers
 
 
@@ -50,9 +63,8 @@ def make_trainer(run: Run) -> Trainer:
 
 
 def _callbacks(run: Run) -> list[Callback]:
-    return [
-        instantiate(callback) for callback in run.cfg.callbacks.values() if callback is not None
-    ]
+    chosen = [c for c in run.cfg.callbacks.values() if c is not None]
+    return [TrainingProgress(), KeepMetrics(), *map(instantiate, chosen)]
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
@@ -69,7 +81,8 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
     _check_resumable(run, trainer)
     _tell_of_long_warmup(run)
     start_folder(run, data.readers)
-    trainer.loggers = make_loggers(run)
+    (progress,) = (c for c in trainer.callbacks if isinstance(c, TrainingProgress))  # type: ignore[attr-defined]
+    trainer.loggers = make_loggers(run, progress)
     if run.checkpoint is not None:
         say(f"continuing from {run.checkpoint}")
     try:

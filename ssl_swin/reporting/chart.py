@@ -166,8 +166,11 @@ def _thin(curve: Curve) -> list[_Point]:
     points = []
     for start in range(0, len(curve.steps), size):
         steps, values = curve.steps[start : start + size], curve.values[start : start + size]
+        lows, highs = (
+            known[start : start + size] if known else values for known in (curve.lows, curve.highs)
+        )
         mean_step, mean_value = sum(steps) / len(steps), sum(values) / len(values)
-        points.append(_Point(mean_step, mean_value, min(values), max(values)))
+        points.append(_Point(mean_step, mean_value, min(lows), max(highs)))
     return points
 
 

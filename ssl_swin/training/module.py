@@ -18,7 +18,6 @@ from ssl_swin.pixels import normalize
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
-from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.optim import run_length
 
 LEAST_LOSS_SCALE = 1.0  # of fp16: below it, overflows are no longer a search for the right scale
@@ -149,14 +148,12 @@ class TrainingModule(LightningModule):
         return self.optimizer(self.model, schedule=self.schedule, length=length)
 
     def on_train_start(self) -> None:
-        """Drops metrics from beyond the step that a continued run starts at.
+        """Looks at the weights to start from.
 
         Raises:
             UserError: If the weights to start from are not finite.
         """
         check_start(self)
-        for logger in self._metrics_files():
-            logger.forget_after(self.global_step)
 
     def on_train_end(self) -> None:
         """Looks at what the last step has made of the weights.
@@ -184,14 +181,12 @@ class TrainingModule(LightningModule):
         return (self.seed, "training", self._step, self._batch_of_step, self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the encoder, and brings metrics.csv up to the checkpoint's step."""
+        """Adds what rebuilds the encoder, and the count of steps that were left out."""
         checkpoint |= self.facts()
         checkpoint[HEALTH] = {
             "num_skipped": self.num_skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
         }
-        for logger in self._metrics_files():
-            logger.flush()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting the steps that are left out."""
@@ -211,9 +206,6 @@ class TrainingModule(LightningModule):
                 "pretrained_cfg": {"mean": list(self.mean), "std": list(self.std)},
             }
         }
-
-    def _metrics_files(self) -> list[MetricsCsv]:
-        return [logger for logger in self.loggers if isinstance(logger, MetricsCsv)]
 
     def configure_gradient_clipping(
         self,

@@ -121,7 +121,11 @@ def test_finetune__hands_on_the_best_epoch_and_not_the_last(workplace):
     run(f"+callbacks.predict={{_target_: {__name__}.Predict}}")
     weights = load_file("run/classifier/model.safetensors")
     assert weights["head.fc.bias"].tolist() == [5.0, 0.0]
-    assert float(last_row()["val/top1"]) == pytest.approx(4 / 7, abs=1e-4)
+    row = last_row()
+    assert float(row["val/top1_best"]) == pytest.approx(4 / 7, abs=1e-4)
+    assert float(row["val/top1"]) == pytest.approx(3 / 7, abs=1e-4)  # of the last epoch
+    assert row["step"] == "6"
+    assert row["samples_seen"] == "24"
 
 
 def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
@@ -130,16 +134,16 @@ def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
     assert (arguments["img_size"], arguments["window_size"]) == ([96, 96], 6)
     row = last_row()
     printed = capsys.readouterr().out
-    assert f"{float(row['val/top1']):.4f} on val at 96 px, " in printed
+    assert f"{float(row['val/top1_best']):.4f} on val at 96 px, " in printed
     assert f"{float(row['val/top1_at_64x128px']):.4f} on val at 64x128 px" in printed
-    check("", 96)
+    check("_best", 96)
 
 
 def test_finetune__measures_its_result_at_a_second_size(workplace):
     run("test_img_size_px=96")
-    check("", 64)
+    check("_best", 64)
     check("_at_96px", 96)
-    assert last_row()["val/loss"] != last_row()["val/loss_at_96px"]
+    assert last_row()["val/loss_best"] != last_row()["val/loss_at_96px"]
     config = json.loads(Path("run/classifier/config.json").read_text())
     assert config["model_args"]["img_size"] == [64, 64]
 
@@ -154,7 +158,7 @@ def test_finetune__on_few_labels_with_averaged_weights(workplace, capsys):
     name = "layers.0.blocks.0.mlp.fc1.weight"
     assert handed_over[name].equal(best["state_dict"][f"model.encoder.model.{name}"])
     assert not handed_over[name].equal(best["current_model_state"][f"model.encoder.model.{name}"])
-    check("", 64)
+    check("_best", 64)
 
 
 NANO = ("model=swin_nano", "model.embed_dim=8", "model.depths=[1,1,1]", "model.num_heads=[1,1,2]")

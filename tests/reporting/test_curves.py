@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from ssl_swin.reporting.curves import Curve, group_curves, read_curves
+import pytest
+
+from ssl_swin.reporting.curves import MOST_POINTS, Curve, CurveBuilder, group_curves, read_curves
 
 
 def metrics_csv(folder: Path, text: str) -> Path:
@@ -38,6 +40,32 @@ def test_read_curves__nothing_logged(tmp_path):
     assert read_curves(metrics_csv(tmp_path, "")) == []
     assert read_curves(metrics_csv(tmp_path, "step,epoch,train/loss\n")) == []
     assert read_curves(metrics_csv(tmp_path, "epoch,train/loss\n0,1.0\n")) == []
+
+
+@pytest.mark.parametrize("count", [MOST_POINTS + 1, 3 * MOST_POINTS, 50_001])
+def test_read_curves__a_long_one_is_thinned_between_its_lowest_and_highest(tmp_path, count):
+    lines = "".join(f"{step},{step % 10},{100 + step}\n" for step in range(count))
+    path = metrics_csv(tmp_path, f"step,saw,ramp\n{lines}")
+    saw, ramp = read_curves(path)
+    for curve in (saw, ramp):
+        assert MOST_POINTS / 2 <= len(curve.steps) <= MOST_POINTS + 1
+        assert curve.steps == sorted(set(curve.steps))
+        assert curve.steps[-1] == count - 1
+    assert saw.values[-1] == (count - 1) % 10  # as logged
+    assert ramp.values[-1] == 99 + count
+    assert (min(saw.lows), max(saw.highs)) == (0, 9)
+    size = -(-count // len(ramp.steps))
+    for step, value, low, high in zip(ramp.steps, ramp.values, ramp.lows, ramp.highs, strict=True):
+        assert low <= value <= high
+        assert abs(value - 100 - step) <= 1
+        assert high - low <= 2 * size
+
+
+def test_curve_builder__goes_back_with_the_run():
+    builder = CurveBuilder("loss")
+    for step in [*range(10), *range(5, 8)]:
+        builder.add(step, 1.0 if step < 5 else float(step))
+    assert builder.built() == Curve("loss", list(range(8)), [1.0] * 5 + [5.0, 6.0, 7.0])
 
 
 def test_group_curves__by_quantity_and_the_loss_first():

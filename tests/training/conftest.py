@@ -25,6 +25,7 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.optim import pretrain_optimizer
+from ssl_swin.training.progress import TrainingProgress
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -102,10 +103,14 @@ def pretrain(tmp_path: Path) -> Pretrain:
             num_workers=0,
             seed=0,
         )
+        progress = TrainingProgress()
         options = {"max_epochs": 2, "log_every_n_steps": 2, **QUIET, **options}
         trainer = Trainer(
-            callbacks=[callback],
-            logger=[MetricsCsv(tmp_path / "metrics.csv", resume=False), *loggers],
+            callbacks=[progress, callback],
+            logger=[
+                MetricsCsv(tmp_path / "metrics.csv", resume=False, progress=progress),
+                *loggers,
+            ],
             enable_checkpointing=False,
             default_root_dir=tmp_path,
             **options,
@@ -122,6 +127,7 @@ def logged() -> Callable[[Trainer, str], dict[int, float]]:
         """Values of a metric by step."""
         (logger, *_) = trainer.loggers
         assert isinstance(logger, MetricsCsv)
-        return {step: row[name] for step, row in logger.rows.items() if name in row}
+        rows = logger.file.rows(after=-1, up_to=10**9)
+        return {step: row[name] for step, row in rows if name in row}
 
     return logged

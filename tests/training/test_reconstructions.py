@@ -8,13 +8,14 @@ from PIL import Image
 from ssl_swin.errors import UserError
 from ssl_swin.training.callbacks.reconstructions import Reconstructions
 from ssl_swin.training.metrics_csv import MetricsCsv
+from ssl_swin.training.progress import StepAt
 
 
 class ImageLogger(MetricsCsv):
     """Keeps the pictures that it is given."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, resume=False)
+        super().__init__(path, resume=False, progress=StepAt())
         self.pictures: list[tuple[int, Image.Image]] = []
 
     def log_image(self, key: str, images: list[Image.Image], step: int) -> None:

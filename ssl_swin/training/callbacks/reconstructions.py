@@ -13,8 +13,11 @@ from PIL import Image
 from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
+from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
+
+KEY = "recon/grid"  # of dashboards
 
 
 class Reconstructions(Extra):
@@ -54,9 +57,17 @@ class Reconstructions(Extra):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the images; draws the untrained model's idea of them."""
+        """Takes the images; draws the untrained model's idea of them.
+
+        A run that is continued has drawn it, and gives dashboards the pictures that they lack.
+        """
         self._batch = trainer.datamodule.held_out_batch(self.num_images)  # type: ignore[attr-defined]
-        self._draw(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module)
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, Dashboard):
+                self._send_again(logger, trainer.global_step)
 
     @rank_zero_only
     def on_train_batch_end(
@@ -85,7 +96,14 @@ class Reconstructions(Extra):
             picture.save(temporary, format="png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image(key="recon/grid", images=[picture], step=step)
+                logger.log_image(key=KEY, images=[picture], step=step)
+
+    def _send_again(self, dashboard: Dashboard, last_step: int) -> None:
+        for path in sorted(self.folder.glob("step_*.png")):
+            number = path.stem.removeprefix("step_")
+            if number.isdecimal() and dashboard.lacks_pictures_from <= int(number) <= last_step:
+                with Image.open(path) as picture:
+                    dashboard.log_image(key=KEY, images=[picture.copy()], step=int(number))
 
     def _picture(self, module: TrainingModule) -> Image.Image | None:
         batch = module.trainer.strategy.batch_to_device(self._batch, module.device)

@@ -1,0 +1,194 @@
+"""Dashboards, as Weights & Biases and TensorBoard: every logged step once, also over many starts.
+
+metrics.csv is the record, since a checkpoint is written only after the rows up to its step. What a
+dashboard's own buffer loses in a kill, and what was logged after the last checkpoint and is about
+to be logged again, would otherwise leave gaps and doubles:
+
+- Files are written anew when a run is continued: from metrics.csv and the run's pictures. What
+  earlier starts wrote is removed, so that one upload holds the whole run.
+- A server is asked for the last step that it has. What it lacks is sent, what it has is not.
+
+A row is passed on when it is complete, that is, when the next one begins.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ssl_swin.runs.metrics_file import MetricsFile
+from ssl_swin.training.progress import Progress, seen
+
+STEP = "step"  # of a row, beside its values: tells a row from a picture of the same step
+
+
+class Dashboard(Logger):
+    """Passes rows on to another logger, each step once.
+
+    This one serves any logger: it is taken to have whatever a checkpoint covers.
+    """
+
+    def __init__(self, logger: Logger, progress: Progress) -> None:
+        """Sets the logger up.
+
+        Args:
+            logger: Where rows go.
+            progress: Says which step a row is of.
+        """
+        super().__init__()
+        self.logger = logger
+        self.progress = progress
+        self._step = -1
+        self._row: dict[str, float] = {}
+        self._has_rows_to = -1
+        self._has_pictures_to = -1
+
+    @property
+    def name(self) -> str | None:
+        """The logger's own."""
+        return self.logger.name
+
+    @property
+    def version(self) -> int | str | None:
+        """The logger's own."""
+        return self.logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """The logger's own."""
+        return self.logger.save_dir
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The logger's own."""
+        return getattr(self.logger, "experiment", None)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Passes hyperparameters on."""
+        self.logger.log_hyperparams(params, *args, **kwargs)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds to the row of the step that is done; `step`, as Lightning counts it, is not used."""
+        self._begin_row()
+        self._row |= {**seen(self.progress), **metrics}
+
+    @rank_zero_only
+    def log_image(
+        self, key: str, images: Sequence[Any], step: int | None = None, **others: Any
+    ) -> None:
+        """Passes pictures of a step on, if the logger takes any and lacks them."""
+        self._begin_row()
+        at = self.progress.step if step is None else step
+        if hasattr(self.logger, "log_image") and at > self._has_pictures_to:
+            self.logger.log_image(key, list(images), step=at, **others)
+
+    @property
+    def lacks_pictures_from(self) -> int:
+        """First step whose pictures it does not have."""
+        return self._has_pictures_to + 1
+
+    @rank_zero_only
+    def catch_up(self, metrics: MetricsFile, step: int) -> None:
+        """Passes on what the logger lacks of the rows up to the step that a run starts at.
+
+        Args:
+            metrics: The run's metrics.csv.
+            step: Number of steps done.
+        """
+        self._has_rows_to, self._has_pictures_to = self._steps_held(step)
+        for at, row in metrics.rows(after=self._has_rows_to, up_to=step):
+            self._pass_on(at, row)
+        self._remove_earlier()
+
+    def _steps_held(self, step: int) -> tuple[int, int]:
+        """Returns up to which step the logger has rows, and pictures."""
+        return (step, step) if step else (-1, -1)
+
+    def _remove_earlier(self) -> None:
+        """Removes what earlier starts of the run wrote and is written anew."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Nothing: a row is passed on when the next one begins."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Passes the last row on."""
+        self.flush()
+        self.logger.finalize(status)
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Passes on the row that was begun."""
+        if self._row:
+            self._pass_on(self._step, self._row)
+        self._row = {}
+
+    def _begin_row(self) -> None:
+        if self.progress.step != self._step:
+            self.flush()
+            self._step = self.progress.step
+
+    def _pass_on(self, step: int, row: Mapping[str, float]) -> None:
+        if step > self._has_rows_to:
+            self._has_rows_to = step
+            self.logger.log_metrics(dict(row), step)
+            self.logger.save()
+
+
+class WandbDashboard(Dashboard):
+    """Weights & Biases."""
+
+    def _steps_held(self, step: int) -> tuple[int, int]:
+        if self.experiment.offline:
+            return -1, -1
+        summary = self.experiment.summary  # of a run that is continued, as the server has it
+        rows, everything = (summary.get(key) for key in (STEP, "trainer/global_step"))
+        return (-1 if rows is None else int(rows)), (-1 if everything is None else int(everything))
+
+    def _remove_earlier(self) -> None:
+        if not self.experiment.offline:
+            return
+        own = Path(self.experiment.dir).resolve().parent
+        pattern = f"wandb/offline-run-*-{self.version}"
+        for folder in Path(self.save_dir or ".").glob(pattern):
+            if folder.resolve() != own:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _pass_on(self, step: int, row: Mapping[str, float]) -> None:
+        super()._pass_on(step, {**row, STEP: step})
+
+
+class TensorBoardDashboard(Dashboard):
+    """TensorBoard."""
+
+    def _steps_held(self, step: int) -> tuple[int, int]:
+        return -1, -1
+
+    def _remove_earlier(self) -> None:
+        self.logger.save()
+        for file in Path(self.experiment.log_dir).glob("*tfevents*"):
+            if f".{os.getpid()}." not in file.name:  # which names the process that writes it
+                file.unlink(missing_ok=True)
+
+
+def dashboard(logger: Logger, progress: Progress) -> Dashboard:
+    """Returns a logger so wrapped that it gets every step once.
+
+    Args:
+        logger: Any logger.
+        progress: Says which step a row is of.
+    """
+    if isinstance(logger, WandbLogger):
+        return WandbDashboard(logger, progress)
+    if isinstance(logger, TensorBoardLogger):
+        return TensorBoardDashboard(logger, progress)
+    return Dashboard(logger, progress)
