@@ -3,11 +3,9 @@
 import csv
 import io
 import json
-import struct
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from wandb_files import wandb_history, wandb_records
 
 from ssl_swin.cli import main as ssl_swin_command
 from ssl_swin.weights.backbone import load_backbone
@@ -156,33 +155,11 @@ def test_finetune__leaves_a_classifier_that_timm_loads(workplace: Path, run: Pat
     assert model(torch.zeros(1, 3, 96, 96)).shape == (1, 10)
 
 
-def wandb_records(path: Path) -> Iterator[object]:
-    """Reads an offline run's file: a header, then records cut to fit blocks of 32 KiB."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, block, header = path.read_bytes(), 32768, 7
-    at, parts = header, b""
-    while at < len(data):
-        left = block - at % block
-        if left < header:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + header])
-        parts += data[at + header : at + header + length]
-        at += header + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            yield record
-            parts = b""
-
-
 def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
     (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
     records = list(wandb_records(file))
-    history = [r.history for r in records if r.WhichOneof("record_type") == "history"]
-    rows = [{"/".join(i.nested_key) or i.key: i.value_json for i in h.item} for h in history]
-    logged = [float(row["train/loss"]) for row in rows if "train/loss" in row]
+    rows = wandb_history(file)
+    logged = [row["train/loss"] for row in rows if "train/loss" in row]
     written = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
     assert logged == pytest.approx(written, rel=1e-5)
     assert any(key.startswith("recon/grid") for row in rows for key in row)
@@ -280,4 +257,6 @@ def test_pretrain__two_processes(tmp_path: Path) -> None:
     options = (*BRIEF, "trainer.accelerator=cpu", "trainer.devices=2", "logger=csv")
     start("pretrain", *options, "batch_size=4", cwd=tmp_path)
     run = tmp_path / "runs/pretrain/swin_nano_demo"
-    assert [row["step"] for row in metrics(run) if row["train/loss"]] == [str(i) for i in range(10)]
+    assert [row["step"] for row in metrics(run) if row["train/loss"]] == [
+        str(i) for i in range(1, 11)
+    ]

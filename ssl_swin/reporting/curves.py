@@ -38,9 +38,9 @@ def read_curves(path: Path) -> list[Curve]:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(line.replace("\0", "") for line in file)
         names = next(rows, [])
-        at = names.index("step") if "step" in names else None
+        at = names.index("step") if "step" in names else -1
         curves = [None if name in NOT_METRICS else CurveBuilder(name) for name in names]
-        for row in rows if at is not None else ():
+        for row in rows if at >= 0 else ():
             step = _number(row[at]) if len(row) > at else None
             if step is None or not math.isfinite(step):
                 continue
@@ -53,8 +53,8 @@ def read_curves(path: Path) -> list[Curve]:
 class _Group(NamedTuple):
     first_step: int
     last_step: int
-    sum: float
-    count: int
+    total: float
+    num_values: int
     low: float
     high: float
 
@@ -62,8 +62,8 @@ class _Group(NamedTuple):
         return _Group(
             self.first_step,
             other.last_step,
-            self.sum + other.sum,
-            self.count + other.count,
+            self.total + other.total,
+            self.num_values + other.num_values,
             min(self.low, other.low),
             max(self.high, other.high),
         )
@@ -93,7 +93,7 @@ class CurveBuilder:
             return
         self._last = step, value
         point = _Group(step, step, value, 1, value, value)
-        if self._groups and self._groups[-1].count < self._size:
+        if self._groups and self._groups[-1].num_values < self._size:
             self._groups[-1] = self._groups[-1].with_next(point)
         else:
             self._groups.append(point)
@@ -107,17 +107,19 @@ class CurveBuilder:
         """Return the curve so far."""
         groups, name, bad = self._groups, self.name, self._num_nonfinite
         if self._size == 1:
-            steps, values = [g.last_step for g in groups], [g.sum for g in groups]
+            steps, values = [g.last_step for g in groups], [g.total for g in groups]
             return Curve(name, steps, values, bad)
         step, value = self._last
-        if groups[-1].count > 1:
+        if groups[-1].num_values > 1:
             *before, last = groups
-            rest = last._replace(sum=last.sum - value, count=last.count - 1, last_step=step - 1)
+            rest = last._replace(
+                total=last.total - value, num_values=last.num_values - 1, last_step=step - 1
+            )
             groups = [*before, rest, _Group(step, step, value, 1, value, value)]
         return Curve(
             name,
             [(g.first_step + g.last_step) // 2 for g in groups],
-            [g.sum / g.count for g in groups],
+            [g.total / g.num_values for g in groups],
             bad,
             [g.low for g in groups],
             [g.high for g in groups],
