@@ -5,14 +5,19 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 from ssl_swin import __version__
 from ssl_swin.commands import check, export, import_, index, pack, push, recipes, show, stats
 from ssl_swin.commands.jobs import JOBS, job_of_completion, run_job
 from ssl_swin.errors import UserError
 
+INTERRUPTED = 130
 COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export)
 
 
@@ -32,13 +37,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_job(job_of_completion(os.environ), words)
     args = _parser().parse_args(words)
     try:
-        return int(args.run(args) or 0)
+        with _second_interrupt_ends_at_once():
+            return int(args.run(args) or 0)
     except UserError as error:
         print(f"ssl-swin: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ssl-swin: interrupted", file=sys.stderr)
-        return 130
+        if signal.getsignal(signal.SIGINT) is _end_at_once:
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)  # the interpreter's own end takes seconds, open to the next one
+        return INTERRUPTED
+
+
+@contextmanager
+def _second_interrupt_ends_at_once() -> Iterator[None]:
+    """Let the first Ctrl-C clean up, and the next one end the process whatever that waits for."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:  # else the process is about to end
+            signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    os.write(2, b"ssl-swin: stopped at once\n")
+    os._exit(INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,6 +40,29 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_once(path: str | os.PathLike[str], content: str) -> None:
+    """Writes `content` to `path` unless it is there; of several processes, one writes all of it.
+
+    Raises:
+        UserError: If the folder cannot be created or written to.
+    """
+    target = Path(path)
+    temporary = _reserve_temporary(target)
+    try:
+        temporary.write_text(content)
+        _fsync(temporary)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            if not target.exists():
+                os.replace(temporary, target)
+        _fsync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Creates `path` with its parents if need be, and checks that it can be written to.
 

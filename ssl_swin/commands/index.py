@@ -22,7 +22,8 @@ def add_parser(
         description="Writes index.json and index.bin, which say where in the shards each image "
         "lies. Shards at a URL are fetched one by one, looked into and deleted. Class names are "
         "kept from an index before, or read from classes.txt beside the shards (for a URL: in "
-        "--out); --image and --label-key, too, are kept from an index before.",
+        "--out); --image and --label-key, too, are kept from an index before. Parts that "
+        "ssl-swin pack --part has written are joined to what one process would have written.",
     )
     parser.add_argument(
         "root",
@@ -65,7 +66,10 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("FOLDER_OR_URL is empty" if name == "root" else "--out is empty")
     remote = is_remote(args.root)
     layout = _layout(args)
-    index = _index_remote(args, layout) if remote else _index_local(args, layout)
+    if not remote and _holds_parts(args):
+        index = _joined(args)
+    else:
+        index = _index_remote(args, layout) if remote else _index_local(args, layout)
     for split, shards in index.splits.items():
         print(f"{split}: images {index.num_samples(split)}, shards {len(shards)}")
     print(f"classes: {len(index.classes) or 'none'}")
@@ -93,6 +97,43 @@ def _layout(args: argparse.Namespace) -> "SampleLayout":
         if value is not None and not value.strip(". :"):
             raise UserError(f"{option} is empty; leave it out for WebDataset's convention")
     return SampleLayout(args.image, args.label_key)
+
+
+def _holds_parts(args: argparse.Namespace) -> bool:
+    """Return whether the folder holds parts of a packing that are to be joined.
+
+    Raises:
+        UserError: If it does, and an option is given that is not for that.
+    """
+    from ssl_swin.data.packing.in_parts import holds_parts
+
+    if not holds_parts(Path(args.root)):
+        return False
+    for name in ("out", "shards", "image", "label_key"):
+        if getattr(args, name) is not None:
+            raise UserError(
+                f"{args.root} holds parts of a packing, which are joined where they are: leave "
+                f"--{name.replace('_', '-')} out"
+            )
+    return True
+
+
+def _joined(args: argparse.Namespace) -> "ShardIndex":
+    from ssl_swin.data.packing.in_parts import join_parts
+    from ssl_swin.data.packing.plan import SKIPPED_NAME
+
+    report = join_parts(Path(args.root), num_workers=args.workers)
+    print(f"joined the parts of {args.root}")
+    if report.skipped:
+        number = len(report.skipped)
+        noun = "image" if number == 1 else "images"
+        print(f"left out: {number} unreadable {noun}, listed in {Path(args.root) / SKIPPED_NAME}")
+    if report.num_not_finite:
+        print(
+            f"note: {report.num_not_finite} images hold values that are not finite: set data.fill "
+            "to what is to stand in their place, such as data.fill=0"
+        )
+    return report.index
 
 
 def _index_local(args: argparse.Namespace, layout: "SampleLayout") -> "ShardIndex":

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ from ssl_swin.commands.reading_options import add_reading_options, reading_of
 if TYPE_CHECKING:
     from ssl_swin.data.images.pixel_format import PixelFormat
     from ssl_swin.data.packing.pack import PackReport
+    from ssl_swin.data.packing.part import Part
+    from ssl_swin.data.packing.plan import PackOptions
+    from ssl_swin.data.sources.opening import OpenedData
 
 
 def add_parser(
@@ -79,6 +82,12 @@ def add_parser(
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order of the images")
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        help="write part K of N alone, from 1/N to N/N, in any order and at any time, such as the "
+        "jobs of an array; ssl-swin index OUT joins them",
+    )
     return parser
 
 
@@ -86,12 +95,14 @@ def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
     from ssl_swin.commands.label_options import check_label_options, labelled
     from ssl_swin.data.packing.pack import check_out, pack
-    from ssl_swin.data.packing.plan import SKIPPED_NAME
+    from ssl_swin.data.packing.part import Part
+    from ssl_swin.data.packing.plan import SKIPPED_NAME, PackOptions
     from ssl_swin.data.sources.opening import open_data
     from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import override
 
     pixels = pixel_format(args)
+    part = None if args.part is None else Part.parse(args.part)
     check_label_options(args)
     check_out(args.images, args.out)
     reading = reading_of(args)
@@ -103,17 +114,23 @@ def run(args: argparse.Namespace) -> None:
         opened = replace(opened, splits=sources, classes_from=str(args.labels))
     for note in (*opened.notes, *table_notes):
         print(note)
+    options = PackOptions(
+        args.shard_samples,
+        args.val_ratio,
+        args.seed,
+        args.max_short_side_px,
+        args.verify,
+        args.jpeg_quality,
+        pixels,
+    )
     try:
+        if part is not None:
+            _pack_part(args, opened, options, part)
+            return
         report = pack(
             sources,
             args.out,
-            shard_samples=args.shard_samples,
-            val_ratio=args.val_ratio,
-            seed=args.seed,
-            max_short_side_px=args.max_short_side_px,
-            verify=args.verify,
-            jpeg_quality=args.jpeg_quality,
-            pixels=pixels,
+            **{field.name: getattr(options, field.name) for field in fields(options)},
             num_workers=args.workers,
             left_out=opened.left_out,
         )
@@ -134,6 +151,30 @@ def run(args: argparse.Namespace) -> None:
     if _advise_on_pixels(report, args.out, pixels):
         overrides = ["data=shards", override("data.root", str(args.out))]
         print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
+
+
+def _pack_part(
+    args: argparse.Namespace, opened: "OpenedData", options: "PackOptions", part: "Part"
+) -> None:
+    """Write one part, and say what came of it."""
+    from ssl_swin.data.packing.in_parts import pack_part
+    from ssl_swin.launch.command_line import words_of_ssl_swin
+    from ssl_swin.quoting import as_argument, shell_line
+
+    report = pack_part(
+        opened.splits,
+        args.out,
+        part,
+        options,
+        num_workers=args.workers,
+        left_out=opened.left_out,
+    )
+    shards = f"{report.num_shards} of {_count(report.num_shards_of_all, 'shard')}"
+    print(f"part {part}: {_count(report.num_packed, 'image')} in {shards}")
+    if report.skipped:
+        print(f"left out: {_count(len(report.skipped), 'unreadable image')}")
+    words = [*words_of_ssl_swin(), "index", as_argument(args.out)]
+    print(f"next: when all {part.of} parts are done: {shell_line(words)}")
 
 
 def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") -> bool:

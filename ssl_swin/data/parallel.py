@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 import torch
@@ -34,28 +36,49 @@ def ordered_map(
     if num_workers == 0:
         yield from map(work, jobs)
         return
-    pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(work,))
+    stop = multiprocessing.Pipe(duplex=False)
+    reader, writer = stop
+    pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(work, reader))
     try:
-        yield from pool.map(_work_on, jobs)
+        with _sigint_held_back():  # processes that start would print what it raises in them
+            results = pool.map(_work_on, jobs)
+        yield from results
+    except BaseException:
+        writer.send_bytes(b"stop")  # a job may take minutes, and is of no use any more
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        with _sigint_held_back():
+            pool.shutdown(cancel_futures=True)
+        for end in stop:
+            end.close()
 
 
 _work_of_this_process: list[Callable[[Any], Any]] = []
 
 
-def _start_worker(work: Callable[[Any], Any]) -> None:
+@contextmanager
+def _sigint_held_back() -> Iterator[None]:
+    """Deliver a Ctrl-C only afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(work: Callable[[Any], Any], stop: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_when_told, args=(stop,), daemon=True).start()
     torch.set_num_threads(1)
     _work_of_this_process[:] = [work]
 
 
-def _exit_with_parent() -> None:
+def _exit_when_told(stop: Connection) -> None:
+    """End the process when its parent ends, or says so by a message that nobody takes away."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    ends = [stop] if parent is None else [stop, parent.sentinel]
+    wait(ends)
+    os._exit(1)
 
 
 def _work_on(job: Any) -> Any:

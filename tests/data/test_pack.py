@@ -312,7 +312,7 @@ def test_pack__other_plan(tmp_path: Path) -> None:
 
 
 def test_pack__two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_swin.data.packing.pack.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("ssl_swin.data.packing.locks.LOCK_WAIT_S", 0.05)
 
     class Nested(GrayDataset):
         def __getitem__(self, index: int) -> EncodedSample:

@@ -6,11 +6,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.images.decode import AS_STORED
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.packing.locks import only_packer
+from ssl_swin.data.packing.part import record_files
 from ssl_swin.data.packing.plan import (
     SKIPPED_NAME,
     PackOptions,
@@ -28,8 +30,6 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 
 UNPACKED_NAME = ".unpacked"  # folder for images of parquet files while packing goes on
-LOCK_NAME = ".pack.lock"
-LOCK_WAIT_S = 2.0  # the workers of a packer that was killed take a moment to end
 
 
 @dataclass(frozen=True)
@@ -100,26 +100,42 @@ def pack(
         jpeg_quality,
         pixels,
     )
-    if num_workers < 0:
-        raise UserError(f"the number of workers must not be negative, got {num_workers}")
-    if max_short_side_px is not None:
-        _check_images_alone(sources)
-    classes = common_classes(sources)
+    classes = check_sources(sources, options, num_workers)
     jobs = plan_jobs(sources, options)
-    with _new_folder(out) as folder, _only_packer(folder):
+    with new_folder(out) as folder, only_packer(folder, None):
         begin_or_continue(folder, sources, options, jobs)
-        with _keeping_what_is_done(folder, jobs):
-            writer = ShardWriter(_quick(sources, folder), folder, options)
+        with keeping_what_is_done(folder, jobs):
+            writer = ShardWriter(quick(sources, folder), folder, options)
             written = writer.write_all(jobs, num_workers=num_workers, progress=progress)
             skipped = [image for shard in written for image in shard.skipped]
             scanned = _by_split(sources, jobs, written)
-            if skipped or left_out:
-                _write_skipped(folder / SKIPPED_NAME, [*skipped, *left_out])
-            index = write_index(folder, classes, scanned)
-        shutil.rmtree(folder / UNPACKED_NAME, ignore_errors=True)
-        (folder / PLAN_NAME).unlink()
+            index = finish(folder, classes, scanned, [*skipped, *left_out])
     num_not_finite = sum(shard.num_not_finite for shard in written)
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped, num_not_finite)
+
+
+def finish(
+    folder: Path,
+    classes: Sequence[str],
+    scanned: Mapping[str, Sequence[ScannedShard]],
+    left_out: Sequence[SkippedImage | LeftOut],
+) -> ShardIndex:
+    """Write what is written last, and remove what is of no use any more.
+
+    Args:
+        folder: Folder of the shards.
+        classes: Class names by label.
+        scanned: The shards of each split, in order.
+        left_out: What is listed in `skipped.txt`.
+    """
+    if left_out:
+        _write_skipped(folder / SKIPPED_NAME, left_out)
+    index = write_index(folder, classes, scanned)
+    shutil.rmtree(folder / UNPACKED_NAME, ignore_errors=True)
+    (folder / PLAN_NAME).unlink()
+    for record in record_files(folder):
+        record.unlink()
+    return index
 
 
 def check_out(images: Path, out: Path) -> None:
@@ -144,6 +160,27 @@ def check_out(images: Path, out: Path) -> None:
             )
 
 
+def check_sources(
+    sources: Mapping[str, ImageDataset], options: PackOptions, num_workers: int
+) -> tuple[str, ...]:
+    """Refuse what cannot be packed, and return the names of the classes.
+
+    Args:
+        sources: Data sets by split.
+        options: What the bytes of the shards depend on besides.
+        num_workers: Number of processes.
+
+    Raises:
+        UserError: If the splits differ in their classes, an option does not fit the samples, or
+            the number of workers is negative.
+    """
+    if num_workers < 0:
+        raise UserError(f"the number of workers must not be negative, got {num_workers}")
+    if options.max_short_side_px is not None:
+        _check_images_alone(sources)
+    return common_classes(sources)
+
+
 def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
     for split, dataset in sources.items():
         if len(dataset.members) > 1:
@@ -155,7 +192,7 @@ def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
 
 
 @contextmanager
-def _new_folder(out: str | Path) -> Iterator[Path]:
+def new_folder(out: str | Path) -> Iterator[Path]:
     """Make the folder; after a failure that leaves it empty it is deleted again."""
     was_there = Path(out).exists()
     folder = make_folder(out)
@@ -169,28 +206,23 @@ def _new_folder(out: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _only_packer(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / LOCK_NAME)
-    try:
-        lock.acquire(timeout=LOCK_WAIT_S)
-    except Timeout:
-        raise UserError(f"another process is packing to {folder}. Wait for its end") from None
-    try:
-        yield
-    finally:
-        (folder / LOCK_NAME).unlink(missing_ok=True)  # before others can have the lock
-        lock.release()
+def keeping_what_is_done(
+    folder: Path, jobs: Sequence[ShardJob], *, is_alone: bool = True
+) -> Iterator[None]:
+    """Add to a failure how to continue; without anything to keep, the plan is deleted too.
 
-
-@contextmanager
-def _keeping_what_is_done(folder: Path, jobs: Sequence[ShardJob]) -> Iterator[None]:
-    """Add to a failure how to continue; without anything to keep, the plan is deleted too."""
+    Args:
+        folder: Folder of the shards.
+        jobs: The shards that this process writes.
+        is_alone: Whether nobody else follows the plan.
+    """
     try:
         yield
     except BaseException as error:
         num_done = sum((folder / job.name).exists() for job in jobs)
         if not num_done and not (folder / UNPACKED_NAME).exists():
-            (folder / PLAN_NAME).unlink(missing_ok=True)
+            if is_alone and not record_files(folder):
+                (folder / PLAN_NAME).unlink(missing_ok=True)
             raise
         note = f"{num_done} of {len(jobs)} shards are done: the same command goes on from there"
         if isinstance(error, UserError):
@@ -199,14 +231,22 @@ def _keeping_what_is_done(folder: Path, jobs: Sequence[ShardJob]) -> Iterator[No
         raise
 
 
-def _quick(sources: Mapping[str, ImageDataset], folder: Path) -> dict[str, ImageDataset]:
-    """Replace sources that are slow to read out of order."""
-    return {
-        split: source.unpacked(folder / UNPACKED_NAME / split)
-        if isinstance(source, TableDataset)
-        else source
-        for split, source in sources.items()
-    }
+def quick(sources: Mapping[str, ImageDataset], folder: Path) -> dict[str, ImageDataset]:
+    """Replace sources that are slow to read out of order; of several packers, one does it.
+
+    Args:
+        sources: Data sets by split.
+        folder: Folder of the shards, where tables are unpacked to.
+    """
+    if not any(isinstance(source, TableDataset) for source in sources.values()):
+        return dict(sources)
+    with FileLock(make_folder(folder / UNPACKED_NAME) / ".lock"):
+        return {
+            split: source.unpacked(folder / UNPACKED_NAME / split)
+            if isinstance(source, TableDataset)
+            else source
+            for split, source in sources.items()
+        }
 
 
 def _by_split(

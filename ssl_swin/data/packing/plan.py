@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from ssl_swin.data.packing.shrink import JPEG_QUALITY
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.data.shards.index_file import EXTENTS_NAME, INDEX_NAME, MEMBERS_NAME, PLAN_NAME
 from ssl_swin.errors import UserError
-from ssl_swin.files import write_atomically
+from ssl_swin.files import write_once
 
 MOST_SHARD_SAMPLES = 1000
 FEWEST_SHARDS = 16  # so that a small set can be dealt out to several processes
@@ -103,24 +103,50 @@ def plan_jobs(sources: Mapping[str, ImageDataset], options: PackOptions) -> list
 
 
 def begin_or_continue(
-    folder: Path, sources: Mapping[str, ImageDataset], options: PackOptions, jobs: list[ShardJob]
+    folder: Path,
+    sources: Mapping[str, ImageDataset],
+    options: PackOptions,
+    jobs: Sequence[ShardJob],
+    *,
+    own_files: Sequence[str] | None = None,
 ) -> None:
     """Write the plan to an empty folder, or make sure that the folder's plan is the same.
 
-    In the second case, half-written files are removed.
+    Half-written files of processes that were killed are removed.
+
+    Args:
+        folder: Folder of the shards.
+        sources: The data sets.
+        options: What the bytes of the shards depend on besides.
+        jobs: All shards.
+        own_files: Names of the files that this process writes, beside others that write theirs;
+            None if there are no others.
 
     Raises:
         UserError: If the folder holds a finished set, or a packing begun with other options.
     """
     plan = _describe(sources, options, len(jobs))
     path = folder / PLAN_NAME
-    if path.exists():
-        _check_same(folder, _read_plan(path), plan)
-        _remove_leftovers(folder, [job.name for job in jobs])
-    elif (folder / INDEX_NAME).exists() or any(folder.glob("*.tar")):
-        raise UserError(f"{folder} already holds shards. Choose an empty folder, or delete them")
-    else:
-        write_atomically(path, json.dumps(plan, indent=1) + "\n")
+    if not path.exists():
+        is_used = (folder / INDEX_NAME).exists() or any(folder.glob("*.tar"))
+        if is_used and not path.exists():  # another process may have begun just now
+            raise UserError(
+                f"{folder} already holds shards. Choose an empty folder, or delete them"
+            )
+        if not is_used:
+            write_once(path, json.dumps(plan, indent=1) + "\n")
+    _check_same(folder, read_plan(path), plan)
+    remove_leftovers(folder, all_files(jobs) if own_files is None else own_files)
+
+
+def all_files(jobs: Sequence[ShardJob]) -> list[str]:
+    """Return the names of all files that packing writes.
+
+    Args:
+        jobs: All shards.
+    """
+    others = (INDEX_NAME, EXTENTS_NAME, MEMBERS_NAME, SKIPPED_NAME, PLAN_NAME)
+    return [*others, *(job.name for job in jobs)]
 
 
 def _default_shard_samples(num_images: int) -> int:
@@ -139,12 +165,17 @@ def _describe(
     return described_plan
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read a plan.
+
+    Raises:
+        UserError: If it cannot be read, or is something else.
+    """
     try:
         plan = json.loads(path.read_bytes())
         if not isinstance(plan, dict):
             raise ValueError("it is no plan")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {path} ({error}). Delete the folder, or choose another"
         ) from error
@@ -174,11 +205,14 @@ def _flat(plan: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield prefix + key, value
 
 
-def _remove_leftovers(folder: Path, shard_names: list[str]) -> None:
-    """Remove the temporary files of processes that were killed."""
-    names = {*shard_names, INDEX_NAME, EXTENTS_NAME, MEMBERS_NAME, SKIPPED_NAME, PLAN_NAME}
-    for path in folder.glob(".*.tmp"):
-        if (
-            path.name[1:].rsplit(".", 2)[0] in names
-        ):  # .NAME.RANDOM.tmp, as files.atomic_path has it
+def remove_leftovers(folder: Path, names: Sequence[str]) -> None:
+    """Remove the temporary files of processes that were killed.
+
+    Args:
+        folder: Folder of the shards.
+        names: Names of the files whose temporary files nobody is writing now.
+    """
+    known = {*names}
+    for path in folder.glob(".*.tmp"):  # .NAME.RANDOM.tmp, as files.atomic_path has it
+        if path.name[1:].rsplit(".", 2)[0] in known:
             path.unlink(missing_ok=True)

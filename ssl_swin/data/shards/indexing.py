@@ -51,7 +51,8 @@ def build_index(
     folder = Path(root)
     if (folder / PLAN_NAME).exists():
         raise UserError(
-            f"{folder} holds an interrupted packing: the same ssl-swin pack command completes it"
+            f"{folder} holds an interrupted packing: the same ssl-swin pack command completes it; "
+            f"or, if all its parts are done, join them: ssl-swin index {shell_path(folder)}"
         )
     names = find_shards(folder)
     if not names:
