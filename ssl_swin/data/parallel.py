@@ -76,7 +76,7 @@ def _start_worker(work: Callable[[Any], Any], stop: Connection) -> None:
 def _exit_when_told(stop: Connection) -> None:
     """End the process when its parent ends, or says so by a message that nobody takes away."""
     parent = multiprocessing.parent_process()
-    ends = [stop] if parent is None else [stop, parent.sentinel]
+    ends: list[Any] = [stop] if parent is None else [stop, parent.sentinel]
     wait(ends)
     os._exit(1)
 
