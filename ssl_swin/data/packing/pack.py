@@ -19,6 +19,7 @@ from ssl_swin.data.packing.plan import (
     ShardJob,
     begin_or_continue,
     plan_jobs,
+    remove_leftovers,
 )
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
 from ssl_swin.data.packing.shrink import JPEG_QUALITY
@@ -219,6 +220,7 @@ def keeping_what_is_done(
     try:
         yield
     except BaseException as error:
+        remove_leftovers(folder, [job.name for job in jobs])  # of workers, which have ended
         num_done = sum((folder / job.name).exists() for job in jobs)
         if not num_done and not (folder / UNPACKED_NAME).exists():
             if is_alone and not record_files(folder):
