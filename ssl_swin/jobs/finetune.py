@@ -10,6 +10,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.next_steps import after_finetuning
+from ssl_swin.jobs.plan import tell_plan
 from ssl_swin.jobs.settings import FinetuneSettings
 from ssl_swin.jobs.summary import finish, timm_line, training_facts
 from ssl_swin.launch.build import (
@@ -63,6 +64,9 @@ def main(cfg: DictConfig) -> None:
         )
     if cfg.ema_decay is not None:
         trainer.callbacks.insert(0, WeightEma(cfg.ema_decay))  # type: ignore[attr-defined]
+    if cfg.plan:
+        tell_plan(run, trainer, module, data)
+        return
     fit(run, trainer, module, data)
     _restore_best(trainer, module)
     measured = _measure_by_size(cfg, trainer, task, module, data)

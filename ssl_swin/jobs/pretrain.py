@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.next_steps import after_pretraining
+from ssl_swin.jobs.plan import tell_plan
 from ssl_swin.jobs.settings import PretrainSettings
 from ssl_swin.jobs.summary import finish, timm_line, training_facts
 from ssl_swin.launch.build import open_data
@@ -37,7 +38,11 @@ def main(cfg: DictConfig) -> None:
     readers = open_data(cfg, objective.members)
     data = training_data(cfg, readers, objective)
     trainer = make_trainer(run)
-    fit(run, trainer, training_module(cfg, objective), data)
+    module = training_module(cfg, objective)
+    if cfg.plan:
+        tell_plan(run, trainer, module, data)
+        return
+    fit(run, trainer, module, data)
     _export(run, trainer, objective, readers["train"])
     _conclude(run, trainer, readers)
 

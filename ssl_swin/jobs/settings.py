@@ -39,6 +39,7 @@ class TrainingSettings(JobSettings):
 
     resume: Annotated[Name, MAY_CHANGE]
     compile: Annotated[bool, MAY_CHANGE]
+    plan: Annotated[bool, MAY_CHANGE] = False
     eval_crop_ratio: CropRatio
     augment: Annotated[Built, Makes(Augmentation, partial=True, added=frozenset({"size_px"}))]
     optim: Annotated[

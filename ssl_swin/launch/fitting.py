@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.errors import UserError
+from ssl_swin.launch.first_look import look_first
 from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run, start_folder
@@ -80,6 +81,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
             callback.choose_metric(module.model)
     _check_resumable(run, trainer)
     _tell_of_long_warmup(run)
+    look_first(run, trainer, module, data)
     start_folder(run, data.readers)
     (progress,) = (c for c in trainer.callbacks if isinstance(c, TrainingProgress))  # type: ignore[attr-defined]
     trainer.loggers = make_loggers(run, progress)

@@ -1,0 +1,80 @@
+"""What would fail after hours, looked at before the first step of every run."""
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.protocol import LoaderConfig, Split
+from ssl_swin.errors import UserError
+from ssl_swin.launch.printing import say
+from ssl_swin.launch.run import Run
+from ssl_swin.launch.space import check_space, checkpoint_bytes, num_kept
+from ssl_swin.optim.schedules import RunLength
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.optim import run_length
+
+
+def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
+    """Check folder, space and one image of every split; tell of what will never happen.
+
+    Raises:
+        UserError: If the run cannot keep its checkpoints, or read one of its splits.
+    """
+    length = length_of(trainer, data)
+    if trainer.is_global_zero:
+        _check_writable(run.folder.path)
+        size = checkpoint_bytes(module.model, has_average=bool(run.cfg.get("ema_decay")))
+        number = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)  # type: ignore[arg-type]
+        check_space(run.folder.path, number=number, size_bytes=size)
+        for split, reader in data.readers.items():
+            _check_readable(split, reader, data)
+            _check_labels(split, reader, len(data.readers["train"].classes))
+    _tell_never_written(run, length)
+
+
+def length_of(trainer: Trainer, data: ImageDataModule) -> RunLength:
+    """Return how long the run is."""
+    data.trainer = trainer
+    num_batches = data.num_train_batches()
+    return run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to; nothing is made yet."""
+    there = next(each for each in (folder.resolve(), *folder.resolve().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"no permission to write to the folder {there}, for run_dir={folder}")
+
+
+def _check_readable(split: str, reader: Split, data: ImageDataModule) -> None:
+    """Make an example of a split as it will be made later; damaged images are passed over."""
+    loader = reader.eval_loader(data.eval_samples, data.collate, LoaderConfig(1, 0, 0, 1))
+    if next(islice(loader, 1), None) is None:
+        name, reason = loader.bad_samples[0] if loader.bad_samples else (split, "it holds none")
+        raise UserError(f"no image of {split} can be read, the first is {name}: {reason}")
+
+
+def _check_labels(split: str, reader: Split, num_classes: int) -> None:
+    if not num_classes or not isinstance(reader, IndexedSplit):
+        return
+    labels: Any = reader.dataset.labels()
+    if len(labels) and (largest := int(labels.max())) >= num_classes:
+        raise UserError(
+            f"{split} has an image of class {largest}, and train names {num_classes} classes, from "
+            "0: pack both splits from one list of classes"
+        )
+
+
+def _tell_never_written(run: Run, length: RunLength) -> None:
+    for name, settings in run.config["callbacks"].items():
+        every = (settings or {}).get("every_n_epochs")
+        if name != "milestones" and every and every > length.num_epochs:
+            say(
+                f"note: callbacks.{name}.every_n_epochs={every} is more than the run's "
+                f"{length.num_epochs} epochs: it will not happen again after the start"
+            )

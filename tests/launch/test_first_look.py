@@ -1,0 +1,78 @@
+"""What is found before the first step, and what `plan=true` prints."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ssl_swin
+from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.errors import UserError
+from ssl_swin.launch.first_look import _check_labels, _check_readable, _check_writable
+from ssl_swin.launch.first_look import _tell_never_written as tell_never_written
+from ssl_swin.optim.schedules import RunLength
+
+
+def test_check_writable__a_file_in_the_way_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(
+        UserError, match=r"no permission to write to the folder .*runs, for run_dir"
+    ):
+        _check_writable(tmp_path / "runs/pretrain/a")
+    _check_writable(tmp_path / "new/pretrain/a")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("batches", "bad"), [([], []), ([], [("a.png", "truncated")])])
+def test_check_readable__a_split_of_which_nothing_can_be_read(batches: Any, bad: Any) -> None:
+    class Batches(list[Any]):
+        bad_samples = bad
+
+    reader: Any = SimpleNamespace(eval_loader=lambda *args: Batches(batches))
+    data: Any = SimpleNamespace(eval_samples=None, collate=None)
+    what = "a.png: truncated" if bad else "val: it holds none"
+    with pytest.raises(UserError, match=f"no image of val can be read, the first is {what}"):
+        _check_readable("val", reader, data)
+    reader.eval_loader = lambda *args: Batches([1])
+    _check_readable("val", reader, data)
+
+
+def test_check_labels__a_class_that_train_does_not_name() -> None:
+    reader = IndexedSplit.__new__(IndexedSplit)
+    reader.dataset = SimpleNamespace(labels=lambda: np.array([0, 3, -1]))  # type: ignore[assignment]
+    _check_labels("val", reader, 4)
+    with pytest.raises(UserError, match="val has an image of class 3, and train names 3 classes"):
+        _check_labels("val", reader, 3)
+
+
+def test_tell_never_written__of_probes_and_checkpoints_beyond_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    callbacks = {"knn_probe": {"every_n_epochs": 9}, "last": {"every_n_epochs": 8}, "off": None}
+    run: Any = SimpleNamespace(config={"callbacks": callbacks})
+    tell_never_written(run, RunLength(1, 8, 1))
+    assert capsys.readouterr().out.startswith("note: callbacks.knn_probe.every_n_epochs=9 is more")
+
+
+@pytest.mark.slow
+def test_plan__prints_the_run_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ("model.embed_dim=8", "model.depths=[1,1,1]", "model.num_heads=[1,1,2]")
+    data = ("data.prepare.num_train=40", "data.prepare.num_val=20", "num_workers=0")
+    options = ("logger=csv", "batch_size=8", "trainer.max_epochs=3", "callbacks.milestones=null")
+    folder = ssl_swin.pretrain([*tiny, *data, *options, "plan=true"])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"] and not folder.exists()
+    printed = capsys.readouterr().out.partition("plan of ")[2]
+    assert max(map(len, printed.splitlines())) <= 80
+    for row in (
+        "mask ratio     0.6111, asked 0.6",
+        "batch          8 images a step",
+        "learning rate  0.00025 at its peak, for this batch; steps of warm-up: 5",
+        "length         15 steps, 5 an epoch, 3 epochs",
+        "disk           checkpoints: 1 of ",
+    ):
+        assert row in printed
