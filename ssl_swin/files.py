@@ -1,12 +1,27 @@
 """Writing files so that nobody ever sees half of one."""
 
+import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ssl_swin.errors import UserError
+
+# What a disk says of itself, and no program did wrong.
+OF_THE_DISK = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV,
+        errno.EACCES, errno.EPERM,
+    }
+)  # fmt: skip
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as `atomic_path` names them
+
+
+class DiskError(UserError):
+    """A file that could not be written for a reason that lies in the disk."""
 
 
 @contextmanager
@@ -16,18 +31,72 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     If the block raises, the temporary file is removed and `path` is left as it was.
 
     Raises:
+        DiskError: If the disk is full, read-only or gone.
         UserError: If the folder cannot be created or written to.
     """
     target = Path(path)
     temporary = _reserve_temporary(target)
     try:
         yield temporary
-        _fsync(temporary)
+        fsync(temporary)
         os.replace(temporary, target)
-        _fsync(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        fsync(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        cause = disk_error(error)
+        if cause is None:
+            raise
+        raise DiskError(f"cannot write {target}: {cause.strerror}") from error
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """Return the error of the disk that an error is, or was raised after; None without any.
+
+    Args:
+        error: For example that of a library which was writing when the disk was full.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and (
+            at.errno in OF_THE_DISK
+            or (at.errno == errno.ENOENT and at.filename and _is_parent_gone(Path(at.filename)))
+        ):
+            return at
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def remove_leftovers(folder: str | os.PathLike[str], *, before: float) -> list[Path]:
+    """Remove the temporary files that killed processes have left in a folder, at any depth.
+
+    Args:
+        folder: A folder that no other process writes to.
+        before: Time of the last change, in seconds since 1970, from which on they are left alone.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for parent, _, names in os.walk(folder):
+        for name in filter(TEMPORARY.fullmatch, names):
+            path = Path(parent, name)
+            with suppress(OSError):
+                if path.lstat().st_mtime < before:
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def set_aside(path: str | os.PathLike[str]) -> Path:
+    """Give a damaged file a name under which nothing reads it, NAME.damaged, and return that.
+
+    Args:
+        path: The file; an earlier damaged one is replaced.
+    """
+    damaged = Path(f"{os.fspath(path)}.damaged")
+    os.replace(path, damaged)
+    return damaged
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -84,7 +153,7 @@ def _reserve_temporary(target: Path) -> Path:
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}") from error
+        raise DiskError(f"cannot write {target}: {error.strerror}") from error
     os.close(handle)
     umask = os.umask(0)
     os.umask(umask)
@@ -92,7 +161,16 @@ def _reserve_temporary(target: Path) -> Path:
     return Path(name)
 
 
-def _fsync(path: Path) -> None:
+def _is_parent_gone(path: Path) -> bool:
+    return not path.parent.is_dir()
+
+
+def fsync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file or folder is on the disk.
+
+    Args:
+        path: The file or folder.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -57,7 +57,9 @@ def make_trainer(run: Run) -> Trainer:
         run.cfg.trainer,
         callbacks=_callbacks(run),
         logger=False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[
+            AtomicCheckpointIO(run.folder.path, identity=run.folder.identity, config=run.config)
+        ],
         default_root_dir=str(run.folder.path),
     )
     return trainer

@@ -19,7 +19,7 @@ from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.launch.settings import JobSettings, changeable
 from ssl_swin.runs.folder import RunFolder
 from ssl_swin.runs.names import check_folder, check_name
-from ssl_swin.runs.resume import checkpoint_to_resume
+from ssl_swin.runs.resume import Resumption, checkpoint_to_resume
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,13 @@ class Run:
     cfg: DictConfig
     config: dict[str, Any]  # resolved, plain
     folder: RunFolder
-    checkpoint: Path | None
+    resumption: Resumption
     started: float
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What the run continues from; None if it starts afresh."""
+        return self.resumption.checkpoint
 
     @property
     def name(self) -> str:
@@ -61,8 +66,10 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
     resume = plain.get("resume", "auto")
     if resume == "never" and not is_first_process():
         resume = "auto"  # the first process has just created the folder
-    checkpoint = checkpoint_to_resume(folder, resume, plain, changeable(description))
-    return Run(cfg, plain, folder, checkpoint, time.time())
+    resumption = checkpoint_to_resume(folder, resume, plain, changeable(description))
+    for note in resumption.notes:
+        say(note)
+    return Run(cfg, plain, folder, resumption, time.time())
 
 
 def _tell_data_overrides() -> None:
@@ -79,4 +86,12 @@ def _tell_data_overrides() -> None:
 def start_folder(run: Run, readers: Mapping[str, Split]) -> None:
     """Create the run's folder and record what runs on which data."""
     fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
-    run.folder.start(run.config, {"data": fingerprints}, resumed=run.checkpoint is not None)
+    notes = run.folder.start(
+        run.config,
+        {"data": fingerprints},
+        resumed=run.checkpoint is not None,
+        identity=run.resumption.identity,
+        damaged=run.resumption.damaged,
+    )
+    for note in notes:
+        say(note)

@@ -1,17 +1,21 @@
 """A run's folder: what it was asked to do, and where its results lie."""
 
 import json
+import os
 import re
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ssl_swin.files import make_folder, write_atomically
+from ssl_swin.files import make_folder, remove_leftovers, set_aside, write_atomically
 from ssl_swin.runs.provenance import provenance
 from ssl_swin.runs.side_failures import FILE as ERRORS
+
+STARTED = time.time()  # of this process, nearly
 
 
 class RunFolder:
@@ -37,44 +41,94 @@ class RunFolder:
     def has_results(self) -> bool:
         """Return False where nothing has to be kept, as after a failure before a checkpoint."""
         results = (*self.checkpoints.glob("*.ckpt"), self.backbone, self.results)
-        return self.config.exists() and any(path.exists() for path in results)
+        return any(os.path.lexists(path) for path in results)
 
     def identity(self) -> str:
         """Return this run's own short id, the same whenever the run is continued."""
-        if not self._identity.exists():
-            write_atomically(self._identity, uuid.uuid4().hex[:10])
-        return self._identity.read_text()
+        return self.known_identity() or self._identify("")
+
+    def known_identity(self) -> str:
+        """Return the run's id as its file says; empty if that is missing or damaged."""
+        try:
+            text = self._identity.read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return text if re.fullmatch(r"[\w-]{1,64}", text) else ""
+
+    def _identify(self, identity: str) -> str:
+        """Write the run's id down: that of its checkpoint, or a new one."""
+        identity = identity or uuid.uuid4().hex[:10]
+        write_atomically(self._identity, identity)
+        return identity
 
     def start(
-        self, config: Mapping[str, Any], facts: Mapping[str, Any], *, resumed: bool = False
-    ) -> None:
+        self,
+        config: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        *,
+        resumed: bool = False,
+        identity: str = "",
+        damaged: Iterable[Path] = (),
+    ) -> list[str]:
         """Create the folder and write down what is about to run.
+
+        Files that a killed process was writing are removed, and damaged ones are set aside.
 
         Args:
             config: The resolved configuration.
             facts: What else to record, such as the fingerprint of the data.
             resumed: Continues a run, so that its earlier time counts too.
+            identity: Of the run, if its own file is lost; empty makes a new one.
+            damaged: Files to set aside.
+
+        Returns:
+            Lines for the user on what was set aside.
         """
         make_folder(self.path)
         if not resumed:
             (self.path / ERRORS).unlink(missing_ok=True)
+        remove_leftovers(self.path, before=STARTED)
+        beside = [] if self._record() is not None else [self.provenance]
+        if not self.known_identity():
+            beside += [self._identity] if self._identity.exists() else []
+        notes = [_set_aside(path) for path in [*damaged, *beside] if os.path.lexists(path)]
+        if not self.known_identity():
+            self._identify(identity)
         write_atomically(self.config, yaml.safe_dump(dict(config), sort_keys=False))
         record = provenance({**facts, "earlier_s": self._recorded_s() if resumed else 0.0})
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
+        return notes
 
     def finish(self, seconds: float) -> float:
         """Record that the run ended after this many seconds; return all its recorded seconds.
 
         The time of a session that was killed is not known and does not count.
         """
-        record: dict[str, Any] = json.loads(self.provenance.read_text())
-        total_s = round(float(record["earlier_s"]) + seconds, 1)
+        record = self._record() or {}
+        total_s = round(_seconds(record, "earlier_s") + seconds, 1)
         record |= {"status": "finished", "duration_s": total_s}
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return total_s
 
     def _recorded_s(self) -> float:
-        if not self.provenance.exists():
-            return 0.0
-        record = json.loads(self.provenance.read_text())
-        return float(record.get("duration_s", record.get("earlier_s", 0.0)))
+        record = self._record() or {}
+        return _seconds(record, "duration_s" if "duration_s" in record else "earlier_s")
+
+    def _record(self) -> dict[str, Any] | None:
+        """Return provenance.json; nothing if there is none, None if it is damaged."""
+        try:
+            record = json.loads(self.provenance.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError):
+            return None
+        return record if isinstance(record, dict) else None
+
+
+def _seconds(record: Mapping[str, Any], key: str) -> float:
+    value = record.get(key, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _set_aside(path: Path) -> str:
+    return f"note: {path} is damaged or no file of this run: now {set_aside(path).name}"

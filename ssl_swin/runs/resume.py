@@ -1,6 +1,7 @@
 """Whether a run may go on, and from where."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import yaml
 
 from ssl_swin.errors import UserError
 from ssl_swin.quoting import override, shell_line
+from ssl_swin.runs.checkpoint_files import read_facts
 from ssl_swin.runs.folder import RunFolder
 from ssl_swin.runs.names import shortened
 from ssl_swin.runs.renamed import up_to_date
+from ssl_swin.runs.whole_checkpoints import Found, check_given, newest_whole
 
 Difference = tuple[str, Any, Any]  # dotted key, value of the run, value asked for now
 MOST_SHOWN = 3  # differences, a line each
@@ -19,9 +22,26 @@ MOST_SHOWN = 3  # differences, a line each
 OF_A_RECIPE = ("trainer", "schedule", "optim", "augment", "compile", "ema_decay", "name", "run_dir")
 
 
+@dataclass(frozen=True)
+class Resumption:
+    """Where a run starts from.
+
+    Attributes:
+        checkpoint: To continue from; None starts afresh.
+        identity: Of the run, as its checkpoint says; empty if it does not.
+        notes: Lines for the user.
+        damaged: Files to set aside before anything is written.
+    """
+
+    checkpoint: Path | None = None
+    identity: str = ""
+    notes: tuple[str, ...] = ()
+    damaged: tuple[Path, ...] = ()
+
+
 def checkpoint_to_resume(
     folder: RunFolder, resume: str, config: Mapping[str, Any], may_change: Iterable[str]
-) -> Path | None:
+) -> Resumption:
     """Decide where a run starts from, before anything is written.
 
     Args:
@@ -32,22 +52,61 @@ def checkpoint_to_resume(
         may_change: Dotted keys of settings and groups that may differ from the run's own.
 
     Returns:
-        The checkpoint to continue, or None to start afresh.
+        The checkpoint to continue, read through, and what is to be said of it.
 
     Raises:
-        UserError: If the folder holds a run that must not be touched, or the path is wrong.
+        UserError: If the folder holds a run that must not be touched, or that cannot be continued,
+            or the path is wrong.
     """
-    explicit = None if resume in ("auto", "never") else _existing_checkpoint(Path(resume))
+    explicit = None if resume in ("auto", "never") else check_given(Path(resume))
     if not folder.has_results():
-        return explicit
+        return Resumption(explicit)
     if resume == "never":
         raise UserError(f"{folder.path} already holds a run and resume=never: choose another name=")
-    different = _differences(up_to_date(_read_yaml(folder.config)), config, may_change)
+    before, problem = _own_config(folder)
+    if before is not None:
+        _check_same(folder, before, config, may_change)
+    found = Found(explicit) if explicit is not None else newest_whole(folder)
+    notes, damaged = list(found.notes), list(found.damaged)
+    if before is None:
+        told = read_facts(found.checkpoint).config if found.checkpoint is not None else None
+        if told is not None:
+            _check_same(folder, told, config, may_change)
+        elif explicit is None:
+            raise UserError(f"{problem}, and {_ways_out(folder, found.checkpoint)}")
+        source = "of its checkpoint" if told is not None else "asked for now"
+        notes.append(f"note: {problem}; the configuration {source} is taken")
+        damaged += [folder.config] if folder.config.exists() else []
+    return Resumption(found.checkpoint, found.identity, tuple(notes), tuple(damaged))
+
+
+def _ways_out(folder: RunFolder, checkpoint: Path | None) -> str:
+    """Return what can be done where nothing says how a run was configured."""
+    if checkpoint is None:
+        return "no checkpoint tells the configuration: choose another name="
+    return (
+        f"{checkpoint} is of a version that did not write it into checkpoints: put the file back, "
+        f"or take the settings of this command for those of the run by "
+        f"{override('resume', checkpoint)}, or choose another name="
+    )
+
+
+def _own_config(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
+    """Return the configuration in a run's folder, or what is wrong with it."""
+    if not folder.config.exists():
+        return None, f"{folder.path} holds a run without its config.yaml"
+    try:
+        return _read_yaml(folder.config), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _check_same(
+    folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any], may_change: Iterable[str]
+) -> None:
+    different = _differences(up_to_date(old), new, may_change)
     if different:
-        raise UserError(_refusal(folder, config, different))
-    if explicit is not None:
-        return explicit
-    return folder.last_checkpoint if folder.last_checkpoint.exists() else None
+        raise UserError(_refusal(folder, new, different))
 
 
 def _refusal(folder: RunFolder, config: Mapping[str, Any], different: Sequence[Difference]) -> str:
@@ -76,12 +135,6 @@ def _options_to_go_on(folder: RunFolder, config: Mapping[str, Any]) -> list[str]
     new = next(other for other in numbered if not other.exists())
     place = ("name", new.name) if path.name == str(config.get("name")) else ("run_dir", new)
     return [override(*place), override("resume", folder.last_checkpoint)]
-
-
-def _existing_checkpoint(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"resume={path}: no such checkpoint (use auto, never, or the path of one)")
-    return path
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -36,7 +36,13 @@ MAY_CHANGE = (
 
 
 def start_of(run: RunFolder, resume: str, config: dict) -> Path | None:
-    return checkpoint_to_resume(run, resume, config, MAY_CHANGE)
+    return checkpoint_to_resume(run, resume, config, MAY_CHANGE).checkpoint
+
+
+def save(path: Path, step: int = 1, **others: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    content = {"state_dict": {"w": torch.ones(3)}, "loops": {}, "optimizer_states": []}
+    torch.save({**content, "global_step": step, **others}, path)
 
 
 def changed(dotted: str, value: object) -> dict:
@@ -58,8 +64,7 @@ def new_run(tmp_path) -> RunFolder:
 def run(new_run) -> RunFolder:
     """A run that was started with CONFIG and has left a checkpoint."""
     new_run.start(CONFIG, {})
-    new_run.checkpoints.mkdir()
-    new_run.last_checkpoint.touch()
+    save(new_run.last_checkpoint)
     return new_run
 
 
@@ -79,7 +84,7 @@ def test_checkpoint_to_resume__a_failed_start_may_be_repeated_and_changed(new_ru
     assert start_of(new_run, resume, changed("seed", 1)) is None
 
 
-@pytest.mark.parametrize("result", ["checkpoints/step_1.ckpt", "backbone", "results.json"])
+@pytest.mark.parametrize("result", ["backbone", "results.json"])
 def test_checkpoint_to_resume__any_result_is_protected(new_run, result):
     new_run.start(CONFIG, {})
     (new_run.path / result).mkdir(parents=True)
@@ -171,8 +176,7 @@ def test_checkpoint_to_resume__the_way_can_be_pasted(tmp_path, folder, options):
     run = RunFolder(tmp_path / folder)
     config = CONFIG | {"name": "first run"}
     run.start(config, {})
-    run.checkpoints.mkdir()
-    run.last_checkpoint.touch()
+    save(run.last_checkpoint)
     with pytest.raises(UserError) as refusal:
         start_of(run, "auto", config | {"optim": {"lr": 1.0}})
     assert f"add: {options.format(run.last_checkpoint)} (the" in str(refusal.value)
@@ -195,7 +199,7 @@ def test_checkpoint_to_resume__an_explicit_checkpoint(new_run, tmp_path):
     checkpoint = tmp_path / "epoch_7.ckpt"
     with pytest.raises(UserError, match=r"epoch_7\.ckpt: no such checkpoint \(use auto, never"):
         start_of(new_run, str(checkpoint), CONFIG)
-    checkpoint.touch()
+    save(checkpoint)
     assert start_of(new_run, str(checkpoint), CONFIG) == checkpoint
 
 

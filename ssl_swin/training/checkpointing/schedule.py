@@ -1,6 +1,7 @@
 """When a run writes a checkpoint."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
@@ -8,8 +9,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ssl_swin.arguments import Name, PathName, Positive, Rule, checked
+from ssl_swin.arguments import Count, Name, NonNegative, PathName, Positive, Rule, checked
 from ssl_swin.errors import UserError
+from ssl_swin.runs.retention import Retention
+from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 
 FileName = Annotated[
     str,
@@ -41,6 +44,8 @@ class StepCheckpoint(ModelCheckpoint):
         every_n_epochs: Positive | None = None,
         every_n_train_steps: Positive | None = None,
         save_top_k: Annotated[int, Ge(-1)] = 1,
+        num_previous: Count = 0,
+        previous_min_age_h: NonNegative | None = None,
         **others: Any,
     ) -> None:
         """Set the checkpoint up; what is not listed is as in Lightning's ModelCheckpoint.
@@ -53,6 +58,9 @@ class StepCheckpoint(ModelCheckpoint):
             every_n_epochs: Epochs between checkpoints, or
             every_n_train_steps: optimiser steps between them; with neither, one per validation.
             save_top_k: Number of checkpoints that are kept; -1 keeps all.
+            num_previous: Newest states of a file of one name that are kept besides, as
+                FILENAME_STEP.ckpt, to fall back to.
+            previous_min_age_h: Keeps one besides that is at least so many hours old; None for none.
             others: Other arguments of ModelCheckpoint.
 
         Raises:
@@ -79,6 +87,40 @@ class StepCheckpoint(ModelCheckpoint):
             problem = " ".join(str(error).split())
             raise UserError(f"checkpoint {filename}: {problem}") from error
         self._step_before_batch = 0
+        self._retention = Retention(num_previous, previous_min_age_h)
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint, which no other file's callback has."""
+        return f"{super().state_key[:-1]}, 'filename': {self.filename!r}}}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tells what writes the files which previous states are kept."""
+        super().setup(trainer, pl_module, stage)
+        kept = self._retention
+        if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO) and (
+            kept.num_previous or kept.min_age_h is not None
+        ):
+            trainer.strategy.checkpoint_io.retain(f"{self.filename}.ckpt", kept)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes up a state by the key that it had in version 0.1.0."""
+        states = checkpoint.get("callbacks", {})
+        before = states.get(super().state_key)
+        if before is not None:
+            states.setdefault(self.state_key, before)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the best so far, also where the run's folder was moved."""
+        folder, before = Path(self.dirpath or ""), state_dict.get("dirpath")
+        if before not in (None, self.dirpath):
+            best = state_dict["best_model_path"]
+            if not (best and (folder / Path(best).name).is_file()):
+                return  # the state of another run
+            state_dict = _moved(state_dict, str(folder))
+        super().load_state_dict(state_dict)
 
     def choose_metric(self, model: Any) -> None:
         """Replace "task" by the metric of the task; `fit` calls this before a file is written.
@@ -112,3 +154,15 @@ class StepCheckpoint(ModelCheckpoint):
         """Saves if due, and only after a batch that made an optimiser step."""
         if trainer.global_step != self._step_before_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def _moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return the state of a checkpoint callback as if its files had been written to a folder."""
+
+    def there(path: str) -> str:
+        return str(Path(folder, Path(path).name)) if path else path
+
+    paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+    scores = {there(path): score for path, score in state.get("best_k_models", {}).items()}
+    moved = {key: there(state[key]) for key in paths if key in state}
+    return state | moved | {"dirpath": folder, "best_k_models": scores}
