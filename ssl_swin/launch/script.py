@@ -21,6 +21,7 @@ from omegaconf.errors import (
 )
 
 from ssl_swin.errors import TrainingGaveUp, UserError
+from ssl_swin.files import disk_error
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable
@@ -107,6 +108,11 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         if message is None:
             raise
         _exit(job, message, USER_ERROR)
+    except OSError as error:
+        cause = disk_error(error)
+        if cause is None:
+            raise
+        _exit(job, f"cannot write {cause.filename or 'a file'}: {cause.strerror}", USER_ERROR)
     except ValueError as error:
         if options is None or not is_null_group(error):
             raise

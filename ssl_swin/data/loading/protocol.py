@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.shared_memory import Shared
 
 MakeSample = Callable[[EncodedSample, int], Any]
 Collate = Callable[[Sequence[Any]], Any]
@@ -113,7 +114,7 @@ def start_workers(
         sampler=sampler,
         num_workers=config.num_workers,
         persistent_workers=config.num_workers > 0,
-        collate_fn=collate or _as_it_is,
+        collate_fn=Shared(collate or _as_it_is),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread,
         generator=torch.Generator(),  # its own, so that the global stream is not consumed

@@ -1,17 +1,25 @@
 import os
+import resource
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from ssl_swin.errors import UserError
+from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.files import DiskError
+from ssl_swin.runs.catalogue import Catalogue
+from ssl_swin.runs.checkpoint_files import read_facts
+from ssl_swin.runs.retention import Retention
+from ssl_swin.training.checkpointing import writing
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 
 CHECKPOINT = {
     "state_dict": {"weight": torch.arange(6.0).view(2, 3), "scale": torch.tensor(2.5).bfloat16()},
     "epoch": 3,
     "global_step": 77,
+    "optimizer_states": [],
     "loops": {"fit_loop": {"state_dict": {}, "progress": {"ready": 1, "is_last_batch": False}}},
     "lr_schedulers": [{"base_lrs": [1e-3, 5e-4], "last_epoch": 77}],
 }
@@ -75,3 +83,96 @@ def test_load_checkpoint__truncated(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="is truncated"):
         AtomicCheckpointIO().load_checkpoint(path)
+
+
+def full_disk(*args: object, **others: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("at", ["write", "fsync", "replace", "link"])
+def test_save_checkpoint__a_full_disk_is_one_message_and_what_stays(tmp_path, monkeypatch, at):
+    run = tmp_path / "run"
+    path = run / "checkpoints" / "last.ckpt"
+    io = AtomicCheckpointIO(run)
+    run.mkdir()
+    io.retain("last.ckpt", Retention(1, None))
+    io.save_checkpoint(CHECKPOINT, path)
+    new = {**CHECKPOINT, "global_step": 78}
+    if at == "write":
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    elif at == "link":  # and no other name either
+        monkeypatch.setattr(os, "link", full_disk)
+        monkeypatch.setattr(os, "replace", full_disk)
+    else:
+        monkeypatch.setattr(os, at, full_disk)
+    try:
+        with pytest.raises(DiskError) as stopped:
+            io.save_checkpoint(new, path)
+    finally:
+        if at == "write":
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, before)
+    monkeypatch.undo()
+    first, second = str(stopped.value).splitlines()
+    assert first.startswith(f"cannot write {path}") and first.endswith(("device", "File too large"))
+    assert second.startswith(f"stopped at step 78; {path.parent}/last")
+    assert "of step 77 stays" in second
+    assert not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
+    assert AtomicCheckpointIO().load_checkpoint(path)["global_step"] == 77
+
+
+def test_save_checkpoint__what_the_disk_gives_back_is_compared(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(CHECKPOINT, path)
+    before = path.read_bytes()
+    monkeypatch.setattr(writing, "checksum", lambda path: "0")
+    with pytest.raises(DiskError, match="does not hold what was written to it: check the disk"):
+        AtomicCheckpointIO().save_checkpoint({**CHECKPOINT, "global_step": 78}, path)
+    assert path.read_bytes() == before
+
+
+def test_save_checkpoint__weights_that_are_not_finite_are_never_written(tmp_path):
+    path = tmp_path / "last.ckpt"
+    bad = {**CHECKPOINT, "state_dict": {"weight": torch.tensor([1.0, torch.nan])}}
+    with pytest.raises(TrainingGaveUp, match=r"at step 77 .*not finite \(state_dict.weight\)"):
+        AtomicCheckpointIO().save_checkpoint(bad, path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_save_checkpoint__a_removed_run_folder_is_noticed(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    io = AtomicCheckpointIO(run)
+    io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
+    shutil.rmtree(run / "checkpoints")  # made anew
+    io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
+    os.rename(run, tmp_path / "elsewhere")
+    with pytest.raises(DiskError, match=f"the run's folder {run} is gone"):
+        io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
+    assert not run.exists()
+    run.mkdir()
+    with pytest.raises(DiskError, match="is another one than it was"):
+        io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_save_checkpoint__keeps_previous_states(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names: exec("raise OSError(1, 'no links')"))
+    io = AtomicCheckpointIO()
+    io.retain("last.ckpt", Retention(2, None))
+    for step in range(5):
+        io.save_checkpoint({**CHECKPOINT, "global_step": step}, tmp_path / "last.ckpt")
+    names = ["catalogue.json", "last.ckpt", "last_0000002.ckpt", "last_0000003.ckpt"]
+    assert sorted(os.listdir(tmp_path)) == names
+    catalogue = Catalogue(tmp_path)
+    assert [catalogue.verified(name).step for name in names[1:]] == [4, 2, 3]
+
+
+def test_save_checkpoint__carries_identity_and_configuration(tmp_path):
+    io = AtomicCheckpointIO(tmp_path, identity=lambda: "abcd", config={"seed": 3})
+    io.save_checkpoint(CHECKPOINT, tmp_path / "last.ckpt")
+    facts = read_facts(tmp_path / "last.ckpt")
+    assert (facts.step, facts.run, facts.config) == (77, "abcd", {"seed": 3})

@@ -100,3 +100,43 @@ def test_choose_metric__of_a_task(monitor, expected):
 def test_choose_metric__refuses(monitor, message):
     with pytest.raises(UserError, match=f"^{message}$"):
         StepCheckpoint(filename="best", dirpath="x", monitor=monitor).choose_metric(Chosen())
+
+
+def checkpoint(folder: Path, **options: Any) -> StepCheckpoint:
+    return StepCheckpoint(dirpath=folder, **{"filename": "best", "monitor": "val/loss", **options})
+
+
+def test_state_key__differs_by_file(tmp_path):
+    last, kept = (
+        checkpoint(tmp_path, filename=name, monitor=None, every_n_epochs=1)
+        for name in ("last", "{step}")
+    )
+    assert last.state_key != kept.state_key
+    Trainer(callbacks=[last, kept], logger=False, **QUIET)  # refused before
+
+
+def test_on_load_checkpoint__takes_the_key_of_version_0_1_0(tmp_path):
+    best = checkpoint(tmp_path)
+    of_old = ModelCheckpoint.state_key.fget(best)  # type: ignore[attr-defined]
+    states = {of_old: {"best_model_path": "old"}}
+    best.on_load_checkpoint(None, None, {"callbacks": states})
+    assert states[best.state_key] == {"best_model_path": "old"}
+    states = {of_old: {"best_model_path": "old"}, best.state_key: {"best_model_path": "new"}}
+    best.on_load_checkpoint(None, None, {"callbacks": states})
+    assert states[best.state_key] == {"best_model_path": "new"}
+
+
+@pytest.mark.parametrize("was_moved", [True, False])
+def test_load_state_dict__of_another_folder(tmp_path, was_moved):
+    """A run's folder was moved, or another run starts from one of its checkpoints."""
+    before, now = checkpoint(tmp_path / "old"), checkpoint(tmp_path / "new")
+    path = str(tmp_path / "old" / "best.ckpt")
+    before.best_model_path = before.kth_best_model_path = path
+    before.best_k_models, before.best_model_score = {path: torch.tensor(0.5)}, torch.tensor(0.5)
+    if was_moved:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "best.ckpt").touch()
+    now.load_state_dict(before.state_dict())
+    there = str(tmp_path / "new" / "best.ckpt")
+    assert now.best_model_path == (there if was_moved else "")
+    assert now.best_k_models == ({there: torch.tensor(0.5)} if was_moved else {})
