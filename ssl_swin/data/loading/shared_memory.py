@@ -42,7 +42,7 @@ class Shared:
 def _share(part: Any) -> None:
     if isinstance(part, Tensor):
         if part.numel() and part.device.type == "cpu":
-            part.share_memory_()
+            part.share_memory_()  # type: ignore[no-untyped-call]
     elif isinstance(part, Mapping):
         for value in part.values():
             _share(value)
