@@ -119,7 +119,7 @@ def write_once(path: str | os.PathLike[str], content: str) -> None:
     temporary = _reserve_temporary(target)
     try:
         temporary.write_text(content)
-        _fsync(temporary)
+        fsync(temporary)
         try:
             os.link(temporary, target)
         except FileExistsError:
@@ -127,7 +127,7 @@ def write_once(path: str | os.PathLike[str], content: str) -> None:
         except OSError:  # a file system without hard links
             if not target.exists():
                 os.replace(temporary, target)
-        _fsync(target.parent)
+        fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
