@@ -1,4 +1,4 @@
-"""How long a checkpoint of the size of a Swin-T and its AdamW takes: python -m benchmarks.step.saving."""
+"""How long a checkpoint of a Swin-T and its AdamW takes: python -m benchmarks.step.saving."""
 
 import tempfile
 import time
