@@ -43,6 +43,10 @@ Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
+MOST_RATE = 1e6  # of a learning rate or decay; whatever is higher is a slip of the keyboard
+Rate = Annotated[float, Gt(0), Le(MOST_RATE)]
+RateOr0 = Annotated[float, Ge(0), Le(MOST_RATE)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what NumPy takes
 Fraction = Annotated[float, Ge(0), Le(1)]
 Portion = Annotated[float, Gt(0), Le(1)]  # a fraction that is not empty
 InnerFraction = Annotated[float, Gt(0), Lt(1)]
@@ -167,7 +171,8 @@ def _bounds_in_words(metadata: Sequence[Any]) -> str:
 
 
 def _bound(bound: Any) -> str:
-    return f"{getattr(bound, type(bound).__name__.lower()):g}"
+    value = getattr(bound, type(bound).__name__.lower())
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 @functools.cache

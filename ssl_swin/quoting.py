@@ -110,6 +110,26 @@ def quoted(text: str) -> str:
     return '"' + re.sub(r"\\+\Z", lambda match: match.group() * 2, text) + '"'
 
 
+def on_screen(message: str, most_lines: int = 6, most_characters: int = 2000) -> str:
+    """Return a message as a terminal may be given it: short, and nothing in it steers the terminal.
+
+    Args:
+        message: Any text; names in it may hold anything.
+        most_lines: Lines to keep.
+        most_characters: Characters to keep.
+    """
+    lines = message.split("\n")
+    if len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], "..."]
+    plain = [line if line.isprintable() else "".join(map(_visible, line)) for line in lines]
+    text = "\n".join(plain)
+    return text if len(text) <= most_characters else f"{text[:most_characters]}..."
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else _escaped(character)
+
+
 def _escaped(character: str) -> str:
     if character in "\\'":
         return "\\" + character

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,11 +37,11 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Load the batch and draw it."""
     import torch
-    from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
 
     from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
+    from ssl_swin.launch.user_errors import only_user_errors
     from ssl_swin.pixels import normalize
     from ssl_swin.reporting.reconstructions import draw_figure
 
@@ -51,12 +51,8 @@ def run(args: argparse.Namespace) -> None:
         )
     _check_picture(args.out)
     cfg = _compose(args.settings)
-    try:
+    with only_user_errors(JOB, None):
         objective, batch = _first_batch(cfg, args.images, args.epoch)
-    except InstantiationException as error:  # Hydra hides a user's mistake behind its own words
-        if isinstance(error.__cause__, TypeError | ValueError):
-            raise UserError(str(error.__cause__)) from None
-        raise
     mean, std = list(cfg.data.mean), list(cfg.data.std)
     figure = draw_figure(
         objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
@@ -98,27 +94,15 @@ def _compose(settings: Sequence[str]) -> "DictConfig":
     Raises:
         UserError: If the settings do not compose, or one is not allowed.
     """
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from ssl_swin.errors import UserError
     from ssl_swin.jobs.settings import PretrainSettings
     from ssl_swin.launch.check import check_settings
-    from ssl_swin.launch.config_files import compose_job
-    from ssl_swin.launch.resolvers import register_resolvers
-    from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
+    from ssl_swin.launch.composing import composed_for_user, plain_settings
 
-    register_resolvers()
-    try:
-        cfg = compose_job(JOB, settings)
-        OmegaConf.resolve(cfg)
-        plain = OmegaConf.to_container(cfg, throw_on_missing=True)
-        check_settings(cast("dict[str, Any]", plain), PretrainSettings)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if isinstance(error, UserError) or (type(error) is ValueError and not is_null_group(error)):
-            raise
-        raise UserError(explain_composition_error(error, JOB, settings)) from error
+    cfg = composed_for_user(JOB, settings)
+    OmegaConf.resolve(cfg)
+    check_settings(plain_settings(cfg), PretrainSettings)
     return cfg
 
 

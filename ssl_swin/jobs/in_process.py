@@ -3,17 +3,13 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from ssl_swin.arguments import shown
 from ssl_swin.errors import UserError
-from ssl_swin.launch.config_files import compose_job
-from ssl_swin.launch.overrides import readable
-from ssl_swin.launch.resolvers import register_resolvers
-from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
+from ssl_swin.launch.composing import composed_for_user
 from ssl_swin.launch.threads import threads_for_this_machine
+from ssl_swin.launch.user_errors import only_user_errors
 
 
 def pretrain(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
@@ -43,21 +39,25 @@ def linear_probe(overrides: Sequence[str] = (), *, config_dir: Path | None = Non
 
 
 def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
-    with threads_for_this_machine():
-        cfg = _composed(job, overrides, config_dir)
+    cfg = composed_for_user(job, _settings(overrides), config_dir=config_dir)
+    with threads_for_this_machine(), only_user_errors(job, None):
         importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
     return Path(cfg.run_dir)
 
 
-def _composed(job: str, overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
-    register_resolvers()
-    try:
-        cfg = compose_job(job, readable(job, overrides), config_dir=config_dir)
-        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except ValueError as error:
-        if not is_null_group(error):
-            raise
-        raise UserError(explain_composition_error(error, job, list(overrides))) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain_composition_error(error, job, list(overrides))) from error
-    return cfg
+def _settings(overrides: Any) -> list[str]:
+    """Return overrides that are settings, and no flags of the command line.
+
+    Raises:
+        UserError: If they are something else.
+    """
+    is_list = isinstance(overrides, Sequence) and not isinstance(overrides, str | bytes)
+    if not is_list or not all(isinstance(word, str) for word in overrides):
+        raise UserError(
+            'overrides must be a list of texts, as ["model=swin_t", "seed=1"], got '
+            f"{shown(overrides)}"
+        )
+    for word in overrides:
+        if word.startswith("-"):
+            raise UserError(f"{word} is a flag of the command line; overrides are key=value alone")
+    return list(overrides)

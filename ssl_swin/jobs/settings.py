@@ -44,7 +44,12 @@ class TrainingSettings(JobSettings):
     augment: Annotated[Built, Makes(Augmentation, partial=True, added=frozenset({"size_px"}))]
     optim: Annotated[
         Built,
-        Makes(OptimizerLRScheduler, partial=True, added=frozenset({"model", "schedule", "length"})),
+        Makes(
+            OptimizerLRScheduler,
+            partial=True,
+            added=frozenset({"model", "schedule", "length"}),
+            words="return an optimiser with its schedule, as ssl_swin.pretrain_optimizer does",
+        ),
     ]
     schedule: Annotated[Built, Makes(Schedule)]
     trainer: TrainerSettings

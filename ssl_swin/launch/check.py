@@ -82,6 +82,8 @@ def _check(key: str, value: Any, annotation: Any) -> None:
 def _check_plain(key: str, value: Any, annotation: Any) -> None:
     described = _described(annotation)
     is_group = isinstance(value, Mapping)
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{key} holds a NUL character, got {shown(value)}")
     if is_group and described is not None:
         target, added = described
         _check_arguments(value, target, f"{key}.", added)
@@ -108,10 +110,9 @@ def _check_built(key: str, value: Any, makes: Makes) -> None:
         raise UserError(f"{key}.{TARGET} is not set: give what makes it, as {key}.{TARGET}=NAME")
     target = _located(key, value[TARGET])
     if not _makes(target, makes.kind):
-        made = getattr(makes.kind, "__name__", str(makes.kind))
-        expected = (
-            "return nothing" if makes.kind is NoneType else f"make an object of the class {made}"
-        )
+        expected = makes.words or f"make an object of the class {makes.kind.__name__}"
+        if makes.kind is NoneType:
+            expected = "return nothing"
         raise UserError(f"{key}.{TARGET} must {expected}, and {value[TARGET]} does not")
     partial = value.get(PARTIAL, False)
     if partial is not makes.partial:

@@ -68,6 +68,16 @@ def group_options(group: str) -> list[str]:
     return sorted({file.stem for file in files}) if group else []
 
 
+def is_of_package(group: str, option: str) -> bool:
+    """Return whether an option of a group is the package's own, not the user's alone.
+
+    Args:
+        group: Name of the group.
+        option: Name of its option.
+    """
+    return (Path(str(resources.files(PACKAGE))) / group / f"{option}.yaml").is_file()
+
+
 def compose_job(
     job: str, overrides: Sequence[str], *, config_dir: Path | None = None
 ) -> DictConfig:

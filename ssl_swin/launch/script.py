@@ -5,20 +5,13 @@ Imports nothing heavy, so that `--help` answers at once.
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    OmegaConfBaseException,
-)
 
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.files import disk_error
@@ -26,8 +19,9 @@ from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
-from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
 from ssl_swin.launch.threads import sleep_while_waiting
+from ssl_swin.launch.user_errors import only_user_errors
+from ssl_swin.quoting import on_screen
 
 USER_ERROR, GAVE_UP, INTERRUPTED = 2, 3, 130
 
@@ -50,8 +44,9 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     options = started[1:] if arguments is None else list(arguments)
     main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
     with _plain_messages(job, options):
-        _check_config_dir(options)
-        sys.argv = [started[0], *readable(job, options)]  # Hydra reads nothing else
+        words = readable(job, options)
+        _check_config_dir(words)
+        sys.argv = [started[0], *words]  # Hydra reads nothing else
         try:
             main(_Task(job, started))()
         finally:
@@ -96,58 +91,21 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         options: Command line being composed; None while the job runs.
     """
     try:
-        yield
+        with only_user_errors(job, options):
+            yield
     except KeyboardInterrupt:
         _exit(job, "interrupted; the same command continues from the last checkpoint", INTERRUPTED)
     except TrainingGaveUp as error:
         _exit(job, str(error), GAVE_UP)
-    except PermissionError as error:
-        _exit(job, f"no permission: {error.filename}", USER_ERROR)
-    except (HydraException, OmegaConfBaseException, UserError) as error:
-        message = _explain(error, job, options)
-        if message is None:
-            raise
-        _exit(job, message, USER_ERROR)
+    except UserError as error:
+        _exit(job, str(error), USER_ERROR)
     except OSError as error:
         cause = disk_error(error)
         if cause is None:
             raise
         _exit(job, f"cannot write {cause.filename or 'a file'}: {cause.strerror}", USER_ERROR)
-    except ValueError as error:
-        if options is None or not is_null_group(error):
-            raise
-        _exit(job, explain_composition_error(error, job, options), USER_ERROR)
 
 
 def _exit(job: str, message: str, status: int) -> None:
-    print(f"{command(job).removeprefix('python ')}: {message}", file=sys.stderr)
+    print(on_screen(f"{command(job).removeprefix('python ')}: {message}"), file=sys.stderr)
     sys.exit(status)
-
-
-def _explain(error: Exception, job: str, options: Sequence[str] | None) -> str | None:
-    """Return the message for a user's mistake; None if the error is a bug."""
-    if isinstance(error, UserError):
-        return _without_worker_traceback(str(error))
-    if isinstance(error, InstantiationException):
-        return _explain_instantiation(error)
-    if options is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return None  # the job asked for a key that no configuration has
-    return explain_composition_error(error, job, options or ())
-
-
-def _explain_instantiation(error: InstantiationException) -> str | None:
-    """Values that a constructor refuses are the user's mistake; anything else is a bug."""
-    cause = error.__cause__
-    key = re.search(r"full_key: (\S+)", str(error))
-    if isinstance(cause, MemoryError | RuntimeError) and "memory" in str(cause):
-        return f"{key.group(1) if key else 'this'} is too large for the memory of this machine"
-    if isinstance(cause, ImportError):
-        cause = ImportError(str(cause).splitlines()[0])
-    elif not isinstance(cause, (TypeError, ValueError)):
-        return None
-    return f"{key.group(1)}: {cause}" if key else str(cause)
-
-
-def _without_worker_traceback(message: str) -> str:
-    """A loading process prefixes its traceback to the message of its error."""
-    return message.rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2].strip()

@@ -23,6 +23,7 @@ from ssl_swin.arguments import (
     Name,
     Positive,
     RateBelow1,
+    Seed,
     SizePx,
 )
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, PixelFormat
@@ -56,6 +57,7 @@ class Makes:
     partial: bool = False  # whether the job adds the rest
     optional: bool = False  # whether the group may be empty or null
     added: frozenset[str] = frozenset()  # arguments that the job adds
+    words: str = ""  # what it must do, where the name of the kind does not say it
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class JobSettings:
 
     name: str | int | float
     run_dir: Name
-    seed: Count
+    seed: Seed
     batch_size: Annotated[Positive, MAY_CHANGE]
     num_workers: Annotated[Count, MAY_CHANGE]
     data: DataSettings

@@ -1,9 +1,13 @@
 """What a callable takes: the names of its arguments, and their types."""
 
+import importlib
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+PASSES_ON_TO = {"lightning.pytorch.loggers.wandb.WandbLogger": "wandb.init"}
 
 
 class Signature(NamedTuple):
@@ -38,9 +42,25 @@ def signature_of(target: Callable[..., Any]) -> Signature:
                     required.add(parameter.name)
         if not passes_on:
             break
+    if passes_on and (receiver := _receiver(target)) is not None:
+        known = signature_of(receiver)
+        types_, passes_on = {**known.types, **types_}, known.takes_others
     types_.pop("self", None)
     returns = _hints(target).get("return")
     return Signature(types_, frozenset(required - {"self"}), passes_on, returns)
+
+
+def _receiver(target: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return what a class of another project passes its other keywords to."""
+    name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    if name not in PASSES_ON_TO:
+        return None
+    module, _, function = PASSES_ON_TO[name].rpartition(".")
+    try:
+        receiver: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError):
+        return None
+    return receiver
 
 
 def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
@@ -54,4 +74,15 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):  # a name that only type checkers import
-        return {}
+        return dict(_hints_one_by_one(function))
+
+
+def _hints_one_by_one(function: Callable[..., Any]) -> Iterable[tuple[str, Any]]:
+    """Yield the hints that can be resolved."""
+    space = getattr(function, "__globals__", {})
+    for name, hint in getattr(function, "__annotations__", {}).items():
+        alone = types.SimpleNamespace(__annotations__={name: hint})
+        try:
+            yield from typing.get_type_hints(alone, space, include_extras=True).items()
+        except (NameError, TypeError, AttributeError):
+            continue

@@ -11,7 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ssl_swin.launch.config_files import compose_job
+from ssl_swin.launch.config_files import compose_job, group_options
+from ssl_swin.launch.wording import in_our_words
 
 PLUGINS = {  # of Hydra, and the packages that bring them
     "hydra/sweeper=optuna": "hydra-optuna-sweeper",
@@ -23,7 +24,6 @@ PLUGINS = {  # of Hydra, and the packages that bring them
     "hydra/launcher=ray": "hydra-ray-launcher",
     "hydra/launcher=rq": "hydra-rq-launcher",
 }
-OF_A_RESOLVER = "UserError raised while resolving interpolation: "
 
 
 def explain_composition_error(error: Exception, job: str, options: Sequence[str]) -> str:
@@ -35,10 +35,12 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
         options: The command line; the user's own files are found by its `--config-dir`.
     """
     text = str(error)
-    if option := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+    if option := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         return _unknown_option(option.group(1), option.group(2), text)
     if key := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         return _unknown_key(key.group(1) or key.group(2), job, options)
+    if key := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return _nothing_to_delete(key.group(1), job, options)
     if isinstance(error, MissingMandatoryValue) or "Missing mandatory value" in text:
         name = re.search(r"full_key: (\S+)", text) or re.search(r"value: (\S+)", text)
         missing = name.group(1) if name else "a value"
@@ -46,7 +48,7 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
     if is_null_group(error):
         nulls = [option for option in options if re.fullmatch(r"[^.=]+=null", option)]
         return f"{', '.join(nulls)}: a group cannot be null, give the name of one of its files"
-    return text.splitlines()[0].removeprefix(OF_A_RESOLVER)
+    return in_our_words(error)
 
 
 def is_null_group(error: Exception) -> bool:
@@ -56,7 +58,7 @@ def is_null_group(error: Exception) -> bool:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a phrase with the valid names that come nearest; an empty one if none is near."""
-    close = get_close_matches(name, sorted(set(valid)), n=3, cutoff=0.6)
+    close = get_close_matches(name, sorted({*valid} - {name}), n=3, cutoff=0.6)
     return f", did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -64,7 +66,8 @@ def _unknown_option(group: str, option: str, text: str) -> str:
     """Return the message for an option that no searched folder has; Hydra's text lists them."""
     if package := PLUGINS.get(f"{group}={option}"):
         return f"{group}={option} needs a package that is not installed: pip install {package}"
-    known = sorted(set(re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE)))
+    listed = re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE)
+    known = sorted(set(listed) or set(group_options(group)))
     return (
         f"there is no {group}={option}{nearest(option, known)}; "
         f"{group} can be: {', '.join(known) or 'nothing'}"
@@ -74,6 +77,13 @@ def _unknown_option(group: str, option: str, text: str) -> str:
 def _unknown_key(key: str, job: str, options: Sequence[str]) -> str:
     key = key.split("@")[0].lstrip("+~")
     return f"there is no setting {key}{nearest(key, _valid_keys(key, job, options))}"
+
+
+def _nothing_to_delete(key: str, job: str, options: Sequence[str]) -> str:
+    known = _valid_keys(key, job, [option for option in options if not option.startswith("~")])
+    if key in known:
+        return f"~{key} removes nothing: {key} is null already"
+    return f"there is no setting {key}{nearest(key, known)}"
 
 
 def _valid_keys(unknown: str, job: str, options: Sequence[str]) -> list[str]:
@@ -86,7 +96,7 @@ def _valid_keys(unknown: str, job: str, options: Sequence[str]) -> list[str]:
         cfg = compose_job(job, overrides, config_dir=args.config_dir)
     except (HydraException, OmegaConfBaseException):
         cfg = compose_job(job, ())
-    groups = [name for name in HydraConfig.get().runtime.choices if "hydra" not in name]
+    groups = [name for name in map(str, HydraConfig.get().runtime.choices) if "hydra" not in name]
     return [*_dotted_keys(cfg), *groups]
 
 

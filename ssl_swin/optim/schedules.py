@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ssl_swin.arguments import Above0, NonNegative, checked
+from ssl_swin.arguments import Above0, NonNegative, Portion, RateOr0, checked
 from ssl_swin.errors import UserError
 
 BoundSchedule = Callable[[int, float], float]  # (step, scaled base rate) -> rate
@@ -101,8 +101,8 @@ class CosineSchedule(Schedule):
     """`cosine_lr` in the units of a recipe: epochs, and rates per 512 images."""
 
     warmup_epochs: NonNegative
-    warmup_lr: NonNegative
-    min_lr: NonNegative
+    warmup_lr: RateOr0
+    min_lr: RateOr0
     warmup_prefix: bool
 
     def bind(self, length: RunLength) -> BoundSchedule:
@@ -126,9 +126,9 @@ class MultistepSchedule(Schedule):
     """`multistep_lr` in the units of a recipe: epochs, and rates per 512 images."""
 
     warmup_epochs: NonNegative
-    warmup_lr: NonNegative
+    warmup_lr: RateOr0
     milestone_epochs: Sequence[Above0]
-    gamma: Above0
+    gamma: Portion
 
     def bind(self, length: RunLength) -> BoundSchedule:
         """Returns the rate as a function of (step, scaled base rate) for a run of this length."""

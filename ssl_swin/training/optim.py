@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ssl_swin.arguments import Above0, InnerFraction, NonNegative, Portion, checked
+from ssl_swin.arguments import InnerFraction, Portion, Rate, RateOr0, checked
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
@@ -45,10 +45,10 @@ def pretrain_optimizer(
     *,
     schedule: Schedule,
     length: RunLength,
-    base_lr: Above0,
-    weight_decay: NonNegative,
+    base_lr: Rate,
+    weight_decay: RateOr0,
     betas: tuple[InnerFraction, InnerFraction],
-    eps: Above0,
+    eps: Portion,
     weight_decay_policy: Literal["official", "intended"],
 ) -> OptimizerLRScheduler:
     """AdamW for pretraining.
@@ -76,10 +76,10 @@ def finetune_optimizer(
     *,
     schedule: Schedule,
     length: RunLength,
-    base_lr: Above0,
-    weight_decay: NonNegative,
+    base_lr: Rate,
+    weight_decay: RateOr0,
     betas: tuple[InnerFraction, InnerFraction],
-    eps: Above0,
+    eps: Portion,
     layer_decay: Portion,
 ) -> OptimizerLRScheduler:
     """AdamW with layer-wise learning-rate decay for fine-tuning; see `pretrain_optimizer`."""

@@ -11,10 +11,9 @@ from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Posi
 from ssl_swin.errors import UserError
 from ssl_swin.training.checkpointing.loops import EpochLoop, FitLoop
 
-Precision = Literal[
-    "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
-    "transformer-engine", "transformer-engine-float16",
-]  # fmt: skip
+# Weights stay in 32 bits: the objectives normalise images, and the optimiser steps, in these.
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+DECIDED_BY_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 Unlimited = Literal[-1]
 Devices = Positive | Unlimited | Literal["auto"] | Annotated[list[Count], MinLen(1)]
 
@@ -87,8 +86,10 @@ class Trainer(lightning.pytorch.Trainer):
         try:
             super().__init__(**settings, **others)
         except refusals as error:
-            problem = " ".join(str(error).split())
-            raise UserError(problem) from error
+            problem = " ".join(str(error).split()).rstrip("!. ")
+            asked = {**settings, **others}
+            told = [f"{key}={asked[key]}" for key in DECIDED_BY_THE_MACHINE if key in asked]
+            raise UserError(f"{problem}; asked for: {', '.join(told)}") from error
         self._replace_loops()
 
     def _replace_loops(self) -> None:

@@ -102,7 +102,7 @@ def pretrain(
             ["trainer.max_epochs must be a whole number of at least 1, got 'many'"],
         ),
         ("objective.mask_ratio=most", ["mask_ratio must be a number in (0, 1), got 'most'"]),
-        ("optim.base_lr=high", ["optim.base_lr must be a number above 0, got 'high'"]),
+        ("optim.base_lr=high", ["optim.base_lr must be a number in (0, 1e+06], got 'high'"]),
         ("trainer.max_epochs=-1", ["max_epochs must be a whole number of at least 1, got -1"]),
         ("batch_size=0", ["batch_size must be a whole number of at least 1, got 0"]),
     ],

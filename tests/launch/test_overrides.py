@@ -40,17 +40,14 @@ def test_readable__home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert value_of("data.root=~/a=b") == "/somewhere/a=b"
 
 
-def test_readable__leaves_alone_what_is_no_override() -> None:
-    options = [
-        'hydra.run.dir="."',
+def test_readable__flags_come_first_wherever_they_stand() -> None:
+    options = ['hydra.run.dir="."', "-m", "seed=0,1", "-cd", "my=folder=x", "experiment=null"]
+    assert readable("pretrain", options) == [
         "--multirun",
-        "-cd",
-        "my=folder=x",
-        "--config-dir=a",
+        "--config-dir=my=folder=x",
+        'hydra.run.dir="."',
         "seed=0,1",
-        "experiment=null",
     ]
-    assert readable("pretrain", options) == options
 
 
 def test_readable__an_interpolation_stays_one() -> None:
@@ -70,6 +67,19 @@ def test_readable__an_interpolation_stays_one() -> None:
         ("schedule=true", "schedule is a group, choose one of: cosine"),
         ("data=''", "data is a group"),
         ("hydra.run.dir=x", "has no effect here: give the folder of a run as run_dir=FOLDER"),
+        ("~hydra", "~hydra: hydra is a group"),
+        ("seed", "seed has no value: give it as seed=VALUE"),
+        ("seed[0]=3", "cannot read 'seed[0]=3': give settings as key=value"),
+        ("seed=0,1", "seed=0,1 gives several values: add --multirun"),
+        ("model=[swin_t]", "model=[swin_t]: model takes one of: from_backbone"),
+        ("+model=swin_t", "give a group without +, as model=swin_t"),
+        ("model@x=swin_t", "model has one place"),
+        ("hydra/launcher=submitit_slurm", "has an effect with --multirun alone"),
+        ("hydra.searchpath=[file:///nowhere]", "'file:///nowhere' is no folder"),
+        ("--mutlirun", "there is no option --mutlirun, did you mean --multirun"),
+        ("--cfg=x", "--cfg must be job or hydra or all, got 'x'"),
+        ("--config-dir", "--config-dir needs a value"),
+        ("--config-name=x", "--config-name is not for a job"),
         ("data_overrides=foo", "there is no data_overrides=foo; data_overrides can be: demo"),
         ("data_overrides=dem", "there is no data_overrides=dem, did you mean demo?"),
         (
