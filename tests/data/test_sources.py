@@ -13,8 +13,9 @@ from PIL import Image
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.sources.archives import TarDataset, tar_parts
 from ssl_swin.data.sources.cifar import CifarBinaryDataset
+from ssl_swin.data.sources.class_names import common_classes
 from ssl_swin.data.sources.image_folder import FolderDataset
-from ssl_swin.data.sources.opening import common_classes, open_datasets
+from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.errors import UserError
 
 

@@ -24,8 +24,8 @@ from ssl_swin.data.packing.plan import (
 from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, WrittenShard
 from ssl_swin.data.packing.shrink import JPEG_QUALITY
 from ssl_swin.data.shards.index_file import PLAN_NAME, ScannedShard, ShardIndex, write_index
+from ssl_swin.data.sources.class_names import common_classes
 from ssl_swin.data.sources.left_out import LeftOut, is_known_image
-from ssl_swin.data.sources.opening import common_classes
 from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically

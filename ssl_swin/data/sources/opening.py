@@ -1,8 +1,7 @@
 """Opening data sets in any layout that they are distributed in."""
 
 import os
-import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ssl_swin.data.sources.archives import (
     tar_parts,
 )
 from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar, is_cifar_archive
+from ssl_swin.data.sources.class_names import common_classes, similar_classes
 from ssl_swin.data.sources.folder_tree import Folder, is_left_out, read_folder, scan_folder
 from ssl_swin.data.sources.image_folder import FolderDataset, check_has_images
 from ssl_swin.data.sources.labelled import RelabelledDataset, label_by_name
@@ -34,7 +34,8 @@ from ssl_swin.data.sources.left_out import (
     some,
 )
 from ssl_swin.data.sources.packed import open_shards_below
-from ssl_swin.data.sources.pairing import Pairs, pair_files, report_pairs
+from ssl_swin.data.sources.pair_report import Pairs, report_pairs
+from ssl_swin.data.sources.pairing import pair_files
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
 from ssl_swin.data.split_names import SPLIT_NAMES, read_split_names
 from ssl_swin.errors import UserError
@@ -133,7 +134,7 @@ def open_data(
         _label_val(opened, reading, Path(val_labels))
     _check_members(opened.splits, members, root)
     common_classes(opened.splits)
-    opened.notes += _similar_classes(opened.splits)
+    opened.notes += similar_classes(opened.splits)
     opened.notes = [shown(note) for note in opened.notes]
     return opened
 
@@ -157,25 +158,6 @@ def _label_val(opened: OpenedData, reading: Reading, file: Path) -> None:
     opened.splits[split] = label_by_name(opened.splits[split], file, classes)
     if split == "train":
         opened.classes_from = f"the names in {file}"
-
-
-def common_classes(sources: Mapping[str, ImageDataset]) -> tuple[str, ...]:
-    """Return the class names that all splits share.
-
-    Raises:
-        UserError: If two splits differ.
-    """
-    first = "train" if "train" in sources else next(iter(sources))
-    source = sources[first]
-    for split, other in sources.items():
-        if other.classes != source.classes:
-            way_out = "" if other.classes else ", give those of val by --val-labels"
-            raise UserError(
-                f"the splits differ in their classes: {first} has {len(source.classes)}, {split} "
-                f"has {len(other.classes)} ({_difference(first, source, split, other)}). Make the "
-                f"class folders equal{way_out}, or leave the labels out: ssl-swin pack --no-labels"
-            )
-    return source.classes
 
 
 def _open_file(path: Path, reading: Reading) -> OpenedData:
@@ -341,43 +323,3 @@ def _tables(root: Path, folders: list[str], files: list[str]) -> list[Path]:
     within = [root / name for name in folders if name.lower() in ("data", *SPLIT_NAMES)]
     here = [root / name for name in files if name.endswith(".parquet")]
     return here + [file for folder in within for file in sorted(folder.glob("*.parquet"))]
-
-
-def _similar_classes(sources: Mapping[str, ImageDataset]) -> list[str]:
-    """Return a line on class names of one split that a person may take for equal."""
-    seen: dict[str, str] = {}
-    for name in next(iter(sources.values())).classes:
-        first = seen.setdefault(_alike(name), name)
-        if first != name:
-            return [f"two classes differ only {_in_what(first, name)}: {first!a} and {name!a}"]
-    return []
-
-
-def _difference(first: str, source: ImageDataset, second: str, other: ImageDataset) -> str:
-    ours, theirs = (sorted(set(a) - set(b)) for a, b in _both(source.classes, other.classes))
-    for name in ours:
-        for twin in theirs:
-            if _alike(name) == _alike(twin):
-                return (
-                    f"{name!a} of {first} and {twin!a} of {second} differ only "
-                    f"{_in_what(name, twin)}"
-                )
-    return f"only in {first}: {some(ours, 5)}; only in {second}: {some(theirs, 5)}"
-
-
-def _both(first: Iterable[str], second: Iterable[str]) -> list[tuple[list[str], list[str]]]:
-    ours, theirs = list(first), list(second)
-    return [(ours, theirs), (theirs, ours)]
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold().strip()
-
-
-def _in_what(first: str, second: str) -> str:
-    same_form = (unicodedata.normalize("NFC", name) for name in (first, second))
-    if len(set(same_form)) == 1:
-        return "in how their letters are encoded (Unicode NFC and NFD)"
-    if first.strip() == second.strip():
-        return "in blanks at their ends"
-    return "in capital letters" if first.casefold() == second.casefold() else "in their look-alikes"

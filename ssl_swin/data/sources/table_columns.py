@@ -61,7 +61,7 @@ def class_names(schema: Any, column: str | None) -> tuple[str, ...]:
     try:
         description = json.loads((schema.metadata or {})[b"huggingface"])
         return tuple(description["info"]["features"][column]["names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
 
 

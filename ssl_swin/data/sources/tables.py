@@ -196,7 +196,7 @@ def _open_saved(folder: Path, labelled: bool) -> TableDataset:
 def _read_json(path: Path, key: str) -> list[Any]:
     try:
         return list(json.loads(path.read_bytes())[key])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"cannot read {path} ({type(error).__name__}: {error})") from error
 
 
