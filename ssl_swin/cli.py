@@ -13,12 +13,23 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from ssl_swin import __version__
-from ssl_swin.commands import check, export, import_, index, pack, push, recipes, show, stats
+from ssl_swin.commands import (
+    check,
+    export,
+    import_,
+    index,
+    pack,
+    push,
+    recipes,
+    replay,
+    show,
+    stats,
+)
 from ssl_swin.commands.jobs import JOBS, job_of_completion, run_job
 from ssl_swin.errors import UserError
 
 INTERRUPTED = 130
-COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export)
+COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export, replay)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

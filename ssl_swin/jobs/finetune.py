@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
     check(readers, ("val",))
     train_on_few_labels(cfg, readers)
     if task_class.needs_labels:
-        _keep_labelled(readers)
+        keep_images_with_labels(readers)
     task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
     if folder is not None and run.checkpoint is None and cfg.head == "auto":
         if line := keep_head(task, encoder, folder):
@@ -85,7 +85,7 @@ def main(cfg: DictConfig) -> None:
     )
 
 
-def _keep_labelled(readers: dict[str, Split]) -> None:
+def keep_images_with_labels(readers: dict[str, Split]) -> None:
     """Leave out images without a label, and say so."""
     for split, everything in readers.items():
         readers[split] = keep_labelled(everything)

@@ -1,0 +1,185 @@
+"""Repeating a step that a run left out: its model, weights and images, from its folder."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_swin.data.loading.exact import Cursor, ExactLoader
+from ssl_swin.data.loading.protocol import LoaderConfig, Split
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
+from ssl_swin.jobs.finetune import keep_images_with_labels
+from ssl_swin.jobs.labels import train_on_few_labels
+from ssl_swin.jobs.loop import training_data, training_module
+from ssl_swin.launch.build import open_data, usable_device
+from ssl_swin.launch.resolvers import register_resolvers
+from ssl_swin.objectives.base import Objective
+from ssl_swin.optim.schedules import RunLength
+from ssl_swin.runs.catalogue import Catalogue
+from ssl_swin.runs.folder import RunFolder
+from ssl_swin.runs.renamed import up_to_date
+from ssl_swin.runs.skipped_steps import (
+    FOLDER,
+    SkippedBatch,
+    SkippedStep,
+    read_skipped_step,
+    recorded_steps,
+)
+from ssl_swin.safe_pickle import load_checkpoint
+from ssl_swin.tasks.base import Task
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.health.replay import GroupNorm, ReplayedBatch, replay_step
+from ssl_swin.weights.formats.run_checkpoints import FACTS
+
+
+class Replay(NamedTuple):
+    """A step, and what was found when it was repeated."""
+
+    record: SkippedStep
+    weights: Path
+    batches: list[ReplayedBatch]
+    groups: list[GroupNorm]
+
+
+def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str) -> Replay:
+    """Repeat a step of a run up to its gradients.
+
+    Args:
+        run: The run's folder.
+        step: Which step; None takes the last that is recorded.
+        settings: What differs on this machine, as ["data.root=elsewhere"].
+        device: Where to compute.
+
+    Raises:
+        UserError: If there is no record of the step, or weights and data are not there any more.
+    """
+    steps = recorded_steps(run)
+    if not steps:
+        raise UserError(f"{run / FOLDER} holds no record of a step that was not finite")
+    record = read_skipped_step(run, steps[-1] if step is None else step)
+    weights = _weights(run, record)
+    cfg = _configuration(run, settings)
+    checkpoint = load_checkpoint(weights)
+    objective, readers = _parts(cfg, checkpoint)
+    data = training_data(cfg, readers, objective)
+    module = training_module(cfg, objective)
+    module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
+    images = _Images(data, record)
+    length = RunLength(
+        steps_per_epoch=max(1, len(images.loader(0, record.batch_size, record.world_size))),
+        num_epochs=cfg.trainer.max_epochs,
+        global_batch_size=record.batch_size * record.world_size * record.accumulated,
+    )
+    optimizer: Any = module.optimizer(objective, schedule=module.schedule, length=length)
+    batches, groups = replay_step(
+        module,
+        record,
+        images.batch,
+        images.one_by_one,
+        optimizer["optimizer"].param_groups,
+        device=usable_device(device),
+    )
+    return Replay(record, weights, batches, groups)
+
+
+class _Images:
+    """Loads the batches of a record again."""
+
+    def __init__(self, data: ImageDataModule, record: SkippedStep) -> None:
+        self.data = data
+        self.record = record
+
+    def loader(self, rank: int, batch_size: int, world_size: int) -> ExactLoader:
+        placement = LoaderConfig(batch_size, num_workers=0, rank=rank, world_size=world_size)
+        loader = self.data.readers["train"].train_loader(
+            self.data.train_samples, self.data.collate, placement, seed=self.data.seed
+        )
+        if not isinstance(loader, ExactLoader):
+            raise UserError(
+                "this run's data is read as a stream, in which no place can be entered: its "
+                f"batches cannot be loaded again. Their names are in the record of step "
+                f"{self.record.step}; data.reader=indexed can be replayed"
+            )
+        return loader
+
+    def batch(self, recorded: SkippedBatch) -> Any:
+        record = self.record
+        loader = self.loader(recorded.rank, record.batch_size, record.world_size)
+        batch = _at(loader, recorded, 0)
+        if list(batch.names) != list(recorded.names):
+            raise UserError(
+                f"the data has changed since: at its place lie {', '.join(batch.names[:3])} ..., "
+                f"and the step had {', '.join(recorded.names[:3])} ..."
+            )
+        return batch
+
+    def one_by_one(self, recorded: SkippedBatch) -> Iterator[Any]:
+        for number in range(len(recorded.names)):
+            offset = recorded.rank + number * self.record.world_size
+            yield _at(self.loader(0, 1, 1), recorded, offset)
+
+
+def _at(loader: ExactLoader, recorded: SkippedBatch, offset: int) -> Any:
+    assert recorded.epoch is not None and recorded.position is not None
+    loader.go_to(Cursor(recorded.epoch, recorded.position + offset))
+    return next(iter(loader))
+
+
+def _weights(run: Path, record: SkippedStep) -> Path:
+    """Return the file with the weights before a step: the one beside it, or a checkpoint."""
+    if record.weights is not None and (run / FOLDER / record.weights).is_file():
+        return run / FOLDER / record.weights
+    for entry in Catalogue(run / "checkpoints").by_step():
+        path = run / "checkpoints" / entry.name
+        if entry.step == record.step and path.is_file():
+            return path
+    raise UserError(
+        f"the weights before step {record.step} are not kept any more, neither beside the record "
+        "nor as a checkpoint; callbacks.skipped_steps.max_weights says of how many they are"
+    )
+
+
+def _configuration(run: Path, settings: Sequence[str]) -> DictConfig:
+    register_resolvers()
+    path = RunFolder(run).config
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it says how the run was made")
+    known = OmegaConf.load(path)
+    assert isinstance(known, DictConfig)
+    plain = OmegaConf.to_container(known, resolve=True)
+    assert isinstance(plain, dict)
+    today = up_to_date({str(key): value for key, value in plain.items()})
+    merged = OmegaConf.merge(OmegaConf.create(today), OmegaConf.from_dotlist(list(settings)))
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _parts(cfg: DictConfig, checkpoint: dict[str, Any]) -> tuple[Objective, dict[str, Split]]:
+    """Build the objective or the task, and open the data, as the job does."""
+    encoder = _encoder(cfg, checkpoint)
+    if "objective" in cfg:
+        objective: Objective = instantiate(cfg.objective)(encoder)
+        return objective, open_data(cfg, objective.members)
+    task_class: type[Task] = get_class(cfg.task._target_)
+    readers = open_data(cfg, task_class.members)
+    train_on_few_labels(cfg, readers)
+    if task_class.needs_labels:
+        keep_images_with_labels(readers)
+    return instantiate(cfg.task)(encoder, readers["train"].classes), readers
+
+
+def _encoder(cfg: DictConfig, checkpoint: dict[str, Any]) -> Encoder:
+    facts = checkpoint.get(FACTS)
+    if not isinstance(facts, dict):
+        encoder: Encoder = instantiate(cfg.model)
+        return encoder
+    return build_encoder(
+        facts["architecture"],
+        facts["model_args"],
+        drop_path_rate=cfg.model.get("drop_path_rate", 0.0),
+        grad_checkpointing=cfg.model.get("grad_checkpointing", False),
+    )
