@@ -47,6 +47,8 @@ class Layers(nn.Sequential):
 
     def after_step(self, step: int) -> None: ...
 
+    def evaluate(self, metrics: Any, batch: Any, normalized: Any) -> None: ...
+
 
 class Recorder(TrainingModule):
     """Learns from (number, epoch) with dropout, and writes down what it saw."""
