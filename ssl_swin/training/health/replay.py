@@ -73,10 +73,11 @@ def replay_step(
     for recorded in record.batches:
         batch = _on(load_batch(recorded), device)
         seed_globals(keyed_generator(*recorded.random_key))
-        with _autocast(record.precision, device), Watch(module.model) as watch:
+        with _autocast(record.precision, device):
             loss = module.model(batch, module.normalized).loss
         (loss * share).backward()
-        found.append((recorded, float(loss.detach()), watch.culprit))
+        culprit = _culprit(module, batch, recorded, _autocast(record.precision, device))
+        found.append((recorded, float(loss.detach()), culprit))
     norms = [_norm_of(module.model, group, record.loss_scale) for group in groups]
     module.eval()
     replayed = []
@@ -85,6 +86,16 @@ def replay_step(
             losses = _sample_losses(module, load_samples(recorded), device)
         replayed.append(ReplayedBatch(recorded, value, culprit, losses))
     return replayed, norms
+
+
+def _culprit(
+    module: TrainingModule, batch: Any, recorded: SkippedBatch, context: AbstractContextManager[Any]
+) -> Culprit | None:
+    """Computes the batch once more under watch: with hooks blocks round otherwise."""
+    seed_globals(keyed_generator(*recorded.random_key))
+    with torch.no_grad(), context, Watch(module.model) as watch:
+        module.model(batch, module.normalized)
+    return watch.culprit
 
 
 class Watch:
