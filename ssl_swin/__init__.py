@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssl_swin.jobs.in_process import linear_probe as linear_probe
     from ssl_swin.jobs.in_process import pretrain as pretrain
     from ssl_swin.launch.loading import load_backbone as load_backbone
+    from ssl_swin.launch.sweep import SweepFolder as SweepFolder
     from ssl_swin.objectives.base import Objective as Objective
     from ssl_swin.objectives.base import Output as Output
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "SweepFolder": "ssl_swin.launch.sweep",
     "Augmentation": "ssl_swin.data.transforms",
     "FinetuneAugmentation": "ssl_swin.data.transforms",
     "Backbone": "ssl_swin.weights.backbone",

@@ -24,12 +24,13 @@ from ssl_swin.commands import (
     replay,
     show,
     stats,
+    sweep_table,
 )
 from ssl_swin.commands.jobs import JOBS, job_of_completion, run_job
 from ssl_swin.errors import UserError
 
 INTERRUPTED = 130
-COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export, replay)
+COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export, replay, sweep_table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

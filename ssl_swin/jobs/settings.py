@@ -38,6 +38,7 @@ class TrainingSettings(JobSettings):
     """What jobs that train an encoder have besides."""
 
     resume: Annotated[Name, MAY_CHANGE]
+    optimized_metric: Annotated[Name | None, MAY_CHANGE] = None
     compile: Annotated[bool, MAY_CHANGE]
     plan: Annotated[bool, MAY_CHANGE] = False
     eval_crop_ratio: CropRatio

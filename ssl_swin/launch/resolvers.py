@@ -13,6 +13,16 @@ from ssl_swin.quoting import shell_path
 from ssl_swin.runs.names import MOST_BYTES_OF_ANY, check_name, folder_name
 
 WANDB_HOST = "api.wandb.ai"
+MOST_DISPLAYED = 128  # characters of a name that W&B takes
+NOT_IN_NAMES = {  # of jobs of sweeps by earlier versions
+    "name",
+    "resume",
+    "num_workers",
+    "data.root",
+    "logger",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+}
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -25,6 +35,7 @@ def register_resolvers() -> None:
         backbone_name,
         choice,
         command,
+        display_name,
         job_folder,
         one_folder,
         run_dir,
@@ -81,6 +92,13 @@ def choice(group: str, *, _root_: DictConfig) -> str:
     return str(hydra.runtime.choices[group])
 
 
+def display_name(name: str) -> str:
+    """Names a run on dashboards: in a sweep with what tells its jobs apart."""
+    if not _in_sweep():
+        return str(name)
+    return f"{name} {Path(HydraConfig.get().runtime.output_dir).name}"[:MOST_DISPLAYED]
+
+
 def one_folder(name: str) -> str:
     """Returns a run's name, which a folder is called by.
 
@@ -91,11 +109,15 @@ def one_folder(name: str) -> str:
 
 
 def job_folder(overrides: str, name: str, sweep_dir: str) -> str:
-    """Returns the name of a sweep's job: what its command line sets, or else the run's name.
+    """Returns the name of a sweep's job: what the sweep varies, or else the run's name.
 
-    A folder that version 0.1.0 or 0.2.0 named is found again under its old name.
+    A folder that an earlier version named by the whole command line is found again.
     """
-    old = overrides.replace("/", "_")
+    whole = overrides
+    if _in_sweep():
+        kept = (o for o in HydraConfig.get().overrides.task if o.split("=")[0] not in NOT_IN_NAMES)
+        whole = ",".join(sorted(kept))
+    old = whole.replace("/", "_")
     if old and len(old.encode()) <= MOST_BYTES_OF_ANY and (Path(sweep_dir) / old).is_dir():
         return old
     return folder_name(overrides or str(name))

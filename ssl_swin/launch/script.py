@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` answers at once.
 import importlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ssl_swin.launch.command_line import command
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
+from ssl_swin.launch.sweep import conclude_sweep, naming_option, result_of, run_in_sweep
 from ssl_swin.launch.threads import sleep_while_waiting
 from ssl_swin.launch.user_errors import only_user_errors
 from ssl_swin.quoting import on_screen
@@ -44,13 +46,16 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     options = started[1:] if arguments is None else list(arguments)
     main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
     with _plain_messages(job, options):
-        words = readable(job, options)
+        words, since = readable(job, options), time.time()
         _check_config_dir(words)
-        sys.argv = [started[0], *words]  # Hydra reads nothing else
+        sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
         try:
             main(_Task(job, started))()
         finally:
             sys.argv = started
+            status = conclude_sweep(since)
+        if status:
+            sys.exit(status)
 
 
 def _check_config_dir(options: Sequence[str]) -> None:
@@ -67,12 +72,12 @@ class _Task:
     job: str
     command_line: list[str]  # of the process, from which Lightning starts further processes
 
-    def __call__(self, cfg: DictConfig) -> None:
+    def __call__(self, cfg: DictConfig) -> float:
         sys.argv = self.command_line
-        run_job(self.job, cfg)
+        return run_in_sweep(cfg, lambda: run_job(self.job, cfg))
 
 
-def run_job(job: str, cfg: DictConfig) -> None:
+def run_job(job: str, cfg: DictConfig) -> float:
     """Run `ssl_swin.jobs.JOB`, imported only now; a user's mistake ends in one message.
 
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
@@ -80,6 +85,7 @@ def run_job(job: str, cfg: DictConfig) -> None:
     sleep_while_waiting()  # before torch is loaded; what a launcher starts may have no environment
     with _plain_messages(job, None):
         importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
+    return result_of(cfg)
 
 
 @contextmanager

@@ -1,0 +1,21 @@
+"""`ssl-swin sweep-table`: settings against results of a sweep's jobs."""
+
+import argparse
+from pathlib import Path
+
+from ssl_swin.runs.sweep_table import TABLE, write_table
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("sweep-table", help="table of a sweep: settings against results")
+    parser.add_argument("folder", type=Path, help="the sweep, as runs/pretrain/NAME_sweep")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the table into the sweep's folder, and print it."""
+    print(write_table(args.folder))
+    print(f"  table      {args.folder / TABLE}")

@@ -1,0 +1,129 @@
+"""A sweep: jobs that fail alone, what each returns, and the table at the end."""
+
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ssl_swin.errors import UserError
+from ssl_swin.quoting import override
+from ssl_swin.runs.sweep_table import FINISHED, last_value, read_jobs, record_job, write_table
+
+STOPPED_FROM = 128  # exit codes of jobs that were told to stop: then the sweep stops too
+UNKNOWN = 1
+
+
+class SweepFolder(Callback):
+    """Remembers the folder of the sweep that this process has begun."""
+
+    path: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Takes the folder from the configuration."""
+        SweepFolder.path = Path(str(config.hydra.sweep.dir))
+
+
+def naming_option(options: Sequence[str]) -> list[str]:
+    """Return the option by which jobs are called by what a sweep varies, and by nothing else.
+
+    Args:
+        options: The command line, as Hydra can read it.
+    """
+    if not {"-m", "--multirun"} & set(options):
+        return []
+    overrides = [o for o in options if ("=" in o and not o.startswith("-")) or o.startswith("~")]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    fixed = {o.key_or_group for o in parsed if not o.is_sweep_override()}
+    keys = sorted({*fixed, "name"})
+    return [override("hydra.job.config.override_dirname.exclude_keys", keys)]
+
+
+def run_in_sweep(cfg: DictConfig, run: Callable[[], float]) -> float:
+    """Run a job; in a sweep it fails alone, and writes down how it ended.
+
+    Args:
+        cfg: Configuration of the job.
+        run: Runs it and returns its result.
+
+    Returns:
+        The result; nan if the job failed.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return run()
+    folder = Path(hydra.runtime.output_dir)
+    facts = {
+        "settings": _varied(hydra),
+        "metric": cfg.get("optimized_metric"),
+        "started": time.time(),
+    }
+    record_job(folder, **facts, status="running", exit_code=UNKNOWN)
+    value, code = math.nan, 0
+    try:
+        value = run()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else UNKNOWN
+    except Exception:
+        traceback.print_exc()
+        code = UNKNOWN
+    status = FINISHED if code == 0 else "stopped" if code >= STOPPED_FROM else "failed"
+    known = None if math.isnan(value) else value
+    record_job(folder, **facts, status=status, exit_code=code, value=known)
+    if code >= STOPPED_FROM:
+        sys.exit(code)
+    return value
+
+
+def result_of(cfg: DictConfig) -> float:
+    """Return the metric by which a finished run is judged: that of its best weights, or the last.
+
+    Args:
+        cfg: Configuration of the job.
+    """
+    metric = cfg.get("optimized_metric")
+    if metric is None:
+        return math.nan
+    return last_value(Path(str(cfg.run_dir)) / "metrics.csv", [f"{metric}_best", str(metric)])
+
+
+def conclude_sweep(since: float) -> int:
+    """Print the table of the sweep that this process has run, if it has run one.
+
+    Args:
+        since: When it began.
+
+    Returns:
+        0, or the exit code of the first job that failed.
+    """
+    folder = SweepFolder.path
+    if folder is None:
+        return 0
+    try:
+        table, jobs = write_table(folder), read_jobs(folder)
+    except UserError:
+        return 0
+    print(f"\n{table}\n  table      {folder}/sweep.csv", flush=True)
+    ours = {name: job for name, job in jobs.items() if job.get("started", 0) >= since}
+    failed = {name: job for name, job in ours.items() if job.get("status") != FINISHED}
+    if not failed:
+        return 0
+    names = ", ".join(failed)
+    print(f"{len(failed)} of {len(ours)} jobs did not finish: {names}", file=sys.stderr)
+    return int(next(iter(failed.values())).get("exit_code") or UNKNOWN)
+
+
+def _varied(hydra: Any) -> dict[str, str]:
+    excluded = set(hydra.job.config.override_dirname.exclude_keys)
+    parsed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    given = {o.key_or_group: str(o.get_value_element_as_str()) for o in parsed}
+    varied = {key: value for key, value in given.items() if key not in excluded}
+    return varied or {key: value for key, value in given.items() if key == "name"}

@@ -1,0 +1,103 @@
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_swin.cli import main
+from ssl_swin.errors import UserError
+from ssl_swin.launch.sweep import naming_option
+from ssl_swin.runs.sweep_table import last_value, read_jobs, record_job, write_table
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "model.embed_dim=8",
+    "model.depths=[1,1,1]",
+    "model.num_heads=[1,1,2]",
+    "data.prepare.num_train=16",
+    "data.prepare.num_val=8",
+    "batch_size=8",
+    "num_workers=0",
+    "trainer.enable_progress_bar=false",
+    "trainer.max_epochs=1",
+    "trainer.check_val_every_n_epoch=1",
+    "callbacks.reconstructions=null",
+    "callbacks.knn_probe=null",
+    "logger=csv",
+)
+
+
+def test_naming_option__leaves_out_what_does_not_vary():
+    (option,) = naming_option(["-m", "seed=0,1", "name=x", "+a.b=3", "model=swin_t"])
+    key, _, value = option.partition("=")
+    assert key == "hydra.job.config.override_dirname.exclude_keys"
+    assert value == "[a.b,model,name]"
+    assert naming_option(["seed=0,1"]) == []
+
+
+def job(sweep: Path, name: str, **facts: object) -> None:
+    (sweep / name).mkdir(parents=True)
+    record_job(sweep / name, **facts)
+
+
+def test_write_table__settings_against_results(tmp_path, capsys):
+    a, b = {"seed": "0", "lr": "1"}, {"seed": "1"}
+    job(tmp_path, "a", settings=a, metric="val/loss", value=0.5, status="finished")
+    job(tmp_path, "b", settings=b, metric="val/loss", value=None, status="failed")
+    (tmp_path / "stranger").mkdir()
+    job(tmp_path, "cut", settings={})
+    (tmp_path / "cut/.job.json").write_text('{"settings": {"se')
+    assert main(["sweep-table", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "seed", "lr", "val/loss", "status", "folder"
+    ]  # fmt: skip
+    with (tmp_path / "sweep.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["seed", "lr", "val/loss", "status", "folder"],
+            ["0", "1", "0.5", "finished", "a"],
+            ["1", "", "", "failed", "b"],
+        ]
+
+
+def test_write_table__no_sweep(tmp_path):
+    with pytest.raises(UserError, match="holds no job of a sweep"):
+        write_table(tmp_path)
+
+
+def test_last_value__of_the_most_wanted_column(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert math.isnan(last_value(path, ["a"]))
+    path.write_text("step,a,a_best\n1,2,\n2,,5\n3,4,\nhalf")
+    assert last_value(path, ["a_best", "a"]) == 5
+    assert last_value(path, ["none", "a"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")])
+def test_multirun__a_failing_job_does_not_take_the_others_with_it(tmp_path, launcher):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    varied = ("objective.mask_ratio=0.5,1.5,0.6", "name=s")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pretrain.py"), "-m", *launcher, *TINY, *varied],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "WANDB_MODE": "offline"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert "1 of 3 jobs did not finish: objective.mask_ratio-1.5" in done.stderr
+    sweep = tmp_path / "runs/pretrain/s_sweep"
+    jobs = read_jobs(sweep)
+    assert list(jobs) == [f"objective.mask_ratio-{ratio}" for ratio in ("0.5", "0.6", "1.5")]
+    assert [found["exit_code"] for found in jobs.values()] == [0, 0, 2]
+    for name in list(jobs)[:2]:
+        with (sweep / name / "metrics.csv").open(newline="") as file:
+            last = [row["val/loss"] for row in csv.DictReader(file) if row["val/loss"]][-1]
+        assert json.loads((sweep / name / ".job.json").read_text())["value"] == float(last)
