@@ -2,17 +2,16 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 import torch
 
 from ssl_swin.errors import UserError
+from ssl_swin.stopping.workers import ignore_signals, signals_held
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -40,14 +39,14 @@ def ordered_map(
     reader, writer = stop
     pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(work, reader))
     try:
-        with _sigint_held_back():  # processes that start would print what it raises in them
+        with signals_held():  # processes that start would print what it raises in them
             results = pool.map(_work_on, jobs)
         yield from results
     except BaseException:
         writer.send_bytes(b"stop")  # a job may take minutes, and is of no use any more
         raise
     finally:
-        with _sigint_held_back():
+        with signals_held():
             pool.shutdown(cancel_futures=True)
         for end in stop:
             end.close()
@@ -56,18 +55,8 @@ def ordered_map(
 _work_of_this_process: list[Callable[[Any], Any]] = []
 
 
-@contextmanager
-def _sigint_held_back() -> Iterator[None]:
-    """Deliver a Ctrl-C only afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _start_worker(work: Callable[[Any], Any], stop: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
+    ignore_signals()  # they are for the parent, which ends the pool
     threading.Thread(target=_exit_when_told, args=(stop,), daemon=True).start()
     torch.set_num_threads(1)
     _work_of_this_process[:] = [work]

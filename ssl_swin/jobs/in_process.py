@@ -1,6 +1,7 @@
 """The jobs as functions of Python: configuration, checks and code of the command line."""
 
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 from ssl_swin.arguments import shown
 from ssl_swin.errors import UserError
 from ssl_swin.launch.composing import composed_for_user
+from ssl_swin.launch.session import job_session
 from ssl_swin.launch.threads import threads_for_this_machine
 from ssl_swin.launch.user_errors import only_user_errors
+from ssl_swin.stopping.stopped import RunStopped, in_words
 
 
 def pretrain(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
@@ -24,6 +27,8 @@ def pretrain(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -
 
     Raises:
         UserError: If a setting is wrong, naming it and the way out.
+        KeyboardInterrupt: After a Ctrl-C, when the state is saved; a second one does not wait.
+        RunStopped: After another signal, or after `trainer.max_time`, when the state is saved.
     """
     return _run("pretrain", overrides, config_dir)
 
@@ -40,8 +45,19 @@ def linear_probe(overrides: Sequence[str] = (), *, config_dir: Path | None = Non
 
 def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
     cfg = composed_for_user(job, _settings(overrides), config_dir=config_dir)
-    with threads_for_this_machine(), only_user_errors(job, None):
-        importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
+    try:
+        with (
+            threads_for_this_machine(),
+            only_user_errors(job, None),
+            job_session(owns_process=False),
+        ):
+            importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
+    except RunStopped as stopped:
+        print(in_words(stopped), file=sys.stderr, flush=True)
+        stopped.let_others_go()
+        if stopped.by_keyboard:
+            raise KeyboardInterrupt from stopped
+        raise
     return Path(cfg.run_dir)
 
 

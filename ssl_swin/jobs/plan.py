@@ -154,7 +154,7 @@ def _whole_rows(
 ) -> Rows:
     num_steps = _num_steps(trainer, length)
     seconds = num_steps * trainer.accumulate_grad_batches * cost.step_s
-    kept = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)  # type: ignore[arg-type]
+    kept = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)
     size = checkpoint_bytes(module.model, has_average=bool(run.cfg.get("ema_decay")))
     weights = sum(p.numel() for p in module.model.parameters())
     rows = num_steps * ROWS_BYTES_PER_STEP / max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_swin.quoting import shell_line
+
 SCRIPTS = ("pretrain.py", "finetune.py", "linear_probe.py")
 
 
@@ -41,6 +43,24 @@ def words_of_ssl_swin() -> list[str]:
     """Return the words that start `ssl-swin` from here."""
     started = sys.argv[0] if Path(sys.argv[0]).name == "ssl-swin" else "ssl-swin"
     return [_program("ssl-swin", started)]
+
+
+def how_to_continue(job: str) -> str:
+    """Return what is typed to continue the job that this process runs.
+
+    Args:
+        job: Name of the job, as linear_probe.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "the same torchrun command goes on from there"
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        return "the same srun command goes on from there"
+    if "RANK" in os.environ:
+        return "the same commands on all processes go on from there"
+    typed = sys.argv[1 if Path(sys.argv[0]).name in SCRIPTS else 2 :]
+    kept = [word for word in typed if not word.lstrip("+").startswith("resume=")]
+    resume = [] if len(kept) == len(typed) else ["resume=auto"]  # not from the start again
+    return f"to go on: {shell_line([*words_to_start(job), *kept, *resume])}"
 
 
 def options_of_user_files(overrides: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
     if trainer.is_global_zero:
         _check_writable(run.folder.path)
         size = checkpoint_bytes(module.model, has_average=bool(run.cfg.get("ema_decay")))
-        number = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)  # type: ignore[arg-type]
+        number = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)
         check_space(run.folder.path, number=number, size_bytes=size)
         for split, reader in data.readers.items():
             _check_readable(split, reader, data)

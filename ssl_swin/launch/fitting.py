@@ -1,5 +1,7 @@
 """Lightning's side of a run: trainer, callbacks, loggers."""
 
+import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -14,7 +16,10 @@ from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run, start_folder
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.stopping.stopped import RunStopped
+from ssl_swin.stopping.watch import current_watch
 from ssl_swin.training.callbacks.keep_metrics import KeepMetrics
+from ssl_swin.training.callbacks.stop_at_step import StopAtStep
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.dashboards import dashboard
@@ -22,6 +27,7 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.extras import guard_logger
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.peers import TellWhoIsLate, naming_lost_peers
 from ssl_swin.training.progress import Progress, TrainingProgress
 
 
@@ -67,7 +73,9 @@ def make_trainer(run: Run) -> Trainer:
 
 def _callbacks(run: Run) -> list[Callback]:
     chosen = [c for c in run.cfg.callbacks.values() if c is not None]
-    return [TrainingProgress(), KeepMetrics(), *map(instantiate, chosen)]
+    stop = StopAtStep(run.folder.last_checkpoint, current_watch())
+    always_last = [TellWhoIsLate(), stop]  # whatever `callbacks=` says
+    return [TrainingProgress(), KeepMetrics(), *map(instantiate, chosen), *always_last]
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
@@ -89,10 +97,33 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
     trainer.loggers = make_loggers(run, progress)
     if run.checkpoint is not None:
         say(f"continuing from {run.checkpoint}")
+    _limit_time(run, trainer)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+        with naming_lost_peers(trainer), _telling_who_is_late(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
+    except RunStopped as stopped:
+        _close_stopped(run, trainer, stopped)
+        raise
+
+
+def _limit_time(run: Run, trainer: Trainer) -> None:
+    """Start counting trainer.max_time, which began with the run and not with its first step."""
+    if trainer.max_time_s is not None:  # type: ignore[attr-defined]
+        passed = time.time() - run.started
+        current_watch().limit_time(trainer.max_time_s - passed)  # type: ignore[attr-defined]
+
+
+def _telling_who_is_late(trainer: Trainer) -> AbstractContextManager[None]:
+    found = [each for each in trainer.callbacks if isinstance(each, TellWhoIsLate)]  # type: ignore[attr-defined]
+    return found[0].watching(trainer)
+
+
+def _close_stopped(run: Run, trainer: Trainer, stopped: RunStopped) -> None:
+    if trainer.is_global_zero:
+        run.folder.finish(time.time() - run.started, f"stopped by {stopped.reason}")
+    close_loggers(trainer.loggers)
 
 
 def _check_resumable(run: Run, trainer: Trainer) -> None:

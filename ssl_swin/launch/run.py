@@ -1,5 +1,6 @@
 """A run: its configuration, checked, and its folder."""
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from ssl_swin.launch.check import check_settings
 from ssl_swin.launch.config_files import group_options
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.quiet import quiet_libraries
+from ssl_swin.launch.session import at_end_of_job
 from ssl_swin.launch.settings import JobSettings, changeable
 from ssl_swin.runs.folder import RunFolder
+from ssl_swin.runs.lock import RunLock
 from ssl_swin.runs.names import check_folder, check_name
 from ssl_swin.runs.resume import Resumption, checkpoint_to_resume
+from ssl_swin.stopping.watch import end_process
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Run:
     folder: RunFolder
     resumption: Resumption
     started: float
+    lock: RunLock
 
     @property
     def checkpoint(self) -> Path | None:
@@ -63,13 +68,30 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
     folder = RunFolder(check_folder(cfg.run_dir))
     quiet_libraries()
     seed_everything(cfg.seed, verbose=False)
+    lock = _lock(folder)
     resume = plain.get("resume", "auto")
     if resume == "never" and not is_first_process():
         resume = "auto"  # the first process has just created the folder
     resumption = checkpoint_to_resume(folder, resume, plain, changeable(description))
     for note in resumption.notes:
         say(note)
-    return Run(cfg, plain, folder, resumption, time.time())
+    return Run(cfg, plain, folder, resumption, time.time(), lock)
+
+
+def _lock(folder: RunFolder) -> RunLock:
+    """Take the run's folder if it exists already; a new one is taken when it is created."""
+    lock = RunLock(folder.path, when_lost=_end_without_folder)
+    if not is_first_process():
+        lock.check_same_launch()
+    elif folder.path.is_dir():
+        at_end_of_job(lock.release)
+        lock.acquire(say=say)
+    return lock
+
+
+def _end_without_folder(problem: str) -> None:
+    print(problem, file=sys.stderr, flush=True)
+    end_process(1)
 
 
 def _tell_data_overrides() -> None:
@@ -85,6 +107,8 @@ def _tell_data_overrides() -> None:
 @rank_zero_only
 def start_folder(run: Run, readers: Mapping[str, Split]) -> None:
     """Create the run's folder and record what runs on which data."""
+    at_end_of_job(run.lock.release)
+    run.lock.acquire(say=say)
     fingerprints = {split: reader.fingerprint for split, reader in readers.items()}
     notes = run.folder.start(
         run.config,

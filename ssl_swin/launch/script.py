@@ -16,16 +16,25 @@ from omegaconf import DictConfig
 
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.files import disk_error
-from ssl_swin.launch.command_line import command
+from ssl_swin.launch.command_line import command, how_to_continue
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable
+from ssl_swin.launch.requeue import requeue_slurm_job
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
+from ssl_swin.launch.session import job_session
 from ssl_swin.launch.sweep import conclude_sweep, naming_option, result_of, run_in_sweep
 from ssl_swin.launch.threads import sleep_while_waiting
 from ssl_swin.launch.user_errors import only_user_errors
 from ssl_swin.quoting import on_screen
+from ssl_swin.stopping.stopped import (
+    PeerLostError,
+    RunStopped,
+    in_words,
+    is_first_by_environment,
+)
+from ssl_swin.stopping.watch import watching_signals
 
-USER_ERROR, GAVE_UP, INTERRUPTED = 2, 3, 130
+FAILURE, USER_ERROR, GAVE_UP, INTERRUPTED = 1, 2, 3, 130
 
 
 def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +54,7 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     started = list(sys.argv)
     options = started[1:] if arguments is None else list(arguments)
     main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
-    with _plain_messages(job, options):
+    with watching_signals(owns_process=True), _plain_messages(job, options):
         words, since = readable(job, options), time.time()
         _check_config_dir(words)
         sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
@@ -83,7 +92,7 @@ def run_job(job: str, cfg: DictConfig) -> float:
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
     sleep_while_waiting()  # before torch is loaded; what a launcher starts may have no environment
-    with _plain_messages(job, None):
+    with _plain_messages(job, None), job_session(owns_process=True):
         importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
     return result_of(cfg)
 
@@ -100,7 +109,12 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         with only_user_errors(job, options):
             yield
     except KeyboardInterrupt:
-        _exit(job, "interrupted; the same command continues from the last checkpoint", INTERRUPTED)
+        _exit(job, f"stopped by Ctrl-C; {how_to_continue(job)}", INTERRUPTED)
+    except RunStopped as stopped:
+        _tell_stopped(job, stopped)
+        raise
+    except PeerLostError as error:
+        _exit(job, str(error), FAILURE)
     except TrainingGaveUp as error:
         _exit(job, str(error), GAVE_UP)
     except UserError as error:
@@ -112,6 +126,22 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         _exit(job, f"cannot write {cause.filename or 'a file'}: {cause.strerror}", USER_ERROR)
 
 
+def _tell_stopped(job: str, stopped: RunStopped) -> None:
+    """Say where the state is and what continues it; put a Slurm job back into its queue."""
+    if not stopped.is_told:
+        stopped.is_told = True
+        if is_first_by_environment():
+            _say(job, f"{in_words(stopped)}; {how_to_continue(job)}")
+            if stopped.by_scheduler and (requeued := requeue_slurm_job()):
+                _say(job, requeued)
+        stopped.let_others_go()
+
+
 def _exit(job: str, message: str, status: int) -> None:
-    print(on_screen(f"{command(job).removeprefix('python ')}: {message}"), file=sys.stderr)
+    _say(job, message)
     sys.exit(status)
+
+
+def _say(job: str, message: str) -> None:
+    text = on_screen(f"{command(job).removeprefix('python ')}: {message}")
+    print(text, file=sys.stderr, flush=True)

@@ -80,6 +80,7 @@ TrainerSettings = Annotated[
             "accelerator",
             "devices",
             "num_nodes",
+            "max_time",
             "accumulate_grad_batches",
             "strategy",
             "enable_progress_bar",

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import nn
 
 from ssl_swin.errors import UserError
@@ -27,17 +27,18 @@ def checkpoint_bytes(model: nn.Module, *, has_average: bool) -> int:
     return int((COPIES_OF_ADAM + has_average) * weights + rest)
 
 
-def num_kept(checkpoints: Sequence[ModelCheckpoint], length: RunLength, max_steps: int) -> int:
+def num_kept(checkpoints: Sequence[Checkpoint], length: RunLength, max_steps: int) -> int:
     """Return how many files lie in the run's folder at its end.
 
     Args:
-        checkpoints: What writes them.
+        checkpoints: What writes them; that which only writes a run's last one anew adds none.
         length: Length of the run.
         max_steps: Optimiser steps after which it ends earlier; -1 for none.
     """
     num_steps = length.num_epochs * length.steps_per_epoch
     num_steps = num_steps if max_steps < 0 else min(num_steps, max_steps)
-    return sum(_kept(checkpoint, num_steps, length.steps_per_epoch) for checkpoint in checkpoints)
+    regular = [each for each in checkpoints if isinstance(each, ModelCheckpoint)]
+    return sum(_kept(checkpoint, num_steps, length.steps_per_epoch) for checkpoint in regular)
 
 
 def check_space(folder: Path, *, number: int, size_bytes: int) -> None:

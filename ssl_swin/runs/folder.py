@@ -99,14 +99,14 @@ class RunFolder:
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return notes
 
-    def finish(self, seconds: float) -> float:
+    def finish(self, seconds: float, status: str = "finished") -> float:
         """Record that the run ended after this many seconds; return all its recorded seconds.
 
         The time of a session that was killed is not known and does not count.
         """
         record = self._record() or {}
         total_s = round(_seconds(record, "earlier_s") + seconds, 1)
-        record |= {"status": "finished", "duration_s": total_s}
+        record |= {"status": status, "duration_s": total_s}
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return total_s
 

@@ -1,11 +1,13 @@
 """Lightning's Trainer with the types that its settings have in a run."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch
 from annotated_types import MinLen
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, checked
 from ssl_swin.errors import UserError
@@ -51,7 +53,8 @@ class Trainer(lightning.pytorch.Trainer):
             precision: Number format of the training; None is "32-true".
             max_epochs: Length of the schedules, and of the run.
             max_steps: Optimiser steps after which the run ends earlier; -1 for none.
-            max_time: Time after which it ends earlier: "DD:HH:MM:SS", or units by name.
+            max_time: Time after which it stops, to be continued by the same command: "DD:HH:MM:SS",
+                or units by name, as {hours: 11, minutes: 50}.
             accumulate_grad_batches: Batches of an optimiser step.
             gradient_clip_val: Largest norm of the gradient; None does not clip.
             limit_train_batches: Batches of an epoch: a number of them, or a fraction as 0.5.
@@ -72,7 +75,6 @@ class Trainer(lightning.pytorch.Trainer):
             "precision": precision,
             "max_epochs": max_epochs,
             "max_steps": max_steps,
-            "max_time": dict(max_time) if isinstance(max_time, Mapping) else max_time,
             "accumulate_grad_batches": accumulate_grad_batches,
             "gradient_clip_val": gradient_clip_val,
             "limit_train_batches": limit_train_batches,
@@ -82,6 +84,7 @@ class Trainer(lightning.pytorch.Trainer):
             "num_sanity_val_steps": num_sanity_val_steps,
             "log_every_n_steps": log_every_n_steps,
         }
+        self.max_time_s = None if max_time is None else seconds_of(max_time)
         refusals = (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError)
         try:
             super().__init__(**settings, **others)
@@ -91,6 +94,7 @@ class Trainer(lightning.pytorch.Trainer):
             told = [f"{key}={asked[key]}" for key in DECIDED_BY_THE_MACHINE if key in asked]
             raise UserError(f"{problem}; asked for: {', '.join(told)}") from error
         self._replace_loops()
+        self._signal_connector = _NoSignals(self)
 
     def _replace_loops(self) -> None:
         """Train by loops that go on exactly."""
@@ -98,3 +102,38 @@ class Trainer(lightning.pytorch.Trainer):
         loop = FitLoop(self, min_epochs=given.min_epochs, max_epochs=given.max_epochs)
         loop.epoch_loop = EpochLoop(self, min_steps=given.min_steps, max_steps=given.max_steps)
         self.fit_loop = loop
+
+
+class _NoSignals(_SignalConnector):
+    """Leaves signals to `ssl_swin.stopping`.
+
+    Lightning's own handlers broadcast and save inside a signal handler, and end with exit code 0.
+    """
+
+    def register_signal_handlers(self) -> None:
+        """Register none."""
+
+
+def seconds_of(max_time: str | Mapping[str, Any]) -> float:
+    """Return a time limit in seconds.
+
+    Args:
+        max_time: "DD:HH:MM:SS", or units by name, as {hours: 11, minutes: 50}.
+
+    Raises:
+        UserError: If it is neither, or not above 0.
+    """
+    try:
+        if isinstance(max_time, str):
+            days, hours, minutes, seconds = map(int, max_time.strip().split(":"))
+            limit = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        else:
+            limit = timedelta(**{str(unit): number for unit, number in max_time.items()})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"trainer.max_time must be DD:HH:MM:SS, or units as {{hours: 11, minutes: 50}}, got "
+            f"{max_time!r}"
+        ) from error
+    if limit <= timedelta(0):
+        raise UserError(f"trainer.max_time must be above 0, got {max_time!r}")
+    return limit.total_seconds()

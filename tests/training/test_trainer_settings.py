@@ -1,7 +1,6 @@
 """What the trainer and its checkpoints refuse, here where there is no GPU."""
 
 import re
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,9 +16,15 @@ ON_CPU = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "logger": False}
 def test_trainer__is_lightnings() -> None:
     trainer = Trainer(**ON_CPU, max_time={"seconds": 5}, limit_train_batches=0.5)
     assert (trainer.max_epochs, trainer.limit_train_batches) == (1, 0.5)
-    assert [timer._duration for timer in trainer.callbacks if hasattr(timer, "_duration")] == [
-        timedelta(seconds=5).total_seconds()
-    ]
+    assert trainer.max_time_s == 5
+
+
+@pytest.mark.parametrize(
+    ("max_time", "seconds"),
+    [("01:02:03:04", 93_784), ({"hours": 1, "minutes": 2}, 3720), ({"seconds": 0.5}, 0.5)],
+)
+def test_trainer__max_time_in_seconds(max_time: Any, seconds: float) -> None:
+    assert Trainer(**ON_CPU, max_time=max_time).max_time_s == seconds
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,10 @@ def test_trainer__is_lightnings() -> None:
         ({"devices": []}, "devices must be"),
         ({"precision": "fp17"}, "precision must be 32-true or bf16-mixed"),
         ({"strategy": "nonsense"}, "nonsense"),
-        ({"max_time": "soon"}, "max_time|DD:HH:MM:SS|time"),
+        ({"max_time": "soon"}, "max_time must be DD:HH:MM:SS, or units"),
+        ({"max_time": "10:00"}, "max_time must be DD:HH:MM:SS, or units"),
+        ({"max_time": {"fortnights": 1}}, "max_time must be DD:HH:MM:SS, or units"),
+        ({"max_time": "00:00:00:00"}, "max_time must be above 0"),
     ],
 )
 def test_trainer__refuses(changes: dict[str, Any], message: str) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.shared_memory import Shared
+from ssl_swin.stopping.workers import ignore_signals, signals_held
 
 MakeSample = Callable[[EncodedSample, int], Any]
 Collate = Callable[[Sequence[Any]], Any]
@@ -101,6 +102,8 @@ def start_workers(
 ) -> "DataLoader[Any]":
     """Return torch's loader as all splits use it: its own generator, workers of one thread.
 
+    The workers leave signals to the process that they load for.
+
     Args:
         dataset: Returns whole batches, or single examples if there is a `batch_size`.
         config: Configuration of the loader; it has the number of workers.
@@ -108,7 +111,7 @@ def start_workers(
         batch_size: Number of examples per batch; None if the dataset returns whole batches.
         collate: Makes a batch of examples; with `batch_size`.
     """
-    return DataLoader(
+    return _QuietLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -116,7 +119,7 @@ def start_workers(
         persistent_workers=config.num_workers > 0,
         collate_fn=Shared(collate or _as_it_is),
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own, so that the global stream is not consumed
     )
 
@@ -168,5 +171,14 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker_id: int) -> None:
+class _QuietLoader(DataLoader[Any]):
+    """A loader whose workers are not hit by a signal before they ignore it."""
+
+    def __iter__(self) -> Any:
+        with signals_held():
+            return super().__iter__()
+
+
+def _start_worker(worker_id: int) -> None:
+    ignore_signals()
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from ssl_swin.arguments import Above0, Positive, checked
 from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
+from ssl_swin.stopping.watch import stop_if_asked
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
@@ -107,4 +108,5 @@ def _batches(
     module: TrainingModule, data: ImageDataModule, split: str, num_batches: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in islice(data.labelled_loader(split), num_batches):
+        stop_if_asked()
         yield module.normalized(batch.pixels.to(module.device)), batch.labels.to(module.device)
