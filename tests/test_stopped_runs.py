@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from launched import finish, output
+from launched import LIMIT_S, finish, output, start
 
 from ssl_swin.safe_pickle import load_checkpoint
 
@@ -115,4 +115,20 @@ def test_pretrain__stopped_at_any_moment_ends_the_same(
         last = said.splitlines()[-1]
         assert "saved in runs/pretrain/swin_nano_demo/checkpoints/last.ckpt; to go on: " in last
     finish((*TINY, *within), stopped, 1)
+    check_same(stopped, whole)
+
+
+def test_pretrain__a_signal_to_one_of_two_processes_stops_both(tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    two = (*TINY, "batch_size=2")
+    finish(two, whole, 2)
+    for moment, number, rank in (("step", 3, 1), ("validation", 1, 0)):
+        processes = start((*two, sending("SIGTERM", moment, number, rank=rank)), stopped, 2)
+        for process in processes:
+            process.join(LIMIT_S)
+        assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
+        assert "saved in" in output(stopped, 0)
+        assert "Traceback" not in (printed := output(stopped, 1))
+        assert "stopped by" not in printed  # once, by the first process
+    finish(two, stopped, 2)
     check_same(stopped, whole)
