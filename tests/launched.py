@@ -8,7 +8,7 @@ import os
 import runpy
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,22 @@ CONTEXT.set_forkserver_preload(["ssl_swin.jobs.pretrain", "hydra.main"])
 
 
 def start(
-    overrides: Sequence[str], folder: Path, num_ranks: int, job: str = "pretrain"
+    overrides: Sequence[str],
+    folder: Path,
+    num_ranks: int,
+    job: str = "pretrain",
+    fault: Callable[[], None] | None = None,
 ) -> list[Any]:
-    """Starts a job in `folder`, one process a rank; each writes to `output{rank}.txt` there."""
+    """Starts a job in `folder`, one process a rank; each writes to `output{rank}.txt` there.
+
+    `fault` is called in each process before the script runs.
+    """
     folder.mkdir(exist_ok=True)
     strategy = "ddp" if num_ranks > 1 else "auto"
     placed = (*overrides, f"trainer.devices={num_ranks}", f"trainer.strategy={strategy}")
     processes = []
     for rank, launched in enumerate(_environments(num_ranks)):
-        arguments = (job, placed, folder, rank, launched)
+        arguments = (job, placed, folder, rank, launched, fault)
         processes.append(CONTEXT.Process(target=_run, args=arguments))
         processes[-1].start()
     return processes
@@ -71,7 +78,12 @@ def _environments(num_ranks: int) -> list[dict[str, str]]:
 
 
 def _run(
-    job: str, overrides: Sequence[str], folder: Path, rank: int, launched: dict[str, str]
+    job: str,
+    overrides: Sequence[str],
+    folder: Path,
+    rank: int,
+    launched: dict[str, str],
+    fault: Callable[[], None] | None,
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -83,5 +95,7 @@ def _run(
     printed = os.open(f"output{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
+    if fault is not None:
+        fault()
     sys.argv = [f"{job}.py", *overrides]
     runpy.run_path(str(ROOT / f"{job}.py"), run_name="__main__")

@@ -1,0 +1,205 @@
+"""Faults that a test plants in a process which trains, at exactly the moment that it wants.
+
+Each is a small frozen class that can be sent to the process; calling it there plants the fault.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_swin.training.module import TrainingModule
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wrap(owner: Any, name: str, around: Callable[[Callable[..., Any]], Any]) -> None:
+    setattr(owner, name, around(getattr(owner, name)))
+
+
+@dataclass(frozen=True)
+class SignalAtBatch:
+    """A signal to the own process before the n-th batch of a kind in this process.
+
+    Attributes:
+        number: SIGKILL, SIGTERM, ...
+        nth: From 1.
+        step: "training_step" or "validation_step".
+    """
+
+    number: int
+    nth: int
+    step: str = "training_step"
+
+    def __call__(self) -> None:
+        """Plant it."""
+        calls = count(1)
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(module: TrainingModule, *args: Any) -> Any:
+                if next(calls) == self.nth:
+                    os.kill(os.getpid(), self.number)
+                return original(module, *args)
+
+            return replacement
+
+        _wrap(TrainingModule, self.step, around)
+
+
+@dataclass(frozen=True)
+class KillAtRename:
+    """SIGKILL when the n-th file of a name gets its final name in this process.
+
+    Attributes:
+        name: Name of the file.
+        nth: From 1.
+        after: Whether the file has its name already.
+    """
+
+    name: str
+    nth: int
+    after: bool
+
+    def __call__(self) -> None:
+        """Plant it."""
+        calls = count(1)
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(source: Any, target: Any, **options: Any) -> None:
+                due = Path(target).name == self.name and next(calls) == self.nth
+                if due and not self.after:
+                    _die()
+                original(source, target, **options)
+                if due:
+                    _die()
+
+            return replacement
+
+        _wrap(os, "replace", around)
+
+
+@dataclass(frozen=True)
+class KillAfterSaveOfStep:
+    """SIGKILL as soon as last.ckpt holds a multiple of a number of steps.
+
+    Attributes:
+        steps: As the steps of an epoch.
+    """
+
+    steps: int
+
+    def __call__(self) -> None:
+        """Plant it."""
+        saved: list[int] = [-1]
+
+        def noting(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
+                saved[0] = module.global_step
+                original(module, checkpoint)
+
+            return replacement
+
+        def killing(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(source: Any, target: Any, **options: Any) -> None:
+                original(source, target, **options)
+                if Path(target).name == "last.ckpt" and saved[0] % self.steps == 0:
+                    _die()
+
+            return replacement
+
+        _wrap(TrainingModule, "on_save_checkpoint", noting)
+        _wrap(os, "replace", killing)
+
+
+@dataclass(frozen=True)
+class KillInWrite:
+    """SIGKILL when half of the n-th checkpoint of this process is written.
+
+    Attributes:
+        nth: From 1.
+    """
+
+    nth: int
+
+    def __call__(self) -> None:
+        """Plant it."""
+        calls = count(1)
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(content: Any, file: Any, *args: Any, **options: Any) -> None:
+                original(content, file, *args, **options)
+                if next(calls) == self.nth:
+                    _cut(file)
+                    _die()
+
+            return replacement
+
+        _wrap(torch, "save", around)
+
+
+def _cut(file: Any) -> None:
+    if isinstance(file, str | os.PathLike):
+        os.truncate(file, Path(file).stat().st_size // 2)
+    else:
+        file.truncate(file.tell() // 2)
+
+
+@dataclass(frozen=True)
+class FullDisk:
+    """No file can become larger than this, as if the disk had no space left.
+
+    Attributes:
+        limit_bytes: More than the small files of a run, less than a checkpoint.
+    """
+
+    limit_bytes: int
+
+    def __call__(self) -> None:
+        """Plant it."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, resource.RLIM_INFINITY))
+
+
+@dataclass(frozen=True)
+class NotANumber:
+    """A loss that is not a number at one step, on one rank.
+
+    Attributes:
+        step: Number of optimiser steps made before it.
+        rank: Rank that computes it.
+    """
+
+    step: int
+    rank: int = 0
+
+    def __call__(self) -> None:
+        """Plant it."""
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(module: TrainingModule, *args: Any) -> Any:
+                loss = original(module, *args)
+                is_here = (module.global_step, module.global_rank) == (self.step, self.rank)
+                return loss * torch.nan if is_here else loss
+
+            return replacement
+
+        _wrap(TrainingModule, "training_step", around)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several faults."""
+
+    faults: tuple[Callable[[], None], ...]
+
+    def __call__(self) -> None:
+        """Plant them."""
+        for fault in self.faults:
+            fault()
