@@ -3,6 +3,7 @@
 Each is a small frozen class that can be sent to the process; calling it there plants the fault.
 """
 
+import io
 import os
 import resource
 import signal
@@ -135,21 +136,24 @@ class KillInWrite:
 
         def around(original: Callable[..., Any]) -> Callable[..., Any]:
             def replacement(content: Any, file: Any, *args: Any, **options: Any) -> None:
-                original(content, file, *args, **options)
                 if next(calls) == self.nth:
-                    _cut(file)
+                    whole = io.BytesIO()
+                    original(content, whole, *args, **options)
+                    _write(file, whole.getvalue()[: whole.tell() // 2])
                     _die()
+                original(content, file, *args, **options)
 
             return replacement
 
         _wrap(torch, "save", around)
 
 
-def _cut(file: Any) -> None:
+def _write(file: Any, content: bytes) -> None:
     if isinstance(file, str | os.PathLike):
-        os.truncate(file, Path(file).stat().st_size // 2)
+        Path(file).write_bytes(content)
     else:
-        file.truncate(file.tell() // 2)
+        file.write(content)
+        getattr(file, "flush", int)()
 
 
 @dataclass(frozen=True)
