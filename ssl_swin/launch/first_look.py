@@ -47,7 +47,9 @@ def length_of(trainer: Trainer, data: ImageDataModule) -> RunLength:
 def _check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written to; nothing is made yet."""
     there = next(each for each in (folder.resolve(), *folder.resolve().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if not there.is_dir():
+        raise UserError(f"cannot create the folder {folder}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"no permission to write to the folder {there}, for run_dir={folder}")
 
 

@@ -326,7 +326,7 @@ SHOW_MISTAKES = {
     "data.channel_axis=middle": "data.channel_axis must be first or last or null, got 'middle'",
     "data.max_image_pixels=0": "data.max_image_pixels must be a whole number of at least 1, got 0",
     "augment.crop_scale=[2,3]": "augment.crop_scale must be a list of 2 numbers in (0, 1]",
-    "data=null": "data=null: a group cannot be null",
+    "data=null": "data=null: data is a group, choose one of: ",
 }
 
 

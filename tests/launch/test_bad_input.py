@@ -148,7 +148,7 @@ def test_pretrain__damaged_image_is_named_without_the_workers_traceback(
         (folder / f"{number}.jpg").write_bytes(picture.getvalue()[:400])
     options = ("data=folder", f"data.root={folder}", *NANO, *BRIEF, "num_workers=1")
     message = complaint(capsys, "pretrain", *options, "callbacks.reconstructions.num_images=1")
-    assert "no held-out image can be read" in message
+    assert "no image of train can be read, the first is" in message
     assert ".jpg" in message
 
 

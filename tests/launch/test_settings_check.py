@@ -171,7 +171,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             *("labels", "splits", "masks", "leave_out"),  # of data=folder, since 0.2.0
         )
     }
-    trained = {"resume", "compile", "callbacks"} | {
+    trained = {"resume", "compile", "callbacks", "plan", "optimized_metric"} | {
         f"trainer.{key}"
         for key in (
             "accelerator",

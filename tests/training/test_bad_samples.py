@@ -32,7 +32,7 @@ def test_bad_samples__are_counted_logged_and_listed_once(pretrain, logged, tmp_p
     path = tmp_path / "bad_samples.jsonl"
     trainer = pretrain(Damaged(path, {0, 1, 2}), log_every_n_steps=1, num_val=0)
     assert list(logged(trainer, "data/bad_samples").values()) == [1, 2, 3, 3, 3, 3]
-    assert logged(trainer, "data/bad_ratio")[5] == pytest.approx(3 / 24)
+    assert logged(trainer, "data/bad_ratio")[6] == pytest.approx(3 / 24)
     assert listed(path) == [
         {"name": "image 0", "reason": "cut short"},
         {"name": "image 1", "reason": "cut short"},
@@ -74,7 +74,7 @@ def test_bad_samples__goes_on_counting_and_listing(pretrain, logged, tmp_path):
     callback.load_state_dict({"num_bad": 7, "num_seen": 76})
     trainer = pretrain(callback, log_every_n_steps=1, num_val=0)
     assert callback.state_dict() == {"num_bad": 8, "num_seen": 100}
-    assert logged(trainer, "data/bad_ratio")[5] == pytest.approx(0.08)
+    assert logged(trainer, "data/bad_ratio")[6] == pytest.approx(0.08)
     assert [line["name"] for line in listed(path)] == ["old", "image 1"]
 
 

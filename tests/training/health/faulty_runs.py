@@ -19,6 +19,7 @@ from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.progress import TrainingProgress
 
 NUM_IMAGES, BATCH_SIZE = 32, 4
 Fault = tuple[int, int, str]  # step, batch of the step, and what: see `Faulty`
@@ -182,10 +183,12 @@ def train(
         every_n_train_steps=every_n_steps,
         save_top_k=-1,
     )
+    progress = TrainingProgress()
+    metrics = MetricsCsv(folder / "metrics.csv", resume=checkpoint is not None, progress=progress)
     settings = {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu", **options}
     trainer = Trainer(
-        callbacks=[Clock(rank_of_faults), *callbacks, checkpoints],
-        logger=[MetricsCsv(folder / "metrics.csv", resume=checkpoint is not None)],
+        callbacks=[progress, Clock(rank_of_faults), *callbacks, checkpoints],
+        logger=[metrics],
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -193,6 +196,14 @@ def train(
     )
     trainer.fit(module, datamodule=data(), ckpt_path=checkpoint, weights_only=True)
     return module, trainer
+
+
+def logged(trainer: Trainer, name: str) -> dict[int, float]:
+    """Values of a metric by the number of steps that were done."""
+    (metrics,) = trainer.loggers
+    assert isinstance(metrics, MetricsCsv)
+    rows = metrics.file.rows(after=-1, up_to=10**9)
+    return {step: row[name] for step, row in rows if name in row}
 
 
 def state(module: TrainingModule, trainer: Trainer) -> dict[str, Tensor]:

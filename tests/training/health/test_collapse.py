@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from faulty_runs import module_of, same, state, train
+from faulty_runs import logged, module_of, same, state, train
 from lightning.pytorch import Callback
 
 from ssl_swin.errors import TrainingGaveUp
@@ -134,8 +134,7 @@ def test_collapse_alarm__warns_once_and_logs(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("warning: the training looks collapsed at step 26: for 3 steps the")
-    logged = [row["health/collapse"] for row in trainer.loggers[0].rows.values()]
-    assert logged == [0] * 25 + [1] * 5 + [0] * 10
+    assert list(logged(trainer, "health/collapse").values()) == [0] * 25 + [1] * 5 + [0] * 10
     assert watching.summary() == ""
 
 

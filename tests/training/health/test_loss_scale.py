@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from faulty_runs import same, state, train, watcher
+from faulty_runs import logged, same, state, train, watcher
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 
@@ -38,8 +38,13 @@ def test_loss_scale__looking_for_it_is_no_alarm(tmp_path, capsys):
     )
     assert module.num_skipped == 0 and capsys.readouterr().out == ""
     assert module.model.after == list(range(5, 17))  # four steps halve 2^16 to 2^12
-    scales = [row["amp/scale"] for row in trainer.loggers[0].rows.values()]
-    assert scales == [2.0**16, 2.0**15, 2.0**14, 2.0**13, *[2.0**12] * 12]
+    assert list(logged(trainer, "amp/scale").values()) == [
+        2.0**16,
+        2.0**15,
+        2.0**14,
+        2.0**13,
+        *[2.0**12] * 12,
+    ]
 
 
 def test_loss_scale__collapsed_is_an_alarm(tmp_path, capsys):
