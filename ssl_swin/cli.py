@@ -3,7 +3,6 @@
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -27,6 +26,8 @@ from ssl_swin.commands import (
     sweep_table,
 )
 from ssl_swin.commands.jobs import JOBS, job_of_completion, run_job
+from ssl_swin.commands.mistakes import OF_THE_SYSTEM, as_user_error
+from ssl_swin.commands.parsing import CommandParser
 from ssl_swin.errors import UserError
 
 INTERRUPTED = 130
@@ -47,19 +48,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_job(words[0], words[1:])
     if words and words[0] in ("-sc", "--shell-completion"):
         return run_job(job_of_completion(os.environ), words)
-    args = _parser().parse_args(words)
     try:
+        args = _parser().parse_words(words)
         with _second_interrupt_ends_at_once():
             return int(args.run(args) or 0)
     except UserError as error:
-        print(f"ssl-swin: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
+    except OF_THE_SYSTEM as error:
+        return _refused(as_user_error(error))
     except KeyboardInterrupt:
         print("ssl-swin: interrupted", file=sys.stderr)
         if signal.getsignal(signal.SIGINT) is _end_at_once:
             sys.stdout.flush()
             os._exit(INTERRUPTED)  # the interpreter's own end takes seconds, open to the next one
         return INTERRUPTED
+
+
+def _refused(error: UserError) -> int:
+    print(f"ssl-swin: {error}", file=sys.stderr)
+    return 2
 
 
 @contextmanager
@@ -87,8 +94,8 @@ def _end_at_once(*_: object) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="ssl-swin",
         description="Pretrains, fine-tunes and probes Swin Transformers, and prepares their data.",
     )
@@ -97,5 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     for job, summary in JOBS.items():
         commands.add_parser(job, help=summary, add_help=False)
     for command in COMMANDS:
-        command.add_parser(commands).set_defaults(run=command.run)
+        described = command.add_parser(commands)
+        described.set_defaults(run=command.run, parser=described)
     return parser

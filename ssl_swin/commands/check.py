@@ -3,10 +3,13 @@
 import argparse
 import json
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_swin.arguments import Count
+from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import add_limit_options, pixel_format
+from ssl_swin.commands.places import check_file
+from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     from ssl_swin.data.inspection.check import CheckReport, Finding
@@ -36,12 +39,14 @@ def add_parser(
         usage="%(prog)s [options] shards",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("shards", type=Path, help="folder of shards with an index")
-    parser.add_argument("--index-dir", type=Path, help="folder of the index, if another")
+    parser.add_argument("shards", type=path, help="folder of shards with an index")
+    parser.add_argument("--index-dir", type=path, help="folder of the index, if another")
     parser.add_argument("--fast", action="store_true", help="read the images, but decode none")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
+    parser.add_argument(
+        "--workers", type=value_of(Count), default=2, help="processes; 0 is this one"
+    )
     add_limit_options(parser)
-    parser.add_argument("--report", type=Path, help="file for all findings, one JSON object a line")
+    parser.add_argument("--report", type=path, help="file for all findings, one JSON object a line")
     return parser
 
 
@@ -49,17 +54,17 @@ def run(args: argparse.Namespace) -> int:
     """Checks, and says what was found."""
     from ssl_swin.data.inspection.check import check_shards
     from ssl_swin.data.shards.index import load_index
-    from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
 
-    if args.report is not None and args.report.is_dir():
-        raise UserError(f"--report {args.report} is a folder; give the name of a file in it")
+    if args.report is not None:
+        check_file("--report", args.report)
     index = load_index(args.shards, args.index_dir, check_shards=False)
     report = check_shards(
         index, decode=not args.fast, num_workers=args.workers, pixels=pixel_format(args)
     )
     for split, shards in index.splits.items():
-        print(f"{split}: {index.num_samples(split)} images in {len(shards)} shards")
+        images = counted(index.num_samples(split), "image")
+        print(f"{split}: {images} in {counted(len(shards), 'shard')}")
     for kind in MEANINGS:
         _list(kind, [finding for finding in report.findings if finding.kind == kind])
     if args.report is not None:
@@ -83,5 +88,6 @@ def _list(kind: str, findings: "list[Finding]") -> None:
 
 def _verdict(report: "CheckReport", done: str) -> str:
     if report.is_sound:
-        return f"sound: the shards are what the index says, {report.num_read} images {done}"
-    return f"not sound, see above; {report.num_read} images could be read"
+        read = counted(report.num_read, "image")
+        return f"sound: the shards are what the index says, {read} {done}"
+    return f"not sound, see above; {counted(report.num_read, 'image')} could be read"

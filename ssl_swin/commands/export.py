@@ -1,9 +1,10 @@
 """`ssl-swin export`: a backbone for other implementations."""
 
 import argparse
-from pathlib import Path
 
 from ssl_swin.commands.import_ import FORMATS
+from ssl_swin.commands.parsing import path, text
+from ssl_swin.commands.places import check_new
 
 
 def add_parser(
@@ -18,23 +19,22 @@ def add_parser(
     )
     parser.add_argument(
         "backbone",
+        type=text,
         help="folder of a backbone or a run, also one that was stopped; a checkpoint; or whatever "
         "backbone= of the scripts takes",
     )
-    parser.add_argument("out", type=Path, help="file to write; a folder for huggingface")
+    parser.add_argument("out", type=path, help="file to write; a folder for huggingface")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the implementation")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Exports, and says what became of every tensor."""
-    from ssl_swin.errors import UserError
+    check_new(args.out)
     from ssl_swin.launch.artifacts import local_backbone
     from ssl_swin.weights.formats.exporting import export_weights
     from ssl_swin.weights.sources import default_cache
 
-    if args.out.exists():
-        raise UserError(f"{args.out} exists already. Choose another name, or delete it")
     folder = local_backbone(args.backbone, default_cache())
     report = export_weights(folder, args.out, to=args.to)
     for line in (*report.lines(), report.summary()):

@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+from ssl_swin.arguments import Above0, Positive, Side
+from ssl_swin.commands.parsing import path, text, value_of
+from ssl_swin.commands.places import check_new
+
 FORMATS = ("simmim", "swin", "timm", "huggingface", "torchvision", "openmmlab", "detectron2")
 
 
@@ -19,45 +23,49 @@ def add_parser(
     )
     parser.add_argument(
         "file",
-        type=Path,
+        type=path,
         help=".pth, .bin, .safetensors or .ckpt file, its folder, or the folder of a run",
     )
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("out", type=path, help="folder to write")
     parser.add_argument("--format", choices=FORMATS, help="what it is (default: recognised)")
     parser.add_argument(
         "--network",
+        type=text,
         metavar="NAME",
         help="which of several networks in the file, as teacher (default: the only one, or of a "
         "network and its slow copy the network)",
     )
     parser.add_argument(
         "--img-size-px",
-        type=int,
+        type=value_of(Side),
         metavar="N",
         help="side of the image (default: as the file says); weights are resized if need be",
     )
     parser.add_argument(
-        "--window-size", type=int, metavar="N", help="in tokens, if nothing in the file tells it"
+        "--window-size",
+        type=value_of(Positive),
+        metavar="N",
+        help="in tokens, if nothing in the file tells it",
     )
     parser.add_argument(
         "--pretrained-window-sizes",
-        type=int,
+        type=value_of(Positive),
         nargs="+",
         metavar="N",
         help="of Swin V2, one per stage, if nothing in the file tells them",
     )
-    parser.add_argument("--mean", type=float, nargs="+", help="per channel, in [0, 1]")
-    parser.add_argument("--std", type=float, nargs="+", help="per channel, in [0, 1]")
+    parser.add_argument("--mean", type=value_of(float), nargs="+", help="per channel, in [0, 1]")
+    parser.add_argument("--std", type=value_of(Above0), nargs="+", help="per channel, in [0, 1]")
     parser.add_argument(
         "--num-classes",
-        type=int,
+        type=value_of(Positive),
         metavar="N",
         help="keep the classification head (default: drop); 1000 of ImageNet-22k's are chosen by "
         "the published map",
     )
     parser.add_argument(
         "--head-classes",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="keep these rows of the head, one number a line, from 0, in the order of the classes",
     )
@@ -66,13 +74,11 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Imports, and says what became of every tensor."""
-    from ssl_swin.errors import UserError
+    check_new(args.out)
     from ssl_swin.weights.cards import import_card
     from ssl_swin.weights.formats.head_classes import read_rows
     from ssl_swin.weights.formats.importing import import_weights, save_import
 
-    if args.out.exists():
-        raise UserError(f"{args.out} exists already. Choose another name, or delete it")
     rows = None if args.head_classes is None else read_rows(args.head_classes)
     imported, report = import_weights(
         args.file,

@@ -4,7 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_swin.arguments import Count
+from ssl_swin.commands.parsing import text, value_of
+from ssl_swin.commands.places import check_link
 from ssl_swin.errors import UserError
+from ssl_swin.plurals import counted
 from ssl_swin.quoting import override
 
 if TYPE_CHECKING:
@@ -27,29 +31,37 @@ def add_parser(
     )
     parser.add_argument(
         "root",
+        type=text,
         metavar="FOLDER_OR_URL",
         help="folder of shards, a URL (https://, s3://, ...), or 'pipe:COMMAND {name}'",
     )
-    parser.add_argument("--out", help="folder for the index (default: beside local shards)")
+    parser.add_argument(
+        "--out", type=text, help="folder for the index (default: beside local shards)"
+    )
     parser.add_argument(
         "--shards",
+        type=text,
         metavar="PATTERN",
         help="names at a URL, such as 'train-{000000..000099}.tar' (default: all)",
     )
     parser.add_argument(
         "--image",
+        type=text,
         metavar="EXTENSION",
         help="which file of a sample is its image, where it holds several: left.jpg, or left for "
         "left.jpg and left.png alike (default: the first of plain jpg, png, ...)",
     )
     parser.add_argument(
         "--label-key",
+        type=text,
         metavar="KEY",
         help="key of the label in a sample's .json file, as label or object.class; EXTENSION:KEY "
         "names another file of JSON, EXTENSION: a file that is a class name or number as a whole "
         "(default: the number in .cls)",
     )
-    parser.add_argument("--workers", type=int, default=2, help="shards at a time (default: 2)")
+    parser.add_argument(
+        "--workers", type=value_of(Count), default=2, help="shards at a time (default: 2)"
+    )
     return parser
 
 
@@ -59,11 +71,8 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.data.shards.unread import unread_after_indexing
     from ssl_swin.launch.next_command import job_line
 
-    if args.workers < 0:
-        raise UserError(f"--workers must be at least 0, got {args.workers}")
-    for name in ("root", "out"):
-        if getattr(args, name) is not None and not getattr(args, name).strip():
-            raise UserError("FOLDER_OR_URL is empty" if name == "root" else "--out is empty")
+    if args.out is not None:
+        check_link(Path(args.out))
     remote = is_remote(args.root)
     layout = _layout(args)
     if not remote and _holds_parts(args):
@@ -125,9 +134,8 @@ def _joined(args: argparse.Namespace) -> "ShardIndex":
     report = join_parts(Path(args.root), num_workers=args.workers)
     print(f"joined the parts of {args.root}")
     if report.skipped:
-        number = len(report.skipped)
-        noun = "image" if number == 1 else "images"
-        print(f"left out: {number} unreadable {noun}, listed in {Path(args.root) / SKIPPED_NAME}")
+        number = counted(len(report.skipped), "unreadable image")
+        print(f"left out: {number}, listed in {Path(args.root) / SKIPPED_NAME}")
     if report.num_not_finite:
         print(
             f"note: {report.num_not_finite} images hold values that are not finite: set data.fill "

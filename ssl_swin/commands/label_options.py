@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_swin.commands.parsing import path, text
 from ssl_swin.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to a command that reads images."""
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="table of labels by image (.csv, .tsv, .jsonl, .json, .parquet); sub-folders are no "
         "classes then. A column called split divides a set without split folders",
@@ -26,6 +26,7 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
     for name in _COLUMNS:
         parser.add_argument(
             f"--{name}-column",
+            type=text,
             metavar="COLUMN",
             help=f"column of --labels, if its name is not a usual one for {name}s"
             + ("; none ignores splits" if name == "split" else ""),

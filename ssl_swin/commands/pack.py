@@ -4,15 +4,21 @@ import argparse
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from annotated_types import Ge, Le
+
+from ssl_swin.arguments import Count, Positive, RateBelow1
+from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import (
     add_array_options,
     add_fill_option,
     add_limit_options,
     pixel_format,
 )
+from ssl_swin.commands.places import check_link
 from ssl_swin.commands.reading_options import add_reading_options, reading_of
+from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     from ssl_swin.data.images.pixel_format import PixelFormat
@@ -45,34 +51,40 @@ def add_parser(
         usage="%(prog)s [options] images out",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("images", type=Path, help="a folder or file, see below")
-    parser.add_argument("out", type=Path, help="folder for the shards; created if need be")
+    parser.add_argument("images", type=path, help="a folder or file, see below")
+    parser.add_argument("out", type=path, help="folder for the shards; created if need be")
     parser.add_argument(
-        "--shard-samples", type=int, help="images per shard (1000, or fewer for a small set)"
+        "--shard-samples",
+        type=value_of(Positive),
+        help="images per shard (1000, or fewer for a small set)",
     )
     parser.add_argument(
         "--val-ratio",
-        type=float,
+        type=value_of(RateBelow1),
         default=0.02,
         help="share of train to hold out where there is no val split",
     )
     add_reading_options(parser)
     parser.add_argument(
         "--val-labels",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="class names of val images that have none, one per line, by sorted image names",
     )
     add_label_options(parser)
     parser.add_argument(
         "--max-short-side-px",
-        type=int,
+        type=value_of(Positive),
         metavar="N",
         help="scale larger images down to this shorter side (JPEG stays JPEG; other 8-bit images "
         "become PNG, all else .npy); a file that would not become smaller stays as it is",
     )
     parser.add_argument(
-        "--jpeg-quality", type=int, default=92, metavar="N", help="of scaled JPEG, from 1 to 100"
+        "--jpeg-quality",
+        type=value_of(Annotated[int, Ge(1), Le(100)]),
+        default=92,
+        metavar="N",
+        help="of scaled JPEG, from 1 to 100",
     )
     add_array_options(parser)
     add_fill_option(parser)
@@ -80,8 +92,12 @@ def add_parser(
     parser.add_argument(
         "--verify", action="store_true", help="decode every image, not only its header"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the images")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
+    parser.add_argument(
+        "--seed", type=value_of(Count), default=0, help="of the order of the images"
+    )
+    parser.add_argument(
+        "--workers", type=value_of(Count), default=2, help="processes; 0 is this one"
+    )
     parser.add_argument(
         "--part",
         metavar="K/N",
@@ -104,6 +120,7 @@ def run(args: argparse.Namespace) -> None:
     pixels = pixel_format(args)
     part = None if args.part is None else Part.parse(args.part)
     check_label_options(args)
+    check_link(args.out)
     check_out(args.images, args.out)
     reading = reading_of(args)
     if args.labels is not None:
@@ -141,10 +158,10 @@ def run(args: argparse.Namespace) -> None:
     for split, shards in index.splits.items():
         num_images = index.num_samples(split)
         origin = "" if split in sources else ", held out of train"
-        print(f"{split}: {_count(num_images, 'image')} in {_count(len(shards), 'shard')}{origin}")
+        print(f"{split}: {counted(num_images, 'image')} in {counted(len(shards), 'shard')}{origin}")
     print(opened.classes_line())
     if report.skipped:
-        number = _count(len(report.skipped), "unreadable image")
+        number = counted(len(report.skipped), "unreadable image")
         print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
     elif opened.left_out:
         print(f"what is left out is listed in {args.out / SKIPPED_NAME}")
@@ -169,10 +186,10 @@ def _pack_part(
         num_workers=args.workers,
         left_out=opened.left_out,
     )
-    shards = f"{report.num_shards} of {_count(report.num_shards_of_all, 'shard')}"
-    print(f"part {part}: {_count(report.num_packed, 'image')} in {shards}")
+    shards = f"{report.num_shards} of {counted(report.num_shards_of_all, 'shard')}"
+    print(f"part {part}: {counted(report.num_packed, 'image')} in {shards}")
     if report.skipped:
-        print(f"left out: {_count(len(report.skipped), 'unreadable image')}")
+        print(f"left out: {counted(len(report.skipped), 'unreadable image')}")
     words = [*words_of_ssl_swin(), "index", as_argument(args.out)]
     print(f"next: when all {part.of} parts are done: {shell_line(words)}")
 
@@ -194,8 +211,8 @@ def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") ->
     notes, kind = advice_on_pixels(source, pixels=pixels)
     if report.num_not_finite:
         notes.append(
-            f"{report.num_not_finite} of {_count(report.num_packed, 'image')} hold values that are "
-            "not finite: set data.fill to what is to stand in their place, such as data.fill=0"
+            f"{report.num_not_finite} of {counted(report.num_packed, 'image')} hold values that "
+            "are not finite: set data.fill to what is to stand in their place, such as data.fill=0"
         )
     for note in notes:
         print(f"note: {note}")
@@ -204,7 +221,7 @@ def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") ->
     channels, dtype = kind
     words = [*words_of_ssl_swin(), "stats", as_argument(out)]
     print(
-        f"images of {_count(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
+        f"images of {counted(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
         f"data.mean and data.std must say so; see: {shell_line(words)}"
     )
     try:
@@ -212,7 +229,3 @@ def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") ->
     except ValueError:
         return False
     return True
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

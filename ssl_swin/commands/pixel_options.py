@@ -4,6 +4,9 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
+from ssl_swin.arguments import Positive
+from ssl_swin.commands.parsing import value_of
+
 if TYPE_CHECKING:
     from ssl_swin.data.images.pixel_format import PixelFormat
 
@@ -12,14 +15,14 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     """Describe how large an image may be."""
     parser.add_argument(
         "--max-image-pixels",
-        type=int,
+        type=value_of(Positive),
         default=10**9,
         metavar="N",
         help="height x width; a larger image is not read",
     )
     parser.add_argument(
         "--max-image-bytes",
-        type=int,
+        type=value_of(Positive),
         default=3 * 10**9,
         metavar="N",
         help="of the decoded image; a larger one is not read",
@@ -35,7 +38,7 @@ def add_array_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--nodata",
-        type=float,
+        type=value_of(float),
         action="append",
         metavar="VALUE",
         help="stored value of pixels without data, such as -9999; may be repeated. NaN always is",
@@ -62,7 +65,7 @@ def numbers(text: str) -> float | list[float]:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"it takes a number, or numbers separated by commas, got {text!r}"
+            f"must be a number, or numbers separated by commas, got {text!r}"
         ) from None
     return values[0] if len(values) == 1 else values
 
@@ -77,7 +80,7 @@ def indices(text: str) -> list[int]:
         return [int(part) for part in text.strip("[]").split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"it takes whole numbers from 0, separated by commas, got {text!r}"
+            f"must be whole numbers from 0, separated by commas, got {text!r}"
         ) from None
 
 

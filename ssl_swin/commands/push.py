@@ -2,6 +2,8 @@
 
 import argparse
 
+from ssl_swin.commands.parsing import text
+
 
 def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -15,12 +17,17 @@ def add_parser(
         "HF_TOKEN.",
     )
     parser.add_argument(
-        "backbone", help="run folder, backbone folder, or whatever backbone= of the scripts takes"
+        "backbone",
+        type=text,
+        help="run folder, backbone folder, or whatever backbone= of the scripts takes",
     )
-    parser.add_argument("repository", metavar="USER/NAME", help="where to")
+    parser.add_argument("repository", type=text, metavar="USER/NAME", help="where to")
     parser.add_argument("--private", action="store_true", help="create it private")
     parser.add_argument(
-        "--license", metavar="ID", help="for the card, as the hub spells it: mit, cc-by-4.0, ..."
+        "--license",
+        type=text,
+        metavar="ID",
+        help="for the card, as the hub spells it: mit, cc-by-4.0, ...",
     )
     return parser
 

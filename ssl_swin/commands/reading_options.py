@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from ssl_swin.commands.parsing import text
+
 if TYPE_CHECKING:
     from ssl_swin.data.sources.layout import Reading
 
@@ -13,6 +15,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out",
         action="append",
+        type=text,
         default=[],
         metavar="PATH",
         help="leave out what lies there below the folder; * stands for any characters; can be "

@@ -7,7 +7,6 @@ facts of `FACTS`. A run takes no notice of it.
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from ssl_swin.commands.parsing import nearest, path
 from ssl_swin.errors import UserError
 
 PACKAGE = "ssl_swin.conf"
@@ -51,14 +51,16 @@ def add_parser(
     )
     parser.add_argument("name", nargs="?", help="of one recipe")
     parser.add_argument(
-        "--config-dir", "-cd", type=Path, default=USER_FOLDER, help="folder of your configurations"
+        "--config-dir", "-cd", type=path, help="folder of your configurations (default: conf)"
     )
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints one line a recipe, or one recipe."""
-    recipes = read_recipes(args.config_dir)
+    if args.config_dir is not None and not args.config_dir.is_dir():
+        raise UserError(f"--config-dir: there is no folder {args.config_dir}")
+    recipes = read_recipes(args.config_dir or USER_FOLDER)
     lines = table(recipes) if args.name is None else page(find_recipe(recipes, args.name))
     print("\n".join(lines))
 
@@ -86,9 +88,8 @@ def find_recipe(recipes: list[Recipe], name: str) -> Recipe:
     """
     by_name = {recipe.name: recipe for recipe in recipes}
     if name not in by_name:
-        close = get_close_matches(name, by_name, n=3, cutoff=0.6)
-        nearest = f", did you mean {' or '.join(close)}?" if close else ";"
-        raise UserError(f"there is no recipe {name}{nearest} `ssl-swin recipes` lists them all")
+        near = nearest(name, by_name) or ";"
+        raise UserError(f"there is no recipe {name}{near} `ssl-swin recipes` lists them all")
     return by_name[name]
 
 
@@ -100,8 +101,8 @@ def read_recipe(file: Traversable) -> Recipe:
     """
     try:
         content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is no YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is no YAML: {_problem(error)}") from error
     stated = (content.get("recipe") if isinstance(content, dict) else None) or {}
     if not isinstance(stated, dict):
         raise UserError(f"{file}: recipe must be a mapping of its facts, got {stated!r}")
@@ -112,6 +113,13 @@ def read_recipe(file: Traversable) -> Recipe:
             f"{file}: a recipe states title, {', '.join(FACTS)}, not {', '.join(sorted(unknown))}"
         )
     return Recipe(file.name.removesuffix(".yaml"), facts.pop("title", UNSTATED), facts)
+
+
+def _problem(error: Exception) -> str:
+    """Return in one line what is wrong with a file of YAML."""
+    mark = getattr(error, "problem_mark", None)
+    place = "" if mark is None else f"line {mark.line + 1}: "
+    return place + " ".join(str(getattr(error, "problem", None) or error).split())
 
 
 def table(recipes: list[Recipe]) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ssl_swin.arguments import Count
+from ssl_swin.commands.parsing import path, text, value_of
 
 if TYPE_CHECKING:
     from ssl_swin.training.health.replay import GroupNorm, ReplayedBatch
@@ -24,12 +26,14 @@ def add_parser(
         "finite, and the gradient of each group of parameters.",
         usage="%(prog)s [options] RUN [settings ...]",
     )
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("run_folder", type=path, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "settings", nargs="*", help="what differs on this machine, as data.root=elsewhere"
     )
-    parser.add_argument("--step", type=int, help="which step; the last recorded one if not given")
-    parser.add_argument("--device", help="where to compute; a GPU if there is one")
+    parser.add_argument(
+        "--step", type=value_of(Count), help="which step; the last recorded one if not given"
+    )
+    parser.add_argument("--device", type=text, help="where to compute; a GPU if there is one")
     return parser
 
 

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_swin.arguments import Count, Positive
+from ssl_swin.commands.parsing import path, value_of
+from ssl_swin.commands.places import check_file
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -28,9 +32,11 @@ def add_parser(
     parser.add_argument(
         "settings", nargs="*", help="as for pretrain: data=shards data.root=shards model=swin_t"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
-    parser.add_argument("--images", type=int, default=8, help="how many of the batch")
-    parser.add_argument("--epoch", type=int, default=0, help="counted from 0")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE.png", help="the picture")
+    parser.add_argument(
+        "--images", type=value_of(Positive), default=8, help="how many of the batch"
+    )
+    parser.add_argument("--epoch", type=value_of(Count), default=0, help="counted from 0")
     return parser
 
 
@@ -39,16 +45,11 @@ def run(args: argparse.Namespace) -> None:
     import torch
     from omegaconf import OmegaConf
 
-    from ssl_swin.errors import UserError
     from ssl_swin.files import atomic_path
     from ssl_swin.launch.user_errors import only_user_errors
     from ssl_swin.pixels import normalize
     from ssl_swin.reporting.reconstructions import draw_figure
 
-    if args.images < 1 or args.epoch < 0:
-        raise UserError(
-            f"--images must be at least 1 and --epoch at least 0, got {args.images}, {args.epoch}"
-        )
     _check_picture(args.out)
     cfg = _compose(args.settings)
     with only_user_errors(JOB, None):
@@ -79,8 +80,7 @@ def _check_picture(out: Path) -> None:
     """
     from ssl_swin.errors import UserError
 
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file in it: {out}/batch.png")
+    check_file("--out", out)
     if out.suffix.lower() != ".png":
         raise UserError(
             f"--out {out}: the picture is a PNG; give a name that ends in .png, such as "

@@ -6,12 +6,15 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_swin.arguments import Count
+from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import (
     add_array_options,
     add_limit_options,
     indices,
     pixel_format,
 )
+from ssl_swin.commands.places import check_new
 from ssl_swin.commands.reading_options import add_reading_options, reading_of, settings_of
 
 if TYPE_CHECKING:
@@ -36,10 +39,12 @@ def add_parser(
         usage="%(prog)s [options] folder",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="shards, or whatever `ssl-swin pack` takes")
-    parser.add_argument("--index-dir", type=Path, help="folder of the index, if another")
-    parser.add_argument("--images", type=int, default=2000, help="how many to open; 0 is all")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images")
+    parser.add_argument("folder", type=path, help="shards, or whatever `ssl-swin pack` takes")
+    parser.add_argument("--index-dir", type=path, help="folder of the index, if another")
+    parser.add_argument(
+        "--images", type=value_of(Count), default=2000, help="how many to open; 0 is all"
+    )
+    parser.add_argument("--seed", type=value_of(Count), default=0, help="of the choice of images")
     parser.add_argument(
         "--bands",
         type=indices,
@@ -54,10 +59,12 @@ def add_parser(
     add_array_options(parser)
     add_limit_options(parser)
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
+        "--write", type=path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
     )
     add_reading_options(parser)
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 is this one")
+    parser.add_argument(
+        "--workers", type=value_of(Count), default=2, help="processes; 0 is this one"
+    )
     return parser
 
 
@@ -65,12 +72,9 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
     from ssl_swin.data.inspection.statistics import measure_set
     from ssl_swin.data.shards.unread import unread_at_start
-    from ssl_swin.errors import UserError
     from ssl_swin.files import write_atomically
     from ssl_swin.quoting import without_interpolation
 
-    if args.images < 0:
-        raise UserError(f"--images must not be negative, got {args.images}; 0 opens all")
     if args.write is not None:
         _check_place(args.write)
     pixels = pixel_format(args, fill=None if args.nodata is None else 0)  # marked, not replaced
@@ -109,8 +113,7 @@ def _check_place(path: Path) -> None:
 
     from ssl_swin.errors import UserError
 
-    if path.exists():
-        raise UserError(f"{path} exists already. Choose another name, or delete it")
+    check_new(path)
     if path.suffix != ".yaml":
         raise UserError(f"{path} must end in .yaml, as conf/data/photos.yaml")
     if (resources.files("ssl_swin.conf") / "data" / path.name).is_file():

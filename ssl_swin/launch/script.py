@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import hydra
 from omegaconf import DictConfig
 
+from ssl_swin import __version__
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.files import disk_error
 from ssl_swin.launch.command_line import command, how_to_continue
@@ -54,6 +55,9 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     started = list(sys.argv)
     options = started[1:] if arguments is None else list(arguments)
     main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
+    if "--version" in options:  # Hydra would print its own
+        print(f"ssl_swin {__version__}")
+        return
     with watching_signals(owns_process=True), _plain_messages(job, options):
         words, since = readable(job, options), time.time()
         _check_config_dir(words)

@@ -107,8 +107,8 @@ def test_show__no_more_than_a_batch(shards: Path, tmp_path: Path) -> None:
         (["data=shards"], "data.root is not set: give it as data.root=VALUE"),
         (["data=shards", "data.root=absent"], "no data: looked in the folder absent"),
         (["model.window_size=5"], "windows of 5 tokens"),
-        (["--images", "0"], "--images must be at least 1"),
-        (["--epoch", "-1"], "--epoch at least 0, got 8, -1"),
+        (["--images", "0"], "--images must be a whole number of at least 1"),
+        (["--epoch", "-1"], "--epoch must be a whole number of at least 0, got '-1'"),
     ],
 )
 def test_show__mistakes(

@@ -226,4 +226,4 @@ def test_stats__mistakes(shards: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "mine.yaml exists already" in capsys.readouterr().err
     assert path.read_text() == "precious"
     assert main(["stats", str(shards), "--images", "-1"]) == 2
-    assert "--images must not be negative, got -1" in capsys.readouterr().err
+    assert "--images must be a whole number of at least 0, got '-1'" in capsys.readouterr().err

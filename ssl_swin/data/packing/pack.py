@@ -154,6 +154,11 @@ def check_out(images: Path, out: Path) -> None:
         raise UserError(f"{out} is the folder of the images; shards would lie among them. {way}")
     if not out.is_dir():
         return
+    for place in (Path("/"), Path.home()):
+        if place.exists() and out.samefile(place):
+            raise UserError(
+                f"{out} is no folder of its own: shards would lie among all else. {way}"
+            )
     for entry in sorted(out.iterdir()):
         if is_known_image(entry.name):
             raise UserError(

@@ -152,6 +152,14 @@ def scan_folder(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(entries, key=attrgetter("name"))
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def is_left_out(path: str, leave_out: Sequence[str]) -> bool:
     """Return whether a path below the folder is one to pass over."""
     return any(fnmatch.fnmatchcase(path, pattern.strip("/")) for pattern in leave_out)
@@ -172,7 +180,7 @@ def _read(folder: Path, path: str, leave_out: tuple[str, ...], unused: set[str])
         name = entry.name
         if leave_out and (fitting := [p for p in leave_out if is_left_out(prefix + name, [p])]):
             unused.difference_update(fitting)
-        elif entry.is_dir():
+        elif is_folder(entry):
             if not _is_loop(entry):
                 found.folders.append(_read(Path(entry.path), prefix + name, leave_out, unused))
                 found.places.append(len(images))

@@ -21,7 +21,13 @@ from ssl_swin.data.sources.archives import (
 )
 from ssl_swin.data.sources.cifar import CifarBinaryDataset, is_cifar, is_cifar_archive
 from ssl_swin.data.sources.class_names import common_classes, similar_classes
-from ssl_swin.data.sources.folder_tree import Folder, is_left_out, read_folder, scan_folder
+from ssl_swin.data.sources.folder_tree import (
+    Folder,
+    is_folder,
+    is_left_out,
+    read_folder,
+    scan_folder,
+)
 from ssl_swin.data.sources.image_folder import FolderDataset, check_has_images
 from ssl_swin.data.sources.labelled import RelabelledDataset, label_by_name
 from ssl_swin.data.sources.layout import UNLABELLED, Part, Reading, find_parts
@@ -152,8 +158,13 @@ def _check_members(
 
 def _label_val(opened: OpenedData, reading: Reading, file: Path) -> None:
     split = "val" if "val" in opened.splits else "train"
-    if not reading.labelled or opened.splits[split].classes:
+    if not reading.labelled:
         raise UserError("--val-labels is for images without labels, not beside --no-labels")
+    if opened.splits[split].classes:
+        raise UserError(
+            f"--val-labels is for images without labels, and those of {split} have classes, from "
+            f"{opened.classes_from or 'the data itself'}. Leave the option out"
+        )
     classes = opened.splits["train"].classes
     opened.splits[split] = label_by_name(opened.splits[split], file, classes)
     if split == "train":
@@ -190,8 +201,8 @@ def _open_folder(root: Path, reading: Reading, members: Collection[str] | None) 
         _check_leaves_nothing_out(root, reading)
         return OpenedData({**open_saved_dataset(root, reading.labelled)})
     entries = scan_folder(root)
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    files = [entry.name for entry in entries if not entry.is_dir()]
+    folders = [entry.name for entry in entries if is_folder(entry)]
+    files = [entry.name for entry in entries if not is_folder(entry)]
     if tables := _tables(root, folders, files):
         _check_leaves_nothing_out(root, reading)
         return OpenedData({**open_parquet(root, tables, reading.labelled)})
