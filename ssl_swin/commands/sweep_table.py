@@ -1,8 +1,8 @@
 """`ssl-swin sweep-table`: settings against results of a sweep's jobs."""
 
 import argparse
-from pathlib import Path
 
+from ssl_swin.commands.parsing import path
 from ssl_swin.runs.sweep_table import TABLE, write_table
 
 
@@ -11,7 +11,7 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     """Add the command and its arguments."""
     parser = commands.add_parser("sweep-table", help="table of a sweep: settings against results")
-    parser.add_argument("folder", type=Path, help="the sweep, as runs/pretrain/NAME_sweep")
+    parser.add_argument("folder", type=path, help="the sweep, as runs/pretrain/NAME_sweep")
     return parser
 
 

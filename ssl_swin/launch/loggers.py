@@ -1,14 +1,19 @@
 """A run's logger beside metrics.csv, opened so that it cannot end the run."""
 
+import inspect
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning_utilities.core.imports import RequirementCache
 from omegaconf import DictConfig
 
+from ssl_swin.errors import UserError
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.runs.side_failures import SideFailures, reason
 
@@ -45,6 +50,41 @@ def open_logger(
             "same id, to be uploaded with wandb sync"
         )
     return _offline(make, failures)
+
+
+def check_packages(settings: Mapping[str, Any] | None) -> None:
+    """Refuse a logger of Lightning whose package is missing, which it would say when it is made.
+
+    What its classes need is read off their constructors: constants as `_WANDB_AVAILABLE`.
+
+    Args:
+        settings: The group `logger`, checked; None or without `_target_` is no logger.
+
+    Raises:
+        UserError: If none of the packages that would do is there.
+    """
+    if not settings or settings.get("_target_") is None:
+        return
+    made = get_object(settings["_target_"])
+    needed = [need for each in getattr(made, "__mro__", ()) for need in _requirements(each)]
+    if needed and not any(map(_is_met, needed)):
+        names = " or ".join(dict.fromkeys(str(need.requirement) for need in needed))
+        raise UserError(
+            f"logger: {made.__name__} needs {names}, which is not installed: "
+            "install it, or set logger=csv, which writes metrics.csv alone"
+        )
+
+
+def _requirements(logger: type) -> list[RequirementCache]:
+    make = inspect.unwrap(logger.__init__)  # type: ignore[misc]
+    names = getattr(getattr(make, "__code__", None), "co_names", ())
+    held = [getattr(make, "__globals__", {}).get(name) for name in names]
+    return [need for need in held if isinstance(need, RequirementCache)]
+
+
+def _is_met(need: RequirementCache) -> bool:
+    name = re.split(r"[^\w-]", str(need.requirement))[0].replace("-", "_")
+    return bool(need) and sys.modules.get(name, need) is not None  # None: barred from import
 
 
 def close_logger(logger: Logger) -> None:

@@ -115,7 +115,7 @@ def test_every_command__knows_its_options_by_the_nearest_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2].strip("_")
+        name = command.__name__.rpartition(".")[2].strip("_").replace("_", "-")
         told = refusal(capsys, name, "--hlep")
         assert told.endswith(f"; see ssl-swin {name} --help")
 

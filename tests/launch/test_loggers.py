@@ -2,12 +2,15 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from ssl_swin.launch.loggers import close_logger, open_logger
+import ssl_swin
+from ssl_swin.errors import UserError
+from ssl_swin.launch.loggers import check_packages, close_logger, open_logger
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.extras import guard_logger
 
@@ -60,3 +63,37 @@ def test_open_logger__without_a_server_logs_offline_and_survives_a_dead_process(
         logger.log_metrics({"a": 1.0}, step=step)
     close_logger(logger)
     assert failures.counts() == {"WandbLogger": 1}
+
+
+@pytest.mark.parametrize(
+    ("logger", "packages", "told"),
+    [
+        ("TensorBoardLogger", ["tensorboard", "tensorboardX"], "tensorboard or tensorboardX"),
+        ("WandbLogger", ["wandb"], "wandb>="),
+        ("mine", [], ""),
+        ("CSVLogger", [], ""),
+    ],
+)
+def test_check_packages(
+    logger: str, packages: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = "ssl_swin.training.metrics_csv" if logger == "mine" else "lightning.pytorch.loggers"
+    settings = {"_target_": f"{home}.{'MetricsCsv' if logger == 'mine' else logger}"}
+    if logger != "TensorBoardLogger":  # which need not be installed
+        check_packages(settings)
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    if not told:
+        return
+    with pytest.raises(UserError, match=f"{logger} needs {told}.*, which is not installed"):
+        check_packages(settings)
+
+
+def test_check_packages__comes_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match="TensorBoardLogger needs tensorboard"):
+        ssl_swin.pretrain(["data=demo", "logger=tensorboard", f"run_dir={tmp_path}/run"])
+    assert list(tmp_path.iterdir()) == []
