@@ -121,7 +121,7 @@ def test_labelled_images__from_packing_to_a_classifier(shell: Shell) -> None:
     assert "finished" not in shell.run(f"{probe} {BRIEF_PROBE}")
     ended = shell.run(f"{finetune} {BRIEF}")
     (sweep,) = printed(ended)
-    assert shell.run(f"{sweep.partition('  #')[0]}").count("finished") == 3
+    assert shell.run(f"{sweep.partition('  #')[0]}").count("\nfinished ") == 3
 
 
 def test_scripts__print_what_runs_from_here(shell: Shell) -> None:

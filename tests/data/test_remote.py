@@ -259,7 +259,10 @@ def test_command__folder(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["https://host/set"], "say where to write the index of https://host/set: --out DIR"),
         (["no/such/folder"], "there is no folder no/such/folder"),
         (["no/such/folder", "--shards", "a.tar"], "--shards is for a URL"),
-        (["no/such/folder", "--workers", "-1"], "--workers must be at least 0, got -1"),
+        (
+            ["no/such/folder", "--workers", "-1"],
+            "--workers must be a whole number of at least 0, got",
+        ),
     ],
 )
 def test_command__mistakes(
