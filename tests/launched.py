@@ -25,6 +25,7 @@ def start(
     folder: Path,
     num_ranks: int,
     job: str = "pretrain",
+    strategy: str = "",
     fault: Callable[[], None] | None = None,
 ) -> list[Any]:
     """Starts a job in `folder`, one process a rank; each writes to `output{rank}.txt` there.
@@ -32,7 +33,7 @@ def start(
     `fault` is called in each process before the script runs.
     """
     folder.mkdir(exist_ok=True)
-    strategy = "ddp" if num_ranks > 1 else "auto"
+    strategy = strategy or ("ddp" if num_ranks > 1 else "auto")
     placed = (*overrides, f"trainer.devices={num_ranks}", f"trainer.strategy={strategy}")
     processes = []
     for rank, launched in enumerate(_environments(num_ranks)):
@@ -48,9 +49,10 @@ def finish(
     num_ranks: int,
     status: int = 0,
     job: str = "pretrain",
+    strategy: str = "",
 ) -> None:
     """Runs to the end, and checks how it ended."""
-    for rank, process in enumerate(start(overrides, folder, num_ranks, job)):
+    for rank, process in enumerate(start(overrides, folder, num_ranks, job, strategy)):
         process.join(LIMIT_S)
         assert process.exitcode == status, output(folder, rank)
 

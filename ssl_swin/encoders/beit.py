@@ -97,6 +97,10 @@ class BeitEncoder(Encoder):
         pooled: Tensor = self.model.fc_norm(features.mean(dim=(2, 3)))
         return pooled
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the transformer's blocks."""
+        return list(self.model.blocks)
+
     def compile_blocks(self) -> None:
         """Compiles each block (`torch.compile`) at the first step; names stay as they are."""
         for block in self.model.blocks:

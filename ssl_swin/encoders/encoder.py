@@ -4,7 +4,7 @@ A new family is one module beside this one: a subclass that declares what is ask
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -131,6 +131,14 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def compile_blocks(self) -> None:
         """Compile what its blocks compute, without a change of names or weights."""
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the modules that hold most of the weights and are called one after the other.
+
+        Where weights are divided over devices, each of these is gathered by itself while it is
+        computed. By default there are none, and all weights are gathered at once.
+        """
+        return ()
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn normalised images (B, C, H, W) into the last map."""

@@ -168,6 +168,10 @@ class SwinEncoder(Encoder):
         features: Tensor = self.model.norm(tokens)
         return features
 
+    def blocks(self) -> list[WindowBlock]:
+        """Return the blocks of all stages."""
+        return [module for module in self.modules() if isinstance(module, WindowBlock)]
+
     def compile_blocks(self) -> None:
         """Has training's blocks compiled (`torch.compile`), at the first step with each shape.
 
@@ -175,9 +179,8 @@ class SwinEncoder(Encoder):
         for.
         """
         self._is_compiled = True
-        for module in self.modules():
-            if isinstance(module, WindowBlock):
-                module.is_compiled = True
+        for block in self.blocks():
+            block.is_compiled = True
 
     def _stage_tokens(self, tokens: Tensor, layouts: DenseLayouts) -> Iterator[Tensor]:
         """Yields the tokens after each stage in its own order."""

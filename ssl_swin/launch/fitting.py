@@ -29,6 +29,7 @@ from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.peers import TellWhoIsLate, naming_lost_peers
 from ssl_swin.training.progress import Progress, TrainingProgress
+from ssl_swin.training.strategy import ShardedStrategy
 
 
 def make_loggers(run: Run, progress: Progress) -> list[Logger]:
@@ -106,6 +107,8 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
     except RunStopped as stopped:
         _close_stopped(run, trainer, stopped)
         raise
+    if isinstance(trainer.strategy, ShardedStrategy):
+        trainer.strategy.hand_back()
 
 
 def _limit_time(run: Run, trainer: Trainer) -> None:

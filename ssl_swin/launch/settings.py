@@ -83,6 +83,7 @@ TrainerSettings = Annotated[
             "max_time",
             "accumulate_grad_batches",
             "strategy",
+            "timeout_s",
             "enable_progress_bar",
             "log_every_n_steps",
             "num_sanity_val_steps",

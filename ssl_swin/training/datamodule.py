@@ -122,10 +122,11 @@ class ImageDataModule(LightningDataModule):
         return batch
 
     def labelled_loader(self, split: str) -> Loader:
-        """Every image of a split once with its label, in the view of evaluation, on one device."""
+        """Every image of a split once over all devices, with its label, in evaluation's view."""
         assert self.labelled_samples is not None
-        placement = LoaderConfig(self.batch_size, self.num_workers, rank=0, world_size=1)
-        return self.readers[split].eval_loader(self.labelled_samples, collate_labeled, placement)
+        return self.readers[split].eval_loader(
+            self.labelled_samples, collate_labeled, self._placement()
+        )
 
     def take_bad_samples(self) -> list[BadSample]:
         """Hands over the images of this rank that could not be read since the last call."""

@@ -19,6 +19,7 @@ from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
 from ssl_swin.training.optim import run_length
+from ssl_swin.training.sharding import full
 
 LEAST_LOSS_SCALE = 1.0  # of fp16: below it, overflows are no longer a search for the right scale
 HEALTH = "health"  # in a checkpoint: what is counted of steps left out
@@ -96,9 +97,10 @@ class TrainingModule(LightningModule):
         output = self.model(batch, self.normalized)
         num_images = len(batch.names)
         self.guard.watch(output.loss)
-        self.log("train/loss", output.loss, prog_bar=True, batch_size=num_images)
+        # Every device has as many images, so that the mean over devices is that over images.
+        self.log("train/loss", output.loss, prog_bar=True, batch_size=num_images, sync_dist=True)
         for name, value in output.logs.items():
-            self.log(f"train/{name}", value, batch_size=num_images)
+            self.log(f"train/{name}", value, batch_size=num_images, sync_dist=True)
         return output.loss  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -215,7 +217,7 @@ class TrainingModule(LightningModule):
     ) -> None:
         """Clips by the global L2 norm, or leaves the step out where something is not finite."""
         parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+        norm = full(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self.loss_scale = None if scaler is None else float(scaler.get_scale())
         self.verdict = verdict = self.guard.judge(norm)

@@ -1,5 +1,6 @@
 """Lightning's Trainer with the types that its settings have in a run."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -12,6 +13,8 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, checked
 from ssl_swin.errors import UserError
 from ssl_swin.training.checkpointing.loops import EpochLoop, FitLoop
+from ssl_swin.training.placement import Placement, launched_placement
+from ssl_swin.training.strategy import ShardedStrategy
 
 # Weights stay in 32 bits: the objectives normalise images, and the optimiser steps, in these.
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -29,7 +32,9 @@ class Trainer(lightning.pytorch.Trainer):
         *,
         accelerator: Name = "auto",
         devices: Devices = "auto",
-        num_nodes: Positive = 1,
+        num_nodes: Positive | Literal["auto"] = "auto",
+        strategy: Any = "auto",
+        timeout_s: Positive = 600,
         precision: Precision | None = None,
         max_epochs: Positive,
         max_steps: Positive | Unlimited = -1,
@@ -48,8 +53,12 @@ class Trainer(lightning.pytorch.Trainer):
 
         Args:
             accelerator: Kind of device, as "cpu" or "gpu"; "auto" takes what there is.
-            devices: Number of devices of a node, or their indices; -1 and "auto" take all.
-            num_nodes: Number of nodes.
+            devices: Number of devices of a node, or their indices; -1 takes all. "auto" takes as
+                many as torchrun or srun has started processes, otherwise all.
+            num_nodes: Number of nodes; "auto" takes those of torchrun or srun, otherwise one.
+            strategy: "ddp" copies the model to every device, "fsdp" divides it (FSDP2); "auto" is
+                "ddp" for several devices. Or another strategy of Lightning's.
+            timeout_s: Seconds that a process waits for the others before it gives up.
             precision: Number format of the training; None is "32-true".
             max_epochs: Length of the schedules, and of the run.
             max_steps: Optimiser steps after which the run ends earlier; -1 for none.
@@ -68,10 +77,17 @@ class Trainer(lightning.pytorch.Trainer):
         Raises:
             UserError: If a value is not allowed, or Lightning refuses it here.
         """
+        launched = launched_placement(os.environ) or Placement("auto", 1)
+        devices = launched.devices if devices == "auto" else devices
+        timeout = timedelta(seconds=timeout_s)
+        if strategy == "fsdp":  # Lightning's own of this name is the older FSDP
+            strategy = ShardedStrategy(timeout=timeout)
+            others.setdefault("inference_mode", False)  # what it makes there could not be trained
         settings: dict[str, Any] = {
             "accelerator": accelerator,
             "devices": devices if isinstance(devices, int | str) else list(devices),
-            "num_nodes": num_nodes,
+            "num_nodes": launched.num_nodes if num_nodes == "auto" else num_nodes,
+            "strategy": strategy,
             "precision": precision,
             "max_epochs": max_epochs,
             "max_steps": max_steps,
@@ -93,6 +109,8 @@ class Trainer(lightning.pytorch.Trainer):
             asked = {**settings, **others}
             told = [f"{key}={asked[key]}" for key in DECIDED_BY_THE_MACHINE if key in asked]
             raise UserError(f"{problem}; asked for: {', '.join(told)}") from error
+        if hasattr(self.strategy, "_timeout"):
+            self.strategy._timeout = timeout
         self._replace_loops()
         self._signal_connector = _NoSignals(self)
 

@@ -179,6 +179,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             "num_nodes",
             "accumulate_grad_batches",
             "strategy",
+            "timeout_s",
             "enable_progress_bar",
             "log_every_n_steps",
             "num_sanity_val_steps",

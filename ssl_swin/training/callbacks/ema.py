@@ -7,6 +7,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssl_swin.arguments import InnerFraction, checked
+from ssl_swin.errors import UserError
+from ssl_swin.training.strategy import ShardedStrategy
 
 
 class WeightEma(WeightAveraging):
@@ -32,7 +34,16 @@ class WeightEma(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=average)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copies the weights to the device of training, where the module is not yet."""
+        """Copies the weights to the device of training, where the module is not yet.
+
+        Raises:
+            UserError: If the weights are divided over devices.
+        """
+        if isinstance(trainer.strategy, ShardedStrategy):
+            raise UserError(
+                "ema_decay needs the whole weights on each device: leave ema_decay=null, or set "
+                "trainer=ddp"
+            )
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 

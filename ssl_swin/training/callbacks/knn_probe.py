@@ -1,13 +1,14 @@
 """Is pretraining working? Nearest neighbours on frozen features, while the model learns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ssl_swin.arguments import Above0, Positive, checked
+from ssl_swin.errors import UserError
 from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
@@ -15,6 +16,7 @@ from ssl_swin.stopping.watch import stop_if_asked
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.sharding import gather_objects, gathered
 
 
 class KnnProbe(Extra):
@@ -37,16 +39,17 @@ class KnnProbe(Extra):
     ) -> None:
         """Sets the callback up.
 
-        A probed image costs about half of what it costs to train on one, and all devices wait for
-        the one that probes: numbers of images bound what the probe takes of a run.
+        A probed image costs about half of what it costs to train on one; the devices share them.
+        Numbers of images bound what the probe takes of a run.
 
         Args:
             every_n_epochs: Epochs between probes; the untrained model is probed first.
-            num_train_images: Size of the bank of neighbours, rounded up to whole batches.
+            num_train_images: Size of the bank of neighbours, rounded up to whole batches
+                over all devices.
             k: Neighbours that vote.
             temperature: Temperature of the votes' weights.
             num_val_images: Validation images that are classified, the first ones, rounded up to
-                whole batches; None takes all.
+                whole batches over all devices; None takes all.
         """
         self.every_n_epochs = every_n_epochs
         self.num_train_images = num_train_images
@@ -54,13 +57,11 @@ class KnnProbe(Extra):
         self.temperature = temperature
         self.num_val_images = num_val_images
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probes the untrained model."""
         if trainer.global_step == 0:
             self._probe(trainer, pl_module)
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probes when it is time."""
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
@@ -72,10 +73,10 @@ class KnnProbe(Extra):
         num_classes = len(data.readers["train"].classes)
         if num_classes < 2 or "val" not in data.readers:
             return
-        try:
+        with gathered(trainer):
             bank = self._features(module, data, "train", self.num_train_images)
             queries = self._features(module, data, "val", self.num_val_images)
-        except NoLabelsError:
+        if not bank or not queries or not trainer.is_global_zero:
             return
         for stage, train in bank.items():
             scores = knn_predict(
@@ -92,16 +93,41 @@ class KnnProbe(Extra):
     def _features(
         self, module: TrainingModule, data: ImageDataModule, split: str, num_images: int | None
     ) -> dict[int, Features]:
-        encoder = module.model.encoder
-        num_batches = None if num_images is None else -(-num_images // data.batch_size)
-        with module.trainer.precision_plugin.forward_context():
-            return extract_features(
-                encoder,
-                _batches(module, data, split, num_batches),
-                stages=range(1, len(encoder.stage_dims) + 1),
-                pooling="mean",
-                device=module.device,
-            )
+        """Return the features of all devices by stage; nothing where no image has a label."""
+        encoder, trainer = module.model.encoder, module.trainer
+        per_batch = data.batch_size * trainer.world_size
+        num_batches = None if num_images is None else -(-num_images // per_batch)
+        own: dict[int, Features] = {}
+        failure: Exception | None = None
+        try:
+            with trainer.precision_plugin.forward_context():
+                own = extract_features(
+                    encoder,
+                    _batches(module, data, split, num_batches),
+                    stages=range(1, len(encoder.stage_dims) + 1),
+                    pooling="mean",
+                    device=module.device,
+                )
+        except NoLabelsError:
+            pass
+        except Exception as error:  # the other devices wait, and have to fail too
+            failure = error
+        everybodys = gather_objects((own, failure and str(failure)))
+        if problems := [problem for _, problem in everybodys if problem]:
+            raise UserError(problems[0]) from failure
+        shares = [share for share, _ in everybodys if share]
+        stages = shares[0] if shares else {}
+        return {stage: _joined([share[stage] for share in shares]) for stage in stages}
+
+
+def _joined(shares: Sequence[Features]) -> Features:
+    """Return the images of all devices, which were dealt out in turn, in their own order."""
+    positions = [
+        torch.arange(len(share.labels)) * len(shares) + rank for rank, share in enumerate(shares)
+    ]
+    order = torch.cat(positions).argsort()
+    features, labels = (torch.cat(parts)[order] for parts in zip(*shares, strict=True))
+    return Features(features, labels)
 
 
 def _batches(

@@ -7,21 +7,25 @@ from typing import Annotated, Any
 import torch
 from annotated_types import MinLen
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from ssl_swin.arguments import Count, PathName, Positive, checked
+from ssl_swin.figure import Figure
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
 from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.sharding import gathered
 
 KEY = "recon/grid"  # of dashboards
 
 
 class Reconstructions(Extra):
-    """Draws the objective's figure at step 0, every N steps, and at the end."""
+    """Draws the objective's figure at step 0, every N steps, and at the end.
+
+    All devices compute it, so that none is left waiting in a pass of its own; the first one draws.
+    """
 
     title = "a picture"
 
@@ -55,7 +59,6 @@ class Reconstructions(Extra):
         assert isinstance(pl_module, TrainingModule)
         shown_bands(self.bands, pl_module.model.encoder.in_chans)
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the images; draws the untrained model's idea of them.
 
@@ -69,7 +72,6 @@ class Reconstructions(Extra):
             if isinstance(logger, Dashboard):
                 self._send_again(logger, trainer.global_step)
 
-    @rank_zero_only
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -77,7 +79,6 @@ class Reconstructions(Extra):
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
-    @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the final model's idea."""
         self._draw(trainer, pl_module)
@@ -88,9 +89,10 @@ class Reconstructions(Extra):
             return
         self._last_step = step
         assert isinstance(module, TrainingModule)
-        picture = self._picture(module)
-        if picture is None:
+        figure = self._figure(module)
+        if not figure or not trainer.is_global_zero:
             return
+        picture = self._picture(module, figure)
         path = self.folder / f"step_{step:07d}.png"
         with atomic_path(path) as temporary:
             picture.save(temporary, format="png")
@@ -105,21 +107,21 @@ class Reconstructions(Extra):
                 with Image.open(path) as picture:
                     dashboard.log_image(key=KEY, images=[picture.copy()], step=int(number))
 
-    def _picture(self, module: TrainingModule) -> Image.Image | None:
-        batch = module.trainer.strategy.batch_to_device(self._batch, module.device)
-        training = module.training
+    def _figure(self, module: TrainingModule) -> Figure:
+        trainer, training = module.trainer, module.training
+        batch = trainer.strategy.batch_to_device(self._batch, module.device)
         module.eval()
         try:
-            with torch.no_grad(), module.trainer.precision_plugin.forward_context():
-                figure = module.model.figure(batch, module.normalized)
+            with gathered(trainer), torch.no_grad(), trainer.precision_plugin.forward_context():
+                return module.model.figure(batch, module.normalized)
         finally:
             module.train(training)
-        if not figure:
-            return None
+
+    def _picture(self, module: TrainingModule, figure: Figure) -> Image.Image:
         return draw_figure(
             figure,
             module.mean,
             module.std,
             bands=self.bands,
-            stretch=batch.pixels.dtype != torch.uint8,
+            stretch=self._batch.pixels.dtype != torch.uint8,
         )

@@ -34,7 +34,7 @@ def roll_back(
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
     if "state_dict" in checkpoint:  # else the strategy has loaded its shards in place
-        module.load_state_dict(checkpoint["state_dict"])
+        trainer.strategy.load_model_state_dict(checkpoint)
         trainer.strategy.load_optimizer_state_dict(checkpoint)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging):

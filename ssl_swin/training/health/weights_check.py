@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.runs.finite import in_short, non_finite
+from ssl_swin.training.sharding import gathered
 
 if TYPE_CHECKING:
     from ssl_swin.training.module import TrainingModule
@@ -89,7 +90,7 @@ def _measure(module: "TrainingModule") -> dict[str, float]:
     }
     training = module.training
     module.eval()
-    with trainer.precision_plugin.forward_context():
+    with gathered(trainer), trainer.precision_plugin.forward_context():
         module.model.evaluate(metrics, batch, module.normalized)
     module.train(training)
     names = [name for name in ("loss", "loss_vs_mean") if name in metrics]

@@ -1,0 +1,120 @@
+"""Weights that are divided over the processes (FSDP2): dividing, gathering, and single tensors."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.objectives.base import Objective
+
+
+def shard(model: Objective, mesh: DeviceMesh) -> Objective:
+    """Return a copy of an objective whose weights are divided: each block by itself, then the rest.
+
+    The weights are those of the first process. Names and the order of parameters stay the same.
+
+    Args:
+        model: The whole objective, which is left as it is.
+        mesh: The processes, in one dimension.
+    """
+    _take_from_first(model, mesh)
+    sharded = copy.deepcopy(model)
+    for ours, theirs in zip(sharded.modules(), model.modules(), strict=True):
+        if theirs._compiled_call_impl is not None:  # copying a module drops it
+            ours.compile()
+    for encoder in [part for part in sharded.modules() if isinstance(part, Encoder)]:
+        for block in encoder.blocks():
+            fully_shard(block, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    _prepare_outermost(sharded)
+    return sharded
+
+
+def gathered(trainer: Trainer) -> AbstractContextManager[None]:
+    """Hold whole weights on every process while the context lasts, if they are divided at all.
+
+    No forward pass in it communicates, so that the processes may run as many as they like. All of
+    them must enter it; within, nothing may be trained.
+
+    Args:
+        trainer: The trainer of the run.
+    """
+    module = trainer.lightning_module
+    parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    return _whole(parts) if parts else nullcontext()
+
+
+def full(value: Any) -> Any:
+    """Return a divided tensor as a whole one, on every process; anything else as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def like(whole: Tensor, divided: Any) -> Tensor:
+    """Return this process's part of a whole tensor, divided as another one of its shape is.
+
+    Args:
+        whole: The same on every process.
+        divided: A tensor; if it is not divided, or of another shape, `whole` is returned.
+    """
+    if not isinstance(divided, DTensor) or whole.shape != divided.shape:
+        return whole
+    whole = whole.to(divided.device)
+    mesh, placements = divided.device_mesh, divided.placements
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None)
+
+
+def gather_objects(own: Any) -> list[Any]:
+    """Return what every process has, by rank, on all of them; outside a distributed run, `own`."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own]
+    everything = [None] * dist.get_world_size()
+    dist.all_gather_object(everything, own)
+    return everything
+
+
+def load_whole(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy whole tensors into a model, divided or not."""
+    divided = model.state_dict()
+    model.load_state_dict({name: like(value, divided.get(name)) for name, value in state.items()})
+
+
+@contextmanager
+def _whole(parts: Sequence[FSDPModule]) -> Iterator[None]:
+    _, *inner = parts  # the outermost stays whole after a forward pass anyway
+    for part in inner:
+        part.set_reshard_after_forward(False, recurse=False)
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in inner:
+            part.set_reshard_after_forward(True, recurse=False)
+        for part in parts:
+            part.reshard()
+
+
+def _take_from_first(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Make all processes start from the same weights, as DDP does."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        on_device = tensor.detach().to(mesh.device_type, copy=True).flatten()
+        dist.broadcast(on_device.view(torch.uint8), src=0)  # of any type
+        tensor.data.copy_(on_device.view(tensor.shape))
+
+
+def _prepare_outermost(model: nn.Module) -> None:
+    """Run an empty forward pass: the first module to be called takes itself for the outermost."""
+    assert isinstance(model, FSDPModule)
+    model.forward = lambda: None
+    model()
+    del model.forward
+    model.reshard()

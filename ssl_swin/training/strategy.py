@@ -1,0 +1,123 @@
+"""Training with divided weights (FSDP2) as a strategy of Lightning's."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.optim import Optimizer
+
+from ssl_swin.objectives.base import Objective
+from ssl_swin.training.health.step_guard import StepGuard
+from ssl_swin.training.module import TrainingModule
+from ssl_swin.training.sharding import full, gathered, like, load_whole, shard
+
+
+class ShardedStrategy(DDPStrategy):
+    """Divides weights, gradients and optimiser state over the processes.
+
+    What is trained is a divided copy; the job's own objective stays whole, on the CPU, and has the
+    final weights after `hand_back`. Between optimiser steps, evaluations, probes and pictures hold
+    whole weights on every process. A checkpoint is one file, the same as without this strategy.
+    """
+
+    strategy_name = "fsdp"
+
+    def __init__(self, *, timeout: timedelta) -> None:
+        """Set the strategy up.
+
+        Args:
+            timeout: How long a process waits for the others before it gives up.
+        """
+        super().__init__(timeout=timeout)
+        self._whole: Objective | None = None
+        self._evaluation = ExitStack()
+
+    def model_to_device(self) -> None:
+        """Divide the model if it is to be trained, and move the rest to the device."""
+        module = self._module
+        if module.trainer.state.fn == TrainerFn.FITTING:
+            mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+            self._whole, module.model = module.model, shard(module.model, mesh)
+            module.guard = StepGuard(module.model)
+        super().model_to_device()
+
+    def configure_ddp(self) -> None:
+        """Wrap nothing: blocks reduce their gradients themselves."""
+
+    def hand_back(self) -> None:
+        """Put the trained weights into the job's own objective; on all processes together."""
+        if self._whole is None:
+            return
+        state = {name: full(value).cpu() for name, value in self._module.model.state_dict().items()}
+        self._whole.load_state_dict(state)
+        self._module.model, self._whole = self._whole, None
+
+    def on_validation_start(self) -> None:
+        """Gather the weights."""
+        self._evaluation.enter_context(gathered(self._module.trainer))
+
+    def on_validation_end(self) -> None:
+        """Divide them again."""
+        self._evaluation.close()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return whole weights on the first process, and nothing on the others."""
+        return self._gather(self._module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the whole state of an optimiser on the first process, as if nothing were divided.
+
+        Args:
+            optimizer: One of the trainer's.
+        """
+        if isinstance(optimizer, LightningOptimizer):
+            optimizer = optimizer._optimizer
+        state = optimizer.state_dict()
+        return {**state, "state": {key: self._gather(v) for key, v in state["state"].items()}}
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take this process's part of the whole weights of a checkpoint.
+
+        Args:
+            checkpoint: What `load_checkpoint` returned.
+            strict: All names must be there, which they always must.
+        """
+        load_whole(self._module, checkpoint["state_dict"])
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this process's part of the whole states of a checkpoint.
+
+        Args:
+            checkpoint: What `load_checkpoint` returned.
+        """
+        for optimizer, whole in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            divided = {
+                key: {name: _part(value, parameters[key]) for name, value in values.items()}
+                for key, values in whole["state"].items()
+            }
+            optimizer.load_state_dict({**whole, "state": divided})
+
+    @property
+    def _module(self) -> TrainingModule:
+        assert isinstance(self.lightning_module, TrainingModule)
+        return self.lightning_module
+
+    def _gather(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        whole: dict[str, Any] = {}
+        for name, value in tensors.items():  # one after the other, and all processes in this order
+            tensor = full(value)
+            if self.is_global_zero:
+                whole[name] = tensor.cpu() if isinstance(tensor, Tensor) else tensor
+        return whole
+
+
+def _part(value: Any, parameter: torch.nn.Parameter) -> Any:
+    return like(value, parameter) if isinstance(value, Tensor) and value.ndim else value
