@@ -15,6 +15,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
+from ssl_swin.stopping.stopped import PeerLostError
 
 # Of paths that a user named; whatever else a system reports is not known to be a mistake.
 _OF_A_PATH = {
@@ -111,6 +112,8 @@ def _explain_yaml(error: Exception) -> str:
 
 
 def _is_of_memory(error: BaseException) -> bool:
+    if isinstance(error, PeerLostError):  # whose message only guesses at memory
+        return False
     text = str(error)
     return isinstance(error, MemoryError | RuntimeError) and (
         isinstance(error, MemoryError)

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.training.peers import is_lost_peer
 
 HOOKS = "on_"
 LOGGER_METHODS = (
@@ -57,6 +58,8 @@ def _guarded_hook(hook: Callable[..., None]) -> Callable[..., None]:
         try:
             hook(self, trainer, *args, **kwargs)
         except Exception as error:
+            if trainer.world_size > 1 and is_lost_peer(error):
+                raise  # nothing can go on without the other process
             memory = isinstance(error, torch.OutOfMemoryError)
             self.failures(trainer).add(self.title, error)
         if memory:  # only here has the error let go of what it held

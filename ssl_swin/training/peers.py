@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 import torch
 import torch.distributed
@@ -15,8 +16,8 @@ from ssl_swin.stopping.stopped import PeerLostError
 LATE_AFTER_S = 10.0  # then it is said for whom a run waits
 LOST = re.compile(
     r"connection (closed|reset)|broken pipe|socket (closed|error)|gloo|remote process exited|"
-    r"timed out waiting|failed to (recv|send)|store is (closed|null)|NCCL communicator was aborted|"
-    r"unhandled system error",
+    r"timed out waiting|application timeout|failed to (recv|send)|store is (closed|null)|"
+    r"NCCL communicator was aborted|unhandled system error",
     re.IGNORECASE,
 )
 
@@ -24,12 +25,16 @@ LOST = re.compile(
 class Peers:
     """Numbers that the processes of a run agree on, without any work of their devices."""
 
-    def __init__(self) -> None:
-        """Connect the processes, as soon as there is more than one; all must do so together."""
+    def __init__(self, timeout: timedelta | None = None) -> None:
+        """Connect the processes, as soon as there is more than one; all must do so together.
+
+        Args:
+            timeout: How long one waits for the others before it gives up; None is torch's own.
+        """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._group: torch.distributed.ProcessGroup | None = None
         if distributed and torch.distributed.get_world_size() > 1:
-            group = torch.distributed.new_group(backend="gloo")
+            group = torch.distributed.new_group(backend="gloo", timeout=timeout)
             assert isinstance(group, torch.distributed.ProcessGroup)
             self._group = group
 
@@ -54,6 +59,11 @@ class Peers:
             self.largest(0)
 
 
+def is_lost_peer(error: Exception) -> bool:
+    """Return whether an error of a run of several processes says that another one is gone."""
+    return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
+
+
 @contextmanager
 def naming_lost_peers(trainer: Trainer) -> Iterator[None]:
     """Turn what a communication library raises into one sentence.
@@ -67,7 +77,7 @@ def naming_lost_peers(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if trainer.world_size == 1 or not LOST.search(str(error)):
+        if trainer.world_size == 1 or not is_lost_peer(error):
             raise
         raise PeerLostError(
             f"process {trainer.global_rank} of {trainer.world_size} lost another one, so the run "

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import lightning.pytorch
 from annotated_types import MinLen
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, checked
@@ -33,7 +34,7 @@ class Trainer(lightning.pytorch.Trainer):
         accelerator: Name = "auto",
         devices: Devices = "auto",
         num_nodes: Positive | Literal["auto"] = "auto",
-        strategy: Any = "auto",
+        strategy: str | Strategy = "auto",
         timeout_s: Positive = 600,
         precision: Precision | None = None,
         max_epochs: Positive,

@@ -43,7 +43,7 @@ class StopAtStep(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Connects the processes."""
         if stage == "fit":
-            self._peers = Peers()
+            self._peers = Peers(getattr(trainer.strategy, "_timeout", None))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From now on, a signal interrupts nothing."""
