@@ -241,7 +241,7 @@ def torment(
 
 
 def _run(job: Job, place: Path, fault: Fault | None) -> tuple[int, ...]:
-    processes = start(job.overrides, place, job.num_ranks, job.job, fault)
+    processes = start(job.overrides, place, job.num_ranks, job.job, fault=fault)
     for process in processes:
         process.join(LIMIT_S)
         assert process.exitcode is not None, f"{job.name} hangs: {output(place, 0)}"
