@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, checked
+from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, Rule, checked
 from ssl_swin.errors import UserError
 from ssl_swin.training.checkpointing.loops import EpochLoop, FitLoop
 from ssl_swin.training.placement import Placement, launched_placement
@@ -20,8 +20,44 @@ from ssl_swin.training.strategy import ShardedStrategy
 # Weights stay in 32 bits: the objectives normalise images, and the optimiser steps, in these.
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 DECIDED_BY_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+TIME_IN_WORDS = "DD:HH:MM:SS, or units as {hours: 11, minutes: 50}, above 0"
 Unlimited = Literal[-1]
 Devices = Positive | Unlimited | Literal["auto"] | Annotated[list[Count], MinLen(1)]
+
+
+def seconds_of(max_time: str | Mapping[str, Any]) -> float:
+    """Return a time limit in seconds.
+
+    Args:
+        max_time: "DD:HH:MM:SS", or units by name, as {hours: 11, minutes: 50}.
+
+    Raises:
+        UserError: If it is neither, or not above 0.
+    """
+    try:
+        if isinstance(max_time, str):
+            days, hours, minutes, seconds = map(int, max_time.strip().split(":"))
+            limit = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        else:
+            limit = timedelta(**{str(unit): number for unit, number in max_time.items()})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"max_time must be {TIME_IN_WORDS}, got {max_time!r}") from error
+    if limit <= timedelta(0):
+        raise UserError(f"max_time must be {TIME_IN_WORDS}, got {max_time!r}")
+    return limit.total_seconds()
+
+
+def _is_time_limit(max_time: str | Mapping[str, Any]) -> bool:
+    try:
+        return seconds_of(max_time) > 0
+    except UserError:
+        return False
+
+
+TimeLimit = Annotated[
+    str | dict[str, Any],
+    Rule(_is_time_limit, TIME_IN_WORDS),
+]
 
 
 class Trainer(lightning.pytorch.Trainer):
@@ -39,7 +75,7 @@ class Trainer(lightning.pytorch.Trainer):
         precision: Precision | None = None,
         max_epochs: Positive,
         max_steps: Positive | Unlimited = -1,
-        max_time: str | dict[str, Any] | None = None,
+        max_time: TimeLimit | None = None,
         accumulate_grad_batches: Positive = 1,
         gradient_clip_val: NonNegative | None = None,
         limit_train_batches: Positive | Portion = 1.0,
@@ -131,28 +167,3 @@ class _NoSignals(_SignalConnector):
 
     def register_signal_handlers(self) -> None:
         """Register none."""
-
-
-def seconds_of(max_time: str | Mapping[str, Any]) -> float:
-    """Return a time limit in seconds.
-
-    Args:
-        max_time: "DD:HH:MM:SS", or units by name, as {hours: 11, minutes: 50}.
-
-    Raises:
-        UserError: If it is neither, or not above 0.
-    """
-    try:
-        if isinstance(max_time, str):
-            days, hours, minutes, seconds = map(int, max_time.strip().split(":"))
-            limit = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        else:
-            limit = timedelta(**{str(unit): number for unit, number in max_time.items()})
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"trainer.max_time must be DD:HH:MM:SS, or units as {{hours: 11, minutes: 50}}, got "
-            f"{max_time!r}"
-        ) from error
-    if limit <= timedelta(0):
-        raise UserError(f"trainer.max_time must be above 0, got {max_time!r}")
-    return limit.total_seconds()

@@ -41,7 +41,7 @@ def test_trainer__max_time_in_seconds(max_time: Any, seconds: float) -> None:
         ({"max_time": "soon"}, "max_time must be DD:HH:MM:SS, or units"),
         ({"max_time": "10:00"}, "max_time must be DD:HH:MM:SS, or units"),
         ({"max_time": {"fortnights": 1}}, "max_time must be DD:HH:MM:SS, or units"),
-        ({"max_time": "00:00:00:00"}, "max_time must be above 0"),
+        ({"max_time": "00:00:00:00"}, "max_time must be DD:HH:MM:SS, or units"),
     ],
 )
 def test_trainer__refuses(changes: dict[str, Any], message: str) -> None:
