@@ -16,7 +16,15 @@ from omegaconf import DictConfig
 
 from ssl_swin.errors import UserError
 from ssl_swin.quoting import override
-from ssl_swin.runs.sweep_table import FINISHED, last_value, read_jobs, record_job, write_table
+from ssl_swin.runs.sweep_table import (
+    FINISHED,
+    STOPPED,
+    last_value,
+    read_jobs,
+    record_job,
+    write_table,
+)
+from ssl_swin.stopping.stopped import TIME_LIMIT
 
 STOPPED_FROM = 128  # exit codes of jobs that were told to stop: then the sweep stops too
 UNKNOWN = 1
@@ -75,7 +83,8 @@ def run_in_sweep(cfg: DictConfig, run: Callable[[], float]) -> float:
     except Exception:
         traceback.print_exc()
         code = UNKNOWN
-    status = FINISHED if code == 0 else "stopped" if code >= STOPPED_FROM else "failed"
+    is_stopped = code == TIME_LIMIT or code >= STOPPED_FROM
+    status = FINISHED if code == 0 else STOPPED if is_stopped else "failed"
     known = None if math.isnan(value) else value
     record_job(folder, **facts, status=status, exit_code=code, value=known)
     if code >= STOPPED_FROM:
@@ -102,7 +111,7 @@ def conclude_sweep(since: float) -> int:
         since: When it began.
 
     Returns:
-        0, or the exit code of the first job that failed.
+        0, or the exit code of the first job that failed, or else of the first that was stopped.
     """
     folder = SweepFolder.path
     if folder is None:
@@ -113,12 +122,20 @@ def conclude_sweep(since: float) -> int:
         return 0
     print(f"\n{table}\n  table      {folder}/sweep.csv", flush=True)
     ours = {name: job for name, job in jobs.items() if job.get("started", 0) >= since}
-    failed = {name: job for name, job in ours.items() if job.get("status") != FINISHED}
-    if not failed:
-        return 0
-    names = ", ".join(failed)
-    print(f"{len(failed)} of {len(ours)} jobs did not finish: {names}", file=sys.stderr)
-    return int(next(iter(failed.values())).get("exit_code") or UNKNOWN)
+    left = {name: job for name, job in ours.items() if job.get("status") != FINISHED}
+    stopped = [name for name, job in left.items() if job.get("status") == STOPPED]
+    failed = [name for name in left if name not in stopped]
+    if failed:
+        _tell(f"{len(failed)} of {len(ours)} jobs did not finish: {', '.join(failed)}")
+    if stopped:
+        names = f"{', '.join(stopped)}; the same command continues"
+        _tell(f"{len(stopped)} of {len(ours)} jobs stopped before their end: {names}")
+    first = next(iter([*failed, *stopped]), None)
+    return 0 if first is None else int(left[first].get("exit_code") or UNKNOWN)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _varied(hydra: Any) -> dict[str, str]:

@@ -95,7 +95,9 @@ class RunFolder:
         if not self.known_identity():
             self._identify(identity)
         write_atomically(self.config, yaml.safe_dump(dict(config), sort_keys=False))
-        record = provenance({**facts, "earlier_s": self._recorded_s() if resumed else 0.0})
+        earlier_s = self._recorded_s() if resumed else 0.0
+        since = {"from": self._started_from(str(config.get("resume", "auto")))}
+        record = provenance({**facts, **since, "earlier_s": earlier_s})
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return notes
 
@@ -109,6 +111,21 @@ class RunFolder:
         record |= {"status": status, "duration_s": total_s}
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return total_s
+
+    def started_from(self, resume: str) -> float | None:
+        """Return when this run was first started with this `resume=`, at a stretch; None if not.
+
+        Args:
+            resume: As given.
+        """
+        before = (self._record() or {}).get("from")
+        if not isinstance(before, dict) or before.get("resume") != resume:
+            return None
+        return _seconds(before, "since")
+
+    def _started_from(self, resume: str) -> dict[str, Any]:
+        since = self.started_from(resume)
+        return {"resume": resume, "since": time.time() if since is None else since}
 
     def _recorded_s(self) -> float:
         record = self._record() or {}

@@ -1,7 +1,7 @@
 """Whether a run may go on, and from where."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ def checkpoint_to_resume(
     Args:
         folder: Folder of the run.
         resume: "auto" continues the folder's run if it has a checkpoint; "never" refuses a folder
-            that holds a run; anything else is the path of a checkpoint.
+            that holds a run; anything else is the path of a checkpoint. A run that has gone on from
+            there, and is started in the same way once more, continues from its own checkpoint.
         config: The resolved configuration asked for now.
         may_change: Dotted keys of settings and groups that may differ from the run's own.
 
@@ -58,7 +59,9 @@ def checkpoint_to_resume(
         UserError: If the folder holds a run that must not be touched, or that cannot be continued,
             or the path is wrong.
     """
-    explicit = None if resume in ("auto", "never") else check_given(Path(resume))
+    gone_on = _gone_on(folder, resume)
+    is_path = resume not in ("auto", "never") and gone_on is None
+    explicit = check_given(Path(resume)) if is_path else None
     if not folder.has_results():
         return Resumption(explicit)
     if resume == "never":
@@ -66,7 +69,7 @@ def checkpoint_to_resume(
     before, problem = _own_config(folder)
     if before is not None:
         _check_same(folder, before, config, may_change)
-    found = Found(explicit) if explicit is not None else newest_whole(folder)
+    found = gone_on or (Found(explicit) if explicit is not None else newest_whole(folder))
     notes, damaged = list(found.notes), list(found.damaged)
     if before is None:
         told = read_facts(found.checkpoint).config if found.checkpoint is not None else None
@@ -78,6 +81,26 @@ def checkpoint_to_resume(
         notes.append(f"note: {problem}; the configuration {source} is taken")
         damaged += [folder.config] if folder.config.exists() else []
     return Resumption(found.checkpoint, found.identity, tuple(notes), tuple(damaged))
+
+
+def _gone_on(folder: RunFolder, resume: str) -> Found | None:
+    """Return the newest checkpoint that a run has written since it was started from another one.
+
+    A scheduler that starts a job again repeats its whole command, `resume=PATH` included.
+    """
+    since = folder.started_from(resume)
+    if resume in ("auto", "never") or since is None:
+        return None
+    found = newest_whole(folder)
+    if found.checkpoint is None or found.written < since:
+        return None
+    if found.checkpoint == Path(resume):
+        return found
+    note = (
+        f"note: {folder.path} has gone on since it was started with {override('resume', resume)}, "
+        "so it continues from its own checkpoint; another name= starts from there again"
+    )
+    return replace(found, notes=(note, *found.notes))
 
 
 def _ways_out(folder: RunFolder, checkpoint: Path | None) -> str:

@@ -14,7 +14,7 @@ from ssl_swin.runs.metrics_rows import LineCheck, columns_of, read_row
 
 RECORD = ".job.json"  # in the folder of each job
 TABLE = "sweep.csv"  # in the folder of the sweep
-FINISHED = "finished"
+FINISHED, STOPPED = "finished", "stopped"  # a stopped job is continued by the same command
 
 
 def record_job(folder: Path, **facts: Any) -> None:

@@ -22,12 +22,14 @@ class Found:
         identity: Of its run, if it says so.
         notes: Lines for the user.
         damaged: Files that are no state of this run.
+        written: When the checkpoint was, in seconds since 1970.
     """
 
     checkpoint: Path | None = None
     identity: str = ""
     notes: tuple[str, ...] = ()
     damaged: tuple[Path, ...] = ()
+    written: float = 0.0
 
 
 def newest_whole(folder: RunFolder) -> Found:
@@ -55,7 +57,7 @@ def newest_whole(folder: RunFolder) -> Found:
             continue
         if entry.healthy:
             notes = _notes(problems, entry)
-            return Found(path, entry.run, notes, tuple(damaged))
+            return Found(path, entry.run, notes, tuple(damaged), entry.time)
         problems.append(f"{path} {_why_unhealthy(path)}")
     told = "\n".join(f"  {problem}" for problem in problems[:MOST_NAMED])
     raise UserError(

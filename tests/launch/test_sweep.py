@@ -10,7 +10,7 @@ import pytest
 
 from ssl_swin.cli import main
 from ssl_swin.errors import UserError
-from ssl_swin.launch.sweep import naming_option
+from ssl_swin.launch.sweep import SweepFolder, conclude_sweep, naming_option
 from ssl_swin.runs.sweep_table import last_value, read_jobs, record_job, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,30 @@ def test_write_table__settings_against_results(tmp_path, capsys):
             ["0", "1", "0.5", "finished", "a"],
             ["1", "", "", "failed", "b"],
         ]
+
+
+@pytest.mark.parametrize(
+    ("codes", "status", "said"),
+    [
+        ((0, 0), 0, ""),
+        ((0, 75), 75, "1 of 2 jobs stopped before their end: job1; the same command continues\n"),
+        (
+            (143, 2),
+            2,
+            "1 of 2 jobs did not finish: job1\n1 of 2 jobs stopped before their end: job0;",
+        ),
+    ],
+)
+def test_conclude_sweep__tells_stopped_from_failed(
+    tmp_path, monkeypatch, capsys, codes, status, said
+):
+    names = {0: "finished", 2: "failed", 75: "stopped", 143: "stopped"}
+    for at, code in enumerate(codes):
+        job(tmp_path, f"job{at}", settings={}, started=5.0, status=names[code], exit_code=code)
+    job(tmp_path, "before", settings={}, started=1.0, status="failed", exit_code=1)
+    monkeypatch.setattr(SweepFolder, "path", tmp_path)
+    assert conclude_sweep(since=5.0) == status
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_write_table__no_sweep(tmp_path):

@@ -15,7 +15,7 @@ from ssl_swin.runs.folder import RunFolder
 from ssl_swin.runs.resume import Resumption, checkpoint_to_resume
 
 CONFIG = {"name": "first", "seed": 0, "trainer": {"max_epochs": 3}}
-FREE = ("name",)
+FREE = ("name", "resume")
 
 
 def save(path: Path, step: int, run: str = "aaaa", value: float = 1.0, **others: object) -> None:
@@ -127,6 +127,26 @@ def test_given__a_damaged_one_is_refused_with_the_whole_ones(run):
         in message
     )
     assert resumed(run, str(run.checkpoints / "step_10.ckpt")).checkpoint is not None
+
+
+def test_given__a_run_that_has_gone_on_from_there_is_not_started_from_there_again(run):
+    given = str(run.checkpoints / "step_10.ckpt")
+    run.start(CONFIG | {"resume": given}, {}, resumed=True)
+    assert start_from(run, given) == "step_10.ckpt"  # nothing of its own since then
+    save(run.last_checkpoint, 15)
+    found = resumed(run, given)
+    assert found.checkpoint == run.last_checkpoint
+    assert "has gone on since it was started with resume=" in found.notes[0]
+    run.start(CONFIG | {"resume": given}, {}, resumed=True)  # stopped before it saved again
+    assert start_from(run, given) == "last.ckpt"
+    run.start(CONFIG | {"resume": "auto"}, {}, resumed=True)
+    assert start_from(run, given) == "step_10.ckpt"  # asked for anew
+
+
+def start_from(run: RunFolder, given: str) -> str:
+    checkpoint = resumed(run, given).checkpoint
+    assert checkpoint is not None
+    return checkpoint.name
 
 
 @pytest.mark.parametrize("content", [None, b"", b"a: \xff", b"[1"])
