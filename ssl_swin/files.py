@@ -17,6 +17,7 @@ OF_THE_DISK = frozenset(
         errno.EACCES, errno.EPERM,
     }
 )  # fmt: skip
+_UNFINISHED: set[Path] = set()  # temporary files that this process is writing
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as `atomic_path` names them
 
 
@@ -36,6 +37,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     temporary = _reserve_temporary(target)
+    _UNFINISHED.add(temporary)
     try:
         yield temporary
         fsync(temporary)
@@ -48,6 +50,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if cause is None:
             raise
         raise DiskError(f"cannot write {target}: {cause.strerror}") from error
+    finally:
+        _UNFINISHED.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """Remove the temporary files that this process is writing; it must end after that."""
+    for path in list(_UNFINISHED):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def disk_error(error: BaseException) -> OSError | None:

@@ -34,7 +34,9 @@ def start(
     """
     folder.mkdir(exist_ok=True)
     strategy = strategy or ("ddp" if num_ranks > 1 else "auto")
-    placed = (*overrides, f"trainer.devices={num_ranks}", f"trainer.strategy={strategy}")
+    placed = tuple(overrides)
+    if job != "linear_probe":  # which has no trainer
+        placed += (f"trainer.devices={num_ranks}", f"trainer.strategy={strategy}")
     processes = []
     for rank, launched in enumerate(_environments(num_ranks)):
         arguments = (job, placed, folder, rank, launched, fault)

@@ -56,7 +56,7 @@ def _run(job: str, overrides: Sequence[str], config_dir: Path | None) -> Path:
         print(in_words(stopped), file=sys.stderr, flush=True)
         stopped.let_others_go()
         if stopped.by_keyboard:
-            raise KeyboardInterrupt from stopped
+            raise KeyboardInterrupt from None  # where the run was is of no use
         raise
     return Path(cfg.run_dir)
 

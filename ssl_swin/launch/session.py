@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from ssl_swin.stopping.watch import watching_signals
+from ssl_swin.files import remove_unfinished
+from ssl_swin.stopping.watch import remove_when_ended, watching_signals
 
+remove_when_ended(remove_unfinished)
 _OPEN: list[ExitStack] = []
 
 
