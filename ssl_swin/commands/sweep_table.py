@@ -3,6 +3,7 @@
 import argparse
 
 from ssl_swin.commands.parsing import path
+from ssl_swin.reporting.sweep_figure import write_sweep_figure
 from ssl_swin.runs.sweep_table import TABLE, write_table
 
 
@@ -10,12 +11,15 @@ def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Add the command and its arguments."""
-    parser = commands.add_parser("sweep-table", help="table of a sweep: settings against results")
+    parser = commands.add_parser(
+        "sweep-table", help="table and figure of a sweep: settings against results"
+    )
     parser.add_argument("folder", type=path, help="the sweep, as runs/pretrain/NAME_sweep")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the table into the sweep's folder, and print it."""
+    """Write the table and its figure into the sweep's folder, and print the table."""
     print(write_table(args.folder))
     print(f"  table      {args.folder / TABLE}")
+    print(f"  figure     {write_sweep_figure(args.folder)}")

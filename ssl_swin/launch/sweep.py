@@ -120,7 +120,7 @@ def conclude_sweep(since: float) -> int:
         table, jobs = write_table(folder), read_jobs(folder)
     except UserError:
         return 0
-    print(f"\n{table}\n  table      {folder}/sweep.csv", flush=True)
+    print(f"\n{table}\n  table      {folder}/sweep.csv\n{_figure(folder)}", flush=True)
     ours = {name: job for name, job in jobs.items() if job.get("started", 0) >= since}
     left = {name: job for name, job in ours.items() if job.get("status") != FINISHED}
     stopped = [name for name, job in left.items() if job.get("status") == STOPPED]
@@ -136,6 +136,16 @@ def conclude_sweep(since: float) -> int:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _figure(folder: Path) -> str:
+    """Draw the sweep, and say where or why not: a picture is never what a sweep fails by."""
+    from ssl_swin.reporting.sweep_figure import write_sweep_figure
+
+    try:
+        return f"  figure     {write_sweep_figure(folder)}"
+    except Exception as error:
+        return f"  figure     none: {type(error).__name__}: {error}"
 
 
 def _varied(hydra: Any) -> dict[str, str]:
