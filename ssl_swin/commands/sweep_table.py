@@ -3,7 +3,6 @@
 import argparse
 
 from ssl_swin.commands.parsing import path
-from ssl_swin.reporting.sweep_figure import write_sweep_figure
 from ssl_swin.runs.sweep_table import TABLE, write_table
 
 
@@ -20,6 +19,8 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Write the table and its figure into the sweep's folder, and print the table."""
+    from ssl_swin.reporting.sweep_figure import write_sweep_figure  # needs numpy
+
     print(write_table(args.folder))
     print(f"  table      {args.folder / TABLE}")
     print(f"  figure     {write_sweep_figure(args.folder)}")
