@@ -23,7 +23,8 @@ from ssl_swin.runs.names import shortened
 
 _ASSIGNMENT = re.compile(r"([+~]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _HOME = re.compile(r"~(\w[\w.-]*)?(/.*)?", re.DOTALL)
-_MAY_BE_NULL = {"experiment"}
+_MAY_BE_NULL = {"experiment", "search"}
+_OF_A_JOB = {"experiment": "a recipe", "search": "a search"}  # options begin with the job's name
 MOST_SHOWN = 120  # characters of an override in a message
 
 
@@ -95,7 +96,8 @@ def _check_sweep(option: str, override: Override, is_sweep: bool) -> None:
     value: Any = override.value() if override.value_type is not None else None
     if isinstance(value, RangeSweep) and not list(value.range()):
         raise UserError(f"{shown} gives no value, so that nothing would run")
-    if key in ("hydra/launcher", "hydra/sweeper") and not is_sweep:
+    of_sweeps = ("hydra/launcher", "hydra/sweeper", "search")
+    if key in of_sweeps and not is_sweep and value is not None:
         raise UserError(f"{shown} has an effect with --multirun alone: add it")
 
 
@@ -143,8 +145,9 @@ def _check_group(job: str, option: str, override: Override) -> bool:
 
 def _check_choice(job: str, shown: str, group: str, name: str, known: Sequence[str]) -> None:
     other = next((each for each in JOBS if name.startswith(f"{each}_")), job)
-    if group == "experiment" and other != job and is_of_package(group, name):
-        raise UserError(f"{shown} is a recipe of another job: {command(other)} experiment={name}")
+    if group in _OF_A_JOB and other != job and is_of_package(group, name):
+        kind, tail = _OF_A_JOB[group], " -m" if group == "search" else ""
+        raise UserError(f"{shown} is {kind} of another job: {command(other)}{tail} {group}={name}")
     if group == "data_overrides" and name not in known:
         raise UserError(
             f"there is no {group}={name}{nearest(name, known)}; {group} can be: {', '.join(known)}"
@@ -162,7 +165,7 @@ def _chosen(override: Override) -> list[Any]:
 
 
 def _listed(job: str, group: str, known: Sequence[str]) -> str:
-    """Return the options of a group, of experiments those of the job."""
-    if group == "experiment":
+    """Return the options of a group, of experiments and searches those of the job."""
+    if group in _OF_A_JOB:
         known = [name for name in known if name.startswith(f"{job}_")] or known
     return ", ".join(known)

@@ -22,6 +22,7 @@ from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_use
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.requeue import requeue_slurm_job
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
+from ssl_swin.launch.search import register_sweeper
 from ssl_swin.launch.session import job_session
 from ssl_swin.launch.sweep import conclude_sweep, naming_option, result_of, run_in_sweep
 from ssl_swin.launch.threads import sleep_while_waiting
@@ -52,6 +53,7 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     sleep_while_waiting()  # before a resolver loads torch
     register_resolvers()
     register_user_folder()
+    register_sweeper()
     started = list(sys.argv)
     options = started[1:] if arguments is None else list(arguments)
     main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)

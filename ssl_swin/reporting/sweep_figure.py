@@ -15,7 +15,7 @@ from ssl_swin.files import atomic_path
 from ssl_swin.reporting.drawing import FAINT, INK, PAPER, font, shortened, write
 from ssl_swin.reporting.sweep_axes import Axis, axis_of, result_axis
 from ssl_swin.reporting.sweep_grid import Cells, draw_cells
-from ssl_swin.runs.sweep_table import read_jobs
+from ssl_swin.runs.sweep_table import is_lower_better, read_jobs
 
 FIGURE = "sweep.png"  # in the folder of the sweep
 MOST_PANELS = 12
@@ -61,7 +61,7 @@ def draw_sweep(metric: str, jobs: Sequence[Job]) -> Image.Image:
     """
     keys = _varied(jobs)
     results = [(i, job.value) for i, job in enumerate(jobs) if job.value is not None]
-    sign = 1 if "loss" in metric else -1
+    sign = 1 if is_lower_better(metric) else -1
     best = min(results, key=lambda each: sign * each[1])[0] if results else None
     cells = _cells(keys, jobs) if len(keys) == 2 else None
     picture = draw_cells(cells, sign) if cells else _draw_panels(keys[:MOST_PANELS], jobs, best)

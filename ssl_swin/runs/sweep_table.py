@@ -93,6 +93,15 @@ def last_value(metrics: Path, names: Sequence[str]) -> float:
     return next((found[name] for name in names if name in found), math.nan)
 
 
+def is_lower_better(metric: str) -> bool:
+    """Return whether a metric is minimised: that is what a loss is called by its name.
+
+    Args:
+        metric: Column of metrics.csv.
+    """
+    return "loss" in metric
+
+
 def _settings(job: Mapping[str, Any]) -> dict[str, str]:
     settings = job.get("settings")
     return {str(k): str(v) for k, v in settings.items()} if isinstance(settings, dict) else {}
