@@ -14,7 +14,7 @@ import ssl_swin
 from ssl_swin.weights.backbone import save_backbone
 
 CONF = Path(ssl_swin.__file__).parent / "conf"
-FOREIGN = ("lightning.",, "optuna.", "hydra_plugins.")
+FOREIGN = ("lightning.", "optuna.", "hydra_plugins.")
 
 
 def test_import__loads_nothing_heavy() -> None:
