@@ -23,7 +23,7 @@ from ssl_swin.runs.names import shortened
 
 _ASSIGNMENT = re.compile(r"([+~]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _HOME = re.compile(r"~(\w[\w.-]*)?(/.*)?", re.DOTALL)
-_MAY_BE_NULL = {"experiment", "search"}
+_MAY_BE_NULL = {"experiment", "search", "debug"}
 _OF_A_JOB = {"experiment": "a recipe", "search": "a search"}  # options begin with the job's name
 MOST_SHOWN = 120  # characters of an override in a message
 
