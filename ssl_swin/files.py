@@ -159,6 +159,27 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def check_can_be_made(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be made or written to; nothing is made yet.
+
+    Args:
+        folder: Where something will be written.
+        key: The setting that names it.
+
+    Raises:
+        UserError: If a file or a link stands in the way, or there is no permission.
+    """
+    try:
+        whole = folder.resolve()
+        there = next(each for each in (whole, *whole.parents) if each.exists())
+    except (RuntimeError, OSError) as error:  # a link that leads in a circle
+        raise UserError(f"{key}: cannot create the folder {folder}: {error}") from error
+    if not there.is_dir():
+        raise UserError(f"{key}: cannot create the folder {folder}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"no permission to write to the folder {there}, for {key}={folder}")
+
+
 def _reserve_temporary(target: Path) -> Path:
     make_folder(target.parent)
     try:

@@ -14,6 +14,8 @@ from torch import Tensor
 from ssl_swin.errors import UserError
 
 _FULL_SCALE = {torch.uint8: 255, torch.uint16: 65535}
+# No images vary less: a tenth of a level, and what float32 divides by without overflow.
+_LEAST_STD = {"uint8": 0.1 / 255, "uint16": 0.1 / 65535, "float32": 1e-30}
 
 
 def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -63,17 +65,16 @@ def check_normalization(
         most = 1 if dtype != "float32" else math.inf
         for number in numbers:
             fits = math.isfinite(number) and least <= number <= most
-            if not fits or (name == "data.std" and number <= 0):
+            if not fits or (name == "data.std" and number < _LEAST_STD[dtype]):
                 raise UserError(_impossible(name, list(numbers), dtype))
 
 
 def _impossible(name: str, numbers: list[float], dtype: str) -> str:
-    above = "above" if name == "data.std" else "from"
-    needed = (
-        f"{above} 0 {'and at most' if above == 'above' else 'to'} 1 (levels over the full scale)"
-    )
+    is_std = name == "data.std"
+    least = f"{_LEAST_STD[dtype]:.1g}" if is_std else "0"
+    needed = f"from {least} to 1 (levels over the full scale)"
     if dtype == "float32":
-        needed = "finite and above 0" if above == "above" else "finite"
+        needed = f"finite and at least {least}" if is_std else "finite"
     divisor = {"uint8": 255, "uint16": 65535}.get(dtype)
     scaled = f"; divide levels by {divisor}" if divisor and max(numbers) > 1 else ""
     return (

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_swin.arguments import Count
+from ssl_swin.arguments import Count, Seed
 from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import (
     add_array_options,
@@ -44,7 +44,7 @@ def add_parser(
     parser.add_argument(
         "--images", type=value_of(Count), default=2000, help="how many to open; 0 is all"
     )
-    parser.add_argument("--seed", type=value_of(Count), default=0, help="of the choice of images")
+    parser.add_argument("--seed", type=value_of(Seed), default=0, help="of the choice of images")
     parser.add_argument(
         "--bands",
         type=indices,

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.files import atomic_path, write_atomically
+from ssl_swin.files import atomic_path, check_can_be_made, write_atomically
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.probe_features import SplitFeatures
 from ssl_swin.jobs.settings import LinearProbeSettings
@@ -46,6 +47,8 @@ def main(cfg: DictConfig) -> None:
     train_on_few_labels(cfg, readers)
     stages = _chosen_stages(cfg, encoder)
     taps = [Tap(stage, pooling) for stage in stages for pooling in cfg.poolings]
+    check_can_be_made(run.folder.path, "run_dir")
+    check_can_be_made(Path(cfg.features.folder), "features.folder")
     start_folder(run, readers)
     features = SplitFeatures(run, encoder, readers)
     linear, head, knn = _search(cfg, features, taps, len(classes))

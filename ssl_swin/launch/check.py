@@ -47,7 +47,9 @@ def _check_arguments(
         added: Arguments that the job adds later; None if nobody knows which.
     """
     known = signature_of(target)
-    for key, value in settings.items():
+    places = {name: place for place, name in enumerate(known.types)}
+    # The home of a value comes before what refers to it, and what is unknown before all.
+    for key, value in sorted(settings.items(), key=lambda item: places.get(item[0], -1)):
         if key in known.types and key not in (added or ()):
             _check(f"{prefix}{key}", value, known.types[key])
         elif not known.takes_others and key not in HYDRAS_OWN:
@@ -87,7 +89,7 @@ def _check_plain(key: str, value: Any, annotation: Any) -> None:
     if is_group and described is not None:
         target, added = described
         _check_arguments(value, target, f"{key}.", added)
-    elif is_group and accepts(annotation, {}):
+    elif is_group and accepts(annotation, value):
         for name, part in value.items():
             _check(f"{key}.{name}", part, Any)
     elif is_group:

@@ -1,8 +1,6 @@
 """What would fail after hours, looked at before the first step of every run."""
 
-import os
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -10,6 +8,7 @@ from lightning.pytorch import Trainer
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
 from ssl_swin.errors import UserError
+from ssl_swin.files import check_can_be_made
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.launch.space import check_space, checkpoint_bytes, num_kept
@@ -27,7 +26,7 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
     """
     length = length_of(trainer, data)
     if trainer.is_global_zero:
-        _check_writable(run.folder.path)
+        check_can_be_made(run.folder.path, "run_dir")
         size = checkpoint_bytes(module.model, has_average=bool(run.cfg.get("ema_decay")))
         number = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)
         check_space(run.folder.path, number=number, size_bytes=size)
@@ -42,15 +41,6 @@ def length_of(trainer: Trainer, data: ImageDataModule) -> RunLength:
     data.trainer = trainer
     num_batches = data.num_train_batches()
     return run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to; nothing is made yet."""
-    there = next(each for each in (folder.resolve(), *folder.resolve().parents) if each.exists())
-    if not there.is_dir():
-        raise UserError(f"cannot create the folder {folder}: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"no permission to write to the folder {there}, for run_dir={folder}")
 
 
 def _check_readable(split: str, reader: Split, data: ImageDataModule) -> None:

@@ -8,6 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_swin.arguments import shown
+from ssl_swin.errors import UserError
 from ssl_swin.launch.command_line import command
 from ssl_swin.quoting import shell_path
 from ssl_swin.runs.names import MOST_BYTES_OF_ANY, check_name, folder_name
@@ -72,6 +74,8 @@ def backbone_name(reference: str | None) -> str:
     """
     if reference in ("none", None):
         return "random"
+    if not isinstance(reference, str):
+        raise UserError(f"backbone must be text, not empty, got {shown(reference)}")
     scheme, _, address = reference.partition(":")
     if scheme == "wandb":
         return address.rpartition("/")[2].replace(":", "_")

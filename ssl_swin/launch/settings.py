@@ -7,7 +7,7 @@ differ when a run is continued is marked `MAY_CHANGE`; all else belongs to the r
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -132,6 +132,12 @@ class DataSettings:
     def check_together(data: Mapping[str, Any]) -> None:
         """Refuse statistics that no images of this kind have, and settings of their pixels."""
         PixelFormat.from_settings(data)
+        if data["num_samples"] is not None and data["reader"] != "stream":
+            raise UserError(
+                f"data.num_samples={data['num_samples']} is for data.reader=stream: what is "
+                "indexed is counted; leave it out, or take part of an epoch by "
+                "trainer.limit_train_batches"
+            )
         check_normalization(
             data["mean"], data["std"], channels=data["channels"], dtype=data["dtype"]
         )
@@ -163,13 +169,28 @@ class JobSettings:
 
     @staticmethod
     def check_together(settings: Mapping[str, Any]) -> None:
-        """Refuse a model for images of other channels than the data's."""
+        """Refuse a model for images of other channels than the data's, or of no such windows."""
+        _check_window(settings["model"])
         given, channels = settings["model"].get("in_chans"), settings["data"]["channels"]
         if given not in (None, channels):
             raise UserError(
                 f"model.in_chans={given} and data.channels={channels} contradict each other: "
                 "leave model.in_chans alone"
             )
+
+
+def _check_window(model: Mapping[str, Any]) -> None:
+    """Refuse a window larger than the map of the first stage, which would be the map itself."""
+    names = ("window_size", "img_size_px", "patch_size_px")
+    window, size, patch = (model.get(name) for name in names)
+    if None in (window, size, patch):
+        return
+    side = max(size if isinstance(size, Sequence) else [size]) // patch
+    if window > side:
+        raise UserError(
+            f"model.window_size={window} is more than the {side} tokens of the first stage at "
+            f"model.img_size_px={size}: give at most {side}"
+        )
 
 
 def changeable(description: type) -> tuple[str, ...]:

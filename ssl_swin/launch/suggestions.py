@@ -41,6 +41,8 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
         return _unknown_key(key.group(1) or key.group(2), job, options)
     if key := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
         return _nothing_to_delete(key.group(1), job, options)
+    if name := re.search(r"invalid literal for int\(\) with base 10: '(.+)'", text):
+        return _name_in_list(name.group(1), options)
     if isinstance(error, MissingMandatoryValue) or "Missing mandatory value" in text:
         name = re.search(r"full_key: (\S+)", text) or re.search(r"value: (\S+)", text)
         missing = name.group(1) if name else "a value"
@@ -54,6 +56,11 @@ def explain_composition_error(error: Exception, job: str, options: Sequence[str]
 def is_null_group(error: Exception) -> bool:
     """Return whether Hydra, which has no error of its own for it, refused null for a group."""
     return isinstance(error, ValueError) and "Config group override must be" in str(error)
+
+
+def is_name_in_list(error: Exception) -> bool:
+    """Return whether OmegaConf sought a name in a list, for which it has no error of its own."""
+    return isinstance(error, ValueError) and "invalid literal for int()" in str(error)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -72,6 +79,14 @@ def _unknown_option(group: str, option: str, text: str) -> str:
         f"there is no {group}={option}{nearest(option, known)}; "
         f"{group} can be: {', '.join(known) or 'nothing'}"
     )
+
+
+def _name_in_list(name: str, options: Sequence[str]) -> str:
+    """Return the message for a setting that is sought in a list."""
+    keys = [option.partition("=")[0].lstrip("+~") for option in options]
+    key = next((key for key in keys if name in key.split(".")[1:]), name)
+    parent = key[: key.rindex(f".{name}")] if f".{name}" in key else key
+    return f"there is no setting {key}: {parent} is a list; give it whole, as {parent}=[...]"
 
 
 def _unknown_key(key: str, job: str, options: Sequence[str]) -> str:
@@ -97,15 +112,21 @@ def _valid_keys(unknown: str, job: str, options: Sequence[str]) -> list[str]:
     except (HydraException, OmegaConfBaseException):
         cfg = compose_job(job, ())
     groups = [name for name in map(str, HydraConfig.get().runtime.choices) if "hydra" not in name]
-    return [*_dotted_keys(cfg), *groups]
+    return [*dotted_keys(cfg), *groups]
 
 
-def _dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
+def dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
+    """Return the dotted keys of a configuration, and of the groups in it.
+
+    Args:
+        node: The configuration.
+        prefix: What stands before each.
+    """
     keys = []
     for key in map(str, node):
         keys.append(f"{prefix}{key}")
         if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
             continue
         if isinstance(node[key], DictConfig):
-            keys += _dotted_keys(node[key], f"{prefix}{key}.")
+            keys += dotted_keys(node[key], f"{prefix}{key}.")
     return keys

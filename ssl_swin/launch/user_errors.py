@@ -14,7 +14,11 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from ssl_swin.errors import UserError
-from ssl_swin.launch.suggestions import explain_composition_error, is_null_group
+from ssl_swin.launch.suggestions import (
+    explain_composition_error,
+    is_name_in_list,
+    is_null_group,
+)
 from ssl_swin.stopping.stopped import PeerLostError
 
 # Of paths that a user named; whatever else a system reports is not known to be a mistake.
@@ -61,7 +65,7 @@ def only_user_errors(job: str, options: Sequence[str] | None) -> Iterator[None]:
             raise
         raise UserError(_explain_yaml(error)) from error
     except ValueError as error:
-        if options is None or not is_null_group(error):
+        if options is None or not (is_null_group(error) or is_name_in_list(error)):
             raise
         raise UserError(explain_composition_error(error, job, options)) from error
     except (MemoryError, RuntimeError) as error:

@@ -1,5 +1,6 @@
 """Names of run folders: which may be given, and how one is made of a text."""
 
+import errno
 import hashlib
 import os
 import re
@@ -48,9 +49,19 @@ def check_folder(path: str) -> Path:
     whole = Path(os.path.abspath(folder))
     if whole in (Path(whole.anchor), Path.cwd(), Path.home()):
         raise UserError(f"run_dir={_shown(path)} is {whole}, no folder of a run: {way_out}")
+    if _is_loop(folder):
+        raise UserError(f"run_dir={_shown(path)} is a link that leads in a circle: {way_out}")
     if folder.is_dir() and _is_somebody_elses(folder):
         raise UserError(f"run_dir={_shown(path)} holds other files and no run: {way_out}")
     return folder
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def folder_name(text: str) -> str:
@@ -95,6 +106,8 @@ def _problem(name: str) -> str:
         return "is a path"
     if "/" in name or os.sep in name:
         return f"holds {os.sep}"
+    if name.startswith("-"):
+        return "begins as an option does"
     return _problem_of_part(name, MOST_BYTES)
 
 

@@ -97,6 +97,8 @@ class ImageDataModule(LightningDataModule):
         """
         num_samples, placement = self.readers["train"].num_samples, self._placement()
         num_batches = num_samples // placement.global_batch_size
+        if not num_samples:
+            raise UserError("there are 0 training images: the few there are went to another split")
         if not num_batches:
             raise UserError(
                 f"{num_samples} training images do not fill one batch of {self.batch_size} on "

@@ -104,7 +104,8 @@ def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLen
         batch_size: Images per device.
 
     Raises:
-        UserError: If the number of epochs, which schedules are as long as, is not set.
+        UserError: If the number of epochs, which schedules are as long as, is not set, or an epoch
+            would have no batch.
     """
     if not trainer.max_epochs or trainer.max_epochs < 1:
         raise UserError(
@@ -113,6 +114,11 @@ def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLen
         )
     limit = trainer.limit_train_batches
     limited = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    if limited < 1:
+        raise UserError(
+            f"trainer.limit_train_batches={limit:g} leaves none of the {num_batches} batches of an "
+            "epoch: give a number of batches, or a larger fraction"
+        )
     accumulated = trainer.accumulate_grad_batches
     return RunLength(
         steps_per_epoch=math.ceil(limited / accumulated),

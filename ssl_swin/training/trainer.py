@@ -40,7 +40,7 @@ def seconds_of(max_time: str | Mapping[str, Any]) -> float:
             limit = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         else:
             limit = timedelta(**{str(unit): number for unit, number in max_time.items()})
-    except (TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"max_time must be {TIME_IN_WORDS}, got {max_time!r}") from error
     if limit <= timedelta(0):
         raise UserError(f"max_time must be {TIME_IN_WORDS}, got {max_time!r}")

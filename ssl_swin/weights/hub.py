@@ -83,7 +83,7 @@ def push_backbone(
             repository is public and should be private; then nothing is uploaded.
     """
     load_backbone(folder)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
         raise UserError(f"the repository must be given as USER/NAME, got {repository!r}")
     if get_token() is None:
         raise UserError(f"uploading needs a Hugging Face token with write access: {LOGIN}")

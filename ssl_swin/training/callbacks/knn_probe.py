@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from ssl_swin.arguments import Above0, Positive, checked
+from ssl_swin.arguments import Above0, Neighbours, Positive, checked
 from ssl_swin.errors import UserError
 from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
@@ -33,7 +33,7 @@ class KnnProbe(Extra):
         *,
         every_n_epochs: Positive,
         num_train_images: Positive,
-        k: Positive,
+        k: Neighbours,
         temperature: Above0,
         num_val_images: Positive | None = None,
     ) -> None:

@@ -1,0 +1,269 @@
+"""Runs command lines and Python calls in this process, up to where a run's folder would be made."""
+
+import contextlib
+import copy
+import io
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+from command_lines import JOBS, PYTHON, Line
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, base
+from PIL import Image
+
+import ssl_swin
+from ssl_swin.cli import main
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.jobs import linear_probe
+from ssl_swin.launch import composing, fitting, suggestions
+from ssl_swin.launch.config_files import compose_job, group_options
+
+DATA = ["data=shards", "data.root=shards", "logger=csv", "batch_size=4", "num_workers=0"]
+TRAINING = ["trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+NANO = [
+    *("model.img_size_px=32", "model.window_size=2", "model.embed_dim=8", "model.depths=[1,1,1]"),
+    *("model.num_heads=[1,1,2]", "objective.mask_patch_size_px=16", "schedule.warmup_epochs=0"),
+]
+VALID = {  # a small run that is right, to which each line adds something
+    "pretrain": [*DATA, *TRAINING, *NANO],
+    "finetune": [*DATA, *TRAINING, "backbone=backbone", "schedule.warmup_epochs=0"],
+    "linear_probe": [*DATA, "backbone=backbone", "device=cpu"],
+}
+ENCODER = {"version": 1, "img_size_px": 32, "window_size": 2, "embed_dim": 8, "depths": [1, 1, 1]}
+ARGUMENTS: dict[str, dict[str, Any]] = {  # valid ones of a call, which a line changes or adds to
+    "swin": {**ENCODER, "num_heads": [1, 1, 2]},
+    "RandomCrop": {"crop_scale": [0.5, 1], "crop_aspect": [0.75, 1.33], "flip_probability": 0.5},
+    "CosineSchedule": {"warmup_epochs": 0, "warmup_lr": 0, "min_lr": 0, "warmup_prefix": False},
+    "MultistepSchedule": {
+        "warmup_epochs": 0,
+        "warmup_lr": 0,
+        "milestone_epochs": [1],
+        "gamma": 0.1,
+    },
+    "KnnProbe": {"every_n_epochs": 1, "num_train_images": 9, "k": 3, "temperature": 0.1},
+    "Reconstructions": {"folder": "x", "every_n_steps": 1, "num_images": 1},
+    "BadSamples": {"path": "x", "max_count": 1, "max_ratio": 0.1},
+    "StepCheckpoint": {"dirpath": "x", "filename": "y"},
+    "open_splits": {"how_to_make": "", "order": OrderConstants(block=1, pool=9, lanes=1)},
+    "Trainer": {"accelerator": "cpu", "devices": 1},
+}
+MOST_LINES = 6
+NUM_IMAGES = 24
+JUNK = (
+    *("junk.bin", "junk.tar", "junk.pth", "junk.safetensors", "junk.parquet"),
+    "broken/a.jpg",
+)
+
+
+class FolderWouldBeMade(BaseException):
+    """The job has checked all it checks before it writes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a line."""
+
+    status: str  # refused, accepted, traceback or something else, as "exit 1"
+    said: str  # on standard error, or the message of the exception
+    written: frozenset[str]  # paths that were not there before
+
+    def fault(self, line: Line) -> str:
+        """Return what is not as it should be; nothing if all is."""
+        expected = "refused" if line.is_refused else "accepted"
+        if self.status != expected:
+            return f"{self.status} instead of {expected}"
+        if not line.is_refused:
+            return ""
+        if self.written:
+            return f"refused, and wrote {', '.join(sorted(self.written)[:3])}"
+        if len(self.said.splitlines()) > MOST_LINES:
+            return f"a message of {len(self.said.splitlines())} lines"
+        return "" if line.word in self.said else f"the message does not say {line.word!r}"
+
+
+def make_world() -> None:
+    """Put images, shards, a backbone and what is none into the working directory."""
+    rng = np.random.default_rng(0)
+    for number in range(NUM_IMAGES):
+        file = Path("photos") / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(file)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["pack", "photos", "shards", "--val-ratio", "0.3", "--workers", "0"]) == 0
+    encoder = ssl_swin.swin(**ARGUMENTS["swin"])
+    ssl_swin.save_backbone(
+        Path("backbone"), encoder, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], card=""
+    )
+    odd = Path("odd")
+    for folder in ("empty", "broken", "mine/experiment", "noyaml/experiment", "binary/experiment"):
+        (odd / folder).mkdir(parents=True)
+    for name, content in {
+        "file.txt": b"hi",
+        "empty.csv": b"",
+        "empty.tar": b"",
+        **dict.fromkeys(JUNK, rng.bytes(900)),
+        "mine/experiment/pretrain_mine.yaml": b"# @package _global_\nbatch_size: 3\n",
+        "mine/experiment/finetune_mine.yaml": b"# @package _global_\nhead: fresh\n",
+        "mine/experiment/pretrain_objective.yaml": (
+            b"# @package _global_\nobjective:\n  mask_ratio: 0.5\n"
+        ),
+        "noyaml/experiment/pretrain_mine.yaml": b"a: [1\n b: }",
+        "binary/experiment/pretrain_mine.yaml": b"\xff\x00" + rng.bytes(99),
+    }.items():
+        (odd / name).write_bytes(content)
+    (odd / "dangling").symlink_to("absent")
+    (odd / "loop").symlink_to("loop")
+
+
+@contextlib.contextmanager
+def typed_here(patch: pytest.MonkeyPatch) -> Iterator[Callable[[Line], Outcome]]:
+    """Yield what runs lines in the working directory: jobs stop before they write."""
+    compose = FastComposition()
+    patch.setattr(hydra, "main", compose.as_hydra_main(hydra.main))
+    patch.setattr(suggestions, "compose_job", compose.for_a_hint)
+    patch.setattr(composing, "compose_job", compose)
+    patch.setattr(base, "parse", cache(base.parse))  # interpolations are the same in every line
+    patch.setattr(OverridesParser, "parse_override", _parse_override)
+    patch.setattr(fitting, "start_folder", _stop)
+    patch.setattr(linear_probe, "start_folder", _stop)
+    yield _outcome
+
+
+_PARSE_OVERRIDE = OverridesParser.parse_override
+
+
+@cache
+def _parsed(text: str) -> Override:
+    return _PARSE_OVERRIDE(OverridesParser.create(), text)
+
+
+def _parse_override(_: OverridesParser, text: str) -> Override:
+    return _parsed(text)
+
+
+def _stop(*_: object) -> None:
+    raise FolderWouldBeMade
+
+
+def _outcome(line: Line) -> Outcome:
+    before = _paths()
+    out, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+        try:
+            status = _call(line)
+        except BaseException as error:
+            status = "traceback"
+            said.write("".join(traceback.format_exception(error)))
+    written = _paths() - before
+    _remove(written)
+    return Outcome(status, said.getvalue().strip(), frozenset(written))
+
+
+def _call(line: Line) -> str:
+    """Return how a line ended."""
+    argv = sys.argv
+    sys.argv = ["ssl-swin"]
+    try:
+        if line.program == PYTHON:
+            eval(line.text, _names())
+            return "accepted"
+        words = line.words
+        if line.program in JOBS:
+            words = [line.program.replace("_", "-"), *VALID[line.program], *words]
+        code: Any = main(words)
+    except FolderWouldBeMade:
+        return "accepted"
+    except ssl_swin.UserError as error:
+        if line.program != PYTHON:
+            raise
+        print(error, file=sys.stderr)
+        return "refused"
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = argv
+    return {0: "accepted", 2: "refused"}.get(code or 0, f"exit {code}")
+
+
+def _names() -> dict[str, Any]:
+    face = {name: getattr(ssl_swin, name) for name in ssl_swin.__all__}
+    for name, arguments in ARGUMENTS.items():
+        face[name] = partial(face[name], **arguments)
+    own = {"Path": Path, "encoder": face["swin"](), "valid": VALID}
+    return {**face, "CentreCrop": CentreCrop, **own}
+
+
+def _paths() -> set[str]:
+    return {str(path) for path in Path(".").rglob("*")}
+
+
+def _remove(paths: set[str]) -> None:
+    for path in map(Path, sorted(paths)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class FastComposition:
+    """Composes as Hydra does, but each choice of groups once; plain overrides go to a copy."""
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[Any, ...], tuple[DictConfig, Any]] = {}
+
+    def __call__(
+        self, job: str, overrides: Sequence[str], *, config_dir: Path | None = None
+    ) -> DictConfig:
+        """As `compose_job`."""
+        read = [(each, OverridesParser.create().parse_override(each)) for each in overrides]
+        groups = [text for text, each in read if self._is_choice(each.key_or_group)]
+        plain = [each for _, each in read if not self._is_choice(each.key_or_group)]
+        key = (job, config_dir, *groups)
+        if key not in self._composed:
+            cfg = compose_job(job, groups, config_dir=config_dir)
+            self._composed[key] = cfg, HydraConfig.instance().cfg
+        cfg, chosen = self._composed[key]
+        HydraConfig.instance().cfg = chosen
+        cfg = copy.deepcopy(cfg)
+        ConfigLoaderImpl._apply_overrides_to_config(plain, cfg)
+        return cfg
+
+    def for_a_hint(
+        self, job: str, overrides: Sequence[str], *, config_dir: Path | None = None
+    ) -> DictConfig:
+        """As `compose_job`."""
+        return self(job, overrides, config_dir=config_dir)
+
+    def as_hydra_main(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a stand-in of `hydra.main`; what has flags goes to the real one."""
+
+        def decorator(*, config_name: str, **options: Any) -> Callable[..., Any]:
+            def decorated(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+                def run() -> Any:
+                    if any(word.startswith("-") or "hydra" in word for word in sys.argv[1:]):
+                        return real(config_name=config_name, **options)(task)()
+                    return task(self(config_name, sys.argv[1:]))
+
+                return run
+
+            return decorated
+
+        return decorator
+
+    @staticmethod
+    def _is_choice(key: str) -> bool:
+        group = key.partition("@")[0]
+        return bool(group_options(group)) or "@" in key or group.startswith("hydra")
