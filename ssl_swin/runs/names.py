@@ -106,8 +106,6 @@ def _problem(name: str) -> str:
         return "is a path"
     if "/" in name or os.sep in name:
         return f"holds {os.sep}"
-    if name.startswith("-"):
-        return "begins as an option does"
     return _problem_of_part(name, MOST_BYTES)
 
 

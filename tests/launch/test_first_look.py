@@ -10,7 +10,8 @@ import pytest
 import ssl_swin
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.errors import UserError
-from ssl_swin.launch.first_look import _check_labels, _check_readable, _check_writable
+from ssl_swin.files import check_can_be_made
+from ssl_swin.launch.first_look import _check_labels, _check_readable
 from ssl_swin.launch.first_look import _tell_never_written as tell_never_written
 from ssl_swin.optim.schedules import RunLength
 
@@ -18,8 +19,8 @@ from ssl_swin.optim.schedules import RunLength
 def test_check_writable__a_file_in_the_way_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(UserError, match=r"cannot create the folder .*: .*runs is a file"):
-        _check_writable(tmp_path / "runs/pretrain/a")
-    _check_writable(tmp_path / "new/pretrain/a")
+        check_can_be_made(tmp_path / "runs/pretrain/a", "run_dir")
+    check_can_be_made(tmp_path / "new/pretrain/a", "run_dir")
     assert not (tmp_path / "new").exists()
 
 
