@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.arguments import (
+    MOST_SIDE_PX,
     Above0,
     Count,
     Fraction,
@@ -170,6 +171,7 @@ class JobSettings:
     @staticmethod
     def check_together(settings: Mapping[str, Any]) -> None:
         """Refuse a model for images of other channels than the data's, or of no such windows."""
+        check_sides("model.img_size_px", settings["model"].get("img_size_px"))
         _check_window(settings["model"])
         given, channels = settings["model"].get("in_chans"), settings["data"]["channels"]
         if given not in (None, channels):
@@ -177,6 +179,21 @@ class JobSettings:
                 f"model.in_chans={given} and data.channels={channels} contradict each other: "
                 "leave model.in_chans alone"
             )
+
+
+def check_sides(key: str, size_px: int | Sequence[int] | None) -> None:
+    """Refuse sides of images that no machine holds.
+
+    Args:
+        key: The setting.
+        size_px: A side, or (height, width); None for none.
+
+    Raises:
+        UserError: If one is too large.
+    """
+    sides = size_px if isinstance(size_px, Sequence) else [size_px or 0]
+    if max(sides) > MOST_SIDE_PX:
+        raise UserError(f"{key} must be at most {MOST_SIDE_PX}, got {size_px}")
 
 
 def _check_window(model: Mapping[str, Any]) -> None:
