@@ -153,6 +153,7 @@ def test_hook_clock__inner_calls_are_their_own(monkeypatch: pytest.MonkeyPatch) 
     assert clock.seconds == {"Inner": 12.0, "Outer": 2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["pretrain", "finetune", "linear_probe"])
 def test_help__imports_neither_torch_nor_lightning(script: str) -> None:
     code = (

@@ -170,6 +170,7 @@ def test_loss__is_the_same_for_timm_and_dense(version, precision, tiny_encoder):
     assert losses[1] == pytest.approx(losses[0], rel=1e-6 if precision == "fp32" else 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of other packages
 def test_build__trains_none_of_the_common_weights(checkout):
     pytest.importorskip("transformers")

@@ -329,6 +329,7 @@ SHOW_MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SHOW_MISTAKES)
 def test_show__mistakes_in_settings(
     setting: str,
@@ -344,6 +345,7 @@ def test_show__mistakes_in_settings(
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.slow
 def test_show__chosen_bands_and_filled_pixels(
     packed: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

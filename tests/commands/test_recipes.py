@@ -221,6 +221,7 @@ def test_rates__lowest_layers_of_swin_l_lie_below_the_minimum() -> None:
     assert sorted(set(scheduler.base_lrs))[:2] == pytest.approx([6.7e-7, 9.6e-7], rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_weight_decay__of_every_kind_of_parameter(name: str) -> None:
     kinds = WEIGHT_DECAY[OFFICIAL[name].family]

@@ -99,6 +99,7 @@ def test_show__no_more_than_a_batch(shards: Path, tmp_path: Path) -> None:
     assert picture.shape[0] == HEADER_PX + 8 * (HEADER_PX + SIZE_PX + GAP_PX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

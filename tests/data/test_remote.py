@@ -67,6 +67,7 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
+@pytest.mark.slow
 def test_fetch_index__is_the_one_there(server: ShardServer, indexed: Path, tmp_path: Path) -> None:
     server.num_refusals = 2
     fetch_index(server.root, tmp_path / "index")
@@ -133,6 +134,7 @@ def test_index_remote__equals_the_local_index(bare: Path, tmp_path: Path) -> Non
     assert np.array_equal(index.extents("val"), load_index(bare, tmp_path / "local").extents("val"))
 
 
+@pytest.mark.slow
 def test_index_remote__s3(bare: Path, tmp_path: Path) -> None:
     build_index(bare, tmp_path / "local", progress=False)
     with serve_s3(bare) as root:

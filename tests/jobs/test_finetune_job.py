@@ -128,6 +128,7 @@ def test_finetune__hands_on_the_best_epoch_and_not_the_last(workplace):
     assert row["samples_seen"] == "24"
 
 
+@pytest.mark.slow
 def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
     run("model.img_size_px=96", "test_img_size_px=[64,128]")
     arguments = json.loads(Path("run/classifier/config.json").read_text())["model_args"]
@@ -139,6 +140,7 @@ def test_finetune__at_another_size_than_the_backbones(workplace, capsys):
     check("_best", 96)
 
 
+@pytest.mark.slow
 def test_finetune__measures_its_result_at_a_second_size(workplace):
     run("test_img_size_px=96")
     check("_best", 64)
@@ -148,6 +150,7 @@ def test_finetune__measures_its_result_at_a_second_size(workplace):
     assert config["model_args"]["img_size"] == [64, 64]
 
 
+@pytest.mark.slow
 def test_finetune__on_few_labels_with_averaged_weights(workplace, capsys):
     run("labels.per_class=4", "ema_decay=0.5")
     assert "labels: 8 of 12 training images" in capsys.readouterr().out
@@ -164,6 +167,7 @@ def test_finetune__on_few_labels_with_averaged_weights(workplace, capsys):
 NANO = ("model=swin_nano", "model.embed_dim=8", "model.depths=[1,1,1]", "model.num_heads=[1,1,2]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["finetune", "linear_probe"])
 @pytest.mark.parametrize(
     ("sizes", "expected"),
@@ -196,6 +200,7 @@ def test_build_encoder__at_a_size(tmp_path, monkeypatch, job, sizes, expected):
         build_encoder(composed(job, "backbone=mine", *NANO, "model.embed_dim=16", *data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "model"), [("none", NANO), ("mine", ()), ("mine", NANO)], ids=str
 )
@@ -219,6 +224,7 @@ def test_build_encoder__drop_path_and_checkpointing_of_the_model(
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -92,6 +92,7 @@ def test_split_features__are_those_of_the_encoder_and_read_once(
         assert first[tap].labels.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reader", "changes", "seed", "split"),
     [
@@ -144,6 +145,7 @@ def test_split_features__says_what_cannot_be_read(
     assert message in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

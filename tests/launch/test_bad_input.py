@@ -83,6 +83,7 @@ def pretrain(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
@@ -230,6 +231,7 @@ def test_finetune__backbone_of_another_architecture(
     assert "embed_dim is 8, asked for 48" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "parts"),
     [

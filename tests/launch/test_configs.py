@@ -49,6 +49,7 @@ def test_downstream__is_named_after_backbone_and_data(job: str) -> None:
 OFFICIAL_STRIDE_PX = 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [m for m in options("model") if m not in ("from_backbone", "vit_b")]
 )
@@ -70,6 +71,7 @@ def test_model__vit_has_units_of_two_patches() -> None:
     assert (encoder.mask_patch_size_px, encoder.stride) == (32, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "million"),
     [

@@ -89,6 +89,7 @@ def test_help__names_every_job_and_imports_no_framework(tmp_path: Path) -> None:
     assert all(f"    {job}" in result.stdout for job in JOBS)
 
 
+@pytest.mark.slow
 def test_job__composes_the_same_by_script_and_by_command(tmp_path: Path) -> None:
     """Also where the settings are short of a backbone, which a job would ask for."""
     options = ("backbone=none", "model=swin_t", "--cfg", "job")
@@ -100,6 +101,7 @@ def test_job__composes_the_same_by_script_and_by_command(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_job__helps_with_its_own_name(tmp_path: Path) -> None:
     printed = ssl_swin("linear-probe", "--help", cwd=tmp_path).stdout
     assert "  ssl-swin linear-probe --multirun seed=0,1  runs once per value" in printed

@@ -76,6 +76,7 @@ def test_job_line__leaves_hydra_as_it_was() -> None:
     assert HydraConfig.instance().cfg is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "expected"),
     [

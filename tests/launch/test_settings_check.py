@@ -225,6 +225,7 @@ def test_check_settings__accepts_every_configuration_of_the_package(
     check_settings(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), JOBS[job])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "override", "message"),
     [

@@ -9,6 +9,7 @@ from ssl_swin.jobs.in_process import pretrain
 from ssl_swin.launch.composing import composed_for_user
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -110,6 +110,7 @@ def by_hand(module: TrainingModule, length: int) -> dict[str, float]:
     return {"val/loss": loss.item(), "val/top1": right.float().mean().item()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_images", [5, 7, 8])
 def test_validation__counts_every_image_once_over_two_devices(module, num_images):
     """Of 5 images one device gets two batches and the other one; of 7 the last ones differ."""

@@ -26,6 +26,10 @@ NUM_IMAGES = 29
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
 
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 class Numbers(ImageDataset):
     classes = ()
     fingerprint = "numbers"
@@ -154,17 +158,19 @@ def check_every_checkpoint(folder: Path, num_batches: int, **options: Any) -> in
     return len(checkpoints)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asks_for_length", [False, True])
 def test_resume__from_every_step(tmp_path, asks_for_length):
     """Epochs 0 to 2, at their edges and inside."""
     assert check_every_checkpoint(tmp_path, 21, asks_for_length=asks_for_length) == 21
 
 
+@pytest.mark.slow
 def test_resume__with_workers(tmp_path):
     assert check_every_checkpoint(tmp_path, 21, num_workers=2, every_n_train_steps=5) == 4
 
 
-@pytest.mark.parametrize("accumulated", [2, 3])
+@pytest.mark.parametrize("accumulated", [2, slow(3)])
 def test_resume__inside_accumulation(tmp_path, accumulated):
     """Seven batches an epoch are no multiple: each epoch ends in a smaller step."""
     steps = 3 * -(-7 // accumulated)
@@ -186,6 +192,7 @@ def test_resume__of_a_resumed_run(tmp_path):
     assert weights_after.equal(weights)
 
 
+@pytest.mark.slow
 def test_resume__shortened_epochs_continue_the_order(tmp_path):
     """Three batches an epoch: nine in all run over the end of the data's own epoch of seven."""
     assert check_every_checkpoint(tmp_path, 9, limit_train_batches=3) == 9
@@ -242,11 +249,11 @@ def events_of(
     ("options", "kills"),
     [
         ({}, ("step=7", "step=9", "step=14", "step=20", "step=21")),  # one epoch too many before
-        ({}, ("step=7", "middle=14", "end=14", "step=15", "middle=21", "end=21")),
-        ({"accumulate_grad_batches": 3}, ("step=3", "step=4", "step=6", "middle=9")),
-        ({"check_val_every_n_epoch": 2}, ("step=7", "step=8", "step=14", "step=21")),
-        ({"val_check_interval": 3}, ("step=3", "middle=6", "step=10", "end=10", "step=14")),
-        ({"max_steps": 17, "max_epochs": 9}, ("step=7", "step=10", "step=14", "step=17")),
+        slow({}, ("step=7", "middle=14", "end=14", "step=15", "middle=21", "end=21")),
+        slow({"accumulate_grad_batches": 3}, ("step=3", "step=4", "step=6", "middle=9")),
+        slow({"check_val_every_n_epoch": 2}, ("step=7", "step=8", "step=14", "step=21")),
+        slow({"val_check_interval": 3}, ("step=3", "middle=6", "step=10", "end=10", "step=14")),
+        slow({"max_steps": 17, "max_epochs": 9}, ("step=7", "step=10", "step=14", "step=17")),
     ],
 )
 def test_resume__again_and_again_ends_the_same(tmp_path, options, kills):

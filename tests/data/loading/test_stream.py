@@ -137,9 +137,9 @@ def test_train_loader__shuffles_inside_the_buffer_only(train_loader, monkeypatch
     assert levels_of(train_loader()) != unshuffled
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("num_workers", [0, 2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("world_size", [1, 3, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("split", ["train", pytest.param("val", marks=pytest.mark.slow)])
 def test_eval_loader__every_image_once(shards, identify, split, world_size, num_workers):
     expected = {"train": LEVELS, "val": set(range(100, 107))}[split]
     seen = []
@@ -217,6 +217,7 @@ def test_read_records__sample_without_an_image(tmp_path):
         list(read_samples(shards))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_read_samples__a_file_that_unpacks_to_more_than_allowed_is_never_in_memory(
     tmp_path: Path, mode: str

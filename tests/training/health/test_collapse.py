@@ -166,6 +166,7 @@ def test_collapse_alarm__goes_back_only_so_often(tmp_path):
         collapse(tmp_path, alarm(tmp_path, "rollback", max_rollbacks=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_at", [21, 24, 28])
 def test_collapse_alarm__resumed_goes_off_at_the_same_step(tmp_path, capsys, stopped_at):
     collapse(tmp_path, alarm(tmp_path, "warn"), max_steps=stopped_at)

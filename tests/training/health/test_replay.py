@@ -67,6 +67,7 @@ def test_replay__names_the_module_and_the_image(tmp_path, monkeypatch, capsys):
     assert f"step {json.loads(second.read_text())['step']} of" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_replay__what_it_needs_is_gone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pretrain()

@@ -27,6 +27,7 @@ def equal_states(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "name"), CASES)
 def test_round_trip__gives_back_every_bit(version, name, tiny_encoder, tmp_path):
     encoder = tiny_encoder(version=version, **SAME_WINDOWS)

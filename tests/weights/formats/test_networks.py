@@ -96,6 +96,7 @@ def test_import__under_any_key(state: State, tmp_path: Path, key: str) -> None:
     assert same(ours, state) and report.dropped == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["simmim", "swin", "huggingface", "torchvision", "openmmlab"])
 @pytest.mark.parametrize("prefix", ["module._orig_mod.", "model.student."])
 def test_import__of_every_format_under_a_prefix(

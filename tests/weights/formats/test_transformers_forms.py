@@ -45,6 +45,7 @@ def images() -> torch.Tensor:
     return torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("way", ["whole", "shards", "state_dict", "variant"])
