@@ -53,10 +53,11 @@ InnerFraction = Annotated[float, Gt(0), Lt(1)]
 RateBelow1 = Annotated[float, Ge(0), Lt(1)]
 MOST_SIDE_PX = 2**14
 Side = Annotated[int, Ge(1), Le(MOST_SIDE_PX)]  # px
-SizePx = Positive | Annotated[Sequence[Positive], Len(2, 2)]  # a side, or (height, width)
+SizePx = Side | Annotated[Sequence[Side], Len(2, 2)]  # a side, or (height, width)
 MOST_NEIGHBOURS = 10_000  # that vote; many more are all there are
 Neighbours = Annotated[int, Ge(1), Le(MOST_NEIGHBOURS)]
 Name = Annotated[str, Rule(lambda text: bool(text.strip()), "not empty")]
+PathLike = Annotated[str | Path, Rule(lambda path: bool(str(path).strip()), "not empty")]
 PathName = Annotated[str | Path, Rule(lambda path: str(path) not in ("", "."), "not empty")]
 NotEmpty = Annotated[Sequence[Positive], MinLen(1)]
 OddWindow = Annotated[int, Ge(3), Rule(lambda value: value % 2 == 1, "odd")]
@@ -72,15 +73,15 @@ _WORDS: dict[Any, tuple[str, str]] = {  # one, several
     Path: ("a path", "paths"),
     type(None): ("null", "nulls"),
 }
-_LISTS = (list, tuple, Sequence, Collection)
+_LISTS = (list, tuple, Sequence)
 _GROUPS = (dict, Mapping)
 
 
 def checked(function: F) -> F:
-    """Decorate a function, or a class, so that its plain arguments are checked when it is called.
+    """Decorate a function, or a class, so that its arguments are checked when it is called.
 
-    Each is held against its annotation. Arguments of other types, such as an encoder or a tensor,
-    are passed on as they are.
+    Each is held against its annotation: numbers, words, paths and lists of them by type and range,
+    an encoder or a tensor by its class. What has no class, as a function, is passed on as it is.
 
     Raises:
         UserError: On the call, naming the argument, what it must be, and the value.
@@ -89,7 +90,7 @@ def checked(function: F) -> F:
         function.__init__ = checked(function.__init__)  # type: ignore[method-assign]
         return function
     signature = inspect.signature(function)
-    annotations = functools.cache(lambda: _plain_annotations(function))
+    annotations = functools.cache(lambda: _checkable_annotations(function))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -106,19 +107,18 @@ def accepts(annotation: Any, value: Any) -> bool:
     """Return whether a value has a type: no text is taken for a number, and none is infinite.
 
     Args:
-        annotation: The type. What says nothing about plain values accepts all of them.
-        value: A number, text, flag, None, list or mapping.
+        annotation: The type. What is neither plain nor a class accepts everything.
+        value: A number, text, flag, None, list or mapping; or an object.
     """
-    from pydantic import ValidationError
-    from pydantic.errors import PydanticUserError
-
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(accepts(each, value) for each in get_args(annotation))
+    if _is_class(annotation) and not _is_plain(annotation):
+        return isinstance(value, annotation)
     try:
-        _adapter(annotation).validate_json(json.dumps(_plain(value), default=str), strict=True)
-    except ValidationError:
-        return False
-    except (PydanticUserError, TypeError, NameError):
-        return True  # a type that pydantic cannot resolve, as one that only type checkers import
-    return True
+        text = json.dumps(_plain(value))
+    except (TypeError, ValueError):  # an object, or a list that holds itself
+        return not _is_plain(annotation)
+    return _is_plain_value(annotation, text)
 
 
 def in_words(annotation: Any) -> str:
@@ -131,8 +131,21 @@ def shown(value: Any) -> str:
     plain = _plain(value)
     if plain is None or isinstance(plain, bool):
         return {None: "null", True: "true", False: "false"}[plain]
-    text = repr(plain)
+    text = repr(plain) if _is_made_of_plain(plain) else _with_article(type(value).__name__)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _is_plain_value(annotation: Any, text: str) -> bool:
+    from pydantic import ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        _adapter(annotation).validate_json(text, strict=True)
+    except ValidationError:
+        return False
+    except (PydanticUserError, TypeError, NameError):
+        return True  # a type that pydantic cannot resolve, as one that only type checkers import
+    return True
 
 
 def _in_words(annotation: Any, several: bool) -> str:
@@ -155,7 +168,11 @@ def _in_words(annotation: Any, several: bool) -> str:
         return "a group of settings"
     if annotation in _WORDS:
         return _WORDS[annotation][several]
-    return "values" if several else getattr(annotation, "__name__", str(annotation))
+    return "values" if several else _with_article(getattr(annotation, "__name__", str(annotation)))
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def _bounds_in_words(metadata: Sequence[Any]) -> str:
@@ -198,10 +215,27 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
-def _plain_annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def _is_made_of_plain(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_made_of_plain, value.values() if isinstance(value, dict) else value))
+    return value is None or isinstance(value, str | int | float | bytes)
+
+
+def _checkable_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(function, include_extras=True)
     names = inspect.signature(function).parameters
-    return {name: hint for name, hint in hints.items() if name in names and _is_plain(hint)}
+    return {name: hint for name, hint in hints.items() if name in names and _is_checkable(hint)}
+
+
+def _is_checkable(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return all(map(_is_checkable, get_args(annotation)))
+    return _is_plain(annotation) or _is_class(annotation)
+
+
+def _is_class(annotation: Any) -> bool:
+    is_protocol = getattr(annotation, "_is_protocol", False)
+    return inspect.isclass(annotation) and annotation is not Any and not is_protocol
 
 
 def _is_plain(annotation: Any) -> bool:

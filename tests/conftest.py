@@ -26,6 +26,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let the end of the process free what it would free; extensions complain of leaks else."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def tiny_encoder() -> Callable[..., SwinEncoder]:
     """Builds a Swin of 64 px and stride 32 in eval mode; arguments of `swin` may be changed.

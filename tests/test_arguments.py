@@ -1,6 +1,6 @@
 """Types that say what an argument may be, read by `checked` and by a job's configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,9 @@ def test_checked__of_a_dataclass() -> None:
         ),
         (
             SizePx,
-            "a whole number of at least 1 or a list of 2 whole numbers of at least 1",
+            "a whole number in [1, 16384] or a list of 2 whole numbers in [1, 16384]",
             [3, [3, 4]],
-            [0, [3], [3, 4, 5], [0, 1]],
+            [0, 16385, [3], [3, 4, 5], [0, 1]],
         ),
     ],
 )
@@ -100,3 +100,28 @@ def test_types__accept_and_say_it(
 def test_shown__is_short_and_as_yaml_has_it() -> None:
     assert [shown(value) for value in (None, False, "x", [1])] == ["null", "false", "'x'", "[1]"]
     assert len(shown(list(range(1000)))) == 120
+
+
+class Encoder: ...
+
+
+@checked
+def embed(encoder: Encoder, device: complex | str = "cpu", names: Any = ()) -> str:
+    return f"{type(encoder).__name__} {device}"
+
+
+def test_checked__of_a_class() -> None:
+    assert embed(Encoder(), 1j, names=3) == "Encoder 1j"
+    with pytest.raises(UserError, match=r"^encoder must be an Encoder, got 'runs/x'$"):
+        embed("runs/x")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^encoder must be an Encoder, got an OSError$"):
+        embed(OSError())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^device must be a complex or text, got 3$"):
+        embed(Encoder(), 3)
+
+
+def test_accepts__no_object_for_a_text() -> None:
+    assert not accepts(str, Encoder())
+    assert not accepts(Sequence[str], [Encoder()])
+    assert accepts(Callable[[], None], print)
+    assert not accepts(dict[str, Any], 3)

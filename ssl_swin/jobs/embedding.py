@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_swin.arguments import PathLike, Portion, Positive, checked
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sources.layout import Reading
 from ssl_swin.data.sources.opening import open_data
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
+from ssl_swin.launch.build import usable_device
 from ssl_swin.pixels import normalize
 from ssl_swin.probing.features import Pooling, pool_map
 from ssl_swin.weights.backbone import Backbone
@@ -27,14 +29,15 @@ class Embeddings(NamedTuple):
     vectors: Tensor  # float32 (N, C), on the CPU
 
 
+@checked
 def embed(
     backbone: Backbone,
-    images: str | Path,
+    images: PathLike,
     *,
-    stage: int | None = None,
+    stage: Positive | None = None,
     pooling: Pooling = "mean",
-    crop_ratio: float = 0.875,
-    batch_size: int = 64,
+    crop_ratio: Portion = 0.875,
+    batch_size: Positive = 64,
     device: torch.device | str = "cpu",
     pixels: PixelFormat | None = None,
 ) -> Embeddings:
@@ -54,14 +57,14 @@ def embed(
         Names and vectors, split by split and in the order of the data.
 
     Raises:
-        UserError: If there are no images, one cannot be read, or stage or ratio do not exist.
+        UserError: If there are no images, one cannot be read, or an argument is not possible.
     """
     encoder = backbone.encoder
     number = len(encoder.stage_dims) if stage is None else stage
     if not 1 <= number <= len(encoder.stage_dims):
         raise UserError(f"there is no stage {stage}: they are 1 to {len(encoder.stage_dims)}")
     training = encoder.training
-    encoder.eval().to(device)
+    encoder.eval().to(usable_device(str(device)))
     names, vectors = [], []
     try:
         pixel_format = pixels or PixelFormat(encoder.in_chans, "uint8")

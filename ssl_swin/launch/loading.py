@@ -1,22 +1,23 @@
 """Loading a backbone, whatever it is named by."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_swin.arguments import PathLike, Positive, RateBelow1, SizePx, checked
 from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.weights.backbone import Backbone
 from ssl_swin.weights.backbone import load_backbone as load_folder
 from ssl_swin.weights.sources import default_cache
 
 
+@checked
 def load_backbone(
-    reference: str | Path,
+    reference: PathLike,
     *,
-    img_size_px: int | Sequence[int] | None = None,
-    window_size: int | None = None,
-    drop_path_rate: float = 0.0,
+    img_size_px: SizePx | None = None,
+    window_size: Positive | None = None,
+    drop_path_rate: RateBelow1 = 0.0,
     grad_checkpointing: bool = False,
-    cache: Path | None = None,
+    cache: PathLike | None = None,
 ) -> Backbone:
     """Load a pretrained encoder and the normalisation that it was trained with.
 
@@ -35,7 +36,7 @@ def load_backbone(
     Raises:
         UserError: If there is no such backbone, or it cannot take the size.
     """
-    folder = local_backbone(str(reference), default_cache() if cache is None else cache)
+    folder = local_backbone(str(reference), default_cache() if cache is None else Path(cache))
     return load_folder(
         folder,
         img_size_px=img_size_px,

@@ -15,11 +15,22 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ssl_swin.arguments import (
+    Above0,
+    PathLike,
+    PathName,
+    Portion,
+    Positive,
+    RateBelow1,
+    SizePx,
+    checked,
+)
 from ssl_swin.encoders.build import build_encoder, known_architectures
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
+from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
@@ -40,14 +51,15 @@ class Backbone:
     std: tuple[float, ...]
 
 
+@checked
 def save_backbone(
-    folder: Path,
+    folder: PathName,
     encoder: Encoder,
     *,
     mean: Sequence[float],
-    std: Sequence[float],
+    std: Sequence[Above0],
     card: str,
-    crop_ratio: float = SWIN_CROP_RATIO,
+    crop_ratio: Portion = SWIN_CROP_RATIO,
 ) -> None:
     """Writes an encoder as a timm model without a head.
 
@@ -59,9 +71,18 @@ def save_backbone(
         card: Text of the model card, Markdown.
         crop_ratio: Side of the centre crop that it was evaluated on over an image's shorter side,
             timm's `crop_pct`.
+
+    Raises:
+        UserError: If the normalisation has not a value per channel, or the folder cannot be made.
     """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != encoder.in_chans:
+            raise UserError(
+                f"{name} has {counted(len(values), 'value')}, and the encoder takes images of "
+                f"{counted(encoder.in_chans, 'channel')}"
+            )
     config = _timm_config(encoder, mean, std, crop_ratio, num_classes=0)
-    _write(folder, encoder.model.state_dict(), config, card)
+    _write(Path(folder), encoder.model.state_dict(), config, card)
 
 
 def save_task(
@@ -139,12 +160,13 @@ def load_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) 
     return filled
 
 
+@checked
 def load_backbone(
-    path: str | Path,
+    path: PathLike,
     *,
-    img_size_px: int | Sequence[int] | None = None,
-    window_size: int | None = None,
-    drop_path_rate: float = 0.0,
+    img_size_px: SizePx | None = None,
+    window_size: Positive | None = None,
+    drop_path_rate: RateBelow1 = 0.0,
     grad_checkpointing: bool = False,
 ) -> Backbone:
     """Rebuilds the encoder of a hand-off folder with its weights.

@@ -238,6 +238,7 @@ def test_weight_decay__of_every_kind_of_parameter(name: str) -> None:
     assert seen == {kind for kind, values in kinds.items() if values[stage] is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FINETUNING)
 def test_layer_decay__of_every_parameter(name: str) -> None:
     official = OFFICIAL[name]
@@ -261,6 +262,7 @@ def official_layer(path: str, family: str) -> int:
     return fitting[0] if fitting else NUM_BLOCKS[family] + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OFFICIAL if OFFICIAL[name].windows])
 def test_windows__of_every_stage(name: str) -> None:
     official = OFFICIAL[name]

@@ -247,7 +247,7 @@ def test_sizes__each_side_counts(tiny_encoder):
         ({"depths": (), "num_heads": ()}, r"depths must be .*, not empty, got \[\]"),
         ({"num_heads": (1, 2, 3, 4)}, "stage 3 is 32 wide, which 3 heads do not divide"),
         ({"num_heads": (0, 1, 1, 1)}, "num_heads must be a list of whole numbers of at least 1"),
-        ({"img_size_px": 0}, "img_size_px must be a whole number of at least 1"),
+        ({"img_size_px": 0}, r"img_size_px must be a whole number in \[1, 16384\]"),
         ({"patch_size_px": 0}, "patch_size_px must be a whole number of at least 1"),
         ({"window_size": 0}, "window_size must be a whole number of at least 1, got 0"),
     ],

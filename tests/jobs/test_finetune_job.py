@@ -231,8 +231,8 @@ def test_build_encoder__drop_path_and_checkpointing_of_the_model(
         ("model.img_size_px=80", "no window suits an image of 80 x 80 px"),
         (
             "model.img_size_px=large",
-            "model.img_size_px must be a whole number of at least 1 or a list of 2 whole numbers "
-            "of at least 1 or null, got 'large'",
+            "model.img_size_px must be a whole number in [1, 16384] or a list of 2 whole numbers "
+            "in [1, 16384] or null, got 'large'",
         ),
         ("model.window_size=5", "windows of 5 tokens"),
         ("test_img_size_px=80", "no window suits an image of 80 x 80 px"),

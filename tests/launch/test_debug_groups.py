@@ -16,6 +16,7 @@ TINY = (
 ).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", group_options("debug"))
 @pytest.mark.parametrize("job", ["pretrain", "finetune"])
 def test_debug__has_a_folder_of_its_own_and_one_process(job: str, option: str) -> None:

@@ -276,7 +276,7 @@ def test_signature_of__follows_keywords_to_the_base_class() -> None:
         (Annotated[float, Gt(0)], "a number above 0"),
         (str | Path, "text or a path"),
         (dict[str, int], "a group of settings"),
-        (Base, "Base"),
+        (Base, "a Base"),
     ],
 )
 def test_in_words(annotation: Any, words: str) -> None:

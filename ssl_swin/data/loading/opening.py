@@ -1,7 +1,6 @@
 """Opening the splits of a data set by the way it is to be read."""
 
 import math
-import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl_swin.arguments import Positive, RateBelow1, checked
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES
@@ -36,21 +36,22 @@ _SETTINGS = {
 READERS = ("indexed", "stream", "folder")
 
 
+@checked
 def open_splits(
-    root: str | os.PathLike[str],
+    root: str | Path,
     reader: str,
     *,
     how_to_make: str,
     order: OrderConstants,
-    val_ratio: float = 0.0,
+    val_ratio: RateBelow1 = 0.0,
     index_dir: str | None = None,
     cache: Mapping[str, Any] | None = None,
-    num_samples: int | None = None,
+    num_samples: Positive | None = None,
     members: Collection[str] = (IMAGE,),
     folder: Mapping[str, Any] | None = None,
     image: str | None = None,
     label_key: str | None = None,
-    max_image_bytes: int = MAX_IMAGE_BYTES,
+    max_image_bytes: Positive = MAX_IMAGE_BYTES,
 ) -> dict[str, Split]:
     """Open every split found under `root`.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ssl_swin.arguments import checked
 from ssl_swin.data.sources.folder_tree import Folder
 from ssl_swin.data.sources.left_out import leaving_out, report_left_out, shown, some
 from ssl_swin.data.sources.mask_names import is_named_like_masks
@@ -28,6 +29,7 @@ MOST_LEFT_OUT = 3  # options in a message
 UNLABELLED = "labels are left out"
 
 
+@checked
 @dataclass(frozen=True)
 class Reading:
     """How a folder or file is read; what is not a matter of course is an option.

@@ -1,10 +1,10 @@
 """Opening data sets in any layout that they are distributed in."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ssl_swin.arguments import PathLike, checked
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.file_types import extension_of
@@ -73,9 +73,9 @@ class OpenedData:
 
 
 def open_datasets(
-    path: str | os.PathLike[str],
+    path: PathLike,
     labelled: bool = True,
-    val_labels: str | os.PathLike[str] | None = None,
+    val_labels: PathLike | None = None,
 ) -> dict[str, ImageDataset]:
     """Recognise the layout of a data set on disk and open its splits; see `open_data`.
 
@@ -90,10 +90,11 @@ def open_datasets(
     return open_data(path, Reading(labelled=labelled), val_labels).splits
 
 
+@checked
 def open_data(
-    path: str | os.PathLike[str],
+    path: PathLike,
     reading: Reading = Reading(),  # noqa: B008 - it is frozen
-    val_labels: str | os.PathLike[str] | None = None,
+    val_labels: PathLike | None = None,
     *,
     members: Collection[str] | None = None,
     any_split: bool = False,

@@ -1,7 +1,6 @@
 """A backbone becomes a file of another format."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ssl_swin.arguments import PathLike, PathName, checked
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
@@ -27,9 +27,8 @@ _HEAD = "head.fc."
 _OUTSIDE = ("decoder.", "head.")  # not part of the encoder, so without its prefix
 
 
-def export_weights(
-    backbone: str | os.PathLike[str], out: str | os.PathLike[str], *, to: str
-) -> LoadReport:
+@checked
+def export_weights(backbone: PathLike, out: PathName, *, to: str) -> LoadReport:
     """Writes a backbone, and the SimMIM or classification head beside it, in another format.
 
     Args:

@@ -1,6 +1,5 @@
 """Weights of any known format become a backbone."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Literal
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from ssl_swin.arguments import Above0, Count, PathLike, Positive, Side, checked
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
@@ -61,18 +61,19 @@ class ImportedBackbone(Backbone):
     classifier: Classifier | None = None
 
 
+@checked
 def import_weights(
-    path: str | os.PathLike[str],
+    path: PathLike,
     *,
     format_name: str | None = None,
     network_name: str | None = None,
-    img_size_px: int | None = None,
-    window_size: int | None = None,
-    pretrained_window_sizes: Sequence[int] | None = None,
+    img_size_px: Side | None = None,
+    window_size: Positive | None = None,
+    pretrained_window_sizes: Sequence[Count] | None = None,
     mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    num_classes: int | Literal["any"] | None = None,
-    head_classes: Sequence[int] | None = None,
+    std: Sequence[Above0] | None = None,
+    num_classes: Positive | Literal["any"] | None = None,
+    head_classes: Sequence[Count] | None = None,
     like: Encoder | None = None,
 ) -> tuple[ImportedBackbone, LoadReport]:
     """Loads weights of any format in `ssl_swin.weights.formats.known_formats.FORMATS`.
