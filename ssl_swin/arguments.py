@@ -60,6 +60,7 @@ Name = Annotated[str, Rule(lambda text: bool(text.strip()), "not empty")]
 PathLike = Annotated[str | Path, Rule(lambda path: bool(str(path).strip()), "not empty")]
 PathName = Annotated[str | Path, Rule(lambda path: str(path) not in ("", "."), "not empty")]
 NotEmpty = Annotated[Sequence[Positive], MinLen(1)]
+EACH_ONCE = Rule(lambda values: len(set(values)) == len(values), "each once")
 OddWindow = Annotated[int, Ge(3), Rule(lambda value: value % 2 == 1, "odd")]
 _ASCENDING = Rule(lambda values: values[0] <= values[1], "the smaller first")
 PortionRange = Annotated[tuple[Portion, Portion], _ASCENDING]

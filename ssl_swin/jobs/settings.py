@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from ssl_swin.arguments import MOST_NEIGHBOURS, InnerFraction, Name, Positive, SizePx
+from ssl_swin.arguments import EACH_ONCE, MOST_NEIGHBOURS, InnerFraction, Name, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
@@ -125,8 +125,8 @@ class LinearProbeSettings(OfBackbone, JobSettings):
     device: Name
     eval_crop_ratio: CropRatio
     labels: FewLabels
-    stages: Annotated[list[Positive], MinLen(1)] | None
-    poolings: Annotated[list[Literal["mean", "max"]], MinLen(1)]
+    stages: Annotated[list[Positive], MinLen(1), EACH_ONCE] | None
+    poolings: Annotated[list[Literal["mean", "max"]], MinLen(1), EACH_ONCE]
     features: FeatureSettings
     linear: Annotated[Mapping[str, Any], ArgumentsOf(fit_linear_heads, OF_PROBING)]
     knn: Annotated[Mapping[str, Any], ArgumentsOf(knn_grid, OF_PROBING)]

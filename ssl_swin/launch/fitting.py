@@ -1,5 +1,6 @@
 """Lightning's side of a run: trainer, callbacks, loggers."""
 
+import re
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -90,6 +91,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, StepCheckpoint):
             callback.choose_metric(module.model)
+    _check_optimized_metric(run, module)
     _check_resumable(run, trainer)
     _tell_of_long_warmup(run)
     look_first(run, trainer, module, data)
@@ -109,6 +111,17 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
         raise
     if isinstance(trainer.strategy, ShardedStrategy):
         trainer.strategy.hand_back()
+
+
+def _check_optimized_metric(run: Run, module: TrainingModule) -> None:
+    """Refuse a metric to judge a job by that no validation has; callbacks may log others."""
+    metric = run.cfg.get("optimized_metric")
+    known = [f"val/{name}" for name in module.model.new_metrics()]
+    if metric is not None and metric not in known and re.match("val/|[^/]*$", metric):
+        raise UserError(
+            f"there is no metric {metric} for optimized_metric; {module.model.title} has "
+            f"{', '.join(known)}"
+        )
 
 
 def _limit_time(run: Run, trainer: Trainer) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -100,7 +101,10 @@ def index_remote(
             raise UserError(f"shards must lie below {root}, but {name!r} leads elsewhere")
     of_names = splits_of(names)
     scans: dict[str, list[LabelledScan]] = {}
-    with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder:
+    with (
+        _removed_if_empty(out),
+        tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder,
+    ):
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
             looks = pool.map(lambda name: _look_into(root, name, Path(folder), layout), names)
@@ -112,6 +116,18 @@ def index_remote(
     if not any(scan.num_samples for shards in scans.values() for scan in shards):
         raise UserError(f"no images in the shards of {root}: {len(names)} tars hold none")
     return write_scans(out, classes, scans, layout=layout)
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """Leave no folder behind that was not there, and where nothing came of the work."""
+    was_there = folder.exists()
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):  # it has something in it
+                folder.rmdir()
 
 
 def expand_names(pattern: str) -> list[str]:
