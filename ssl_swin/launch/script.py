@@ -24,7 +24,13 @@ from ssl_swin.launch.requeue import requeue_slurm_job
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
 from ssl_swin.launch.search import register_sweeper
 from ssl_swin.launch.session import job_session
-from ssl_swin.launch.sweep import conclude_sweep, naming_option, result_of, run_in_sweep
+from ssl_swin.launch.sweep import (
+    conclude_sweep,
+    jobs_without_result,
+    naming_option,
+    result_of,
+    run_in_sweep,
+)
 from ssl_swin.launch.threads import sleep_while_waiting
 from ssl_swin.launch.user_errors import only_user_errors
 from ssl_swin.quoting import on_screen
@@ -65,7 +71,8 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
         _check_config_dir(words)
         sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
         try:
-            main(_Task(job, started))()
+            with jobs_without_result():
+                main(_Task(job, started))()
         finally:
             sys.argv = started
             status = conclude_sweep(since)

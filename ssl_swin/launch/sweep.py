@@ -4,7 +4,8 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def result_of(cfg: DictConfig) -> float:
     if metric is None:
         return math.nan
     return last_value(Path(str(cfg.run_dir)) / "metrics.csv", [f"{metric}_best", str(metric)])
+
+
+@contextmanager
+def jobs_without_result() -> Iterator[None]:
+    """Go on to the table where submitit raises that a job left no result.
+
+    Such a job was stopped or killed, which the table and the lines below it say.
+    """
+    try:
+        yield
+    except Exception as error:
+        if SweepFolder.path is None or not type(error).__module__.startswith("submitit."):
+            raise
+        _tell(f"a job left no result; what it printed is in {SweepFolder.path}/.submitit")
 
 
 def conclude_sweep(since: float) -> int:

@@ -2,8 +2,10 @@ import csv
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,40 @@ def test_last_value__of_the_most_wanted_column(tmp_path):
     path.write_text("step,a,a_best\n1,2,\n2,,5\n3,4,\nhalf")
     assert last_value(path, ["a_best", "a"]) == 5
     assert last_value(path, ["none", "a"]) == 4
+
+
+@pytest.mark.long
+def test_multirun__submitit_tells_stopped_jobs_and_goes_on_by_the_same_command(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep = tmp_path / "runs/pretrain/s_sweep"
+    words = [
+        sys.executable,
+        str(ROOT / "pretrain.py"),
+        "-m",
+        "hydra/launcher=submitit_local",
+        *TINY,
+    ]
+    varied = ("seed=0,1", "name=s", "hydra.launcher.timeout_min=5", "trainer.max_epochs=300")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    with subprocess.Popen(
+        [*words, *varied], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for name in ("seed-0", "seed-1"):
+            while not (sweep / name / "metrics.csv").exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            owner = json.loads((sweep / name / ".owner.json").read_text())
+            os.kill(owner["pid"], signal.SIGUSR1)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 138, said
+    assert "Traceback" not in said
+    assert "2 of 2 jobs stopped before their end: seed-0, seed-1; the same command" in said
+    assert all((sweep / name / "checkpoints/last.ckpt").exists() for name in ("seed-0", "seed-1"))
+    limited = (*words, *varied, "trainer.max_time=00:00:00:01")
+    again = subprocess.run(limited, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 75, again.stderr
+    with (sweep / "sweep.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["stopped"] * 2
 
 
 @pytest.mark.slow
