@@ -116,14 +116,15 @@ def test_linear_probe__sigterm_to_the_group(tmp_path: Path) -> None:
 
 
 def test_pretrain__sigterm_while_the_data_is_drawn(tmp_path: Path) -> None:
-    drawn = (*TINY, "data.prepare.num_train=2000")
+    brief = ("trainer.max_epochs=1", "trainer.max_steps=2")
+    drawn = (*TINY, "data.prepare.num_train=600", *brief)
     process = begin(drawn, tmp_path)
     wait_until(lambda: list(tmp_path.glob("data/*/*")), process, tmp_path)
     send(process, signal.SIGTERM)
     said = check_ended(process, tmp_path, 143)
     assert "stopped by SIGTERM; there was nothing new to save; to go on: " in said
     assert not (tmp_path / RUN).exists()
-    finish((*TINY, "trainer.max_epochs=1"), tmp_path, 1)
+    finish(drawn, tmp_path, 1)  # completes the data too
 
 
 def slow_disk() -> None:
