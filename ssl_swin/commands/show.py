@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ssl_swin.arguments import Count, Positive
 from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.places import check_file
+from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> None:
         figure.save(temporary, format="png")
     channels, height_px, width_px = batch.pixels.shape[1:]
     print(
-        f"{args.out}: {len(batch.names)} images of epoch {args.epoch}, {channels} x {height_px} x "
-        f"{width_px}; {objective.describe()}"
+        f"{args.out}: {counted(len(batch.names), 'image')} of epoch {args.epoch}, "
+        f"{channels} x {height_px} x {width_px}; {objective.describe()}"
     )
 
 

@@ -16,6 +16,7 @@ from ssl_swin.commands.pixel_options import (
 )
 from ssl_swin.commands.places import check_new
 from ssl_swin.commands.reading_options import add_reading_options, reading_of, settings_of
+from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,14 +158,14 @@ def _open(
 def _of_set(
     index: "ShardIndex | None", sources: "dict[str, ImageDataset]", statistics: "SetStatistics"
 ) -> list[str]:
-    lines = [f"{split}: {len(source)} images" for split, source in sources.items()]
+    lines = [f"{split}: {counted(len(source), 'image')}" for split, source in sources.items()]
     labels, of_what = statistics.labels, "images opened"
     if index is not None:
         labels, of_what = index.extents("train")["label"], "training images"
     classes = sources["train"].classes
     if classes:
         lines.append(f"classes: {len(classes)}, {_balance(labels, classes)} ({of_what})")
-    number = f"{statistics.num_images} images of train"
+    number = f"{counted(statistics.num_images, 'image')} of train"
     if statistics.unreadable:
         number += f"; {len(statistics.unreadable)} cannot be read: {statistics.unreadable[0]}"
     return [*lines, f"opened: {number}"]
@@ -176,7 +177,7 @@ def _balance(labels: "NDArray[np.integer[Any]]", classes: Sequence[str]) -> str:
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))[: len(classes)]
     fewest, most = int(counts.argmin()), int(counts.argmax())
     if counts[fewest] == counts[most]:
-        return f"{counts[most]} images each"
+        return f"{counted(counts[most], 'image')} each"
     return (
         f"from {counts[fewest]} ({classes[fewest]}) to {counts[most]} ({classes[most]}) images "
         f"each, median {np.median(counts):g}"

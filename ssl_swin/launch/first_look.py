@@ -13,6 +13,7 @@ from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.launch.space import check_space, checkpoint_bytes, num_kept
 from ssl_swin.optim.schedules import RunLength
+from ssl_swin.plurals import counted
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.optim import run_length
@@ -57,8 +58,8 @@ def _check_labels(split: str, reader: Split, num_classes: int) -> None:
     labels: Any = reader.dataset.labels()
     if len(labels) and (largest := int(labels.max())) >= num_classes:
         raise UserError(
-            f"{split} has an image of class {largest}, and train names {num_classes} classes, from "
-            "0: pack both splits from one list of classes"
+            f"{split} has an image of class {largest}, and train names "
+            f"{counted(num_classes, 'class')}, from 0: pack both splits from one list of classes"
         )
 
 
@@ -68,5 +69,5 @@ def _tell_never_written(run: Run, length: RunLength) -> None:
         if name != "milestones" and every and every > length.num_epochs:
             say(
                 f"note: callbacks.{name}.every_n_epochs={every} is more than the run's "
-                f"{length.num_epochs} epochs: it will not happen again after the start"
+                f"{counted(length.num_epochs, 'epoch')}: it will not happen again after the start"
             )

@@ -19,6 +19,7 @@ from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.figure import Figure, ImageColumn
 from ssl_swin.objectives.base import Collate, Normalize, Output
+from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Export, Task
 
 make_mixup: Any = Mixup  # timm publishes no types for these two
@@ -164,7 +165,7 @@ class Classification(Task):
 
     def describe(self) -> str:
         """See `Objective.describe`."""
-        return f"classification of {len(self.classes)} classes"
+        return f"classification of {counted(len(self.classes), 'class')}"
 
 
 def classifier_export(model: "Classifier | Classification", classes: Sequence[str]) -> Export:

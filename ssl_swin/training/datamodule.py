@@ -18,6 +18,7 @@ from ssl_swin.data.loading.protocol import (
 )
 from ssl_swin.data.loading.stream import EpochLoader
 from ssl_swin.errors import UserError
+from ssl_swin.plurals import counted
 
 say = rank_zero_only(print)
 
@@ -101,8 +102,8 @@ class ImageDataModule(LightningDataModule):
             raise UserError("there are 0 training images: the few there are went to another split")
         if not num_batches:
             raise UserError(
-                f"{num_samples} training images do not fill one batch of {self.batch_size} on "
-                f"{placement.world_size} device(s); lower batch_size"
+                f"{counted(num_samples, 'training image')} cannot fill one batch of "
+                f"{self.batch_size} on {placement.world_size} device(s); lower batch_size"
             )
         return num_batches
 
@@ -191,8 +192,9 @@ class ImageDataModule(LightningDataModule):
         reader, placement = self.readers[split], self._placement()
         if reader.num_samples < placement.world_size:
             raise UserError(
-                f"{split} has {reader.num_samples} images, fewer than the {placement.world_size} "
-                "devices that share them out: hold out more, or use fewer devices"
+                f"{split} has {counted(reader.num_samples, 'image')}, fewer than the "
+                f"{placement.world_size} devices that share them out: hold out more, or use fewer "
+                "devices"
             )
         loader = reader.eval_loader(self.eval_samples, self.collate, placement)
         self._loaders.append(loader)

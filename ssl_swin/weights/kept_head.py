@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Task
 from ssl_swin.weights.backbone import CONFIG, WEIGHTS
 from ssl_swin.weights.formats.head_classes import published_rows
@@ -89,7 +90,8 @@ def keep_head(task: Task, encoder: Encoder, folder: Path) -> str:
         return "head: a new one, since the backbone's acts on other features"
     found = kept.rows_of(task.classes)
     if found is None:
-        return f"head: a new one, since the backbone's, of {len(kept.bias):,} classes, has others"
+        number = counted(len(kept.bias), "class")
+        return f"head: a new one, since the backbone's, of {number}, has others"
     rows, told = found
     with torch.no_grad():
         layer.weight.copy_(kept.weight[rows])

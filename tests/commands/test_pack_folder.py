@@ -136,7 +136,7 @@ def test_stats__of_a_folder(
     assert capsys.readouterr().out.splitlines()[:6] == [
         "train: 2 images",
         "val: 2 images",
-        "classes: 2, 1 images each (images opened)",
+        "classes: 2, 1 image each (images opened)",
         "opened: 2 images of train",
         "classes from: the sub-folders of in/train",
         "left out: 1 file that is no image: 1 .dcm (train/a/x.dcm)",

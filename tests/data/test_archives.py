@@ -127,8 +127,8 @@ def test_flat_tars__split_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("n01\n", "has 1 lines, but there are 4 images"),
-        ("n01\nn02\n490\nn03\n", "has 1 classes that train has not, the first is '490'. It must"),
+        ("n01\n", "has 1 line for 4 images"),
+        ("n01\nn02\n490\nn03\n", "has 1 class that train has not, the first is '490'. It must"),
     ],
 )
 def test_val_labels__mistakes(ilsvrc: Path, lines: str, message: str) -> None:

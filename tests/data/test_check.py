@@ -108,7 +108,7 @@ def test_check_shards__shard_of_the_same_size_with_other_content(tmp_path: Path)
     (tmp_path / "train-0.tar").unlink()
     write_shard(tmp_path / "train-0.tar", {"a.png": png(1), "a.cls": b"0", "a.txt": png(2)})
     (finding,) = check(tmp_path).findings
-    assert finding.problem == "it holds 1 images, the index says 2"
+    assert finding.problem == "it holds 1 image, the index says 2"
 
 
 def test_check_shards__index_file_that_was_changed(packed: Path) -> None:

@@ -149,7 +149,7 @@ def test_index_remote__damaged_shard(bare: Path, tmp_path: Path) -> None:
     cut = f"pipe:head -c 3000 {bare}/{{name}}"
     with pytest.raises(UserError, match=r"fetched from pipe.*train-000000.tar: .*truncated"):
         index_remote(cut, NAMES, tmp_path / "out", num_workers=2, progress=False)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["../a.tar", "part//a.tar", "/a.tar"])

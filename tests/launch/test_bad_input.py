@@ -95,7 +95,7 @@ def pretrain(
         ("objective.mask_patch_size_px=6", ["6 px does not tile", "patches of 4 px", "12, 16"]),
         ("model.num_heads=[1,1,3]", ["stage 3 is 32 wide", "3 heads"]),
         ("data.reader=magic", ["data.reader must be indexed or folder or stream, got 'magic'"]),
-        ("batch_size=64", ["do not fill one batch of 64"]),
+        ("batch_size=64", ["cannot fill one batch of 64"]),
         ("optim.weight_decay_policy=no", ["official", "intended", "'no'"]),
         ("resume=nowhere.ckpt", ["resume=nowhere.ckpt", "no such checkpoint"]),
         (

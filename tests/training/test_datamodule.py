@@ -105,7 +105,7 @@ def test_held_out_batch__first_images_of_val_or_train(lengths, held_out, asked, 
 def test_train_dataloader__fewer_images_than_a_batch():
     data = data_module(batch_size=4, train=7)
     data.trainer = SimpleNamespace(global_rank=0, world_size=2)
-    with pytest.raises(UserError, match=r"7 training images do not fill one batch of 4 on 2 dev"):
+    with pytest.raises(UserError, match=r"7 training images cannot fill one batch of 4 on 2 dev"):
         data.train_dataloader()
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.images.pixel_values import Unsuitable
+from ssl_swin.plurals import counted
 
 Truth = NDArray[np.bool_]
 
@@ -53,8 +54,8 @@ def filled(values: NDArray[Any], missing: Truth | None, pixels: PixelFormat) -> 
         )
     if isinstance(pixels.fill, tuple) and len(pixels.fill) != len(values):
         raise Unsuitable(
-            f"has {len(values)} channels, and data.fill has {len(pixels.fill)} values; give one "
-            "number, or one for each channel"
+            f"has {counted(len(values), 'channel')}, and data.fill has "
+            f"{counted(len(pixels.fill), 'value')}; give one number, or one for each channel"
         )
     fill = np.asarray(pixels.fill, dtype=np.float64).reshape(-1, 1, 1)
     fitting = fill.astype(values.dtype)

@@ -25,6 +25,7 @@ from ssl_swin.data.shards.index_file import (
     ShardIndex,
 )
 from ssl_swin.data.shards.scanning import scan_shard
+from ssl_swin.plurals import counted
 
 WARNINGS = (
     "values",
@@ -176,7 +177,7 @@ def _damage(index: ShardIndex, place: _ShardInSplit, extents: Extents) -> str | 
         return str(error)
     found = scanned.extents
     if len(found) != len(extents):
-        return f"it holds {len(found)} images, the index says {len(extents)}"
+        return f"it holds {counted(len(found), 'image')}, the index says {len(extents)}"
     others = np.flatnonzero(found != extents)
     if len(others):
         return (

@@ -13,6 +13,7 @@ from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
+from ssl_swin.plurals import counted
 
 
 @checked
@@ -68,8 +69,8 @@ class FewLabels:
             wanted = len(images) if self.per_class is None else self.per_class
         if wanted > len(images):
             raise UserError(
-                f"class {name!r} has {len(images)} training images, fewer than the {wanted} of "
-                f"labels.{'ratio' if self.per_class is None else 'per_class'}"
+                f"class {name!r} has {counted(len(images), 'training image')}, fewer than "
+                f"the {wanted} of labels.{'ratio' if self.per_class is None else 'per_class'}"
             )
         return images[keyed_permutation(len(images), "few labels", self.seed, name)[:wanted]]
 

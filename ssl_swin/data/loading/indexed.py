@@ -7,6 +7,7 @@ from ssl_swin.data.loading.evaluation import EvalLoader
 from ssl_swin.data.loading.exact import ExactLoader, OrderedBatches
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Collate, LoaderConfig, MakeSample
+from ssl_swin.plurals import counted
 
 
 class IndexedSplit:
@@ -30,8 +31,8 @@ class IndexedSplit:
     def summary(self) -> str:
         """Return one line on what is read."""
         lengths = self.dataset.shard_lengths
-        shards = "" if lengths is None else f" in {len(lengths)} shards"
-        return f"{self.num_samples} images{shards}"
+        shards = "" if lengths is None else f" in {counted(len(lengths), 'shard')}"
+        return f"{counted(self.num_samples, 'image')}{shards}"
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, config: LoaderConfig, *, seed: int

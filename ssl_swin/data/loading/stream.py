@@ -47,6 +47,7 @@ from ssl_swin.data.shards.streaming import (
     read_samples,
 )
 from ssl_swin.errors import UserError
+from ssl_swin.plurals import counted
 
 
 class EpochLoader(WorkerOwner):
@@ -120,7 +121,10 @@ class StreamSplit:
 
     def summary(self) -> str:
         """Return one line on what is read."""
-        return f"{self.num_samples} images streamed from {len(self.shards)} shards"
+        return (
+            f"{counted(self.num_samples, 'image')} streamed from "
+            f"{counted(len(self.shards), 'shard')}"
+        )
 
     def train_loader(
         self, make_sample: MakeSample, collate: Collate, config: LoaderConfig, *, seed: int

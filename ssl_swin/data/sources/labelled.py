@@ -11,6 +11,7 @@ from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.sources.archives import TarDataset
 from ssl_swin.data.sources.image_folder import FolderDataset
 from ssl_swin.errors import UserError
+from ssl_swin.plurals import counted
 
 
 class RelabelledDataset(DatasetWrapper):
@@ -63,13 +64,15 @@ def label_by_name(
         raise UserError("labels by name are for images in a folder or a tar")
     names = _read_lines(file)
     if len(names) != len(source):
-        raise UserError(f"{file} has {len(names)} lines, but there are {len(source)} images")
+        raise UserError(
+            f"{file} has {counted(len(names), 'line')} for {counted(len(source), 'image')}"
+        )
     classes = classes or tuple(sorted(set(names)))
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
-            f"{file} has {len(unknown)} classes that train has not, the first is {unknown[0]!r}. "
-            f"It must have one name a line, such as {classes[0]}"
+            f"{file} has {counted(len(unknown), 'class')} that train has not, the first "
+            f"is {unknown[0]!r}. It must have one name a line, such as {classes[0]}"
         )
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.empty(len(names), np.int32)

@@ -75,7 +75,7 @@ def test_decode_image__fills_by_channel() -> None:
     chosen = PixelFormat(1, "float32", bands=(1,), fill=(4,), channel_axis="first")
     assert decode_image(npy(values, "float32"), chosen, name="x")[0, 1:].unique().tolist() == [4]
     gray = npy([[NAN, 1.0]], "float32")
-    with pytest.raises(UserError, match=r"has 1 channels, and data\.fill has 3 values"):
+    with pytest.raises(UserError, match=r"has 1 channel, and data\.fill has 3 values"):
         decode_image(gray, PixelFormat(3, "float32", fill=(1, 2, 3)), name="x")
     repeated = decode_image(gray, PixelFormat(3, "float32", fill=4), name="x")
     assert repeated.tolist() == 3 * [[[4, 1]]]
