@@ -243,7 +243,10 @@ def test_fit_linear_heads__no_warmup():
         ({"momentum": 1.0}, r"momentum must be a number in \[0, 1\), got 1.0"),
         ({"optimizer": "lars", "momentum": -0.5}, r"a number in \[0, 1\), got -0.5"),
         ({"num_classes": 2}, "label 2 is not a class: num_classes is 2"),
-        ({"base_lrs": []}, r"base_lrs must be a list of numbers above 0, not empty, each once, got \[\]"),
+        (
+            {"base_lrs": []},
+            r"base_lrs must be a list of numbers above 0, not empty, each once, got \[\]",
+        ),
         ({"base_lrs": [0.1, 0.0]}, r"got \[0.1, 0.0\]"),
     ],
 )
