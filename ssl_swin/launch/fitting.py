@@ -15,6 +15,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.launch.first_look import look_first
 from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
+from ssl_swin.launch.resolvers import sweep_name
 from ssl_swin.launch.run import Run, start_folder
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.stopping.stopped import RunStopped
@@ -114,7 +115,9 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
 
 
 def _check_optimized_metric(run: Run, module: TrainingModule) -> None:
-    """Refuse a metric to judge a job by that no validation has; callbacks may log others."""
+    """Refuse to sweep for a metric that no validation has; callbacks may log others."""
+    if sweep_name() is None:
+        return
     metric = run.cfg.get("optimized_metric")
     known = [f"val/{name}" for name in module.model.new_metrics()]
     if metric is not None and metric not in known and re.match("val/|[^/]*$", metric):

@@ -150,8 +150,14 @@ def test_split_features__says_what_cannot_be_read(
     ("change", "message"),
     [
         ("linear.base_lrs=0.1", "linear.base_lrs must be a list of numbers above 0"),
-        ("knn.ks=[]", "knn.ks must be a list of whole numbers of at least 1, not empty, got []"),
-        ("poolings=mean", "poolings must be a list of mean or max, not empty, got 'mean'"),
+        (
+            "knn.ks=[]",
+            "knn.ks must be a list of whole numbers of at least 1, not empty, each once, got []",
+        ),
+        (
+            "poolings=mean",
+            "poolings must be a list of mean or max, not empty, each once, got 'mean'",
+        ),
         ("features.dtype=int8", "features.dtype must be float32 or float16, got 'int8'"),
         ("stages=[4]", "stages must be of 1 to 3, got [4]"),
         ("device=nowhere", "device=nowhere cannot be used here: "),

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ssl_swin.cli import main
 from ssl_swin.errors import UserError
+from ssl_swin.launch import fitting
 from ssl_swin.launch.sweep import SweepFolder, conclude_sweep, naming_option
 from ssl_swin.runs.sweep_table import last_value, read_jobs, record_job, write_table
 
@@ -161,3 +163,20 @@ def test_multirun__a_failing_job_does_not_take_the_others_with_it(tmp_path, laun
         with (sweep / name / "metrics.csv").open(newline="") as file:
             last = [row["val/loss"] for row in csv.DictReader(file) if row["val/loss"]][-1]
         assert json.loads((sweep / name / ".job.json").read_text())["value"] == float(last)
+
+
+@pytest.mark.parametrize("metric", ["val/nope", "loss"])
+def test_fit__refuses_to_sweep_for_a_metric_that_no_validation_has(monkeypatch, metric):
+    model = SimpleNamespace(title="SimMIM", new_metrics=lambda: {"loss": None})
+    run, module = (
+        SimpleNamespace(cfg={"optimized_metric": metric}),
+        SimpleNamespace(model=model),
+    )
+    monkeypatch.setattr(fitting, "sweep_name", lambda: None)
+    fitting._check_optimized_metric(run, module)
+    monkeypatch.setattr(fitting, "sweep_name", lambda: "sweep")
+    with pytest.raises(UserError, match=f"no metric {metric} for optimized_metric; SimMIM has val"):
+        fitting._check_optimized_metric(run, module)
+    for known in ("val/loss", "train/loss", "probe/knn_top1/stage4", None):
+        run.cfg["optimized_metric"] = known
+        fitting._check_optimized_metric(run, module)
