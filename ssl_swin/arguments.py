@@ -74,6 +74,7 @@ _WORDS: dict[Any, tuple[str, str]] = {  # one, several
     Path: ("a path", "paths"),
     type(None): ("null", "nulls"),
 }
+COMPILED = "_orig_mod"  # where torch.compile keeps the module that it wraps
 _LISTS = (list, tuple, Sequence)
 _GROUPS = (dict, Mapping)
 
@@ -95,7 +96,10 @@ def checked(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # Python's own error names the function
         for name, annotation in annotations().items():
             if name in given and not accepts(annotation, given[name]):
                 raise UserError(f"{name} must be {in_words(annotation)}, got {shown(given[name])}")
@@ -114,7 +118,7 @@ def accepts(annotation: Any, value: Any) -> bool:
     if get_origin(annotation) in (Union, types.UnionType):
         return any(accepts(each, value) for each in get_args(annotation))
     if _is_class(annotation) and not _is_plain(annotation):
-        return isinstance(value, annotation)
+        return isinstance(getattr(value, COMPILED, value), annotation)
     try:
         text = json.dumps(_plain(value))
     except (TypeError, ValueError):  # an object, or a list that holds itself
@@ -206,14 +210,14 @@ def _adapter(annotation: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value without the classes of NumPy or of a configuration around it."""
+    """Return a value without the classes of NumPy, torch or a configuration around it."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):
+        return value.tolist()
     if isinstance(value, Collection) and not isinstance(value, str | bytes):
         return [_plain(part) for part in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _is_made_of_plain(value: Any) -> bool:
@@ -231,6 +235,8 @@ def _checkable_annotations(function: Callable[..., Any]) -> dict[str, Any]:
 def _is_checkable(annotation: Any) -> bool:
     if get_origin(annotation) in (Union, types.UnionType):
         return all(map(_is_checkable, get_args(annotation)))
+    if get_origin(annotation) in _GROUPS:  # of settings, whose values may be anything
+        return all(each is Any or _is_plain(each) for each in get_args(annotation))
     return _is_plain(annotation) or _is_class(annotation)
 
 

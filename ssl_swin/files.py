@@ -33,9 +33,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         DiskError: If the disk is full, read-only or gone.
-        UserError: If the folder cannot be created or written to.
+        UserError: If the folder cannot be created or written to, or `path` is one.
     """
     target = Path(path)
+    if os.path.isdir(target):  # false of a name that no disk takes, unlike Path.is_dir
+        raise UserError(f"cannot write the file {target}: it is a folder")
     temporary = _reserve_temporary(target)
     _UNFINISHED.add(temporary)
     try:
@@ -157,6 +159,18 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"no permission to write to the folder {folder}")
     return folder
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder behind where there was none before the block."""
+    was_there = folder.exists()
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):  # it has something in it
+                folder.rmdir()
 
 
 def check_can_be_made(folder: Path, key: str) -> None:

@@ -1,11 +1,13 @@
 """Types that say what an argument may be, read by `checked` and by a job's configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ssl_swin.arguments import (
     Above0Range,
@@ -40,6 +42,7 @@ class Settings:
 def test_checked__passes_on_what_fits() -> None:
     assert scaled(object(), factor=2) == 2
     assert scaled("any", factor=np.int64(3), means=np.array([1.0, 2.0])) == 6
+    assert scaled("any", factor=torch.tensor(3), means=torch.tensor([1.0, 2.0])) == 6
     assert Settings(0.5, (2, 3)) == Settings(0.5, (2, 3))
 
 
@@ -106,16 +109,27 @@ class Encoder: ...
 
 
 @checked
-def embed(encoder: Encoder, device: complex | str = "cpu", names: Any = ()) -> str:
+def embed(
+    encoder: Encoder,
+    device: complex | str = "cpu",
+    names: Any = (),
+    places: Mapping[str, Any] = {},
+) -> str:
     return f"{type(encoder).__name__} {device}"
 
 
 def test_checked__of_a_class() -> None:
     assert embed(Encoder(), 1j, names=3) == "Encoder 1j"
+    assert embed(SimpleNamespace(_orig_mod=Encoder())) == "SimpleNamespace cpu"  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"embed\(\) got an unexpected keyword argument 'encoderr'"):
+        embed(encoderr=Encoder())  # type: ignore[call-arg]
     with pytest.raises(UserError, match=r"^encoder must be an Encoder, got 'runs/x'$"):
         embed("runs/x")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"^encoder must be an Encoder, got an OSError$"):
         embed(OSError())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^places must be a group of settings, got \[1\]$"):
+        embed(Encoder(), places=[1])  # type: ignore[arg-type]
+    assert embed(Encoder(), places={"a": Encoder()}) == "Encoder cpu"
     with pytest.raises(UserError, match=r"^device must be a complex or text, got 3$"):
         embed(Encoder(), 3)
 

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from ssl_swin.errors import UserError
-from ssl_swin.files import atomic_path, make_folder, write_atomically
+from ssl_swin.files import atomic_path, make_folder, removed_if_empty, write_atomically
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_atomic_path__an_interruption_leaves_everything_as_it_was(results, inter
 
 
 def test_atomic_path__a_failed_rename_leaves_no_temporary_file(tmp_path):
-    (tmp_path / "folder" / "occupied").mkdir(parents=True)
     with pytest.raises(OSError), atomic_path(tmp_path / "folder") as temporary:
+        (tmp_path / "folder" / "occupied").mkdir(parents=True)
         temporary.write_text("new")
     assert os.listdir(tmp_path) == ["folder"]
 
@@ -98,3 +98,21 @@ def test_make_folder__no_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # chmod does not stop root
     with pytest.raises(UserError, match=f"no permission to write to the folder {tmp_path}"):
         make_folder(tmp_path)
+
+
+def test_atomic_path__a_folder_is_no_file(tmp_path):
+    with pytest.raises(UserError, match=f"cannot write the file {tmp_path}: it is a folder"):
+        write_atomically(tmp_path, "x")
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
+
+
+def test_removed_if_empty__only_what_was_made_and_has_nothing_in_it(tmp_path):
+    old, full, new = (tmp_path / name for name in ("old", "full", "new"))
+    old.mkdir()
+    for folder in (old, full, new):
+        with pytest.raises(UserError), removed_if_empty(folder):
+            make_folder(folder)
+            if folder == full:
+                (folder / "a").touch()
+            raise UserError("nothing came of it")
+    assert sorted(tmp_path.iterdir()) == [full, old]

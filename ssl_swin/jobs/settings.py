@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from ssl_swin.arguments import EACH_ONCE, MOST_NEIGHBOURS, InnerFraction, Name, Positive, SizePx
+from ssl_swin.arguments import EACH_ONCE, InnerFraction, Name, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
@@ -21,7 +21,6 @@ from ssl_swin.launch.settings import (
     JobSettings,
     Makes,
     TrainerSettings,
-    check_sides,
 )
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.schedules import Schedule
@@ -102,7 +101,6 @@ class FinetuneSettings(OfBackbone, TrainingSettings):
     def check_together(settings: Mapping[str, Any]) -> None:
         """Refuse a run that would choose its best epoch without measuring any."""
         TrainingSettings.check_together(settings)
-        check_sides("test_img_size_px", settings["test_img_size_px"])
         if settings["trainer"].get("limit_val_batches") == 0:
             raise UserError(
                 "trainer.limit_val_batches=0 leaves no validation, which chooses the best epoch: "
@@ -130,10 +128,3 @@ class LinearProbeSettings(OfBackbone, JobSettings):
     features: FeatureSettings
     linear: Annotated[Mapping[str, Any], ArgumentsOf(fit_linear_heads, OF_PROBING)]
     knn: Annotated[Mapping[str, Any], ArgumentsOf(knn_grid, OF_PROBING)]
-
-    @staticmethod
-    def check_together(settings: Mapping[str, Any]) -> None:
-        """Refuse so many neighbours that all samples vote."""
-        JobSettings.check_together(settings)
-        if (most := max(settings["knn"]["ks"])) > MOST_NEIGHBOURS:
-            raise UserError(f"knn.ks must be at most {MOST_NEIGHBOURS}, got {most}")

@@ -111,7 +111,7 @@ def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
+    except (RuntimeError, AssertionError) as error:
         problem = str(error).splitlines()[0][:200]
         raise UserError(f"device={name} cannot be used here: {problem}. Try device=cpu") from error
     return device

@@ -123,7 +123,7 @@ def _check_optimized_metric(run: Run, module: TrainingModule) -> None:
     if metric is not None and metric not in known and re.match("val/|[^/]*$", metric):
         raise UserError(
             f"there is no metric {metric} for optimized_metric; {module.model.title} has "
-            f"{', '.join(known)}"
+            f"{', '.join(known)}: give one of them, as optimized_metric={known[0]}"
         )
 
 

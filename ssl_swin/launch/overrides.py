@@ -99,6 +99,8 @@ def _check_sweep(option: str, override: Override, is_sweep: bool) -> None:
     of_sweeps = ("hydra/launcher", "hydra/sweeper", "search")
     if key in of_sweeps and not is_sweep and value is not None:
         raise UserError(f"{shown} has an effect with --multirun alone: add it")
+    if key in ("hydra.launcher", "hydra.sweeper") and not isinstance(value, dict | None):
+        raise UserError(f"{shown}: choose one by {key.replace('.', '/')}=NAME")
 
 
 def _check_hydras_own(option: str, override: Override) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["minimize", "maximize"]
 SPACE, DIRECTION, SQLITE = "space", "direction", "sqlite:///"
+SAMPLERS = "optuna.samplers."
 Trial = tuple[int, tuple[str, ...]]  # its number in the study, and its overrides
 
 
@@ -104,7 +105,8 @@ class Search(Sweeper):
 
     def _ask(self, study: "Study", space: Mapping[str, "BaseDistribution"]) -> Trial:
         number = len(study.get_trials(deepcopy=False))
-        study.sampler = _sampler(self.sampler, number)
+        if self.sampler is not None:
+            study.sampler = _sampler(self.sampler, number)
         trial = study.ask(dict(space))
         return trial.number, _overrides(trial.params, space)
 
@@ -139,10 +141,14 @@ def _check_package() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def _sampler(settings: Mapping[str, Any] | None, number: int) -> Any:
+def _sampler(settings: Mapping[str, Any], number: int) -> Any:
     """Return what draws a trial: by its seed and number, so that a continued search is the same."""
-    if settings is None:
-        return None
+    target = settings.get("_target_")
+    if not str(target).startswith(SAMPLERS):
+        raise UserError(
+            f"hydra.sweeper.sampler._target_ must be a sampler of Optuna, such as "
+            f"{SAMPLERS}TPESampler, got {target!r}"
+        )
     seed = settings.get("seed")
     if isinstance(seed, int):
         digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
@@ -163,8 +169,6 @@ def _open_study(
         study = optuna.create_study(
             storage=storage, study_name="search", direction=direction, load_if_exists=True
         )
-    except UserError:
-        raise
     except Exception as error:
         problem = str(error).splitlines()[0]
         raise UserError(f"hydra.sweeper.storage={storage} cannot be used: {problem}") from error

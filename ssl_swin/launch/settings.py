@@ -17,7 +17,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.arguments import (
-    MOST_SIDE_PX,
     Above0,
     Count,
     Fraction,
@@ -171,7 +170,6 @@ class JobSettings:
     @staticmethod
     def check_together(settings: Mapping[str, Any]) -> None:
         """Refuse a model for images of other channels than the data's, or of no such windows."""
-        check_sides("model.img_size_px", settings["model"].get("img_size_px"))
         _check_window(settings["model"])
         given, channels = settings["model"].get("in_chans"), settings["data"]["channels"]
         if given not in (None, channels):
@@ -181,21 +179,6 @@ class JobSettings:
             )
 
 
-def check_sides(key: str, size_px: int | Sequence[int] | None) -> None:
-    """Refuse sides of images that no machine holds.
-
-    Args:
-        key: The setting.
-        size_px: A side, or (height, width); None for none.
-
-    Raises:
-        UserError: If one is too large.
-    """
-    sides = size_px if isinstance(size_px, Sequence) else [size_px or 0]
-    if max(sides) > MOST_SIDE_PX:
-        raise UserError(f"{key} must be at most {MOST_SIDE_PX}, got {size_px}")
-
-
 def _check_window(model: Mapping[str, Any]) -> None:
     """Refuse a window larger than the map of the first stage, which would be the map itself."""
     names = ("window_size", "img_size_px", "patch_size_px")
@@ -203,6 +186,10 @@ def _check_window(model: Mapping[str, Any]) -> None:
     if None in (window, size, patch):
         return
     side = max(size if isinstance(size, Sequence) else [size]) // patch
+    if side < 1:
+        raise UserError(
+            f"model.img_size_px={size} is less than one patch of model.patch_size_px={patch}"
+        )
     if window > side:
         raise UserError(
             f"model.window_size={window} is more than the {side} tokens of the first stage at "

@@ -31,6 +31,8 @@ _OF_A_PATH = {
     errno.EACCES,
     errno.EPERM,
 }
+# What Hydra says of a sweeper or launcher, for which it has no class of errors.
+_OF_A_PLUGIN = re.compile(r"Invalid plugin|Hydra \w+ is not configured|\w+ not configured")
 _REFUSALS = {"MisconfigurationException"}  # Lightning's, which is not imported here
 
 
@@ -69,6 +71,11 @@ def only_user_errors(job: str, options: Sequence[str] | None) -> Iterator[None]:
             raise
         raise UserError(explain_composition_error(error, job, options)) from error
     except (MemoryError, RuntimeError) as error:
+        if _OF_A_PLUGIN.match(str(error)):
+            raise UserError(
+                f"hydra.sweeper or hydra.launcher: {error}; choose one by hydra/sweeper=NAME or "
+                "hydra/launcher=NAME"
+            ) from error
         if not _is_of_memory(error):
             raise
         raise UserError(
@@ -93,7 +100,7 @@ def _explain_instantiation(error: InstantiationException) -> str | None:
     if cause is not None and _is_of_memory(cause):
         return f"{key.group(1) if key else 'this'} is too large for the memory of this machine"
     if isinstance(cause, ImportError):
-        cause = ImportError(str(cause).splitlines()[0])
+        cause = ImportError(" ".join(str(cause).splitlines()[:2]))
     elif isinstance(cause, OSError) and cause.errno in _OF_A_PATH:
         cause = ValueError(_explain_path(cause))
     elif not isinstance(cause, TypeError | ValueError) and type(cause).__name__ not in _REFUSALS:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import MinLen
 
-from ssl_swin.arguments import EACH_ONCE, Above0, Positive, checked
+from ssl_swin.arguments import EACH_ONCE, Above0, Neighbours, checked
 from ssl_swin.probing.features import Features, Tap
 from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.heads import LinearHeads, head_accuracies
@@ -65,7 +65,7 @@ def knn_grid(
     val: ByTap,
     *,
     num_classes: int,
-    ks: Annotated[Sequence[Positive], MinLen(1), EACH_ONCE],
+    ks: Annotated[Sequence[Neighbours], MinLen(1), EACH_ONCE],
     temperature: Above0,
     device: torch.device | str,
 ) -> ScoreGrid:

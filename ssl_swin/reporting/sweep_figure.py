@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.drawing import FAINT, INK, PAPER, font, shortened, write
-from ssl_swin.reporting.sweep_axes import Axis, axis_of, result_axis
-from ssl_swin.reporting.sweep_grid import Cells, draw_cells
+from ssl_swin.reporting.sweep_axes import NOT_GIVEN, Axis, axis_of, result_axis
+from ssl_swin.reporting.sweep_grid import BEST_COLOUR, Cells, draw_cells
 from ssl_swin.runs.sweep_table import is_lower_better, read_jobs
 
 FIGURE = "sweep.png"  # in the folder of the sweep
@@ -24,7 +24,7 @@ MOST_IN_GRID = 12  # values of a setting
 PANEL_PX = (340, 250)
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 66, 18, 34, 40  # around the plot of a panel
 HEADER_PX, MARGIN_PX = 56, 14
-BEST_COLOUR, DOT_COLOUR, GRID_COLOUR = (226, 94, 32), (42, 112, 178), (232, 235, 239)
+DOT_COLOUR, GRID_COLOUR = (42, 112, 178), (232, 235, 239)
 
 
 class Job(NamedTuple):
@@ -111,7 +111,7 @@ def _cells(keys: Sequence[str], jobs: Sequence[Job]) -> Cells | None:
     shape = len(down.texts), len(across.texts)
     tried: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
-        place = tuple(job.settings.get(key, "-") for key in keys)
+        place = tuple(job.settings.get(key, NOT_GIVEN) for key in keys)
         tried.setdefault((place[0], place[1]), []).extend([] if job.value is None else [job.value])
     if min(shape) < 2 or max(shape) > MOST_IN_GRID or 2 * len(tried) <= shape[0] * shape[1]:
         return None
@@ -158,7 +158,7 @@ def _draw_panel(
     draw.line((left, top + height, left + width, top + height), FAINT)
     order = sorted(range(len(jobs)), key=lambda at: at == best)  # the best one on top
     for at in order:
-        x = left + settings.place(jobs[at].settings.get(key, "-")) * width
+        x = left + settings.place(jobs[at].settings.get(key, NOT_GIVEN)) * width
         value = jobs[at].value
         y = top + height if value is None else top + (1 - values.of(value)) * height
         _draw_job(draw, x, y, has_result=value is not None, is_best=at == best)

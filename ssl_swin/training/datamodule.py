@@ -99,7 +99,9 @@ class ImageDataModule(LightningDataModule):
         num_samples, placement = self.readers["train"].num_samples, self._placement()
         num_batches = num_samples // placement.global_batch_size
         if not num_samples:
-            raise UserError("there are 0 training images: the few there are went to another split")
+            raise UserError(
+                "there are no training images: all of them are in other splits; hold out fewer"
+            )
         if not num_batches:
             raise UserError(
                 f"{counted(num_samples, 'training image')} cannot fill one batch of "

@@ -273,8 +273,8 @@ def _timm_config(
         "pretrained_cfg": {
             "input_size": [encoder.in_chans, *encoder.img_size_px],
             "fixed_input_size": True,
-            "mean": list(mean),
-            "std": list(std),
+            "mean": [float(value) for value in mean],
+            "std": [float(value) for value in std],
             "interpolation": "bicubic",
             "crop_pct": crop_ratio,
             "num_classes": num_classes,

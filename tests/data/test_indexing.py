@@ -161,6 +161,13 @@ def test_build_index__damaged_shard_leaves_no_index(shards: Path, num_workers: i
     assert not (shards / "index.json").exists() and not (shards / "index.bin").exists()
 
 
+def test_build_index__of_a_damaged_shard_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"x" * BLOCK)
+    with pytest.raises(UserError, match="bad tar header"):
+        build_index(tmp_path, index_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [

@@ -75,6 +75,8 @@ def test_readable__an_interpolation_stays_one() -> None:
         ("+model=swin_t", "give a group without +, as model=swin_t"),
         ("model@x=swin_t", "model has one place"),
         ("hydra/launcher=submitit_slurm", "has an effect with --multirun alone"),
+        ("hydra.sweeper=3", "hydra.sweeper=3: choose one by hydra/sweeper=NAME"),
+        ("hydra.launcher=basic", "hydra.launcher=basic: choose one by hydra/launcher=NAME"),
         ("hydra.searchpath=[file:///nowhere]", "'file:///nowhere' is no folder"),
         ("--mutlirun", "there is no option --mutlirun, did you mean --multirun"),
         ("--cfg=x", "--cfg must be job or hydra or all, got 'x'"),

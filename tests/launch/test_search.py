@@ -122,6 +122,34 @@ def test_sweep__without_optuna_names_the_extra(monkeypatch):
         search(Jobs(), 1).sweep([])
 
 
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ({"_target_": "os.system", "command": "touch ran"}, "a sampler of Optuna.*'os.system'"),
+        ({"seed": 3}, "a sampler of Optuna, such as optuna.samplers.TPESampler, got None"),
+    ],
+)
+def test_sweep__makes_samplers_of_optuna_alone(sampler, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = search(Jobs(), 1)
+    made.sampler = sampler
+    with pytest.raises(UserError, match=message):
+        made.sweep([])
+    assert not Path("ran").exists()
+
+
+def test_sweep__without_a_sampler_takes_optunas():
+    jobs, made = Jobs(), search(Jobs(), 2)
+    made.launcher, made.sampler = jobs, None
+    made.sweep([])
+    assert len(jobs.seen) == 2
+
+
+def test_search__refuses_a_space_that_is_none():
+    with pytest.raises(UserError, match="params must be a group of settings, got 3"):
+        Search(params=3, n_trials=1)
+
+
 @pytest.mark.slow
 def test_search__is_one_yaml_and_ends_in_the_sweeps_table(tmp_path):
     tiny = (

@@ -7,6 +7,7 @@ import pytest
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.in_process import pretrain
 from ssl_swin.launch.composing import composed_for_user
+from ssl_swin.launch.user_errors import only_user_errors
 
 
 @pytest.mark.slow
@@ -56,3 +57,21 @@ def test_composed_for_user__a_file_that_is_no_yaml(tmp_path: Path, content: byte
 def test_pretrain__overrides_of_another_type(overrides: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         pretrain(overrides)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Invalid plugin 'os.system': not the hydra_plugins package",
+        "Hydra sweeper is not configured",
+    ],
+)
+def test_only_user_errors__of_hydras_plugins(said: str) -> None:
+    with pytest.raises(
+        UserError, match=r"^hydra.sweeper or hydra.launcher: .*choose one by hydra/"
+    ):
+        with only_user_errors("pretrain", None):
+            raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        with only_user_errors("pretrain", None):
+            raise RuntimeError("a fault of ours")

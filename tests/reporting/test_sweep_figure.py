@@ -5,14 +5,13 @@ from PIL import Image
 from ssl_swin.cli import main
 from ssl_swin.reporting.sweep_axes import axis_of
 from ssl_swin.reporting.sweep_figure import (
-    BEST_COLOUR,
     DOT_COLOUR,
     HEADER_PX,
     PANEL_PX,
     Job,
     draw_sweep,
 )
-from ssl_swin.reporting.sweep_grid import CELL_PX
+from ssl_swin.reporting.sweep_grid import BEST_COLOUR, CELL_PX
 from ssl_swin.runs.sweep_table import record_job
 
 

@@ -3,9 +3,8 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,7 +31,7 @@ from ssl_swin.data.shards.indexing import write_scans
 from ssl_swin.data.shards.layout import CONVENTION, SampleLayout
 from ssl_swin.data.shards.scanning import LabelledScan, scan_labelled
 from ssl_swin.errors import UserError
-from ssl_swin.files import make_folder
+from ssl_swin.files import make_folder, removed_if_empty
 from ssl_swin.quoting import shell_path
 
 _NUM_TRIES = 5
@@ -99,35 +98,33 @@ def index_remote(
     for name in names:
         if {"", ".", ".."} & set(name.split("/")):
             raise UserError(f"shards must lie below {root}, but {name!r} leads elsewhere")
-    of_names = splits_of(names)
+    with removed_if_empty(out):
+        scans = _look_into_all(root, names, make_folder(out), layout, num_workers, progress)
+        if not any(scan.num_samples for shards in scans.values() for scan in shards):
+            raise UserError(f"no images in the shards of {root}: {len(names)} tars hold none")
+        return write_scans(out, classes, scans, layout=layout)
+
+
+def _look_into_all(
+    root: str,
+    names: Sequence[str],
+    out: Path,
+    layout: SampleLayout,
+    num_workers: int,
+    progress: bool,
+) -> dict[str, list[LabelledScan]]:
+    """Return what is in the shards, by split; each is fetched into a folder of its own in `out`."""
     scans: dict[str, list[LabelledScan]] = {}
-    with (
-        _removed_if_empty(out),
-        tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".shards-") as folder,
-    ):
+    with tempfile.TemporaryDirectory(dir=out, prefix=".shards-") as folder:
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
             looks = pool.map(lambda name: _look_into(root, name, Path(folder), layout), names)
             bar = tqdm(looks, "indexing", len(names), unit="shard", disable=not progress)
-            for split, look in zip(of_names, bar, strict=True):
+            for split, look in zip(splits_of(names), bar, strict=True):
                 scans.setdefault(split, []).append(look)
         finally:
             pool.shutdown(cancel_futures=True)
-    if not any(scan.num_samples for shards in scans.values() for scan in shards):
-        raise UserError(f"no images in the shards of {root}: {len(names)} tars hold none")
-    return write_scans(out, classes, scans, layout=layout)
-
-
-@contextmanager
-def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """Leave no folder behind that was not there, and where nothing came of the work."""
-    was_there = folder.exists()
-    try:
-        yield
-    finally:
-        if not was_there:
-            with suppress(OSError):  # it has something in it
-                folder.rmdir()
+    return scans
 
 
 def expand_names(pattern: str) -> list[str]:

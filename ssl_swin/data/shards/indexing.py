@@ -19,7 +19,7 @@ from ssl_swin.data.shards.layout import CONVENTION, SampleLayout, label_file
 from ssl_swin.data.shards.previous_index import kept_classes, kept_layout
 from ssl_swin.data.shards.scanning import LabelledScan, scan_labelled
 from ssl_swin.errors import UserError
-from ssl_swin.files import make_folder
+from ssl_swin.files import make_folder, removed_if_empty
 from ssl_swin.quoting import shell_path
 
 
@@ -61,19 +61,20 @@ def build_index(
         raise UserError(
             f"no shards in {folder}: looked for *.tar in it and in its sub-folders, and found none"
         )
-    index_folder = make_index_folder(root, index_dir)
-    layout = kept_layout(layout, [index_folder, folder])
-    within = sorted({(folder / name).parent for name in names} - {folder})
-    classes = kept_classes(layout, [index_folder, folder], within)
-    scan = partial(_scan_in, folder, layout)
-    splits: dict[str, list[LabelledScan]] = {}
-    of_names = splits_of(names)
-    looks = _scan_shards(scan, names, num_workers, progress)
-    for split, scanned in zip(of_names, looks, strict=True):
-        splits.setdefault(split, []).append(scanned)
-    if not any(scan.num_samples for scans in splits.values() for scan in scans):
-        raise UserError(f"no images in the shards of {folder}: {len(names)} tars hold none")
-    return write_scans(index_folder, classes, splits, root=folder, layout=layout)
+    with removed_if_empty(Path(index_dir or root)):
+        index_folder = make_index_folder(root, index_dir)
+        layout = kept_layout(layout, [index_folder, folder])
+        within = sorted({(folder / name).parent for name in names} - {folder})
+        classes = kept_classes(layout, [index_folder, folder], within)
+        scan = partial(_scan_in, folder, layout)
+        splits: dict[str, list[LabelledScan]] = {}
+        of_names = splits_of(names)
+        looks = _scan_shards(scan, names, num_workers, progress)
+        for split, scanned in zip(of_names, looks, strict=True):
+            splits.setdefault(split, []).append(scanned)
+        if not any(scan.num_samples for scans in splits.values() for scan in scans):
+            raise UserError(f"no images in the shards of {folder}: {len(names)} tars hold none")
+        return write_scans(index_folder, classes, splits, root=folder, layout=layout)
 
 
 def write_scans(

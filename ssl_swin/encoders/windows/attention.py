@@ -6,6 +6,7 @@ scores may be a hundred times as large, adds in float32 as the reference does.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ _LARGEST_LOGIT_SCALE = math.log(100.0)  # Swin V2 (arXiv:2111.09883, section 3.2
 _BIAS_RANGE = 16.0  # of V2's position bias, in its public code
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(nn.Module, ABC):
     """What the attention of both versions has in common.
 
     Without a layout it computes what timm's own does.
@@ -63,17 +64,17 @@ class WindowAttention(nn.Module):
         window = self.bias_table().index_select(0, self.relative_position_index.flatten())
         return window.to(dtype).view(area, area, -1).transpose(1, 2)
 
+    @abstractmethod
     def project(self, groups: Tensor) -> Tensor:
         """Returns queries, keys and values, (..., 3 * C), of groups (..., C)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bias_table(self) -> Tensor:
         """Returns the position bias of every offset, (offsets, heads)."""
-        raise NotImplementedError
 
 
 class WindowAttentionV1(WindowAttention, swin_transformer.WindowAttention):  # type: ignore[misc]

@@ -6,6 +6,7 @@ call: hooks on it, sharding and profilers see each block once per pass, also whe
 is compiled or repeated for the backward pass.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -61,7 +62,7 @@ class WindowStageV2(WindowStage, swin_transformer_v2.SwinTransformerV2Stage):  #
     """A stage of Swin V2."""
 
 
-class WindowBlock(nn.Module):
+class WindowBlock(nn.Module, ABC):
     """A block of either version; without a layout it computes what timm's own does.
 
     Attributes:
@@ -101,6 +102,7 @@ class WindowBlock(nn.Module):
             return checkpoint(compute, self, tokens, layout, *scales, use_reentrant=False)
         return compute(self, tokens, layout, *scales)
 
+    @abstractmethod
     def compute(
         self, tokens: Tensor, layout: WindowLayout, scale1: Tensor | None, scale2: Tensor | None
     ) -> Tensor:
@@ -112,7 +114,6 @@ class WindowBlock(nn.Module):
             scale1: Drop path's factor on the attention's path of each image, (B, 1, 1); None is 1.
             scale2: Likewise for the MLP's.
         """
-        raise NotImplementedError
 
 
 class WindowBlockV1(WindowBlock, swin_transformer.SwinTransformerBlock):  # type: ignore[misc]
