@@ -84,6 +84,7 @@ class Search(Sweeper):
                 "a search needs optimized_metric, and this job has none: search a pretraining or "
                 "a fine-tuning"
             )
+        _check_is_measured(str(metric), self.config.get("trainer") or {})
         better: Direction = "minimize" if is_lower_better(str(metric)) else "maximize"
         direction = self.direction or better
         space = {key: distribution_of(each) for key, each in searched.items()}
@@ -139,6 +140,16 @@ def _check_package() -> None:
             "pip install 'ssl_swin[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _check_is_measured(metric: str, trainer: Mapping[str, Any]) -> None:
+    """Refuse a search whose trials would all end before their first validation."""
+    every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
+    if metric.startswith("val/") and every and epochs and every > epochs:
+        raise UserError(
+            f"no trial would measure {metric}: trainer.check_val_every_n_epoch={every} is more "
+            f"than trainer.max_epochs={epochs}; give 1"
+        )
 
 
 def _sampler(settings: Mapping[str, Any], number: int) -> Any:

@@ -150,6 +150,18 @@ def test_search__refuses_a_space_that_is_none():
         Search(params=3, n_trials=1)
 
 
+def test_sweep__refuses_a_search_that_would_measure_nothing():
+    made = search(Jobs(), 1)
+    trainer = {"check_val_every_n_epoch": 2, "max_epochs": 1}
+    made.config = OmegaConf.create({"optimized_metric": "val/loss", "trainer": trainer})
+    with pytest.raises(UserError, match=r"no trial would measure val/loss: .*=2 is more than .*=1"):
+        made.sweep([])
+    made.config.trainer.max_epochs = 2
+    made.sweep([])
+    made.config.optimized_metric, made.config.trainer.max_epochs = "train/loss", 1
+    made.sweep([])
+
+
 @pytest.mark.slow
 def test_search__is_one_yaml_and_ends_in_the_sweeps_table(tmp_path):
     tiny = (
