@@ -41,6 +41,8 @@ class Rule:
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
+MOST_WORKERS = 1024  # processes or threads; every one takes memory
+Workers = Annotated[int, Ge(0), Le(MOST_WORKERS)]
 NonNegative = Annotated[float, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
 MOST_RATE = 1e6  # of a learning rate or decay; whatever is higher is a slip of the keyboard

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ssl_swin.arguments import Count
+from ssl_swin.arguments import Workers
 from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import add_limit_options, pixel_format
 from ssl_swin.commands.places import check_file
@@ -43,7 +43,7 @@ def add_parser(
     parser.add_argument("--index-dir", type=path, help="folder of the index, if another")
     parser.add_argument("--fast", action="store_true", help="read the images, but decode none")
     parser.add_argument(
-        "--workers", type=value_of(Count), default=2, help="processes; 0 is this one"
+        "--workers", type=value_of(Workers), default=2, help="processes; 0 is this one"
     )
     add_limit_options(parser)
     parser.add_argument("--report", type=path, help="file for all findings, one JSON object a line")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssl_swin.arguments import Count
+from ssl_swin.arguments import Workers
 from ssl_swin.commands.parsing import text, value_of
 from ssl_swin.commands.places import check_link
 from ssl_swin.errors import UserError
@@ -60,7 +60,7 @@ def add_parser(
         "(default: the number in .cls)",
     )
     parser.add_argument(
-        "--workers", type=value_of(Count), default=2, help="shards at a time (default: 2)"
+        "--workers", type=value_of(Workers), default=2, help="shards at a time (default: 2)"
     )
     return parser
 

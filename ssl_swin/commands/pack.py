@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from ssl_swin.arguments import Count, Positive, RateBelow1, Seed
+from ssl_swin.arguments import Positive, RateBelow1, Seed, Workers
 from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import (
     add_array_options,
@@ -94,7 +94,7 @@ def add_parser(
     )
     parser.add_argument("--seed", type=value_of(Seed), default=0, help="of the order of the images")
     parser.add_argument(
-        "--workers", type=value_of(Count), default=2, help="processes; 0 is this one"
+        "--workers", type=value_of(Workers), default=2, help="processes; 0 is this one"
     )
     parser.add_argument(
         "--part",

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_swin.arguments import Count, Seed
+from ssl_swin.arguments import Count, Seed, Workers
 from ssl_swin.commands.parsing import path, value_of
 from ssl_swin.commands.pixel_options import (
     add_array_options,
@@ -64,7 +64,7 @@ def add_parser(
     )
     add_reading_options(parser)
     parser.add_argument(
-        "--workers", type=value_of(Count), default=2, help="processes; 0 is this one"
+        "--workers", type=value_of(Workers), default=2, help="processes; 0 is this one"
     )
     return parser
 

@@ -65,6 +65,20 @@ def extension_of(name: str) -> str:
     return os.path.splitext(name)[1][1:].lower()
 
 
+def an_image_in(folder: str | os.PathLike[str]) -> str | None:
+    """Return the path of some image below a folder, by the names of files; None without any.
+
+    Args:
+        folder: One that exists; folders in it whose names begin with a dot are passed over.
+    """
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images = [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
+        if images:
+            return os.path.relpath(os.path.join(place, min(images)), folder)
+    return None
+
+
 def extension_of_content(data: bytes) -> str:
     """Return the type of an image file by its first bytes, whatever its name is.
 

@@ -32,12 +32,13 @@ def ordered_map(
     """
     if num_workers < 0:
         raise UserError(f"the number of workers must not be negative, got {num_workers}")
-    if num_workers == 0:
+    if num_workers == 0 or not jobs:
         yield from map(work, jobs)
         return
     stop = multiprocessing.Pipe(duplex=False)
     reader, writer = stop
-    pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(work, reader))
+    size = min(num_workers, len(jobs))
+    pool = ProcessPoolExecutor(size, initializer=_start_worker, initargs=(work, reader))
     try:
         with signals_held():  # processes that start would print what it raises in them
             results = pool.map(_work_on, jobs)

@@ -20,11 +20,13 @@ from ssl_swin.training.optim import run_length
 
 
 def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
-    """Check folder, space and one image of every split; tell of what will never happen.
+    """Check batches, folder, space and one image of every split; tell of what will never happen.
 
     Raises:
-        UserError: If the run cannot keep its checkpoints, or read one of its splits.
+        UserError: If the objective cannot take such batches, or the run cannot keep its
+            checkpoints or read one of its splits.
     """
+    module.model.check_batch_size(data.batch_size, data.batch_size * trainer.world_size)
     length = length_of(trainer, data)
     if trainer.is_global_zero:
         check_can_be_made(run.folder.path, "run_dir")

@@ -107,6 +107,8 @@ def _check_hydras_own(option: str, override: Override) -> None:
     """Refuse settings of Hydra that would have no effect, or none that was meant."""
     if override.key_or_group == "hydra.run.dir" and override.value() != ".":  # Lightning's own
         raise UserError(f"{option} has no effect here: give the folder of a run as run_dir=FOLDER")
+    if override.key_or_group == "hydra.output_subdir" and override.value() is not None:
+        raise UserError(f"{option} has no effect here: the configuration is in the run's folder")
     if override.key_or_group == "hydra.searchpath":
         value: Any = override.value()
         for place in value if isinstance(value, list) else [value]:

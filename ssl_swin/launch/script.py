@@ -32,7 +32,7 @@ from ssl_swin.launch.sweep import (
     run_in_sweep,
 )
 from ssl_swin.launch.threads import sleep_while_waiting
-from ssl_swin.launch.user_errors import only_user_errors
+from ssl_swin.launch.user_errors import explaining_hydras_settings, only_user_errors
 from ssl_swin.quoting import on_screen
 from ssl_swin.stopping.stopped import (
     PeerLostError,
@@ -71,7 +71,7 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
         _check_config_dir(words)
         sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
         try:
-            with jobs_without_result():
+            with explaining_hydras_settings(words), jobs_without_result():
                 main(_Task(job, started))()
         finally:
             sys.argv = started

@@ -25,6 +25,7 @@ from ssl_swin.arguments import (
     RateBelow1,
     Seed,
     SizePx,
+    Workers,
 )
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, PixelFormat
 from ssl_swin.data.loading.order import OrderConstants
@@ -161,7 +162,7 @@ class JobSettings:
     run_dir: Name
     seed: Seed
     batch_size: Annotated[Positive, MAY_CHANGE]
-    num_workers: Annotated[Count, MAY_CHANGE]
+    num_workers: Annotated[Workers, MAY_CHANGE]
     data: DataSettings
     model: Annotated[Built, Makes(Encoder)]
     logger: LoggerSettings

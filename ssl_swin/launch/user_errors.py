@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 
 import yaml
 from hydra.errors import HydraException, InstantiationException
@@ -33,6 +34,8 @@ _OF_A_PATH = {
 }
 # What Hydra says of a sweeper or launcher, for which it has no class of errors.
 _OF_A_PLUGIN = re.compile(r"Invalid plugin|Hydra \w+ is not configured|\w+ not configured")
+_OF_JOBS = "ssl_swin.jobs."
+_HYDRAS_OWN = re.compile(r"[+~]*hydra[./]")
 _REFUSALS = {"MisconfigurationException"}  # Lightning's, which is not imported here
 
 
@@ -82,6 +85,33 @@ def only_user_errors(job: str, options: Sequence[str] | None) -> Iterator[None]:
             "this needs more memory than there is: lower batch_size or model.img_size_px, or take "
             "a smaller model"
         ) from error
+
+
+@contextmanager
+def explaining_hydras_settings(options: Sequence[str]) -> Iterator[None]:
+    """Raise a UserError in place of what Hydra stumbles over before a job begins.
+
+    Args:
+        options: The command line; without settings of Hydra's own, nothing is replaced.
+
+    Raises:
+        UserError: If an error of no class of Hydra's was raised, and not by a job.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, UserError):
+        raise
+    except Exception as error:
+        own = [option for option in options if _HYDRAS_OWN.match(option)]
+        if not own or _is_of_a_job(error):
+            raise
+        said = ": " + " ".join(str(error).split()) if str(error).strip() else ""
+        raise UserError(f"Hydra cannot use {' '.join(own)}{said}") from error
+
+
+def _is_of_a_job(error: BaseException) -> bool:
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith(_OF_JOBS) for frame in frames)
 
 
 def _explain(error: Exception, job: str, options: Sequence[str] | None) -> str | None:

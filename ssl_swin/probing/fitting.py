@@ -15,7 +15,7 @@ from timm.optim.lars import Lars
 from torch import Tensor
 from torch.nn import functional
 
-from ssl_swin.arguments import EACH_ONCE, Above0, Count, NonNegative, Positive, RateBelow1, checked
+from ssl_swin.arguments import EACH_ONCE, Count, NonNegative, Positive, Rate, RateBelow1, checked
 from ssl_swin.errors import UserError
 from ssl_swin.probing.features import Features
 from ssl_swin.probing.heads import LinearHeads
@@ -31,7 +31,7 @@ def fit_linear_heads(
     *,
     num_classes: int,
     optimizer: Literal["sgd", "lars"],
-    base_lrs: Annotated[Sequence[Above0], MinLen(1), EACH_ONCE],
+    base_lrs: Annotated[Sequence[Rate], MinLen(1), EACH_ONCE],
     batch_size: Annotated[int, Ge(2)],
     epochs: Positive,
     warmup_epochs: Count,

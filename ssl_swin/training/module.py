@@ -119,15 +119,6 @@ class TrainingModule(LightningModule):
                 f"{split}/{name}{self.suffix}", metric, prog_bar=True, on_step=False, on_epoch=True
             )
 
-    def on_fit_start(self) -> None:
-        """Refuses batches that the objective cannot take.
-
-        Raises:
-            UserError: If it cannot.
-        """
-        batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        self.model.check_batch_size(batch_size, batch_size * self.trainer.world_size)
-
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, and lets the objective do what follows; checkpoints are written after both.
 

@@ -75,6 +75,8 @@ class Trainer(lightning.pytorch.Trainer):
         precision: Precision | None = None,
         max_epochs: Positive,
         max_steps: Positive | Unlimited = -1,
+        min_epochs: Positive | None = None,
+        min_steps: Positive | None = None,
         max_time: TimeLimit | None = None,
         accumulate_grad_batches: Positive = 1,
         gradient_clip_val: NonNegative | None = None,
@@ -99,6 +101,8 @@ class Trainer(lightning.pytorch.Trainer):
             precision: Number format of the training; None is "32-true".
             max_epochs: Length of the schedules, and of the run.
             max_steps: Optimiser steps after which the run ends earlier; -1 for none.
+            min_epochs: Epochs before which nothing else ends the run; None for none.
+            min_steps: Optimiser steps before which nothing else ends it; None for none.
             max_time: Time after which it stops, to be continued by the same command: "DD:HH:MM:SS",
                 or units by name, as {hours: 11, minutes: 50}.
             accumulate_grad_batches: Batches of an optimiser step.
@@ -128,6 +132,8 @@ class Trainer(lightning.pytorch.Trainer):
             "precision": precision,
             "max_epochs": max_epochs,
             "max_steps": max_steps,
+            "min_epochs": min_epochs,
+            "min_steps": min_steps,
             "accumulate_grad_batches": accumulate_grad_batches,
             "gradient_clip_val": gradient_clip_val,
             "limit_train_batches": limit_train_batches,

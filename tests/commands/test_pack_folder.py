@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssl_swin.cli import main
 from ssl_swin.data.shards.index import load_index
+from ssl_swin.data.shards.index_file import INDEX_NAME
 
 
 def draw(root: Path, *names: str, values: int = 256) -> Path:
@@ -121,7 +122,24 @@ def test_pack__into_the_folder_of_images(
     assert refused(capsys, "pack", "photos", "photos/a") == (
         f"ssl-swin: photos/a holds images (0.png); shards would lie among them. {way}"
     )
-    assert sorted(Path("photos").rglob("*")) == before
+    assert refused(capsys, "pack", "photos", ".") == (
+        f"ssl-swin: . holds photos, and shards of it would lie beside what they are made of. {way}"
+    )
+    assert sorted(Path().rglob("*")) == [Path("photos"), *before]
+
+
+def test_index__into_a_folder_of_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(Path("photos"), "0.png", "1.png")
+    packed(capsys, "photos", "shards")
+    (tmp_path / "shards" / INDEX_NAME).unlink()
+    assert refused(capsys, "index", "shards", "--out", "photos") == (
+        "ssl-swin: photos holds images (0.png), and an index is no part of them: give "
+        "data.index_dir, or --out, a folder of its own\n"
+    )
+    assert sorted(path.name for path in Path("photos").iterdir()) == ["0.png", "1.png"]
 
 
 def test_stats__of_a_folder(

@@ -23,10 +23,20 @@ FIRST_TYPED = [line for line in LINES if line.before and line.program != "ssl-sw
 @pytest.fixture(scope="module")
 def run_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Line], Outcome]]:
     """What runs a line in a folder with images, shards, a backbone and broken files."""
+    yield from runner(tmp_path_factory.mktemp("typed"), whole=False)
+
+
+@pytest.fixture(scope="module")
+def run_whole_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Line], Outcome]]:
+    """The same, to the end of a job."""
+    yield from runner(tmp_path_factory.mktemp("whole"), whole=True)
+
+
+def runner(folder: Path, *, whole: bool) -> Iterator[Callable[[Line], Outcome]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("typed"))
+        patch.chdir(folder)
         make_world()
-        with typed_here(patch) as run:
+        with typed_here(patch, whole=whole) as run:
             yield run
 
 
@@ -56,6 +66,13 @@ def test_every_line(run_line: Callable[[Line], Outcome]) -> None:
     wrong = faults(lines, run_line)
     print(table(lines, wrong))
     assert len(lines) > 1000
+    assert not wrong, "\n".join(wrong.values())
+
+
+@pytest.mark.slow
+def test_every_accepted_line__to_the_end(run_whole_line: Callable[[Line], Outcome]) -> None:
+    lines = [line for line in LINES if not line.is_refused and line.program in JOBS]
+    wrong = faults(lines, run_whole_line)
     assert not wrong, "\n".join(wrong.values())
 
 

@@ -1,4 +1,4 @@
-"""Runs command lines and Python calls in this process, up to where a run's folder would be made."""
+"""Runs command lines and Python calls in this process, whole or up to where a run would write."""
 
 import contextlib
 import copy
@@ -129,16 +129,19 @@ def make_world() -> None:
 
 
 @contextlib.contextmanager
-def typed_here(patch: pytest.MonkeyPatch) -> Iterator[Callable[[Line], Outcome]]:
-    """Yield what runs lines in the working directory: jobs stop before they write."""
+def typed_here(
+    patch: pytest.MonkeyPatch, *, whole: bool = False
+) -> Iterator[Callable[[Line], Outcome]]:
+    """Yield what runs lines in the working directory: jobs stop before they write, if not whole."""
     compose = FastComposition()
     patch.setattr(hydra, "main", compose.as_hydra_main(hydra.main))
     patch.setattr(suggestions, "compose_job", compose.for_a_hint)
     patch.setattr(composing, "compose_job", compose)
     patch.setattr(base, "parse", cache(base.parse))  # interpolations are the same in every line
     patch.setattr(OverridesParser, "parse_override", _parse_override)
-    patch.setattr(fitting, "start_folder", _stop)
-    patch.setattr(linear_probe, "start_folder", _stop)
+    if not whole:
+        patch.setattr(fitting, "start_folder", _stop)
+        patch.setattr(linear_probe, "start_folder", _stop)
     yield _outcome
 
 

@@ -146,6 +146,8 @@ def test_suffix__tells_two_measurements_apart(module):
 
 
 def test_mixing__refuses_an_odd_batch(module):
-    mixing = make_module(Classification(module.model.encoder, Noise.classes, mixup_alpha=0.8))
+    mixing = Classification(module.model.encoder, Noise.classes, mixup_alpha=0.8)
+    mixing.check_batch_size(4, 8)
+    module.model.check_batch_size(3, 3)  # nothing is mixed
     with pytest.raises(UserError, match="batch_size 3 must be even"):
-        trainer(devices=1).fit(mixing, datamodule=data_module(batch_size=3, train=8))
+        mixing.check_batch_size(3, 6)

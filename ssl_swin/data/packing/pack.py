@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.file_types import an_image_in
 from ssl_swin.data.images.decode import AS_STORED
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.packing.locks import only_packer
@@ -25,7 +26,7 @@ from ssl_swin.data.packing.shard_writer import ShardWriter, SkippedImage, Writte
 from ssl_swin.data.packing.shrink import JPEG_QUALITY
 from ssl_swin.data.shards.index_file import PLAN_NAME, ScannedShard, ShardIndex, write_index
 from ssl_swin.data.sources.class_names import common_classes
-from ssl_swin.data.sources.left_out import LeftOut, is_known_image
+from ssl_swin.data.sources.left_out import LeftOut
 from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
@@ -147,7 +148,7 @@ def check_out(images: Path, out: Path) -> None:
         out: Folder for the shards.
 
     Raises:
-        UserError: If `out` is the folder of the images, or holds images.
+        UserError: If `out` is the folder of the images or one around it, or holds images.
     """
     way = f"Choose a folder of its own, such as {images.absolute().name or 'images'}_shards"
     if out.exists() and images.exists() and out.samefile(images):
@@ -159,11 +160,12 @@ def check_out(images: Path, out: Path) -> None:
             raise UserError(
                 f"{out} is no folder of its own: shards would lie among all else. {way}"
             )
-    for entry in sorted(out.iterdir()):
-        if is_known_image(entry.name):
-            raise UserError(
-                f"{out} holds images ({entry.name}); shards would lie among them. {way}"
-            )
+    if out.resolve() in images.resolve().parents:
+        raise UserError(
+            f"{out} holds {images}, and shards of it would lie beside what they are made of. {way}"
+        )
+    if image := an_image_in(out):
+        raise UserError(f"{out} holds images ({image}); shards would lie among them. {way}")
 
 
 def check_sources(

@@ -27,7 +27,7 @@ from ssl_swin.data.shards.index_file import (
     index_from_content,
     read_content,
 )
-from ssl_swin.data.shards.indexing import write_scans
+from ssl_swin.data.shards.indexing import make_index_folder, write_scans
 from ssl_swin.data.shards.layout import CONVENTION, SampleLayout
 from ssl_swin.data.shards.scanning import LabelledScan, scan_labelled
 from ssl_swin.errors import UserError
@@ -99,7 +99,9 @@ def index_remote(
         if {"", ".", ".."} & set(name.split("/")):
             raise UserError(f"shards must lie below {root}, but {name!r} leads elsewhere")
     with removed_if_empty(out):
-        scans = _look_into_all(root, names, make_folder(out), layout, num_workers, progress)
+        scans = _look_into_all(
+            root, names, make_index_folder(root, out), layout, num_workers, progress
+        )
         if not any(scan.num_samples for shards in scans.values() for scan in shards):
             raise UserError(f"no images in the shards of {root}: {len(names)} tars hold none")
         return write_scans(out, classes, scans, layout=layout)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ssl_swin.data.file_types import an_image_in
 from ssl_swin.data.shards.finding import (
     compressed_error,
     find_compressed,
@@ -119,15 +120,21 @@ def make_index_folder(
     """Return the folder of the index, created if need be.
 
     Raises:
-        UserError: If it cannot be written to.
+        UserError: If it cannot be written to, or holds images.
     """
     try:
-        return make_folder(index_dir or root)
+        folder = make_folder(index_dir or root)
     except UserError as error:
         raise UserError(
             f"cannot write the index: {error}. Keep it in another folder: ssl-swin index "
             f"{shell_path(root)} --out DIR, then set data.index_dir=DIR"
         ) from error
+    if folder != Path(root) and (image := an_image_in(folder)):
+        raise UserError(
+            f"{folder} holds images ({image}), and an index is no part of them: give "
+            "data.index_dir, or --out, a folder of its own"
+        )
+    return folder
 
 
 def _scan_in(root: Path, layout: SampleLayout, name: str) -> LabelledScan:
