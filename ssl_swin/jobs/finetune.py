@@ -27,6 +27,7 @@ from ssl_swin.launch.run import Run, open_run
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
+from ssl_swin.training.checkpointing.best import load_best
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.weights.backbone import save_extra_weights, save_task
@@ -68,7 +69,7 @@ def main(cfg: DictConfig) -> None:
         tell_plan(run, trainer, module, data)
         return
     fit(run, trainer, module, data)
-    _restore_best(trainer, module)
+    best = load_best(trainer, module, run.folder.last_checkpoint)
     measured = _measure_by_size(cfg, trainer, task, module, data)
     _export(run, trainer, task, readers["train"])
     path = run.folder.path
@@ -77,7 +78,7 @@ def main(cfg: DictConfig) -> None:
         trainer,
         results=[
             (task.result_title, measured),
-            ("best", f"{path}/checkpoints/best.ckpt"),
+            *([] if best is None else [("best", f"{path}/checkpoints/{best.name}")]),
             (task.folder, f"{path}/{task.folder}/"),
             ("", timm_line(path / task.folder)),
         ],
@@ -94,13 +95,6 @@ def keep_images_with_labels(readers: dict[str, Split]) -> None:
                 f"{split}: {number} of {everything.num_samples} images have a label; the others "
                 "are left out"
             )
-
-
-def _restore_best(trainer: Trainer, module: TrainingModule) -> None:
-    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-    if best:
-        state = trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"]
-        module.load_state_dict(state)
 
 
 def _measure_by_size(

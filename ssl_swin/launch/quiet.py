@@ -15,6 +15,7 @@ def quiet_libraries() -> None:
         r".*does not have many workers which may be a bottleneck.*",  # num_workers is a setting
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*your dataloader is not resumable.*",  # the data module holds its place
+        r".*sync_dist=True.* when logging on epoch level.*",  # all processes log the same number
         r".*Checkpoint directory .* exists and is not empty.*",  # so it is when a run continues
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -9,8 +9,8 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from ssl_swin.errors import TrainingGaveUp
 from ssl_swin.files import DiskError, atomic_path
-from ssl_swin.runs.catalogue import Catalogue, entry_of
-from ssl_swin.runs.checkpoint_files import RUN
+from ssl_swin.runs.catalogue import Catalogue, Damaged, entry_of
+from ssl_swin.runs.checkpoint_files import RUN, read_facts
 from ssl_swin.runs.finite import in_short, non_finite
 from ssl_swin.runs.retention import Retention, previous_name, remove_superseded
 from ssl_swin.safe_pickle import load_checkpoint
@@ -86,10 +86,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: If it is no checkpoint, contains code, or is not what was written.
         """
         file = Path(path)
-        catalogue = Catalogue(file.parent)
-        if any(entry.name == file.name for entry in catalogue.recorded()):
-            catalogue.verified(file.name)
+        Catalogue(file.parent).verified(file.name)
         return load_checkpoint(file)
+
+    def problem_of(self, path: Path) -> str:
+        """Returns why a checkpoint that this run wrote cannot be used; nothing if it is whole.
+
+        Args:
+            path: Of the checkpoint.
+        """
+        try:
+            entry = Catalogue(path.parent).verified(path.name)
+        except Damaged as error:
+            return str(error)
+        own = self._identity()
+        if own and entry.run and own != entry.run:
+            return f"{path} is of another run ({entry.run}, this one is {own})"
+        problem = "" if entry.healthy else read_facts(path).problem
+        return problem and f"{path} {problem}"
 
     def _keep_previous(self, catalogue: Catalogue, file: Path) -> None:
         """Give the state that a file still holds a second name, or another where that cannot be."""

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ssl_swin.arguments import Count, Name, NonNegative, PathName, Positive, Rule, checked
 from ssl_swin.errors import UserError
 from ssl_swin.runs.retention import Retention
+from ssl_swin.training.checkpointing.best import forget_damaged
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 
 FileName = Annotated[
@@ -141,6 +142,11 @@ class StepCheckpoint(ModelCheckpoint):
                 f"there is no metric {self.monitor} to monitor; {model.title} has "
                 f"{', '.join(known)}"
             )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the best checkpoints of a run that goes on damaged now, not after its last step."""
+        if self.monitor is not None:
+            forget_damaged(trainer, self)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
