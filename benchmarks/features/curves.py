@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ssl_swin.errors import UserError
 from ssl_swin.reporting.chart import HEIGHT, WIDTH, line_chart, style_class
-from ssl_swin.reporting.curves import Curve, read_curves
+from ssl_swin.reporting.curves import read_curves
+from ssl_swin.reporting.thinning import Curve
 
 STYLE = """<style>
 svg { background: #fff; } text { font: 11px sans-serif; fill: #555; }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from ssl_swin.reporting.curves import Curve
+from ssl_swin.reporting.thinning import Curve
 
 WIDTH, HEIGHT = 480, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 420, 12, 184  # the plot inside; around it, ticks and last values

@@ -1,30 +1,21 @@
 """The curves in a run's `metrics.csv`, and which of them share a picture."""
 
 import csv
+import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_swin.reporting.thinning import Curve, CurveBuilder
+from ssl_swin.runs.metrics_blocks import blocks, steps_of_whole
+from ssl_swin.runs.metrics_rows import LineCheck
 
 NOT_METRICS = ("step", "epoch", "samples_seen")
-MOST_POINTS = 2000  # of a curve in memory
 SPLITS = ("train", "val", "test")
 SHARED_UNIT = ("lr", "probe")  # families that one axis can hold
-
-
-class Curve(NamedTuple):
-    """One metric over the run: finite `values` at ascending `steps`, at least one.
-
-    Of a long run they are means of neighbouring steps, between `lows` and `highs`; the last one is
-    the last value as it was logged.
-    """
-
-    name: str
-    steps: list[int]
-    values: list[float]
-    num_nonfinite: int = 0
-    lows: list[float] | None = None
-    highs: list[float] | None = None
 
 
 def read_curves(path: Path) -> list[Curve]:
@@ -35,95 +26,57 @@ def read_curves(path: Path) -> list[Curve]:
     not finite are left out and counted. A curve takes the memory of `MOST_POINTS` points at most,
     however long the file is.
     """
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = csv.reader(line.replace("\0", "") for line in file)
-        names = next(rows, [])
-        at = names.index("step") if "step" in names else -1
-        curves = [None if name in NOT_METRICS else CurveBuilder(name) for name in names]
-        for row in rows if at >= 0 else ():
-            step = _number(row[at]) if len(row) > at else None
-            if step is None or not math.isfinite(step):
-                continue
-            for curve, cell in zip(curves, row, strict=False):
-                if cell and curve is not None and (value := _number(cell)) is not None:
-                    curve.add(int(step), value)
-    return [curve.built() for curve in curves if curve is not None and not curve.is_empty]
+    with path.open("rb") as file:
+        names = next(csv.reader(_text(file.readline())), [])
+        if "step" not in names:
+            return []
+        curves = _Curves(names)
+        for block in blocks(file):
+            curves.add(block)
+    return [curve.built() for curve in curves.builders if curve and not curve.is_empty]
 
 
-class _Group(NamedTuple):
-    first_step: int
-    last_step: int
-    total: float
-    num_values: int
-    low: float
-    high: float
+class _Curves:
+    """Curves of the columns of a file, which come in blocks of its lines."""
 
-    def with_next(self, other: "_Group") -> "_Group":
-        return _Group(
-            self.first_step,
-            other.last_step,
-            self.total + other.total,
-            self.num_values + other.num_values,
-            min(self.low, other.low),
-            max(self.high, other.high),
-        )
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.builders = [None if name in NOT_METRICS else CurveBuilder(name) for name in names]
+        self._step_at = names.index("step")
+        self._check = LineCheck(names) if self._step_at == 0 else None
+        self._last_step = -1
 
-
-class CurveBuilder:
-    """A curve of values that come one by one, in bounded memory."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._groups: list[_Group] = []  # of `_size` values each, but for the last
-        self._size = 1
-        self._last = (-1, 0.0)
-        self._num_nonfinite = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no finite value."""
-        return not self._groups
-
-    def add(self, step: int, value: float) -> None:
-        """Add a value; one at an earlier step than the last replaces what follows it."""
-        while self._groups and self._groups[-1].last_step >= step:
-            self._groups.pop()
-        if not math.isfinite(value):
-            self._num_nonfinite += 1
-            return
-        self._last = step, value
-        point = _Group(step, step, value, 1, value, value)
-        if self._groups and self._groups[-1].num_values < self._size:
-            self._groups[-1] = self._groups[-1].with_next(point)
+    def add(self, block: bytes) -> None:
+        steps = None if self._check is None else steps_of_whole(block, self._check)
+        if steps is not None and steps[0] > self._last_step:
+            self._last_step = int(steps[-1])
+            self._add_columns(steps, block.decode("ascii").replace("\n", ",").split(",")[:-1])
         else:
-            self._groups.append(point)
-        if len(self._groups) > MOST_POINTS:
-            self._size *= 2
-            pairs = zip(self._groups[::2], self._groups[1::2], strict=False)
-            odd = self._groups[-1:] if len(self._groups) % 2 else []
-            self._groups = [one.with_next(other) for one, other in pairs] + odd
+            for row in csv.reader(_text(block)):
+                self._add_row(row)
 
-    def built(self) -> Curve:
-        """Return the curve so far."""
-        groups, name, bad = self._groups, self.name, self._num_nonfinite
-        if self._size == 1:
-            steps, values = [g.last_step for g in groups], [g.total for g in groups]
-            return Curve(name, steps, values, bad)
-        step, value = self._last
-        if groups[-1].num_values > 1:
-            *before, last = groups
-            rest = last._replace(
-                total=last.total - value, num_values=last.num_values - 1, last_step=step - 1
-            )
-            groups = [*before, rest, _Group(step, step, value, 1, value, value)]
-        return Curve(
-            name,
-            [(g.first_step + g.last_step) // 2 for g in groups],
-            [g.total / g.num_values for g in groups],
-            bad,
-            [g.low for g in groups],
-            [g.high for g in groups],
-        )
+    def _add_columns(self, steps: NDArray[np.int64], cells: Sequence[str]) -> None:
+        for at, curve in enumerate(self.builders):
+            if curve is None:
+                continue
+            column = cells[at :: len(self.names)]
+            filled = [row for row, cell in enumerate(column) if cell]
+            values = np.array([float(column[row]) for row in filled])
+            curve.add_many(steps[filled], values)
+
+    def _add_row(self, row: Sequence[str]) -> None:
+        step = _number(row[self._step_at]) if len(row) > self._step_at else None
+        if step is None or not math.isfinite(step):
+            return
+        self._last_step = max(self._last_step, int(step))
+        for curve, cell in zip(self.builders, row, strict=False):
+            if cell and curve is not None and (value := _number(cell)) is not None:
+                curve.add(int(step), value)
+
+
+def _text(lines: bytes) -> io.StringIO:
+    text = lines.decode("utf-8", errors="replace").replace("\0", "")
+    return io.StringIO(text, newline="")
 
 
 def group_curves(curves: Iterable[Curve]) -> dict[str, list[Curve]]:

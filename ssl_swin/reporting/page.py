@@ -19,7 +19,8 @@ from markupsafe import Markup
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 from ssl_swin.reporting.chart import MAX_POINTS, line_chart, style_class
-from ssl_swin.reporting.curves import Curve, group_curves, read_curves
+from ssl_swin.reporting.curves import group_curves, read_curves
+from ssl_swin.reporting.thinning import Curve
 
 MAX_RECONSTRUCTIONS = 6
 FOLDED_FILES = ("config.yaml", "provenance.json")

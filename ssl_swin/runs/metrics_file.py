@@ -7,6 +7,7 @@ new widens the file, which is then written anew: that happens as often as there 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, write_atomically
@@ -20,6 +21,9 @@ from ssl_swin.runs.metrics_rows import (
     row_line,
     step_of,
 )
+from ssl_swin.runs.metrics_tail import lines_from_end
+
+_READ_BYTES = 1 << 16  # at once, where a step is looked for
 
 
 class MetricsFile:
@@ -93,11 +97,7 @@ class MetricsFile:
         if step >= self._last_step:
             return
         with self.path.open("rb") as file:
-            end = len(file.readline())
-            for line in file:
-                if step_of(line) > step:
-                    break
-                end += len(line)
+            end = self._end_of(step, file)
         os.truncate(self.path, end)
         self._find_end()
 
@@ -106,13 +106,12 @@ class MetricsFile:
         if not self.columns:
             return
         with self.path.open("rb") as file:
-            file.readline()
+            file.seek(self._end_of(after, file))
             for line in file:
                 step = step_of(line)
                 if step > up_to:
                     return
-                if step > after:
-                    yield step, read_row(self.columns, line)
+                yield step, read_row(self.columns, line)
 
     def sync(self) -> None:
         """Make sure that what was written outlives a failure of the machine.
@@ -129,6 +128,23 @@ class MetricsFile:
                     os.close(handle)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _end_of(self, step: int, file: BinaryIO) -> int:
+        """Return where the rows up to a step end, halving the place where that can be."""
+        low, high = len(file.readline()), file.seek(0, os.SEEK_END)
+        while high - low > _READ_BYTES:
+            file.seek((low + high) // 2)
+            file.readline()
+            at = file.tell()
+            if at >= high:
+                break
+            low, high = (low, at) if step_of(file.readline()) > step else (at, high)
+        file.seek(low)
+        for line in file:
+            if step_of(line) > step:
+                break
+            low += len(line)
+        return low
 
     def _is_as_left(self) -> bool:
         try:
@@ -180,18 +196,6 @@ class MetricsFile:
             header_end = self._last_at = self._end = len(line)
             size = self._end = file.seek(0, os.SEEK_END)
             if size > header_end:
-                last = _last_line(file.fileno(), header_end, size)
+                last = next(lines_from_end(file, header_end))
                 self._last_at = size - len(last)
                 self._last_step, self._last_row = step_of(last), read_row(self.columns, last)
-
-
-def _last_line(handle: int, start: int, end: int) -> bytes:
-    """Return the last line of a part of a file, which ends with a line's end."""
-    block = 4096
-    while True:
-        at = max(start, end - block)
-        text = os.pread(handle, end - at, at)
-        before = text.rfind(b"\n", 0, len(text) - 1)
-        if before >= 0 or at == start:
-            return text[before + 1 :]
-        block *= 4

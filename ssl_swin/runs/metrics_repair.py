@@ -1,5 +1,6 @@
 """Makes a `metrics.csv` whole again: after a crash, another program's hand, or an older version."""
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ssl_swin.files import atomic_path
+from ssl_swin.runs.metrics_blocks import LONGEST_LINE, blocks, steps_of_whole
 from ssl_swin.runs.metrics_rows import (
     FIRST_COLUMNS,
     LineCheck,
@@ -18,7 +20,6 @@ from ssl_swin.runs.metrics_rows import (
     step_of,
 )
 
-LONGEST_LINE = 1 << 20  # bytes; what is longer is no line of metrics
 _SAMPLES = FIRST_COLUMNS[-1]
 
 
@@ -64,30 +65,32 @@ def _aside(path: Path) -> Path:
     return next(other for name in names if not (other := path.with_name(name)).exists())
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines, or parts of what is too long for one."""
-    while line := file.readline(LONGEST_LINE):
-        yield line
-
-
 def _whole_lines(file: BinaryIO, columns: list[str]) -> Iterator[tuple[bytes, bytes | None]]:
     """Yield each line, and as this package writes it; None if it is damaged or out of order."""
     check, last = LineCheck(columns), -1
-    for line in _lines(file):
-        whole = check.whole_line(line)
-        if whole is None or step_of(whole) <= last:
-            yield line, None
-        else:
-            last = step_of(whole)
-            yield line, whole
+    while line := file.readline(LONGEST_LINE):
+        whole = _in_order(check.whole_line(line), last)
+        last = last if whole is None else step_of(whole)
+        yield line, whole
+
+
+def _in_order(line: bytes | None, last: int) -> bytes | None:
+    return None if line is None or step_of(line) <= last else line
 
 
 def _checked(file: BinaryIO, columns: list[str]) -> tuple[int, bool]:
     """Return how many lines are damaged, and whether the others are as this package writes them."""
-    num_damaged, is_ours = 0, True
-    for line, whole in _whole_lines(file, columns):
-        num_damaged += whole is None
-        is_ours &= whole is None or whole == line
+    check, last, num_damaged, is_ours = LineCheck(columns), -1, 0, True
+    for block in blocks(file):
+        steps = steps_of_whole(block, check)
+        if steps is not None and steps[0] > last:
+            last = int(steps[-1])
+            continue
+        for line in io.BytesIO(block):
+            whole = _in_order(check.whole_line(line), last)
+            last = last if whole is None else step_of(whole)
+            num_damaged += whole is None
+            is_ours &= whole is None or whole == line
     return num_damaged, is_ours
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 FIRST_COLUMNS = ("step", "epoch", "samples_seen")
+MOST_STEP_DIGITS = 18  # so that a step fits 64 bits
 _WHOLE_NUMBERS = FIRST_COLUMNS
 _NUMBER = rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf|nan)"
 
@@ -75,7 +76,8 @@ class LineCheck:
     def __init__(self, columns: Sequence[str]) -> None:
         self.num_columns = len(columns)
         cells = rb"(?:,(?:%s)?){%d}" % (_NUMBER, self.num_columns - 1)
-        self._plain = re.compile(rb"\d{1,18}%s\n" % cells, re.IGNORECASE)
+        step = rb"\d{1,%d}" % MOST_STEP_DIGITS
+        self._plain = re.compile(step + cells + rb"\n", re.IGNORECASE)
 
     def whole_line(self, line: bytes) -> bytes | None:
         """Return a line as this package writes it; None if it is damaged.

@@ -11,6 +11,7 @@ from typing import Any
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 from ssl_swin.runs.metrics_rows import LineCheck, columns_of, read_row
+from ssl_swin.runs.metrics_tail import lines_from_end
 
 RECORD = ".job.json"  # in the folder of each job
 TABLE = "sweep.csv"  # in the folder of the sweep
@@ -82,15 +83,17 @@ def last_value(metrics: Path, names: Sequence[str]) -> float:
     Returns:
         The value; nan if there is none.
     """
-    found: dict[str, float] = {}
-    if metrics.is_file():
-        with metrics.open("rb") as file:
-            columns = columns_of(file.readline()) or []
-            check = LineCheck(columns) if columns else None
-            for line in file:
-                if check is not None and (whole := check.whole_line(line)) is not None:
-                    found |= read_row(columns, whole)
-    return next((found[name] for name in names if name in found), math.nan)
+    if not metrics.is_file():
+        return math.nan
+    with metrics.open("rb") as file:
+        columns, start = columns_of(file.readline()) or [], file.tell()
+        for name in (name for name in names if name in columns):
+            check = LineCheck(columns)
+            for line in lines_from_end(file, start):
+                whole = check.whole_line(line)
+                if whole is not None and name in (row := read_row(columns, whole)):
+                    return row[name]
+    return math.nan
 
 
 def is_lower_better(metric: str) -> bool:

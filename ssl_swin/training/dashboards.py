@@ -106,6 +106,7 @@ class Dashboard(Logger):
         self._has_rows_to, self._has_pictures_to = self._steps_held(step)
         for at, row in metrics.rows(after=self._has_rows_to, up_to=step):
             self._pass_on(at, row)
+        self.logger.save()  # once: for each of a million rows it takes as long as the rows
         self._remove_earlier()
 
     def _steps_held(self, step: int) -> tuple[int, int]:
@@ -130,6 +131,7 @@ class Dashboard(Logger):
         """Passes on the row that was begun."""
         if self._row:
             self._pass_on(self._step, self._row)
+            self.logger.save()
         self._row = {}
 
     def _begin_row(self) -> None:
@@ -141,7 +143,6 @@ class Dashboard(Logger):
         if step > self._has_rows_to:
             self._has_rows_to = step
             self.logger.log_metrics(dict(row), step)
-            self.logger.save()
 
 
 class WandbDashboard(Dashboard):
@@ -174,7 +175,6 @@ class TensorBoardDashboard(Dashboard):
         return -1, -1
 
     def _remove_earlier(self) -> None:
-        self.logger.save()
         for file in Path(self.experiment.log_dir).glob("*tfevents*"):
             if f".{os.getpid()}." not in file.name:  # which names the process that writes it
                 file.unlink(missing_ok=True)

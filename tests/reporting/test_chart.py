@@ -16,7 +16,7 @@ from ssl_swin.reporting.chart import (
     line_chart,
     nice_ticks,
 )
-from ssl_swin.reporting.curves import Curve
+from ssl_swin.reporting.thinning import Curve
 
 SVG = ElementTree.Element
 

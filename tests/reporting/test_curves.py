@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_swin.reporting.curves import MOST_POINTS, Curve, CurveBuilder, group_curves, read_curves
+from ssl_swin.reporting.curves import group_curves, read_curves
+from ssl_swin.reporting.thinning import MOST_POINTS, Curve
 
 
 def metrics_csv(folder: Path, text: str) -> Path:
@@ -61,11 +62,26 @@ def test_read_curves__a_long_one_is_thinned_between_its_lowest_and_highest(tmp_p
         assert high - low <= 2 * size
 
 
-def test_curve_builder__goes_back_with_the_run():
-    builder = CurveBuilder("loss")
-    for step in [*range(10), *range(5, 8)]:
-        builder.add(step, 1.0 if step < 5 else float(step))
-    assert builder.built() == Curve("loss", list(range(8)), [1.0] * 5 + [5.0, 6.0, 7.0])
+def test_read_curves__by_block_and_by_row_are_alike(tmp_path):
+    """A block with a damaged line is read row by row."""
+    rows = [
+        f"{step},{step % 7 or ''},{'nan' if step % 11 == 0 else step / 4}" for step in range(999)
+    ]
+    whole = metrics_csv(tmp_path, "\n".join(["step,a,b", *rows, ""]))
+    expected = read_curves(whole)
+    assert [curve.name for curve in expected] == ["a", "b"]
+    assert expected[1].num_nonfinite == 91
+    damaged = metrics_csv(tmp_path, "\n".join(["step,a,b", *rows, "x,y,z", ""]))
+    assert read_curves(damaged) == expected
+
+
+def test_read_curves__blocks_join(tmp_path, monkeypatch):
+    rows = [f"{step},{step % 5 or ''},{step / 4}" for step in range(50)]
+    path = metrics_csv(tmp_path, "\n".join(["step,a,b", *rows[:30], "12,1,1", *rows[20:], ""]))
+    expected = read_curves(path)
+    assert expected[1].steps == [*range(13), *range(20, 50)]
+    monkeypatch.setattr("ssl_swin.runs.metrics_blocks.BLOCK_BYTES", 32)
+    assert read_curves(path) == expected
 
 
 def test_group_curves__by_quantity_and_the_loss_first():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssl_swin.errors import UserError
+from ssl_swin.runs import metrics_rows
 from ssl_swin.runs.metrics_file import MetricsFile
 
 HEADER = "step,epoch,samples_seen,train/loss"
@@ -99,6 +100,41 @@ def test_rows__are_read_back_by_step(path):
         (20, {"epoch": 1, "samples_seen": 80, "train/loss": 6.666667}),
     ]
     assert list(MetricsFile(path).rows(after=-1, up_to=99)) == []
+
+
+@pytest.mark.parametrize("read_bytes", [1, 60, 1 << 16])
+def test_forget_after_and_rows__find_a_step_wherever_it_is(path, monkeypatch, read_bytes):
+    monkeypatch.setattr("ssl_swin.runs.metrics_file._READ_BYTES", read_bytes)
+    for last in range(-1, 205, 5):
+        file = filled(path, last=200)
+        expected = [step for step in range(0, 201, 10) if step <= last]
+        after = [step for step, _ in file.rows(after=last, up_to=999)]
+        assert (*expected, *after) == tuple(range(0, 201, 10))
+        file.forget_after(last)
+        assert steps(path) == expected
+        path.unlink()
+
+
+def test_forget_after__reads_a_small_part_of_a_long_file(path, monkeypatch):
+    line = b"%d,,,0.5\n"
+    path.write_bytes(f"{HEADER}\n".encode() + b"".join(line % step for step in range(300_000)))
+    file, seen = read(path)[0], []
+    counted = metrics_rows.step_of
+    monkeypatch.setattr(
+        "ssl_swin.runs.metrics_file.step_of", lambda line: seen.append(1) or counted(line)
+    )
+    file.forget_after(200_000)
+    assert 0 < len(seen) < 10_000
+    assert steps(path)[-1] == 200_000
+
+
+def test_read__one_damaged_line_in_a_long_file(path):
+    lines = [b"%d,1,2,0.25\n" % step for step in range(100_000)]
+    lines[75_000] = b"75000,1,x,0.25\n"
+    path.write_bytes(f"{HEADER}\n".encode() + b"".join(lines))
+    _, note = read(path)
+    assert "had 1 line that is damaged" in note
+    assert set(range(100_000)) - set(steps(path)) == {75_000}
 
 
 def test_read__last_row_of_any_length(path):
