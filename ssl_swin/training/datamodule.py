@@ -16,9 +16,11 @@ from ssl_swin.data.loading.protocol import (
     MakeSample,
     Split,
 )
+from ssl_swin.data.loading.repeating import RepeatingLoader
 from ssl_swin.data.loading.stream import EpochLoader
 from ssl_swin.errors import UserError
 from ssl_swin.plurals import counted
+from ssl_swin.training.optim import num_limited
 
 say = rank_zero_only(print)
 
@@ -69,21 +71,28 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Shuffled batches, as many on every device; the same loader for the whole run.
 
+        Under `overfit_batches` they are the first few, over and over.
+
         Raises:
             UserError: If the set is smaller than one batch.
         """
         if self._train_loader is None:
-            self.num_train_batches()
-            self._train_loader = self.readers["train"].train_loader(
+            num_batches = self.num_train_batches()
+            loader: Loader = self.readers["train"].train_loader(
                 self.train_samples, self.collate, self._placement(), seed=self.seed
             )
-            if isinstance(self._train_loader, EpochLoader):
-                self._train_loader.current_epoch = self._current_epoch
-            self._loaders.append(self._train_loader)
+            if isinstance(loader, EpochLoader):
+                loader.current_epoch = self._current_epoch
+            if self._overfit_batches:
+                loader = RepeatingLoader(loader, num_limited(num_batches, self._overfit_batches))
+            self._train_loader = loader
+            self._loaders.append(loader)
         return self._train_loader
 
     def val_dataloader(self) -> Loader | list[Any]:
-        """Every validation image once over all devices."""
+        """Every validation image once over all devices; under `overfit_batches`, what is learnt."""
+        if self._overfit_batches:
+            return self.train_dataloader()
         return self._eval_loader("val") if "val" in self.readers else []
 
     def test_dataloader(self) -> Loader | list[Any]:
@@ -207,6 +216,10 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
         return LoaderConfig(self.batch_size, self.num_workers, rank, world_size)
+
+    @property
+    def _overfit_batches(self) -> int | float:
+        return getattr(self.trainer, "overfit_batches", 0)
 
     def _current_epoch(self) -> int:
         return 0 if self.trainer is None else self.trainer.current_epoch

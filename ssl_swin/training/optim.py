@@ -113,7 +113,7 @@ def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLen
             "long as that; trainer.max_steps may end a run earlier"
         )
     limit = trainer.limit_train_batches
-    limited = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    limited = num_limited(num_batches, limit)
     if limited < 1:
         raise UserError(
             f"trainer.limit_train_batches={limit:g} leaves none of the {num_batches} batches of an "
@@ -125,6 +125,16 @@ def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLen
         num_epochs=trainer.max_epochs,
         global_batch_size=batch_size * trainer.world_size * accumulated,
     )
+
+
+def num_limited(num_batches: int, limit: int | float) -> int:
+    """Returns how many batches Lightning's `limit_train_batches` and its like leave.
+
+    Args:
+        num_batches: Without the limit.
+        limit: A whole number of batches, or a fraction of them.
+    """
+    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
 
 
 def _with_schedule(

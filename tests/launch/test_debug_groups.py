@@ -30,7 +30,13 @@ def test_debug__has_a_folder_of_its_own_and_one_process(job: str, option: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "option", "steps"),
-    [("pretrain", "limit", 30), ("pretrain", "profiler", 16), ("finetune", "fast_dev_run", 1)],
+    [
+        ("pretrain", "limit", 30),
+        ("pretrain", "overfit", 200),
+        ("pretrain", "profiler", 16),
+        ("finetune", "fast_dev_run", 1),
+        ("finetune", "overfit", 200),
+    ],
 )
 def test_debug__runs(tmp_path: Path, job: str, option: str, steps: int) -> None:
     needed = ["backbone=none", "model=swin_nano"] if job == "finetune" else []
