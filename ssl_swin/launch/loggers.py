@@ -52,6 +52,14 @@ def open_logger(
     return _offline(make, failures)
 
 
+def id_from_agent() -> str:
+    """Return the id that an agent of `wandb sweep` has given to this run; empty without one.
+
+    W&B takes it whatever else it is told, so that it has to be the run's own.
+    """
+    return os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
+
+
 def check_packages(settings: Mapping[str, Any] | None) -> None:
     """Refuse a logger of Lightning whose package is missing, which it would say when it is made.
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.check import check_settings
 from ssl_swin.launch.config_files import group_options
-from ssl_swin.launch.loggers import check_packages
+from ssl_swin.launch.loggers import check_packages, id_from_agent
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.launch.session import at_end_of_job
@@ -116,7 +116,7 @@ def start_folder(run: Run, readers: Mapping[str, Split]) -> None:
         run.config,
         {"data": fingerprints},
         resumed=run.checkpoint is not None,
-        identity=run.resumption.identity,
+        identity=run.resumption.identity or id_from_agent(),
         damaged=run.resumption.damaged,
     )
     for note in notes:
