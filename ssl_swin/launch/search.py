@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from ssl_swin.arguments import Positive, checked
 from ssl_swin.errors import UserError
 from ssl_swin.launch.search_space import distribution_of, setting, split_overrides
-from ssl_swin.runs.sweep_table import is_lower_better
+from ssl_swin.runs.sweep_table import STOPPED, is_lower_better, job_status
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -94,15 +94,16 @@ class Search(Sweeper):
             trials = _unfinished(study, space)[: min(left, self.n_jobs)]
             while len(trials) < min(left, self.n_jobs):
                 trials.append(self._ask(study, space))
-            values = self._run([(n, (*fixed, *settings)) for n, settings in trials], first_job)
+            jobs = self._run([(n, (*fixed, *settings)) for n, settings in trials], first_job)
             first_job += len(trials)
-            for (number, settings), value in zip(trials, values, strict=True):
-                _tell(study, number, value)
-                result = "no result" if value is None else f"{metric} {value:.5g}"
-                print(
-                    f"trial {number + 1} of {self.n_trials}: {result} with {', '.join(settings)}",
-                    flush=True,
-                )
+            for (number, settings), job in zip(trials, jobs, strict=True):
+                if not _is_stopped(job):
+                    _tell(study, number, value := _value(job))
+                    result = "no result" if value is None else f"{metric} {value:.5g}"
+                    text = f"trial {number + 1} of {self.n_trials}: {result}"
+                    print(f"{text} with {', '.join(settings)}", flush=True)
+            if any(map(_is_stopped, jobs)):
+                return  # the same command continues those, and then goes on
 
     def _ask(self, study: "Study", space: Mapping[str, "BaseDistribution"]) -> Trial:
         number = len(study.get_trials(deepcopy=False))
@@ -111,15 +112,15 @@ class Search(Sweeper):
         trial = study.ask(dict(space))
         return trial.number, _overrides(trial.params, space)
 
-    def _run(self, trials: Sequence[Trial], first_job: int) -> list[float | None]:
-        """Return the results of trials, None for one that failed; equal trials run once."""
+    def _run(self, trials: Sequence[Trial], first_job: int) -> list[JobReturn]:
+        """Return what came of trials; equal ones run once."""
         assert self.launcher is not None
         jobs = list(dict.fromkeys(overrides for _, overrides in trials))
         batch = [list(overrides) for overrides in jobs]
         self.validate_batch_is_legal(batch)
         returns = self.launcher.launch(batch, initial_job_idx=first_job)
-        values = dict(zip(jobs, map(_value, returns), strict=True))
-        return [values[overrides] for _, overrides in trials]
+        ended = dict(zip(jobs, returns, strict=True))
+        return [ended[overrides] for _, overrides in trials]
 
 
 def register_sweeper() -> None:
@@ -216,7 +217,15 @@ def _overrides(
     return tuple(setting(key, params[key], each) for key, each in space.items())
 
 
+def _is_stopped(job: JobReturn) -> bool:
+    """Return whether a job ended before its end, as by trainer.max_time, and can go on."""
+    if job.hydra_cfg is None:
+        return False
+    return job_status(Path(str(job.hydra_cfg.hydra.runtime.output_dir))) == STOPPED
+
+
 def _value(job: JobReturn) -> float | None:
+    """Return the result of a job; None of one that failed."""
     try:
         value = float(job.return_value)
     except Exception:  # what the job raised, or no number

@@ -37,17 +37,29 @@ def read_jobs(sweep: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: If there is no such folder, or no job in it.
     """
-    jobs = {}
-    for path in sorted(sweep.glob(f"*/{RECORD}")):
-        try:
-            record = json.loads(path.read_bytes())
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            jobs[path.parent.name] = record
+    records = {path.parent.name: _record(path) for path in sorted(sweep.glob(f"*/{RECORD}"))}
+    jobs = {name: record for name, record in records.items() if record is not None}
     if not jobs:
         raise UserError(f"{sweep} holds no job of a sweep: give the folder NAME_sweep of one")
     return jobs
+
+
+def job_status(folder: Path) -> str:
+    """Return how a job of a sweep stands by its own record; empty if there is none.
+
+    Args:
+        folder: Folder of the job.
+    """
+    return str((_record(folder / RECORD) or {}).get("status", ""))
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Return what a job has written down; None if that is missing or damaged."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def write_table(sweep: Path) -> str:

@@ -82,6 +82,7 @@ class Trainer(lightning.pytorch.Trainer):
         gradient_clip_val: NonNegative | None = None,
         limit_train_batches: Positive | Portion = 1.0,
         limit_val_batches: Count | Fraction = 1.0,
+        overfit_batches: Count | Fraction = 0,
         check_val_every_n_epoch: Positive = 1,
         val_check_interval: Positive | Portion | None = None,
         num_sanity_val_steps: Count | Unlimited = 0,
@@ -109,6 +110,7 @@ class Trainer(lightning.pytorch.Trainer):
             gradient_clip_val: Largest norm of the gradient; None does not clip.
             limit_train_batches: Batches of an epoch: a number of them, or a fraction as 0.5.
             limit_val_batches: The same of a validation; 0 leaves it out.
+            overfit_batches: The same of batches that are repeated, also for validation; 0 for none.
             check_val_every_n_epoch: Epochs between validations.
             val_check_interval: Batches between validations, or a fraction of an epoch.
             num_sanity_val_steps: Validation batches before the first step; -1 takes all.
@@ -138,6 +140,7 @@ class Trainer(lightning.pytorch.Trainer):
             "gradient_clip_val": gradient_clip_val,
             "limit_train_batches": limit_train_batches,
             "limit_val_batches": limit_val_batches,
+            "overfit_batches": overfit_batches,
             "check_val_every_n_epoch": check_val_every_n_epoch,
             "val_check_interval": val_check_interval,
             "num_sanity_val_steps": num_sanity_val_steps,

@@ -1,7 +1,9 @@
+import csv
 import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from omegaconf import OmegaConf
 from ssl_swin.errors import UserError
 from ssl_swin.launch.search import Search
 from ssl_swin.launch.search_space import distribution_of, setting, split_overrides
-from ssl_swin.runs.sweep_table import read_jobs
+from ssl_swin.runs.sweep_table import read_jobs, record_job
 
 ROOT = Path(__file__).parents[2]
 SPACE = {"a": "interval(0.0, 1.0)", "b": "choice(x, 'y z')", "c": "range(1, 9, 2)"}
@@ -110,6 +112,27 @@ def test_sweep__a_failed_trial_is_told_as_failed(tmp_path, capsys):
     assert "trial 2 of 3: no result with a=" in capsys.readouterr().out
 
 
+def test_sweep__a_trial_that_was_stopped_is_continued_and_not_told(tmp_path):
+    """As by trainer.max_time, which ends no other job."""
+    storage, first, second = f"sqlite:///{tmp_path}/optuna.db", Jobs(), Jobs()
+    run = first.run
+
+    def run_for_a_while(overrides):
+        job = run(overrides)
+        folder = tmp_path / str(len(first.seen))
+        folder.mkdir()
+        record_job(folder, status="stopped" if len(first.seen) == 2 else "finished")
+        job.hydra_cfg = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(folder)}}})
+        return job
+
+    first.run = run_for_a_while
+    search(first, 4, storage=storage).sweep([])
+    assert states(storage) == ["COMPLETE", "RUNNING"]
+    search(second, 4, storage=storage).sweep([])
+    assert states(storage) == ["COMPLETE"] * 4
+    assert second.seen[0] == first.seen[1]
+
+
 def test_sweep__equal_trials_at_a_time_run_once():
     jobs = Jobs()
     search(jobs, 4, {"a": "range(1, 3)"}, n_jobs=4).sweep([])
@@ -197,3 +220,43 @@ def test_search__is_one_yaml_and_ends_in_the_sweeps_table(tmp_path):
     assert told.count("FAIL") == len(failed)
     assert "  table      runs/pretrain/s_sweep/sweep.csv" in done.stdout
     assert (sweep / "sweep.png").is_file()
+
+
+@pytest.mark.slow
+def test_search__goes_on_after_sigterm_where_it_was(tmp_path):
+    tiny = (
+        "model.embed_dim=8 model.depths=[1,1,1] model.num_heads=[1,1,2] batch_size=4 num_workers=0 "
+        "data.prepare.num_train=400 data.prepare.num_val=8 trainer.max_epochs=1 logger=csv "
+        "trainer.check_val_every_n_epoch=1 trainer.log_every_n_steps=1 "
+        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.knn_probe=null"
+    )
+    line = ["-m", "search=pretrain_lr", "hydra.sweeper.n_trials=2", "name=s", *tiny.split()]
+    words = [sys.executable, str(ROOT / "pretrain.py"), *line]
+    home = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    sweep, printed = tmp_path / "runs/pretrain/s_sweep", tmp_path / "printed"
+    with printed.open("w") as output:
+        stopped = subprocess.Popen(words, cwd=tmp_path, env=home, stdout=output, stderr=output)
+    deadline = time.monotonic() + 120
+    while not any(rows(path) > 9 for path in sweep.glob("*/metrics.csv")):
+        assert stopped.poll() is None and time.monotonic() < deadline, printed.read_text()
+        time.sleep(0.02)
+    stopped.terminate()
+    assert stopped.wait(60) == 143, printed.read_text()
+    storage = f"sqlite:///{sweep}/optuna.db"
+    assert states(storage) == ["RUNNING"]
+    (before,) = sweep.glob("*/metrics.csv")
+    assert 9 < rows(before) < 100
+    done = subprocess.run(words, cwd=tmp_path, env=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "continuing from" in done.stdout
+    assert states(storage) == ["COMPLETE"] * 2
+    assert [rows(path) for path in sweep.glob("*/metrics.csv")] == [100, 100]
+    assert {job["status"] for job in read_jobs(sweep).values()} == {"finished"}
+
+
+def rows(metrics: Path) -> int:
+    """Steps in a metrics.csv, each of which stands there once."""
+    with metrics.open(newline="") as file:
+        steps = [row["step"] for row in csv.DictReader(file)]
+    assert len(set(steps)) == len(steps)
+    return len(steps)
