@@ -114,20 +114,20 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objec
     data.reader=stream is the one of a run with num_workers=0.
     """
     import torch
-    from hydra.utils import instantiate
 
     from ssl_swin.data.loading.exact import Cursor, ExactLoader
     from ssl_swin.data.loading.stream import EpochLoader
     from ssl_swin.jobs.loop import training_data
     from ssl_swin.launch.build import open_data
     from ssl_swin.launch.continuing import Start
+    from ssl_swin.launch.targets import make
 
     if cfg.model.get("_target_") is None:
         encoder = Start(cfg, None).encoder
     else:
         with torch.device("meta"):  # its sizes are wanted, not its weights
-            encoder = instantiate(cfg.model)
-    objective: Objective = instantiate(cfg.objective)(encoder)
+            encoder = make(cfg.model)
+    objective: Objective = make(cfg.objective)(encoder)
     data = training_data(cfg, open_data(cfg, objective.members), objective)
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()

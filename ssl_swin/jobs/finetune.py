@@ -1,6 +1,5 @@
 """The fine-tuning job."""
 
-from hydra.utils import get_class, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
@@ -24,6 +23,7 @@ from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
+from ssl_swin.launch.targets import located, make
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
@@ -40,14 +40,14 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg, FinetuneSettings)
     folder = backbone_folder(cfg)
     encoder = build_encoder(cfg, folder)
-    task_class: type[Task] = get_class(cfg.task._target_)
+    task_class: type[Task] = located("task._target_", cfg.task._target_)
     readers = open_data(cfg, task_class.members)
     check = check_labelled if task_class.needs_labels else check_splits
     check(readers, ("val",))
     train_on_few_labels(cfg, readers)
     if task_class.needs_labels:
         keep_images_with_labels(readers)
-    task: Task = instantiate(cfg.task)(encoder, readers["train"].classes)
+    task: Task = make(cfg.task)(encoder, readers["train"].classes)
     if folder is not None and run.checkpoint is None and cfg.head == "auto":
         if line := keep_head(task, encoder, folder):
             say(line)

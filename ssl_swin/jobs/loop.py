@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssl_swin.data.decoding import BOXES
@@ -10,6 +9,7 @@ from ssl_swin.data.encoded import MASK
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.launch.targets import make
 from ssl_swin.objectives.base import Objective
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
@@ -30,7 +30,7 @@ def training_data(
     """
     size_px = objective.encoder.img_size_px
     pixels = PixelFormat.from_settings(cfg.data)
-    augment = instantiate(cfg.augment)(size_px)
+    augment = make(cfg.augment)(size_px)
     centre_crop = CentreCrop(size_px, crop_ratio=cfg.eval_crop_ratio)
     augment.check_samples(
         channels=cfg.data.channels,
@@ -59,8 +59,8 @@ def training_module(cfg: DictConfig, objective: Objective, suffix: str = "") -> 
     """
     return TrainingModule(
         objective,
-        optimizer=instantiate(cfg.optim),
-        schedule=instantiate(cfg.schedule),
+        optimizer=make(cfg.optim),
+        schedule=make(cfg.schedule),
         mean=list(cfg.data.mean),
         std=list(cfg.data.std),
         seed=cfg.seed,

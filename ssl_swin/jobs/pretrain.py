@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
@@ -18,6 +17,7 @@ from ssl_swin.launch.continuing import Start
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
+from ssl_swin.launch.targets import make
 from ssl_swin.objectives.base import Objective
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.weights.backbone import save_backbone, save_extra_weights
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg, PretrainSettings)
     start = Start(cfg, run.checkpoint)
     encoder = start.encoder
-    objective: Objective = instantiate(cfg.objective)(encoder)
+    objective: Objective = make(cfg.objective)(encoder)
     start.take_over(objective)
     if cfg.compile:
         compile_blocks(encoder)

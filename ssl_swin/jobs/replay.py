@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
@@ -17,6 +16,7 @@ from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.launch.build import open_data, usable_device
 from ssl_swin.launch.resolvers import register_resolvers
+from ssl_swin.launch.targets import located, make
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.runs.catalogue import Catalogue
@@ -162,20 +162,20 @@ def _parts(cfg: DictConfig, checkpoint: dict[str, Any]) -> tuple[Objective, dict
     """Build the objective or the task, and open the data, as the job does."""
     encoder = _encoder(cfg, checkpoint)
     if "objective" in cfg:
-        objective: Objective = instantiate(cfg.objective)(encoder)
+        objective: Objective = make(cfg.objective)(encoder)
         return objective, open_data(cfg, objective.members)
-    task_class: type[Task] = get_class(cfg.task._target_)
+    task_class: type[Task] = located("task._target_", cfg.task._target_)
     readers = open_data(cfg, task_class.members)
     train_on_few_labels(cfg, readers)
     if task_class.needs_labels:
         keep_images_with_labels(readers)
-    return instantiate(cfg.task)(encoder, readers["train"].classes), readers
+    return make(cfg.task)(encoder, readers["train"].classes), readers
 
 
 def _encoder(cfg: DictConfig, checkpoint: dict[str, Any]) -> Encoder:
     facts = checkpoint.get(FACTS)
     if not isinstance(facts, dict):
-        encoder: Encoder = instantiate(cfg.model)
+        encoder: Encoder = make(cfg.model)
         return encoder
     return build_encoder(
         facts["architecture"],

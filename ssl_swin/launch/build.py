@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssl_swin.data.encoded import IMAGE
@@ -19,6 +18,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.launch.printing import say
+from ssl_swin.launch.targets import make
 from ssl_swin.pixels import check_normalization
 from ssl_swin.quoting import override
 from ssl_swin.weights.backbone import Backbone, check_same_architecture, load_backbone
@@ -41,7 +41,7 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
     if data.prepare is not None:
         root = Path(data.root)
         with FileLock(make_folder(root.parent) / f".{root.name}.lock"):
-            instantiate(data.prepare)
+            make(data.prepare)
     readers = open_splits(
         data.root,
         data.reader,
@@ -151,7 +151,7 @@ def build_encoder(cfg: DictConfig, folder: Path | None = None) -> Encoder:
             raise UserError(
                 "backbone=none starts from random weights: name a model, as model=swin_t"
             )
-        encoder: Encoder = instantiate(model)
+        encoder: Encoder = make(model)
         return encoder
     backbone = load_backbone(
         folder,
@@ -161,7 +161,7 @@ def build_encoder(cfg: DictConfig, folder: Path | None = None) -> Encoder:
         grad_checkpointing=model.grad_checkpointing,
     )
     if has_model:
-        asked = instantiate(model)
+        asked = make(model)
         check_same_architecture(backbone.encoder, asked, but=["pretrained_window_sizes"])
     _check_channels(cfg.data, backbone)
     warn_of_other_normalisation(cfg.data, backbone.mean, backbone.std)

@@ -1,7 +1,6 @@
 """Checks a configuration against the signatures of what it configures, before anything is made."""
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
@@ -12,8 +11,9 @@ from ssl_swin.errors import UserError
 from ssl_swin.launch.settings import ArgumentsOf, Each, Makes
 from ssl_swin.launch.signatures import signature_of
 from ssl_swin.launch.suggestions import nearest
+from ssl_swin.launch.targets import TARGET, check_targets, located
 
-TARGET, PARTIAL = "_target_", "_partial_"
+PARTIAL = "_partial_"
 HYDRAS_OWN = {TARGET, PARTIAL, "_args_", "_recursive_", "_convert_"}
 
 
@@ -29,6 +29,7 @@ def check_settings(config: Mapping[str, Any], description: type) -> None:
     Raises:
         UserError: If one is unknown, not set, or of another type.
     """
+    check_targets(config)
     _check_arguments(config, description, "")
 
 
@@ -76,7 +77,7 @@ def _check(key: str, value: Any, annotation: Any) -> None:
         for name, part in value.items():
             _check_built(f"{key}.{name}", part, each.makes)
     elif has_target:
-        _check_arguments(value, _located(key, value[TARGET]), f"{key}.", added=None)
+        _check_arguments(value, located(f"{key}.{TARGET}", value[TARGET]), f"{key}.", added=None)
     else:
         _check_plain(key, value, annotation)
 
@@ -110,7 +111,7 @@ def _check_built(key: str, value: Any, makes: Makes) -> None:
         raise UserError(f"{key} must be a group of settings{off}, got {shown(value)}")
     if empty:
         raise UserError(f"{key}.{TARGET} is not set: give what makes it, as {key}.{TARGET}=NAME")
-    target = _located(key, value[TARGET])
+    target = located(f"{key}.{TARGET}", value[TARGET])
     if not _makes(target, makes.kind):
         expected = makes.words or f"make an object of the class {makes.kind.__name__}"
         if makes.kind is NoneType:
@@ -149,25 +150,3 @@ def _parts(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Annotated, Union, UnionType):
         return [part for each in get_args(annotation) for part in _parts(each)]
     return [annotation]
-
-
-def _located(key: str, name: Any) -> Callable[..., Any]:
-    """Return what a dotted name stands for; the modules on its way are imported."""
-    parts = str(name).split(".")
-    if not isinstance(name, str) or len(parts) < 2 or not all(map(str.isidentifier, parts)):
-        raise UserError(
-            f"{key}.{TARGET} must be a dotted name, as ssl_swin.swin, got {shown(name)}"
-        )
-    found: Any = None
-    try:
-        for at, part in enumerate(parts):
-            if at == 0 or (inspect.ismodule(found) and not hasattr(found, part)):
-                found = importlib.import_module(".".join(parts[: at + 1]))
-            else:
-                found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}.{TARGET}: there is no {name}: {error}") from error
-    if not callable(found):
-        raise UserError(f"{key}.{TARGET}: {name} is nothing that can be called")
-    located: Callable[..., Any] = found
-    return located

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssl_swin.encoders.build import build_encoder
@@ -13,6 +12,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.launch.artifacts import local_backbone
 from ssl_swin.launch.build import warn_of_other_normalisation
 from ssl_swin.launch.printing import say
+from ssl_swin.launch.targets import make
 from ssl_swin.objectives.base import Objective
 from ssl_swin.safe_pickle import load_checkpoint
 from ssl_swin.weights.backbone import (
@@ -56,7 +56,7 @@ class Start:
                 facts["architecture"], facts["model_args"], **_training(cfg)
             )
         elif has_model:
-            self.encoder = instantiate(cfg.model)
+            self.encoder = make(cfg.model)
         else:
             raise UserError(f"{_OWN} takes the backbone's architecture: give backbone=, or a model")
 
@@ -67,7 +67,7 @@ class Start:
         backbone = load_backbone(folder, **sizes, **_training(cfg))
         self._before = encoder = backbone.encoder
         if has_model:
-            encoder = _as_asked(encoder, instantiate(cfg.model), _training(cfg))
+            encoder = _as_asked(encoder, make(cfg.model), _training(cfg))
         if encoder.in_chans != cfg.data.channels:
             raise UserError(
                 f"backbone={cfg.backbone} takes images of {encoder.in_chans} channels, and "

@@ -5,7 +5,6 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -17,6 +16,7 @@ from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.resolvers import sweep_name
 from ssl_swin.launch.run import Run, start_folder
+from ssl_swin.launch.targets import make
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.stopping.stopped import RunStopped
 from ssl_swin.stopping.watch import current_watch
@@ -62,7 +62,7 @@ def make_loggers(run: Run, progress: Progress) -> list[Logger]:
 
 def make_trainer(run: Run) -> Trainer:
     """Lightning's trainer with the run's callbacks and checkpoints; `fit` adds the loggers."""
-    trainer: Trainer = instantiate(
+    trainer: Trainer = make(
         run.cfg.trainer,
         callbacks=_callbacks(run),
         logger=False,
@@ -78,7 +78,7 @@ def _callbacks(run: Run) -> list[Callback]:
     chosen = [c for c in run.cfg.callbacks.values() if c is not None]
     stop = StopAtStep(run.folder.last_checkpoint, current_watch())
     always_last = [TellWhoIsLate(), stop]  # whatever `callbacks=` says
-    return [TrainingProgress(), KeepMetrics(), *map(instantiate, chosen), *always_last]
+    return [TrainingProgress(), KeepMetrics(), *map(make, chosen), *always_last]
 
 
 def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:

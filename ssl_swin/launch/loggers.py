@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning_utilities.core.imports import RequirementCache
 from omegaconf import DictConfig
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.printing import is_first_process, say
+from ssl_swin.launch.targets import located, make
 from ssl_swin.runs.side_failures import SideFailures, reason
 
 
@@ -33,8 +33,8 @@ def open_logger(
     Returns:
         The logger; None if it cannot be opened.
     """
-    make = partial(instantiate, settings, _convert_="all", **identity)
-    logger: Logger = make()
+    make_logger = partial(make, settings, _convert_="all", **identity)
+    logger: Logger = make_logger()
     if not is_first_process():
         return logger
     try:
@@ -49,7 +49,7 @@ def open_logger(
             f"note: Weights & Biases cannot be used ({reason(error)}): logging offline under the "
             "same id, to be uploaded with wandb sync"
         )
-    return _offline(make, failures)
+    return _offline(make_logger, failures)
 
 
 def id_from_agent() -> str:
@@ -73,7 +73,7 @@ def check_packages(settings: Mapping[str, Any] | None) -> None:
     """
     if not settings or settings.get("_target_") is None:
         return
-    made = get_object(settings["_target_"])
+    made = located("logger._target_", settings["_target_"])
     needed = [need for each in getattr(made, "__mro__", ()) for need in _requirements(each)]
     if needed and not any(map(_is_met, needed)):
         names = " or ".join(dict.fromkeys(str(need.requirement) for need in needed))
@@ -112,12 +112,12 @@ def _open(logger: Logger) -> None:
     _ = getattr(logger, "experiment", None)
 
 
-def _offline(make: partial[Logger], failures: SideFailures) -> Logger | None:
+def _offline(make_logger: partial[Logger], failures: SideFailures) -> Logger | None:
     mode, silent = os.environ.get("WANDB_MODE"), os.environ.get("WANDB_SILENT")
     os.environ["WANDB_SILENT"] = "true"  # the line above and the closing ones say everything
     try:
         _end_wandb()  # it holds the run's id, and would refuse or wait for it
-        logger = make(offline=True, log_model=False)
+        logger = make_logger(offline=True, log_model=False)
         _open(logger)
         return logger
     except Exception as error:

@@ -31,6 +31,7 @@ from ssl_swin.launch.sweep import (
     result_of,
     run_in_sweep,
 )
+from ssl_swin.launch.targets import whitelist_for_hydra
 from ssl_swin.launch.threads import sleep_while_waiting
 from ssl_swin.launch.user_errors import explaining_hydras_settings, only_user_errors
 from ssl_swin.quoting import on_screen
@@ -62,7 +63,12 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     register_sweeper()
     started = list(sys.argv)
     options = started[1:] if arguments is None else list(arguments)
-    main = hydra.main(version_base="1.3", config_path=f"pkg://{PACKAGE}", config_name=job)
+    main = hydra.main(
+        version_base="1.3",
+        config_path=f"pkg://{PACKAGE}",
+        config_name=job,
+        **whitelist_for_hydra(hydra.main),
+    )
     if "--version" in options:  # Hydra would print its own
         print(f"ssl_swin {__version__}")
         return

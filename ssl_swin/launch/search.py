@@ -15,12 +15,12 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssl_swin.arguments import Positive, checked
 from ssl_swin.errors import UserError
 from ssl_swin.launch.search_space import distribution_of, setting, split_overrides
+from ssl_swin.launch.targets import make
 from ssl_swin.runs.sweep_table import STOPPED, is_lower_better, job_status
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _sampler(settings: Mapping[str, Any], number: int) -> Any:
     if isinstance(seed, int):
         digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
         settings = {**settings, "seed": int.from_bytes(digest[:4], "big")}
-    return instantiate(settings)
+    return make(settings)
 
 
 def _open_study(

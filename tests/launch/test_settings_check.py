@@ -244,7 +244,7 @@ def test_check_settings__accepts_every_configuration_of_the_package(
         ("finetune", "task.mixup_alpha=x", "mixup_alpha must be a number of at least 0, got 'x'"),
         ("finetune", "+model.depths=[2]", "there is no setting model.depths"),
         ("linear_probe", "linear.optimizer=adam", "linear.optimizer must be sgd or lars"),
-        ("linear_probe", "knn.ks=5", "knn.ks must be a list of whole numbers of at least 1"),
+        ("linear_probe", "knn.ks=5", "knn.ks must be a list of whole numbers in [1, 10000]"),
         ("linear_probe", "stages=[x]", "at least 1, not empty, each once or null, got ['x']"),
     ],
 )
