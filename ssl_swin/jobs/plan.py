@@ -7,10 +7,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.jobs.plan_disk import Pictures, disk_use, pictures_of
 from ssl_swin.launch.first_look import length_of, look_first
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run
-from ssl_swin.launch.space import checkpoint_bytes, free_bytes, in_bytes, num_kept
+from ssl_swin.launch.space import free_bytes, in_bytes
 from ssl_swin.masking import num_masked_patches
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.training.datamodule import ImageDataModule
@@ -18,7 +19,6 @@ from ssl_swin.training.measuring import StepCost, measure_steps
 from ssl_swin.training.module import TrainingModule
 
 Rows = list[tuple[str, str]]
-ROWS_BYTES_PER_STEP = 65  # of metrics.csv, where every step is logged
 MOST_CLASSES = 5  # that are listed
 WIDTH, LABEL = 80, 17  # columns
 
@@ -32,13 +32,14 @@ def tell_plan(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDat
     length = length_of(trainer, data)
     look_first(run, trainer, module, data)
     cost = _measured(run, trainer, module, data)
+    pictures = pictures_of(trainer, module, data, _num_steps(trainer, length))
     if not is_first_process():
         return
     rows = [
         *_data_rows(data.readers),
         *_recipe_rows(run, trainer, module, data, length),
         *_cost_rows(cost, trainer, data),
-        *_whole_rows(run, trainer, module, data, length, cost),
+        *_whole_rows(run, trainer, module, length, cost, pictures),
     ]
     say("\n".join([f"\nplan of {run.folder.path}", *(_row(*row) for row in rows)]))
     say("nothing was written: the same command without plan=true starts the run")
@@ -148,32 +149,19 @@ def _whole_rows(
     run: Run,
     trainer: Trainer,
     module: TrainingModule,
-    data: ImageDataModule,
     length: RunLength,
     cost: StepCost,
+    pictures: list[Pictures],
 ) -> Rows:
     num_steps = _num_steps(trainer, length)
     seconds = num_steps * trainer.accumulate_grad_batches * cost.step_s
-    kept = num_kept(trainer.checkpoint_callbacks, length, trainer.max_steps)
-    size = checkpoint_bytes(module.model, has_average=bool(run.cfg.get("ema_decay")))
     weights = sum(p.numel() for p in module.model.parameters())
-    rows = num_steps * ROWS_BYTES_PER_STEP / max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
     return [
         ("parameters", f"{weights / 1e6:,.1f} M"),
         ("time", f"{_duration(seconds)} of training, besides validation, probes and pictures"),
-        (
-            "disk",
-            f"checkpoints: {kept} of {in_bytes(size)}, metrics: {in_bytes(rows)}, "
-            f"pictures: {_num_pictures(run, num_steps)}",
-        ),
+        ("disk", str(disk_use(run, trainer, module, length, seconds, pictures))),
         ("", f"{in_bytes(free_bytes(run.folder.path))} are free"),
     ]
-
-
-def _num_pictures(run: Run, num_steps: int) -> int:
-    callbacks: list[Any] = [c for c in run.config["callbacks"].values() if c]
-    every = [c["every_n_steps"] for c in callbacks if c.get("every_n_steps")]
-    return sum(2 + (num_steps - 1) // number for number in every)
 
 
 def _num_steps(trainer: Trainer, length: RunLength) -> int:

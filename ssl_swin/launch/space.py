@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_swin.errors import UserError
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.quoting import shell_path
+from ssl_swin.runs.retention import Retention
+from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 
 COPIES_OF_ADAM = 3  # in a checkpoint: the weights and two moments of each
+BYTES_PER_TENSOR = 370  # of a checkpoint, besides the numbers: headers, names, what fills up
 
 
 def checkpoint_bytes(model: nn.Module, *, has_average: bool) -> int:
@@ -22,23 +25,38 @@ def checkpoint_bytes(model: nn.Module, *, has_average: bool) -> int:
         model: What is trained.
         has_average: Whether a moving average of the weights is saved too.
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    rest = sum(t.numel() * t.element_size() for t in model.state_dict().values()) - weights
-    return int((COPIES_OF_ADAM + has_average) * weights + rest)
+    trained = [_of_tensor(p) for p in model.parameters() if p.requires_grad]
+    rest = sum(map(_of_tensor, model.state_dict().values())) - sum(trained)
+    return int((COPIES_OF_ADAM + has_average) * sum(trained) + rest)
 
 
-def num_kept(checkpoints: Sequence[Checkpoint], length: RunLength, max_steps: int) -> int:
+def _of_tensor(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size() + BYTES_PER_TENSOR
+
+
+def num_kept(
+    checkpoints: Sequence[Checkpoint],
+    length: RunLength,
+    max_steps: int,
+    duration_s: float = math.inf,
+) -> int:
     """Return how many files lie in the run's folder at its end.
 
     Args:
-        checkpoints: What writes them; that which only writes a run's last one anew adds none.
+        checkpoints: What writes them.
         length: Length of the run.
         max_steps: Optimiser steps after which it ends earlier; -1 for none.
+        duration_s: How long that takes, by which a state that is kept for its age is there or not.
     """
     num_steps = length.num_epochs * length.steps_per_epoch
     num_steps = num_steps if max_steps < 0 else min(num_steps, max_steps)
-    regular = [each for each in checkpoints if isinstance(each, ModelCheckpoint)]
-    return sum(_kept(checkpoint, num_steps, length.steps_per_epoch) for checkpoint in regular)
+    number = 0
+    for each in checkpoints:
+        if isinstance(each, ModelCheckpoint):
+            written = _written(each, num_steps, length.steps_per_epoch)
+            own = written if each.save_top_k < 0 else min(written, each.save_top_k)
+            number += own + min(written - own, _num_previous(each, duration_s))
+    return number
 
 
 def check_space(folder: Path, *, number: int, size_bytes: int) -> None:
@@ -82,13 +100,18 @@ def in_bytes(count: float) -> str:
     return f"{count:,.3g} TB" if count < 999.5 else f"{count:,.0f} TB"
 
 
-def _kept(checkpoint: ModelCheckpoint, num_steps: int, steps_per_epoch: int) -> int:
+def _written(checkpoint: ModelCheckpoint, num_steps: int, steps_per_epoch: int) -> int:
+    """Return how often a file is written."""
     every_n_epochs = getattr(checkpoint, "_every_n_epochs", 0) or 0
     every_n_steps = getattr(checkpoint, "_every_n_train_steps", 0) or 0
     if every_n_steps:
-        written = num_steps // every_n_steps
-    elif every_n_epochs:
-        written = math.ceil(num_steps / steps_per_epoch) // every_n_epochs
-    else:
-        written = 1
-    return written if checkpoint.save_top_k < 0 else min(written, checkpoint.save_top_k)
+        return num_steps // every_n_steps
+    return math.ceil(num_steps / steps_per_epoch) // every_n_epochs if every_n_epochs else 1
+
+
+def _num_previous(checkpoint: ModelCheckpoint, duration_s: float) -> int:
+    """Return how many states are kept that the file held before; see `Retention.superseded`."""
+    kept = checkpoint.retention if isinstance(checkpoint, StepCheckpoint) else Retention(0, None)
+    if kept.min_age_h is None:
+        return kept.num_previous
+    return kept.num_previous + (2 if duration_s > 3600 * kept.min_age_h else 1)

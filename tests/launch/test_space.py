@@ -7,7 +7,13 @@ from torch import nn
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch import space
-from ssl_swin.launch.space import check_space, checkpoint_bytes, in_bytes, num_kept
+from ssl_swin.launch.space import (
+    BYTES_PER_TENSOR,
+    check_space,
+    checkpoint_bytes,
+    in_bytes,
+    num_kept,
+)
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.training.checkpointing.schedule import StepCheckpoint
 
@@ -20,8 +26,9 @@ def checkpoint(**options: object) -> StepCheckpoint:
 
 def test_checkpoint_bytes__weights_moments_average_and_buffers() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))  # 12 weights; 4 floats, 1 int64
-    assert checkpoint_bytes(model, has_average=False) == 3 * 48 + 24
-    assert checkpoint_bytes(model, has_average=True) == 4 * 48 + 24
+    four, three = 4 * BYTES_PER_TENSOR, 3 * BYTES_PER_TENSOR  # trained tensors; buffers
+    assert checkpoint_bytes(model, has_average=False) == 3 * (48 + four) + 24 + three
+    assert checkpoint_bytes(model, has_average=True) == 4 * (48 + four) + 24 + three
 
 
 def test_num_kept__milestones_add_up_and_the_last_replaces_itself() -> None:
@@ -30,6 +37,23 @@ def test_num_kept__milestones_add_up_and_the_last_replaces_itself() -> None:
     assert num_kept([last, milestones], LENGTH, 85) == 1 + 2  # nine epochs
     assert num_kept([checkpoint(every_n_train_steps=100, save_top_k=-1)], LENGTH, -1) == 2
     assert num_kept([checkpoint(every_n_epochs=100, save_top_k=-1)], LENGTH, -1) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "hours", "number"),
+    [
+        ({}, 99, 1),
+        ({"num_previous": 3}, 99, 4),
+        ({"num_previous": 1, "previous_min_age_h": 24}, 1, 3),
+        ({"num_previous": 1, "previous_min_age_h": 24}, 25, 4),
+        ({"num_previous": 99, "previous_min_age_h": 24}, 25, 25),  # all that were written
+    ],
+)
+def test_num_kept__states_before_by_count_and_by_age(
+    options: dict[str, int], hours: int, number: int
+) -> None:
+    last = checkpoint(every_n_epochs=1, **options)
+    assert num_kept([last], LENGTH, -1, 3600 * hours) == number
 
 
 def test_check_space__counts_one_being_written_and_what_is_there(

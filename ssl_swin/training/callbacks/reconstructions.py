@@ -1,6 +1,8 @@
 """Figures of the same held-out images while the model learns."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.sharding import gathered
 
 KEY = "recon/grid"  # of dashboards
+Precision = Callable[[], AbstractContextManager[Any]]
 
 
 class Reconstructions(Extra):
@@ -99,6 +102,26 @@ class Reconstructions(Extra):
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(key=KEY, images=[picture], step=step)
+
+    def num_pictures(self, num_steps: int) -> int:
+        """Return how many pictures a run of so many steps leaves."""
+        return 2 + (num_steps - 1) // self.every_n_steps
+
+    def bytes_of_one(self, module: TrainingModule, batch: Any, precision: Precision) -> int:
+        """Return the size of a picture of the model as it is; 0 if it draws none.
+
+        Args:
+            module: On the device, outside of a trainer.
+            batch: Held-out images, on the device.
+            precision: Makes the context of the forward pass.
+        """
+        self._batch = batch
+        with torch.no_grad(), precision():
+            figure = module.model.figure(batch, module.normalized)
+        file = io.BytesIO()
+        if figure:
+            self._picture(module, figure).save(file, format="png")
+        return len(file.getvalue())
 
     def _send_again(self, dashboard: Dashboard, last_step: int) -> None:
         for path in sorted(self.folder.glob("step_*.png")):

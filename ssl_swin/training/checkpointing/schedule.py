@@ -88,7 +88,7 @@ class StepCheckpoint(ModelCheckpoint):
             problem = " ".join(str(error).split())
             raise UserError(f"checkpoint {filename}: {problem}") from error
         self._step_before_batch = 0
-        self._retention = Retention(num_previous, previous_min_age_h)
+        self.retention = Retention(num_previous, previous_min_age_h)
 
     @property
     def state_key(self) -> str:
@@ -98,7 +98,7 @@ class StepCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tells what writes the files which previous states are kept."""
         super().setup(trainer, pl_module, stage)
-        kept = self._retention
+        kept = self.retention
         if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO) and (
             kept.num_previous or kept.min_age_h is not None
         ):
