@@ -56,6 +56,10 @@ class ImageDataset(ABC):
         labels = (self[index].label for index in indices)
         return np.array([NO_LABEL if label is None else label for label in labels], dtype=np.int64)
 
+    def image_sizes(self) -> NDArray[np.int64] | None:
+        """Return the bytes of every image's file; None where that would mean reading much."""
+        return None
+
     def advise(self, indices: Indices) -> None:
         """Start reading samples that will be asked for next; a hint, without effect by default."""
         return
@@ -106,6 +110,10 @@ class DatasetWrapper(ImageDataset):
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every sample, -1 for none."""
         return self.dataset.labels()
+
+    def image_sizes(self) -> NDArray[np.int64] | None:
+        """Return the bytes of every image's file, if they are known."""
+        return self.dataset.image_sizes()
 
     def advise(self, indices: Indices) -> None:
         """Start reading samples that will be asked for next."""

@@ -41,6 +41,11 @@ class Subset(DatasetWrapper):
         """Return the label of every chosen sample, -1 for none."""
         return self.dataset.labels()[self.indices]
 
+    def image_sizes(self) -> NDArray[np.int64] | None:
+        """Return the bytes of every chosen image's file, if they are known."""
+        sizes = self.dataset.image_sizes()
+        return None if sizes is None else sizes[self.indices]
+
     def advise(self, indices: Indices) -> None:
         """Start reading samples that will be asked for next."""
         self.dataset.advise(self.indices[indices])

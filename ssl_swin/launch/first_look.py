@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
+from ssl_swin.data.overlap import overlap
 from ssl_swin.errors import UserError
 from ssl_swin.files import check_can_be_made
 from ssl_swin.launch.printing import say
@@ -36,6 +37,8 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
         for split, reader in data.readers.items():
             _check_readable(split, reader, data)
             _check_labels(split, reader, len(data.readers["train"].classes))
+        _tell_overlap(data)
+        _tell_few_images(run, data)
     _tell_never_written(run, length)
 
 
@@ -63,6 +66,34 @@ def _check_labels(split: str, reader: Split, num_classes: int) -> None:
             f"{split} has an image of class {largest}, and train names "
             f"{counted(num_classes, 'class')}, from 0: pack both splits from one list of classes"
         )
+
+
+def _tell_overlap(data: ImageDataModule) -> None:
+    """Say that held-out images are trained on; that may be meant, as in a test of the whole."""
+    known = {s: each.dataset for s, each in data.readers.items() if isinstance(each, IndexedSplit)}
+    for split, held_out in known.items():
+        if split == "train" or "train" not in known:
+            continue
+        seen = overlap(known["train"], held_out)
+        if seen.num_found:
+            say(
+                f"note: {seen.num_found} of {counted(seen.num_looked_at, 'image')} of {split} that "
+                "were looked at are in train too, byte for byte: what is measured there tells "
+                "nothing of new images"
+            )
+
+
+def _tell_few_images(run: Run, data: ImageDataModule) -> None:
+    """Say that a picture will have fewer rows than it is asked for."""
+    split = "val" if "val" in data.readers else "train"
+    number = data.readers[split].num_samples
+    for name, settings in run.config["callbacks"].items():
+        asked = (settings or {}).get("num_images")
+        if isinstance(asked, int) and asked > number:
+            say(
+                f"note: callbacks.{name}.num_images={asked} is more than the "
+                f"{counted(number, 'image')} of {split}: so many are drawn"
+            )
 
 
 def _tell_never_written(run: Run, length: RunLength) -> None:

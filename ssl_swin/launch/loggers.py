@@ -83,6 +83,27 @@ def check_packages(settings: Mapping[str, Any] | None) -> None:
         )
 
 
+def check_place(settings: Mapping[str, Any] | None) -> None:
+    """Refuse a project or a team that W&B would not take, which it says when it is asked online.
+
+    Args:
+        settings: The group `logger`, checked.
+
+    Raises:
+        UserError: If a name is none.
+    """
+    for key in ("project", "entity"):
+        name = (settings or {}).get(key)
+        if isinstance(name, str) and re.search(r"[/\\#?%:]|^\s*$", name):
+            raise UserError(
+                f"logger.{key}={name!r} is no name: W&B takes one without / \\ # ? % : (a project "
+                "and its team are two settings, logger.project and logger.entity)"
+            )
+    if settings and "project" in settings and not settings["project"]:
+        if not settings.get("offline") and not os.environ.get("WANDB_PROJECT"):
+            say('note: logger.project is not set: W&B will call the project "uncategorized"')
+
+
 def _requirements(logger: type) -> list[RequirementCache]:
     make = inspect.unwrap(logger.__init__)  # type: ignore[misc]
     names = getattr(getattr(make, "__code__", None), "co_names", ())

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.check import check_settings
 from ssl_swin.launch.config_files import group_options
-from ssl_swin.launch.loggers import check_packages, id_from_agent
+from ssl_swin.launch.loggers import check_packages, check_place, id_from_agent
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.quiet import quiet_libraries
 from ssl_swin.launch.session import at_end_of_job
@@ -65,6 +65,7 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
     plain: dict[str, Any] = {str(key): value for key, value in config.items()}
     check_settings(plain, description)
     check_packages(plain.get("logger"))
+    check_place(plain.get("logger"))
     _tell_data_overrides()
     check_name(str(cfg.name))
     folder = RunFolder(check_folder(cfg.run_dir))

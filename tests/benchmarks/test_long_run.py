@@ -78,4 +78,4 @@ def test_watch__a_real_run(tmp_path: Path) -> None:
     seen = watch(tmp_path, 60, 0.5, ["logger=csv", "data.prepare.num_train=80"])
     assert seen["main"][-1].step > 10
     assert seen["workers"][-1].pss_mib > 1
-    assert seen["workers"][-1].rss_mib < 2 * seen["main"][-1].rss_mib
+    assert seen["main"][-1].num_files > 10

@@ -52,3 +52,11 @@ def test_cache_options__of_settings() -> None:
     assert CacheOptions.of(GOOD).limit_bytes == 1_500_000_000
     with pytest.raises(UserError, match=r"data\.cache\.dir is not set: give it as"):
         CacheOptions.of({"limit_gb": 1})
+
+
+def test_open_splits__a_cache_that_cannot_be_made_is_told_before_anything_is_fetched(tmp_path):
+    (tmp_path / "file").touch()
+    cache = {"dir": str(tmp_path / "file/cache"), "limit_gb": 1, "num_tries": 1, "first_wait_s": 0}
+    order = OrderConstants(block=2, pool=8, lanes=1)
+    with pytest.raises(UserError, match=r"^data.cache.dir: cannot create .*file is a file"):
+        open_splits("http://127.0.0.1:9/set", "indexed", how_to_make="", order=order, cache=cache)

@@ -6,13 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ssl_swin
 from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.sources.image_folder import FolderDataset
+from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 from ssl_swin.files import check_can_be_made
 from ssl_swin.launch.first_look import _check_labels, _check_readable
+from ssl_swin.launch.first_look import _tell_few_images as tell_few_images
 from ssl_swin.launch.first_look import _tell_never_written as tell_never_written
+from ssl_swin.launch.first_look import _tell_overlap as tell_overlap
 from ssl_swin.optim.schedules import RunLength
 
 
@@ -53,6 +59,44 @@ def test_tell_never_written__of_probes_and_checkpoints_beyond_the_end(
     run: Any = SimpleNamespace(config={"callbacks": callbacks})
     tell_never_written(run, RunLength(1, 8, 1))
     assert capsys.readouterr().out.startswith("note: callbacks.knn_probe.every_n_epochs=9 is more")
+
+
+def test_tell_overlap__of_splits_that_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shade in range(3):
+        Image.new("L", (8, 8), shade).save(tmp_path / f"{shade}.png")
+    order = OrderConstants(block=2, pool=8, lanes=1)
+    train = IndexedSplit(FolderDataset(tmp_path), order)
+    val = IndexedSplit(Subset(train.dataset, [1, 2]), order)
+    stream: Any = SimpleNamespace(num_samples=3)
+    data: Any = SimpleNamespace(readers={"train": train, "val": val, "test": stream})
+    tell_overlap(data)
+    printed = capsys.readouterr().out
+    assert printed.startswith("note: 2 of 2 images of val that were looked at are in train too")
+    assert printed.count("note:") == 1
+    data.readers = {"train": stream, "val": val}
+    tell_overlap(data)
+    assert capsys.readouterr().out == ""
+
+
+def test_tell_few_images__of_a_picture_of_more_images_than_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    callbacks = {
+        "reconstructions": {"num_images": 8},
+        "knn_probe": {"num_val_images": 9},
+        "a": None,
+    }
+    run: Any = SimpleNamespace(config={"callbacks": callbacks})
+    readers = {"train": SimpleNamespace(num_samples=99), "val": SimpleNamespace(num_samples=5)}
+    data: Any = SimpleNamespace(readers=readers)
+    tell_few_images(run, data)
+    said = "note: callbacks.reconstructions.num_images=8 is more than the 5 images of val: so many"
+    assert capsys.readouterr().out.startswith(said)
+    del readers["val"]
+    tell_few_images(run, data)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

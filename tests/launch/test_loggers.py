@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import ssl_swin
 from ssl_swin.errors import UserError
-from ssl_swin.launch.loggers import check_packages, close_logger, open_logger
+from ssl_swin.launch.loggers import check_packages, check_place, close_logger, open_logger
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.extras import guard_logger
 
@@ -97,3 +97,29 @@ def test_check_packages__comes_before_anything_is_written(
     with pytest.raises(UserError, match="TensorBoardLogger needs tensorboard"):
         ssl_swin.pretrain(["data=demo", "logger=tensorboard", f"run_dir={tmp_path}/run"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"project": "team/swin"}, "project"),
+        ({"project": "swin", "entity": "a/b"}, "entity"),
+        ({"project": "a?b"}, "project"),
+        ({"project": " "}, "project"),
+    ],
+)
+def test_check_place__refuses_what_is_no_name(settings: dict[str, str], key: str) -> None:
+    with pytest.raises(UserError, match=rf"^logger.{key}='.*' is no name"):
+        check_place(settings)
+
+
+def test_check_place__tells_of_no_project_where_a_server_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    named, offline = {"project": "a", "entity": "my-team"}, {"project": None, "offline": True}
+    for settings in (None, {}, named, offline):
+        check_place(settings)
+    assert capsys.readouterr().out == ""
+    check_place({"project": None, "offline": False})
+    assert capsys.readouterr().out.startswith("note: logger.project is not set")

@@ -23,6 +23,7 @@ from ssl_swin.data.shards.index_file import INDEX_NAME
 from ssl_swin.data.shards.layout import SampleLayout
 from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
+from ssl_swin.files import check_can_be_made
 
 if TYPE_CHECKING:
     from ssl_swin.data.loading.stream import StreamSplit
@@ -144,7 +145,7 @@ def _open_remote(
 
     if cache is None:
         raise UserError(f"data.root={root} lies elsewhere: use data=remote, which keeps a cache")
-    CacheOptions.of(cache)
+    check_can_be_made(Path(CacheOptions.of(cache).dir), "data.cache.dir")
     sources = open_remote(root, index_dir=index_dir, members=members, layout=layout, **cache)
     for dataset in sources.values():
         dataset.check_cache(order.lanes)

@@ -111,6 +111,10 @@ class ShardDataset(ImageDataset):
         """Return the label of every sample, -1 for none; no shard is read."""
         return self._extents["label"].astype(np.int64)
 
+    def image_sizes(self) -> NDArray[np.int64]:
+        """Return the bytes of every image's file; no shard is read."""
+        return self._extents["size"].astype(np.int64)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self.split, self.locate, self._files.most, self._chosen)
 

@@ -15,6 +15,8 @@ from ssl_swin.data.sources.folder_tree import NO_FILE, Folder, Names, read_folde
 from ssl_swin.data.sources.left_out import report_left_out, some
 from ssl_swin.errors import UserError
 
+MOST_ASKED = 100_000  # files whose sizes are asked for; on a network disk more would take minutes
+
 
 class FolderDataset(ImageDataset):
     """Image files in a folder and its sub-folders, hidden ones left out, in sorted order.
@@ -123,6 +125,13 @@ class FolderDataset(ImageDataset):
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every image, -1 for none; no image is read."""
         return self._labels.astype(np.int64) if self.classes else np.full(len(self), -1)
+
+    def image_sizes(self) -> NDArray[np.int64] | None:
+        """Return the bytes of every image's file; None of more than 100,000 files."""
+        if len(self) > MOST_ASKED:
+            return None
+        paths = (self.root / os.fsdecode(bytes(path)) for path in self._paths)
+        return np.array([os.stat(path).st_size for path in paths], np.int64)
 
     def image_names(self) -> NDArray[np.bytes_]:
         """Paths relative to the folder, by image."""
