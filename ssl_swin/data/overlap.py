@@ -7,7 +7,7 @@ import numpy as np
 from ssl_swin.data.dataset import ImageDataset
 
 MOST_LOOKED_AT = 32  # held-out images, spread over the split
-MOST_ALIKE = 16  # training images of the same size that each is compared with
+MOST_READ_BYTES = 64 << 20  # of training images of the same size, which they are compared with
 
 
 class Overlap(NamedTuple):
@@ -34,9 +34,10 @@ def overlap(train: ImageDataset, held_out: ImageDataset) -> Overlap:
         return Overlap(0, 0)
     number = min(MOST_LOOKED_AT, len(held_out))
     chosen = np.unique(np.linspace(0, len(held_out) - 1, number).round().astype(np.int64))
-    found = 0
+    found, most_each = 0, MOST_READ_BYTES // number
     for index in chosen.tolist():
-        alike = np.flatnonzero(train_sizes == sizes[index])[:MOST_ALIKE].tolist()
+        most = max(1, most_each // max(1, int(sizes[index])))
+        alike = np.flatnonzero(train_sizes == sizes[index])[:most].tolist()
         image = _image(held_out, index) if alike else None
         found += image is not None and any(_image(train, each) == image for each in alike)
     return Overlap(found, len(chosen))

@@ -75,7 +75,7 @@ def test_main__small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.slow
 def test_watch__a_real_run(tmp_path: Path) -> None:
-    seen = watch(tmp_path, 60, 0.5, ["logger=csv", "data.prepare.num_train=80"])
+    seen = watch(tmp_path, 150, 0.2, ["logger=csv", "data.prepare.num_train=80"])
     assert seen["main"][-1].step > 10
-    assert seen["workers"][-1].pss_mib > 1
-    assert seen["main"][-1].num_files > 10
+    assert max(use.pss_mib for use in seen["workers"]) > 1
+    assert max(use.num_files for use in seen["main"]) > 10

@@ -40,6 +40,15 @@ def test_overlap__looks_at_some_spread_over_the_split(
     assert overlap(Subset(held_out, [0, 4, 5]), held_out) == Overlap(2, 3)
 
 
+def test_overlap__compares_with_a_bounded_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = folder(tmp_path / "train", range(10))
+    size = int(train.image_sizes()[0])  # type: ignore[index]
+    monkeypatch.setattr(module, "MOST_READ_BYTES", 10 * 3 * size)  # three for each of ten
+    assert overlap(train, train) == Overlap(3, 10)
+
+
 def test_overlap__what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     train = folder(tmp_path / "train", range(3))
     held_out = Subset(train, [0, 1, 2])
@@ -65,4 +74,4 @@ def test_overlap__of_shards(shards: Path, photos: Path) -> None:
     train, val = (ShardDataset(index, split) for split in ("train", "val"))
     assert overlap(train, val) == Overlap(0, 7)
     assert overlap(train, Subset(train, [2, 5])) == Overlap(2, 2)
-    assert overlap(train, FolderDataset(photos / "train")).num_found > 10  # of one size are many
+    assert overlap(train, FolderDataset(photos / "train")) == Overlap(23, 23)
