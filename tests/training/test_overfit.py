@@ -41,12 +41,12 @@ def test_overfit_batches__repeat_and_are_learnt(pretrain: Any, tmp_path: Path) -
     trainer = pretrain(
         seen,
         overfit_batches=2,
-        max_epochs=60,
-        check_val_every_n_epoch=30,
+        max_epochs=40,
+        check_val_every_n_epoch=20,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
     )
-    assert trainer.global_step == 120
+    assert trainer.global_step == 80
     first, second = seen.train[:2]
     assert not equal(first, second)
     assert all(equal(batch, first) for batch in seen.train[::2])
