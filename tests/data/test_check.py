@@ -217,7 +217,7 @@ def test_check__mistakes(packed: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["check", str(tmp_path)]) == 2
     assert f"no index: there is no {tmp_path}/index.json" in capsys.readouterr().err
     assert main(["check", str(packed), "--workers", "-1"]) == 2
-    assert "--workers must be a whole number of at least 0, got '-1'" in capsys.readouterr().err
+    assert "--workers must be a whole number in [0, 1024], got '-1'" in capsys.readouterr().err
 
 
 def test_check__index_in_another_folder(packed: Path, tmp_path: Path) -> None:

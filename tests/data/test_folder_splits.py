@@ -211,6 +211,22 @@ def test_numbered_files_of_several_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("train", "test", "pattern"),
+    [
+        ("COCO_train2014_000001.jpg", "COCO_val2014_000001.jpg", "*val*"),
+        ("img-train-1.jpg", "img-Test-1.jpg", "*Test*"),
+        ("0001_train.jpg", "0002_test.jpg", "*test*"),
+    ],
+)
+def test_files_that_name_their_split(tmp_path: Path, train: str, test: str, pattern: str) -> None:
+    write_files(tmp_path, train, test)
+    with pytest.raises(UserError, match=re.escape(f"--leave-out '{pattern}'")):
+        open_data(tmp_path)
+    assert len(open_data(tmp_path, Reading(leave_out=[pattern])).splits["train"]) == 1
+    assert len(open_data(tmp_path, Reading(splits=False)).splits["train"]) == 2
+
+
+@pytest.mark.parametrize(
     "name", ["test pattern.jpg", "test.jpg", "contest_1.jpg", "val-disere.jpg"]
 )
 def test_numbered_files__beside_others(tmp_path: Path, name: str) -> None:

@@ -263,7 +263,7 @@ def test_command__folder(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["no/such/folder", "--shards", "a.tar"], "--shards is for a URL"),
         (
             ["no/such/folder", "--workers", "-1"],
-            "--workers must be a whole number of at least 0, got",
+            "--workers must be a whole number in [0, 1024], got",
         ),
     ],
 )

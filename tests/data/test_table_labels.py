@@ -1,6 +1,7 @@
 """Labels of images from a table beside them: what is read, what is refused, what is told."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,36 @@ def test_unread_labels__only_tables_that_name_the_images(photos: Path) -> None:
         write(photos.parent / name, TABLES[name])
     found = [note.split()[1] for note in unread_labels(photos, sources)]
     assert found == [str(photos.parent / "a.csv"), str(photos.parent / "k.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"labels.json": '{"%s": "cat"}'}, "labels.json names images, and is not read"),
+        ({"train.txt": "sub/%s 3\n"}, "train.txt names images, and is not read"),
+        ({"readme.txt": "photographs of 2019\n"}, ""),
+        ({"labels.json": "[", "notes.xml": "\xff"}, ""),
+    ],
+)
+def test_unread_labels__texts_that_name_images(
+    photos: Path, files: dict[str, str], told: str
+) -> None:
+    sources = open_datasets(photos)
+    (image,) = map(os.fsdecode, map(bytes, sources["train"].image_names()[:1]))
+    for name, text in files.items():
+        write(photos / name, text.replace("%s", os.path.basename(image)))
+    notes = unread_labels(photos, sources)
+    assert len(notes) == bool(told) and told in "".join(notes)
+
+
+def test_unread_labels__a_text_of_each_image(photos: Path) -> None:
+    sources = open_datasets(photos)
+    images = [os.fsdecode(bytes(name)) for name in sources["train"].image_names()]
+    for name in images:
+        assert unread_labels(photos, sources) == []
+        write((photos / name).with_suffix(".txt"), "cat\n")
+    (note,) = unread_labels(photos, sources)
+    assert note.startswith("note: each image has a .txt file (images/000.txt), which is not read")
 
 
 def test_label_by_table__shards_have_their_own(photos: Path, tmp_path: Path) -> None:

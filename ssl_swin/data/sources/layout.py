@@ -20,10 +20,15 @@ from ssl_swin.data.split_names import (
 )
 from ssl_swin.errors import UserError
 
-# Names of numbered files, as "train_0001.jpg": a name such as "test pattern.jpg" means nothing.
-_FOR_TRAINING = re.compile(rb"^train(?:ing)?[_. -]?[0-9].*$", re.IGNORECASE | re.MULTILINE)
-_FOR_EVALUATION = re.compile(
-    rb"^(?:val|valid|validation|test|testing|eval|dev)[_. -]?[0-9].*$", re.IGNORECASE | re.MULTILINE
+# Names of numbered files, as "train_0001.jpg", "COCO_train2014_1.jpg", "0001_train.jpg": one such
+# as "test pattern.jpg" means nothing.
+_OF_A_SPLIT = (
+    rb"^(?:(?:[^\n]*[_. -])?(?P<before>%(words)b)[_. -]?[0-9][^\n]*"
+    rb"|[^\n]*[0-9][_. -](?P<after>%(words)b)\.[^.\n]+)$"
+)
+_FOR_TRAINING, _FOR_EVALUATION = (
+    re.compile(_OF_A_SPLIT % {b"words": words}, re.IGNORECASE | re.MULTILINE)
+    for words in (rb"train(?:ing)?", rb"val|valid|validation|test|testing|eval|dev")
 )
 MOST_LEFT_OUT = 3  # options in a message
 UNLABELLED = "labels are left out"
@@ -310,13 +315,15 @@ def _check_no_evaluation(folder: Folder, root: str) -> None:
 def _check_file_names(folder: Folder, root: str) -> None:
     """Refuse images of a folder that are numbered as those of several splits: val_1, train_1."""
     joined = b"\n".join(folder.images)
-    if b"\ntrain" not in b"\n" + joined.lower():  # much faster than the pattern
+    if b"train" not in joined.lower():  # much faster than the patterns
         return
     for_training, evaluated = _FOR_TRAINING.search(joined), _FOR_EVALUATION.search(joined)
     if for_training is None or evaluated is None:
         return
     first, second = os.fsdecode(for_training[0]), os.fsdecode(evaluated[0])
-    pattern = "/".join(filter(None, (folder.path, re.sub("[^A-Za-z].*", "*", second))))
+    word = os.fsdecode(evaluated["before"] or evaluated["after"])
+    starts = second.lower().startswith(word.lower())
+    pattern = "/".join(filter(None, (folder.path, f"{word}*" if starts else f"*{word}*")))
     raise UserError(
         f"{_at(root, folder)} has images that are named like ones to train on ({first}) and like "
         f"ones for evaluation ({second}). Move them to folders train and val; or leave some out: "
