@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,7 +61,39 @@ def remove_unfinished() -> None:
     """Remove the temporary files that this process is writing; it must end after that."""
     for path in list(_UNFINISHED):
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            remove(path)
+
+
+@contextmanager
+def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new folder beside `path`, which is removed in the end unless it was given a name.
+
+    Raises:
+        UserError: If the folder around it cannot be created or written to.
+    """
+    target = Path(path)
+    make_folder(target.parent)
+    try:
+        name = tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    except OSError as error:
+        raise DiskError(f"cannot write {target}: {error.strerror}") from error
+    folder = Path(name)
+    folder.chmod(0o777 & ~_umask())
+    _UNFINISHED.add(folder)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            remove(folder)
+        _UNFINISHED.discard(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def disk_error(error: BaseException) -> OSError | None:
@@ -81,7 +114,7 @@ def disk_error(error: BaseException) -> OSError | None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str], *, before: float) -> list[Path]:
-    """Remove the temporary files that killed processes have left in a folder, at any depth.
+    """Remove the temporary files and folders that killed processes have left, at any depth.
 
     Args:
         folder: A folder that no other process writes to.
@@ -91,12 +124,12 @@ def remove_leftovers(folder: str | os.PathLike[str], *, before: float) -> list[P
         What was removed.
     """
     removed = []
-    for parent, _, names in os.walk(folder):
-        for name in filter(TEMPORARY.fullmatch, names):
+    for parent, folders, names in os.walk(folder):
+        for name in filter(TEMPORARY.fullmatch, (*folders, *names)):
             path = Path(parent, name)
             with suppress(OSError):
                 if path.lstat().st_mtime < before:
-                    path.unlink()
+                    remove(path)
                     removed.append(path)
     return removed
 
@@ -108,6 +141,8 @@ def set_aside(path: str | os.PathLike[str]) -> Path:
         path: The file; an earlier damaged one is replaced.
     """
     damaged = Path(f"{os.fspath(path)}.damaged")
+    if damaged.is_dir() or os.path.isdir(path):  # no folder replaces anything
+        remove(damaged)
     os.replace(path, damaged)
     return damaged
 
@@ -201,10 +236,14 @@ def _reserve_temporary(target: Path) -> Path:
     except OSError as error:
         raise DiskError(f"cannot write {target}: {error.strerror}") from error
     os.close(handle)
+    os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; these are ordinary results
+    return Path(name)
+
+
+def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; these are ordinary results
-    return Path(name)
+    return umask
 
 
 def _is_parent_gone(path: Path) -> bool:

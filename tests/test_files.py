@@ -1,10 +1,20 @@
 import os
 import stat
+import time
 
 import pytest
 
 from ssl_swin.errors import UserError
-from ssl_swin.files import atomic_path, make_folder, removed_if_empty, write_atomically
+from ssl_swin.files import (
+    TEMPORARY,
+    atomic_path,
+    make_folder,
+    remove_leftovers,
+    removed_if_empty,
+    set_aside,
+    temporary_folder,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -116,3 +126,33 @@ def test_removed_if_empty__only_what_was_made_and_has_nothing_in_it(tmp_path):
                 (folder / "a").touch()
             raise UserError("nothing came of it")
     assert sorted(tmp_path.iterdir()) == [full, old]
+
+
+def test_remove_leftovers__of_killed_processes_files_and_folders_alike(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    folder = checkpoints / ".last.ckpt.a1b2c3d4.tmp"
+    folder.mkdir(parents=True)
+    (folder / "part").write_text("half")
+    (checkpoints / ".best.ckpt.a1b2c3d4.tmp").write_text("half")
+    (checkpoints / "last.ckpt").mkdir()
+    assert remove_leftovers(tmp_path, before=0) == []
+    assert len(remove_leftovers(tmp_path, before=time.time() + 1)) == 2
+    assert [path.name for path in checkpoints.iterdir()] == ["last.ckpt"]
+
+
+def test_temporary_folder__goes_unless_it_was_given_a_name(tmp_path):
+    with temporary_folder(tmp_path / "new") as folder:
+        (folder / "part").write_text("whole")
+        assert TEMPORARY.fullmatch(folder.name)
+        folder.rename(tmp_path / "new")
+    with pytest.raises(KeyError), temporary_folder(tmp_path / "other") as folder:
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_set_aside__a_folder_after_another(tmp_path):
+    for _ in range(2):
+        (tmp_path / "last.ckpt").mkdir()
+        (tmp_path / "last.ckpt/part").write_text("damaged")
+        set_aside(tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt.damaged"]

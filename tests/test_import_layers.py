@@ -33,20 +33,22 @@ EDGES: dict[str, set[str]] = {
     "plurals": set(),
     "files": {"errors"},
     "safe_pickle": {"errors"},
+    "divided_checkpoint": {"errors", "safe_pickle"},
     "masking": {"errors"},
     "pixels": {"errors"},
     "figure": set(),
     "encoders": {"errors", "arguments", "masking"},
     "data": GROUND,
-    "runs": {"errors", "files", "quoting", "safe_pickle"},
+    "runs": {"errors", "files", "quoting", "safe_pickle", "divided_checkpoint"},
     "probing": {"errors", "arguments", "files"},
     "objectives": GROUND | {"encoders", "data"},
     "tasks": GROUND | {"encoders", "data", "objectives"},
     "optim": {"errors", "arguments", "encoders", "objectives"},
     "reporting": GROUND | {"probing", "runs"},
-    "weights": GROUND | {"encoders", "objectives", "tasks"},
+    "weights": GROUND | {"divided_checkpoint", "encoders", "objectives", "tasks"},
     "training": GROUND
-    | {"data", "encoders", "objectives", "tasks", "optim", "probing", "reporting", "runs"},
+    | {"data", "divided_checkpoint", "encoders", "objectives", "tasks", "optim", "probing"}
+    | {"reporting", "runs"},
 }
 CORE = set(EDGES) - {"training"}
 EDGES["conf"] = set()

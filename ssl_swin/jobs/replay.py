@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
+from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
@@ -29,7 +30,6 @@ from ssl_swin.runs.skipped_steps import (
     read_skipped_step,
     recorded_steps,
 )
-from ssl_swin.safe_pickle import load_checkpoint
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.health.replay import GroupNorm, ReplayedBatch, replay_step
@@ -63,7 +63,7 @@ def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str)
     record = read_skipped_step(run, steps[-1] if step is None else step)
     weights = _weights(run, record)
     cfg = _configuration(run, settings)
-    checkpoint = load_checkpoint(weights)
+    checkpoint = load_state(weights)
     objective, readers = _parts(cfg, checkpoint)
     data = training_data(cfg, readers, objective)
     module = training_module(cfg, objective)
@@ -135,7 +135,7 @@ def _weights(run: Path, record: SkippedStep) -> Path:
         return run / FOLDER / record.weights
     for entry in Catalogue(run / "checkpoints").by_step():
         path = run / "checkpoints" / entry.name
-        if entry.step == record.step and path.is_file():
+        if entry.step == record.step and path.exists():
             return path
     raise UserError(
         f"the weights before step {record.step} are not kept any more, neither beside the record "

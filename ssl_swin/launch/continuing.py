@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
@@ -14,7 +15,6 @@ from ssl_swin.launch.build import warn_of_other_normalisation
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.targets import make
 from ssl_swin.objectives.base import Objective
-from ssl_swin.safe_pickle import load_checkpoint
 from ssl_swin.weights.backbone import (
     check_same_architecture,
     load_backbone,
@@ -119,5 +119,5 @@ def _training(cfg: DictConfig) -> dict[str, Any]:
 
 def _facts(checkpoint: Path) -> dict[str, Any] | None:
     """Returns what a checkpoint says of its encoder; None of one before 0.2.0."""
-    facts = load_checkpoint(checkpoint).get(FACTS)
+    facts = load_state(checkpoint).get(FACTS)
     return facts if isinstance(facts, dict) else None

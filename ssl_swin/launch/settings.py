@@ -85,6 +85,7 @@ TrainerSettings = Annotated[
             "accumulate_grad_batches",
             "strategy",
             "timeout_s",
+            "sharded_checkpoints",
             "enable_progress_bar",
             "log_every_n_steps",
             "num_sanity_val_steps",

@@ -74,7 +74,7 @@ def check_space(folder: Path, *, number: int, size_bytes: int) -> None:
     """
     needed = (number + 1) * size_bytes
     room = free_bytes(folder) + sum(
-        path.stat().st_size for path in folder.glob("checkpoints/*") if path.is_file()
+        path.stat().st_size for path in folder.glob("checkpoints/**/*") if path.is_file()
     )
     if needed > room:
         raise UserError(

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.errors import UserError
 from ssl_swin.runs.finite import in_short, non_finite
 from ssl_swin.safe_pickle import load_checkpoint
 
 RUN = "run"  # the key in a checkpoint of what it says of its run
 OF_A_STATE = ("state_dict", "loops", "optimizer_states", "global_step")
-PARTS = "meta.pt"  # of a checkpoint that is a folder: what is no tensor
 CHUNK_BYTES = 1 << 22
 
 
@@ -52,7 +52,7 @@ def read_facts(path: Path) -> CheckpointFacts:
         UserError: If it is damaged, or no state of a training.
     """
     if path.is_dir():
-        return _facts_of(path, _load(path / PARTS))
+        return _facts_of(path, load_state(path))
     return _facts_of(path, _load(path))
 
 
@@ -106,7 +106,7 @@ def _check_records(file: Path) -> None:
 
 
 def _facts_of(path: Path, checkpoint: Mapping[str, Any]) -> CheckpointFacts:
-    missing = [key for key in OF_A_STATE if key not in checkpoint and not path.is_dir()]
+    missing = [key for key in OF_A_STATE if key not in checkpoint]
     step = checkpoint.get("global_step")
     if missing or not isinstance(step, int):
         raise UserError(f"{path} is not the state of a training: it lacks {', '.join(missing)}")

@@ -4,8 +4,8 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from ssl_swin.files import remove
 from ssl_swin.runs.catalogue import ENDING, Catalogue, Entry
 
 
@@ -71,13 +71,4 @@ def remove_superseded(catalogue: Catalogue, name: str, retention: Retention) -> 
         retention: What is kept.
     """
     for entry in retention.superseded(previous_states(catalogue, name), time.time()):
-        _remove(catalogue.folder / entry.name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        for file in sorted(path.rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() else file.unlink()
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
+        remove(catalogue.folder / entry.name)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from ssl_swin.objectives.base import Objective
+from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 from ssl_swin.training.health.step_guard import StepGuard
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.sharding import full, gathered, like, load_whole, shard
@@ -24,18 +26,21 @@ class ShardedStrategy(DDPStrategy):
 
     What is trained is a divided copy; the job's own objective stays whole, on the CPU, and has the
     final weights after `hand_back`. Between optimiser steps, evaluations, probes and pictures hold
-    whole weights on every process. A checkpoint is one file, the same as without this strategy.
+    whole weights on every process. A checkpoint is one file, the same as
+    without this strategy, or a folder to which every process adds its part.
     """
 
     strategy_name = "fsdp"
 
-    def __init__(self, *, timeout: timedelta) -> None:
+    def __init__(self, *, timeout: timedelta, sharded_checkpoints: bool = False) -> None:
         """Set the strategy up.
 
         Args:
             timeout: How long a process waits for the others before it gives up.
+            sharded_checkpoints: Whether each process writes its own part of a checkpoint.
         """
         super().__init__(timeout=timeout)
+        self._in_parts = sharded_checkpoints
         self._whole: Objective | None = None
         self._evaluation = ExitStack()
 
@@ -68,11 +73,12 @@ class ShardedStrategy(DDPStrategy):
         self._evaluation.close()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return whole weights on the first process, and nothing on the others."""
-        return self._gather(self._module.state_dict())
+        """Return whole weights on the first process and nothing on the others, or all parts."""
+        state = self._module.state_dict()
+        return dict(state) if self._in_parts else self._gather(state)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the whole state of an optimiser on the first process, as if nothing were divided.
+        """Return the whole state of an optimiser on the first process, or this process's part.
 
         Args:
             optimizer: One of the trainer's.
@@ -80,7 +86,25 @@ class ShardedStrategy(DDPStrategy):
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer._optimizer
         state = optimizer.state_dict()
+        if self._in_parts:
+            return state
         return {**state, "state": {key: self._gather(v) for key, v in state["state"].items()}}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; in parts, all processes together.
+
+        Args:
+            checkpoint: What the trainer has collected.
+            filepath: Of the file or folder.
+            storage_options: None are known.
+        """
+        if not self._in_parts:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
+        assert isinstance(self.checkpoint_io, AtomicCheckpointIO)
+        self.checkpoint_io.save_parts(checkpoint, filepath)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of the whole weights of a checkpoint.

@@ -72,6 +72,7 @@ class Trainer(lightning.pytorch.Trainer):
         num_nodes: Positive | Literal["auto"] = "auto",
         strategy: str | Strategy = "auto",
         timeout_s: Positive = 600,
+        sharded_checkpoints: bool = False,
         precision: Precision | None = None,
         max_epochs: Positive,
         max_steps: Positive | Unlimited = -1,
@@ -99,6 +100,8 @@ class Trainer(lightning.pytorch.Trainer):
             strategy: "ddp" copies the model to every device, "fsdp" divides it (FSDP2); "auto" is
                 "ddp" for several devices. Or another strategy of Lightning's.
             timeout_s: Seconds that a process waits for the others before it gives up.
+            sharded_checkpoints: Whether, under "fsdp", each process writes its own part of a
+                checkpoint into a folder, instead of the first one all of it into a file.
             precision: Number format of the training; None is "32-true".
             max_epochs: Length of the schedules, and of the run.
             max_steps: Optimiser steps after which the run ends earlier; -1 for none.
@@ -124,8 +127,13 @@ class Trainer(lightning.pytorch.Trainer):
         devices = launched.devices if devices == "auto" else devices
         timeout = timedelta(seconds=timeout_s)
         if strategy == "fsdp":  # Lightning's own of this name is the older FSDP
-            strategy = ShardedStrategy(timeout=timeout)
+            strategy = ShardedStrategy(timeout=timeout, sharded_checkpoints=sharded_checkpoints)
             others.setdefault("inference_mode", False)  # what it makes there could not be trained
+        elif sharded_checkpoints:
+            raise UserError(
+                f"sharded_checkpoints=true needs divided weights, got strategy={strategy}: "
+                "set trainer=fsdp, or trainer.sharded_checkpoints=false"
+            )
         settings: dict[str, Any] = {
             "accelerator": accelerator,
             "devices": devices if isinstance(devices, int | str) else list(devices),

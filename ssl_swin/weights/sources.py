@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from ssl_swin import __version__
+from ssl_swin.divided_checkpoint import is_divided
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 from ssl_swin.weights.backbone import CONFIG, WEIGHTS, describes_encoder, find_backbone
@@ -88,7 +89,7 @@ def locate_backbone(reference: str, cache: Path) -> Located:
         return _in_our_layout(download_backbone(name), cache)
     if scheme == "timm":
         return _in_our_layout(download_backbone(timm_repository(name)), cache)
-    if local.is_file():
+    if local.is_file() or is_divided(local):
         return _imported(local, cache)
     if local.is_dir():
         return _of_folder(local, cache)
@@ -132,8 +133,9 @@ def _imported(path: Path, cache: Path) -> Located:
     parts = [weights.with_name(name) for name in shards_of(weights)] if index else []
     run = run_of(weights)
     beside = [run / "config.yaml"] if run is not None else [weights.with_name(CONFIG)]
-    files = [weights, *parts, *(each for each in beside if each.is_file())]
-    name = path.name if path.is_dir() else path.stem
+    whole = sorted(weights.iterdir()) if weights.is_dir() else [weights]
+    files = [*whole, *parts, *(each for each in beside if each.is_file())]
+    name = path.name if path.is_dir() and not is_divided(path) else path.stem
     name = name if run is None else f"{run.name}-{name}"
     return _converted(files, name, cache, lambda target: _import(path, target))
 

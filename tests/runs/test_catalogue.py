@@ -170,7 +170,7 @@ def test_add_name__of_a_second_link(catalogue):
 
 def test_folder__is_a_checkpoint_of_several_files(catalogue):
     folder = catalogue.folder / "step_60.ckpt"
-    save(folder / "meta.pt", 60)
+    save(folder / "meta.pt", 60, divided={}, parts={})
     (folder / "part_0").write_bytes(b"weights")
     assert num_bytes(folder) == 7 + (folder / "meta.pt").stat().st_size
     record(catalogue, folder, 60)

@@ -1,19 +1,21 @@
 """Checkpoints on disk: whole or absent, verified, and never code."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.errors import TrainingGaveUp
-from ssl_swin.files import DiskError, atomic_path
+from ssl_swin.files import DiskError, atomic_path, fsync, remove, set_aside
 from ssl_swin.runs.catalogue import Catalogue, Damaged, entry_of
-from ssl_swin.runs.checkpoint_files import RUN, read_facts
+from ssl_swin.runs.checkpoint_files import RUN, checksum, read_facts
 from ssl_swin.runs.finite import in_short, non_finite
 from ssl_swin.runs.retention import Retention, previous_name, remove_superseded
-from ssl_swin.safe_pickle import load_checkpoint
+from ssl_swin.training.checkpointing.dividing import bad_tensors, write_parts
 from ssl_swin.training.checkpointing.writing import write_verified
 
 
@@ -62,20 +64,48 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             DiskError: If the disk is full, read-only or gone; earlier checkpoints stay.
         """
         file, step = Path(path), int(checkpoint.get("global_step", 0))
-        _check_finite(checkpoint, step)
+        _check_finite(non_finite(checkpoint), step)
         catalogue = Catalogue(file.parent)
         try:
             self._check_folder()
             run = self._identity()
             content = checkpoint | {RUN: {"id": run, "config": self._config}}
+            replaced = None
+            if file.is_dir():
+                replaced = self._keep_previous(catalogue, file, is_folder=True)
             with atomic_path(file) as temporary:
                 found = write_verified(content, temporary)
                 self._keep_previous(catalogue, file)
                 catalogue.add(entry_of(temporary, file.name, step=step, found=found, run=run))
         except DiskError as error:
             raise DiskError(f"{error}\n{_what_stays(catalogue, step)}") from error
-        if file.name in self._retention:
-            remove_superseded(catalogue, file.name, self._retention[file.name])
+        self._remove_superseded(catalogue, file.name, replaced)
+
+    def save_parts(self, checkpoint: dict[str, Any], path: str | Path) -> None:
+        """Writes a checkpoint into a folder, each process its part; all of them have to call it.
+
+        Raises:
+            TrainingGaveUp: On all processes, if one holds weights that are not finite.
+            DiskError: On all processes, if one cannot write; earlier checkpoints stay.
+        """
+        folder, step = Path(path), int(checkpoint.get("global_step", 0))
+        _check_finite(bad_tensors(checkpoint), step)
+        catalogue = Catalogue(folder.parent)
+        run = self._identity() if dist.get_rank() == 0 else ""
+        content = checkpoint | {RUN: {"id": run, "config": self._config}}
+
+        def finish(temporary: Path) -> None:
+            found = checksum(temporary)
+            replaced = self._keep_previous(catalogue, folder, is_folder=True)
+            catalogue.add(entry_of(temporary, folder.name, step=step, found=found, run=run))
+            os.replace(temporary, folder)
+            fsync(folder.parent)
+            self._remove_superseded(catalogue, folder.name, replaced)
+
+        try:
+            write_parts(content, folder, begin=self._check_folder, finish=finish)
+        except DiskError as error:
+            raise DiskError(f"{error}\n{_what_stays(catalogue, step)}") from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -87,7 +117,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         file = Path(path)
         Catalogue(file.parent).verified(file.name)
-        return load_checkpoint(file)
+        return load_state(file)
 
     def problem_of(self, path: Path) -> str:
         """Returns why a checkpoint that this run wrote cannot be used; nothing if it is whole.
@@ -105,20 +135,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         problem = "" if entry.healthy else read_facts(path).problem
         return problem and f"{path} {problem}"
 
-    def _keep_previous(self, catalogue: Catalogue, file: Path) -> None:
-        """Give the state that a file still holds a second name, or another where that cannot be."""
-        if file.name not in self._retention or not file.is_file():
-            return
+    def _keep_previous(
+        self, catalogue: Catalogue, file: Path, *, is_folder: bool = False
+    ) -> Path | None:
+        """Give the state that a file still holds a second name, or another where that cannot be.
+
+        Nothing can replace a folder, nor a folder anything, so that these always get another name.
+        """
+        if not file.exists() or (file.name not in self._retention and not is_folder):
+            return None
         known = [entry for entry in catalogue.by_step() if entry.name == file.name]
         if not known:
-            return  # damaged: nothing to keep
+            if is_folder or file.is_dir():
+                set_aside(file)
+            return None  # damaged: nothing to keep
         previous = file.with_name(previous_name(file.name, known[0].step))
-        previous.unlink(missing_ok=True)
+        remove(previous)
         try:
-            os.link(file, previous)
+            if is_folder:
+                os.replace(file, previous)
+            else:
+                os.link(file, previous)
         except OSError:  # a file system without links
             os.replace(file, previous)
         catalogue.add_name(file.name, previous.name)
+        return previous
+
+    def _remove_superseded(self, catalogue: Catalogue, name: str, replaced: Path | None) -> None:
+        if name in self._retention:
+            remove_superseded(catalogue, name, self._retention[name])
+        elif replaced is not None:
+            remove(replaced)
 
     def _check_folder(self) -> None:
         """Notice that the run's folder was removed, instead of making it anew without its files."""
@@ -135,8 +182,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise DiskError(f"the run's folder {self._folder} is another one than it was")
 
 
-def _check_finite(checkpoint: Mapping[str, Any], step: int) -> None:
-    bad = non_finite(checkpoint)
+def _check_finite(bad: Sequence[str], step: int) -> None:
     if bad:
         raise TrainingGaveUp(
             f"at step {step:,} weights or the optimiser's state are not finite ({in_short(bad)}): "

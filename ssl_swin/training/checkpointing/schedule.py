@@ -118,7 +118,7 @@ class StepCheckpoint(ModelCheckpoint):
         folder, before = Path(self.dirpath or ""), state_dict.get("dirpath")
         if before not in (None, self.dirpath):
             best = state_dict["best_model_path"]
-            if not (best and (folder / Path(best).name).is_file()):
+            if not (best and (folder / Path(best).name).exists()):
                 return  # the state of another run
             state_dict = _moved(state_dict, str(folder))
         super().load_state_dict(state_dict)

@@ -52,14 +52,14 @@ def write_verified(checkpoint: dict[str, Any], path: Path) -> str:
         except Exception as error:
             raise (hashing.error or disk_error(error) or error) from None
     fsync(path)
-    _forget_cached(path)
+    forget_cached(path)
     expected = hashing.sum.hexdigest()
     if checksum(path) != expected:
         raise DiskError(f"{path} does not hold what was written to it: check the disk")
     return expected
 
 
-def _forget_cached(path: Path) -> None:
+def forget_cached(path: Path) -> None:
     """Let the next read come from the disk and not from memory, where the system can do that."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:

@@ -79,7 +79,7 @@ def newest_checkpoint(run: Path) -> Path | None:
     """
     folder = run / _FOLDER
     for name in ("best.ckpt", "last.ckpt"):
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     kept = [each for each in folder.glob("*.ckpt") if re.search(r"\d", each.stem)]
     return max(kept, key=lambda each: int(re.findall(r"\d+", each.stem)[-1]), default=None)

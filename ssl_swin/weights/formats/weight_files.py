@@ -11,6 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ssl_swin.divided_checkpoint import is_divided, load_state
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.inert_pickle import Inert
 from ssl_swin.weights.formats.run_checkpoints import RunFacts, newest_checkpoint, run_facts
@@ -66,7 +67,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
         head = file.with_name(SIMMIM_FILE)  # a backbone of ours has it in a file of its own
         beside = _read_safetensors(head) if file.name == WHOLE[0] and head.is_file() else {}
         return WeightFile(file, (("", _read_safetensors(file) | beside),), _read_configs(file))
-    content = read_torch_file(file)
+    content = load_state(file) if file.is_dir() else read_torch_file(file)
     sections = tuple(_sections(content))
     if not sections:
         raise UserError(f"{file} holds {_describe(content)}")
@@ -85,6 +86,8 @@ def find_weights(path: Path) -> Path:
     Raises:
         UserError: If there is none, or the file is one of several.
     """
+    if is_divided(path):
+        return path
     if path.is_dir():
         for folder in (path, path / "backbone"):  # of a run that came to its end
             for name in (*WHOLE, *INDEXES):

@@ -1,0 +1,130 @@
+"""Writing a checkpoint in parts: every process its own, and the first what is not divided."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
+
+from ssl_swin.divided_checkpoint import DIVIDED, META, PARTS, pieces_of, sum_of, take_out
+from ssl_swin.files import DiskError, disk_error, fsync, temporary_folder
+from ssl_swin.runs.finite import non_finite
+from ssl_swin.training.checkpointing.writing import forget_cached, write_verified
+from ssl_swin.training.sharding import gather_objects
+
+
+def bad_tensors(checkpoint: Mapping[str, Any]) -> list[str]:
+    """Return the names of tensors that are not finite on any process; on all of them together.
+
+    Args:
+        checkpoint: With tensors that are divided.
+    """
+    rest, divided = take_out(checkpoint, DTensor)
+    own = non_finite(rest)
+    own += non_finite({name: tensor.to_local() for name, (_, tensor) in divided.items()})
+    return sorted({name for names in gather_objects(own) for name in names})
+
+
+def write_parts(
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    *,
+    begin: Callable[[], None],
+    finish: Callable[[Path], None],
+) -> None:
+    """Write a checkpoint into a folder beside its place; all processes together.
+
+    Args:
+        checkpoint: With tensors that are divided.
+        path: Name that the folder is about to get.
+        begin: Called by the first process before anything is written.
+        finish: Called by it with the whole, verified folder, to which it gives its name.
+
+    Raises:
+        DiskError: On all processes, if the disk of one refuses or gives back something else.
+    """
+    rest, found = take_out(checkpoint, DTensor)
+    tensors = {name: tensor for name, (_, tensor) in found.items()}
+    is_first = dist.get_rank() == 0
+    with ExitStack() as stack:
+
+        def reserve() -> str:
+            if not is_first:
+                return ""
+            begin()
+            return str(stack.enter_context(temporary_folder(path)))
+
+        folder = Path(_together(path, reserve)[0])
+        _save(path, tensors, folder)
+        own = folder / f"shard-{dist.get_rank() + 1:05d}-model-00001-of-00001.safetensors"
+        sums = dict(each for each in _together(path, lambda: _verified(own, tensors)) if each)
+
+        def complete() -> None:
+            if is_first:
+                facts = {
+                    name: {"path": where, "shape": list(tensor.shape), "dtype": tensor.dtype}
+                    for name, (where, tensor) in found.items()
+                }
+                write_verified({**rest, DIVIDED: facts, PARTS: sums}, folder / META)
+                fsync(folder)
+                finish(folder)
+
+        _together(path, complete)
+
+
+def _save(path: Path, tensors: dict[str, DTensor], folder: Path) -> None:
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    try:
+        save(dict(tensors), storage_writer=writer)
+    except CheckpointException as error:  # the same on all processes
+        causes = [cause for cause, _ in error.failures.values()]
+        told = next((each for each in map(disk_error, causes) if each is not None), None)
+        if told is None:
+            raise
+        raise DiskError(f"cannot write {path}: {told.strerror}") from error
+
+
+def _verified(part: Path, tensors: Mapping[str, DTensor]) -> tuple[str, str] | None:
+    """Read this process's part back, and return its name and sum; None if it has none."""
+    if not part.exists() and not tensors:
+        return None
+    forget_cached(part)
+    left = {name: tensor.to_local() for name, tensor in tensors.items()}
+    for name, _, piece in pieces_of(part):
+        if not _same(piece, left.pop(name)):
+            raise DiskError(f"{part} does not hold what was written to it: check the disk")
+    if any(tensor.numel() for tensor in left.values()):
+        raise DiskError(f"{part} lacks what was written to it: check the disk")
+    return part.name, sum_of(part)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    ours, theirs = (each.detach().cpu().contiguous().flatten() for each in (one, other))
+    return one.shape == other.shape and ours.view(torch.uint8).equal(theirs.view(torch.uint8))
+
+
+def _together(path: Path, action: Callable[[], Any]) -> list[Any]:
+    """Do something on every process, and fail on all of them where one fails."""
+    done: Any = None
+    problem = ""
+    try:
+        done = action()
+    except DiskError as error:
+        problem = str(error)
+    except OSError as error:
+        cause = disk_error(error)
+        if cause is None:
+            raise
+        problem = f"cannot write {path}: {cause.strerror}"
+    everything = gather_objects((done, problem))
+    told = [problem for _, problem in everything if problem]
+    if told:
+        raise DiskError(told[0])
+    return [each for each, _ in everything]
