@@ -21,6 +21,7 @@ from ssl_swin.commands import (
     push,
     recipes,
     replay,
+    report,
     show,
     stats,
     sweep_table,
@@ -31,7 +32,20 @@ from ssl_swin.commands.parsing import CommandParser
 from ssl_swin.errors import UserError
 
 INTERRUPTED = 130
-COMMANDS = (pack, index, show, check, stats, recipes, push, import_, export, replay, sweep_table)
+COMMANDS = (
+    pack,
+    index,
+    show,
+    check,
+    stats,
+    recipes,
+    push,
+    import_,
+    export,
+    replay,
+    report,
+    sweep_table,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -119,6 +119,8 @@ def _axes(frame: _Frame) -> list[str]:
 
 def _labelled_ticks(low: float, high: float) -> list[tuple[float, str]]:
     ticks = nice_ticks(low, high)
+    if len(ticks) == 1:  # of one value, which is no round number
+        return [(float(ticks[0]), format_number(ticks[0], digits=4))]
     largest = max(map(abs, ticks))
     return [(float(tick), format_number(tick, like=largest)) for tick in ticks]
 

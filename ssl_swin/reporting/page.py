@@ -5,42 +5,23 @@ style sheet.
 """
 
 import base64
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
-from ssl_swin.reporting.chart import MAX_POINTS, line_chart, style_class
+from ssl_swin.reporting.chart import MAX_POINTS
 from ssl_swin.reporting.curves import group_curves, read_curves
+from ssl_swin.reporting.facts import Fact, facts_of, read_provenance
+from ssl_swin.reporting.panels import Panel, panel_of, rendered
 from ssl_swin.reporting.thinning import Curve
 
 MAX_RECONSTRUCTIONS = 6
+COUNTS_OF_FAULTS = ("data/bad_", "health/")
 FOLDED_FILES = ("config.yaml", "provenance.json")
-
-# The page may neither run scripts nor load anything, whatever a run's files contain.
-CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
-
-class _LegendEntry(NamedTuple):
-    label: str
-    style: str  # class in the style sheet
-
-
-class _Panel(NamedTuple):
-    """A chart of curves that belong together."""
-
-    title: str
-    legend: tuple[_LegendEntry, ...]  # empty for one curve, whose name is the title
-    num_nonfinite: int
-    chart: Markup
 
 
 class _Picture(NamedTuple):
@@ -59,7 +40,8 @@ class _Report:
 
     name: str
     summary: str
-    panels: tuple[_Panel, ...]
+    facts: tuple[Fact, ...]
+    panels: tuple[Panel, ...]
     has_averaged_curves: bool
     reconstructions: tuple[_Picture, ...]  # in the order of the steps
     pictures: tuple[_Picture, ...]
@@ -73,10 +55,9 @@ class _Report:
 def write_report(run_folder: Path) -> Path:
     """Writes `report.html` into a run folder from whatever the run has left there.
 
-    Shown are the curves of `metrics.csv`, up to six of `reconstructions/step_*.png` spread over
-    the run, other pictures directly in the folder, and the text of `config.yaml` and
-    `provenance.json`. Of the latter, `status` and `duration_s` go to the head of the page, if
-    present. What is missing is left out.
+    Shown are what was run and what came of it, the curves of `metrics.csv`, up to six of
+    `reconstructions/step_*.png` spread over the run, other pictures directly in the folder, and the
+    text of `config.yaml` and `provenance.json`. What is missing is left out.
 
     Returns:
         Path of the page.
@@ -87,35 +68,19 @@ def write_report(run_folder: Path) -> Path:
     if not run_folder.is_dir():
         raise UserError(f"there is no run folder {run_folder} to report on")
     page = run_folder / "report.html"
-    write_atomically(page, _render(_read_report(run_folder)))
+    write_atomically(page, rendered("report.html.j2", report=_read_report(run_folder)))
     return page
-
-
-def _render(report: _Report) -> str:
-    folder = files("ssl_swin.reporting")
-    template, style = (
-        folder.joinpath(name).read_text(encoding="utf-8")
-        for name in ("report.html.j2", "report.css")
-    )
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.from_string(template).render(
-        report=report, style=Markup(style), content_policy=Markup(CONTENT_POLICY)
-    )
 
 
 def _read_report(run_folder: Path) -> _Report:
     metrics = run_folder / "metrics.csv"
     curves = read_curves(metrics) if metrics.is_file() else []
+    told = [curve for curve in curves if not _is_of_nothing(curve)]
     return _Report(
         name=run_folder.resolve().name,
-        summary=_summary(run_folder / "provenance.json", curves),
-        panels=tuple(_panel(title, group) for title, group in group_curves(curves).items()),
+        summary=summary_of(read_provenance(run_folder), curves),
+        facts=tuple(facts_of(run_folder, curves)),
+        panels=tuple(_panel(title, group) for title, group in group_curves(told).items()),
         has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves),
         reconstructions=_reconstructions(run_folder / "reconstructions"),
         pictures=tuple(_picture(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
@@ -127,8 +92,13 @@ def _read_report(run_folder: Path) -> _Report:
     )
 
 
-def _summary(provenance_path: Path, curves: Sequence[Curve]) -> str:
-    provenance = _read_json_object(provenance_path)
+def summary_of(provenance: Mapping[str, Any], curves: Sequence[Curve]) -> str:
+    """Return how a run ended, how many steps it made, and in which time, as far as is known.
+
+    Args:
+        provenance: Where it comes from.
+        curves: Its metrics.
+    """
     parts = []
     if provenance.get("status"):
         parts.append(str(provenance["status"]))
@@ -148,27 +118,15 @@ def _duration(duration_s: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _is_of_nothing(curve: Curve) -> bool:
+    """Return whether it counts what has never happened."""
+    return curve.name.startswith(COUNTS_OF_FAULTS) and not any(curve.highs or curve.values)
 
 
-def _panel(title: str, curves: Sequence[Curve]) -> _Panel:
-    legend: tuple[_LegendEntry, ...] = ()
-    if len(curves) > 1:
-        legend = tuple(
-            _LegendEntry(_within(title, curve.name), style_class(index))
-            for index, curve in enumerate(curves)
-        )
-    return _Panel(
-        title=title if legend else curves[0].name,
-        legend=legend,
-        num_nonfinite=sum(curve.num_nonfinite for curve in curves),
-        chart=Markup(line_chart(curves)),
-    )
+def _panel(title: str, curves: Sequence[Curve]) -> Panel:
+    if len(curves) == 1:
+        return panel_of(curves[0].name, curves)
+    return panel_of(title, curves, [_within(title, curve.name) for curve in curves])
 
 
 def _within(title: str, name: str) -> str:

@@ -143,3 +143,29 @@ def test_write_report__summary_of_what_is_known(run_folder, provenance, summary)
 def test_write_report__no_such_folder(tmp_path):
     with pytest.raises(UserError, match=r"there is no run folder .*absent to report on"):
         write_report(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (0.75, "held-out images are predicted 25.0 % better than by the mean"),
+        (1.25, "held-out images are predicted no better than by the mean"),
+    ],
+)
+def test_write_report__verdict(tmp_path, ratio, verdict):
+    (tmp_path / "metrics.csv").write_text(f"step,val/loss_vs_mean\n5,2\n10,{ratio}\n")
+    assert f"<dt>verdict</dt><dd>{verdict}</dd>" in report(tmp_path)
+
+
+@pytest.mark.parametrize(("count", "is_shown"), [(0, False), (3, True)])
+def test_write_report__counts_of_faults_that_never_happened_are_left_out(tmp_path, count, is_shown):
+    (tmp_path / "metrics.csv").write_text(f"step,data/bad_samples,x/zero\n0,0,0\n1,{count},0\n")
+    page = report(tmp_path)
+    assert ("<b>data/bad_samples</b>" in page) == is_shown
+    assert "<b>x/zero</b>" in page
+
+
+@pytest.mark.parametrize("config", ["[", "a: &a [*a]", "3", "model: 3\nobjective: [1]\noptim: x"])
+def test_write_report__configuration_that_is_none(tmp_path, config):
+    (tmp_path / "config.yaml").write_text(config)
+    assert "<dt>" not in report(tmp_path)

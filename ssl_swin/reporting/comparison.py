@@ -1,0 +1,142 @@
+"""Several runs on one page: what differs between them, what came of each, their curves together."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_swin.errors import UserError
+from ssl_swin.files import write_atomically
+from ssl_swin.plurals import counted
+from ssl_swin.reporting.chart import NUM_STYLES
+from ssl_swin.reporting.curves import read_curves
+from ssl_swin.reporting.facts import (
+    Result,
+    read_config,
+    read_provenance,
+    results_of,
+    settings_of,
+)
+from ssl_swin.reporting.page import summary_of
+from ssl_swin.reporting.panels import Panel, panel_of, rendered
+from ssl_swin.reporting.thinning import Curve
+
+NONE = "-"  # where a run has no such setting or metric
+OF_A_RUN = ("config.yaml", "metrics.csv", "provenance.json")
+
+
+class _Row(NamedTuple):
+    label: str
+    cells: tuple[str, ...]  # by run
+
+
+class _Table(NamedTuple):
+    title: str
+    rows: tuple[_Row, ...]
+
+
+def check_run(folder: Path) -> None:
+    """Refuse a folder that is not a run's.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if not any((folder / name).is_file() for name in OF_A_RUN):
+        raise UserError(
+            f"{folder} is no run: it holds none of {', '.join(OF_A_RUN)}. Give the folder of one, "
+            "as runs/pretrain/NAME"
+        )
+
+
+def write_comparison(run_folders: Sequence[Path], page: Path) -> None:
+    """Write a page on which runs stand side by side; also of runs that are not finished.
+
+    Args:
+        run_folders: Two to six, in the order of the page.
+        page: The file.
+
+    Raises:
+        UserError: If there are fewer or more, one is no run or is named twice, or the page cannot
+            be written.
+    """
+    if not 2 <= len(run_folders) <= NUM_STYLES:
+        raise UserError(
+            f"two to {NUM_STYLES} runs can be told apart on a page, got {len(run_folders)}"
+        )
+    for folder in run_folders:
+        check_run(folder)
+    if len({folder.resolve() for folder in run_folders}) < len(run_folders):
+        raise UserError("one of the runs is named twice: name each once")
+    curves = [_curves(folder) for folder in run_folders]
+    summaries = [
+        summary_of(read_provenance(folder), list(own.values())) or NONE
+        for folder, own in zip(run_folders, curves, strict=True)
+    ]
+    tables = (
+        _Table("Runs", (_Row("state", tuple(summaries)),)),
+        _Table("What differs", _different_settings(run_folders)),
+        _Table("Results", _results(curves)),
+    )
+    names = _names(run_folders)
+    text = rendered(
+        "comparison.html.j2",
+        title=" / ".join(names),
+        summary=f"{counted(len(names), 'run')} side by side",
+        names=names,
+        tables=[table for table in tables if table.rows],
+        panels=_panels(names, curves),
+    )
+    write_atomically(page, text)
+
+
+def _curves(folder: Path) -> dict[str, Curve]:
+    metrics = folder / "metrics.csv"
+    return {curve.name: curve for curve in read_curves(metrics)} if metrics.is_file() else {}
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Name runs by as many of the last folders of their paths as tell them apart."""
+    paths = [folder.resolve().parts for folder in folders]
+    for number in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-number:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _different_settings(folders: Sequence[Path]) -> tuple[_Row, ...]:
+    settings = [settings_of(read_config(folder)) for folder in folders]
+    lies_in = [str(read_config(folder).get("run_dir", folder)) for folder in folders]
+    keys = dict.fromkeys(key for own in settings for key in own)
+    rows = (_Row(key, tuple(own.get(key, NONE) for own in settings)) for key in keys)
+    return tuple(row for row in rows if _differs(row, lies_in))
+
+
+def _differs(row: _Row, folders: Sequence[str]) -> bool:
+    """Return whether a setting differs otherwise than by the folders in which the runs lie."""
+    return len({cell.replace(at, "") for cell, at in zip(row.cells, folders, strict=True)}) > 1
+
+
+def _results(curves: Sequence[Mapping[str, Curve]]) -> tuple[_Row, ...]:
+    results = [{each.name: each for each in results_of(list(own.values()))} for own in curves]
+    names = dict.fromkeys(name for own in results for name in own)
+    return tuple(_Row(name, tuple(_value(own.get(name)) for own in results)) for name in names)
+
+
+def _value(result: Result | None) -> str:
+    if result is None:
+        return NONE
+    if result.best == result.last:
+        return f"{result.last:.4g}"
+    return f"{result.last:.4g}, best {result.best:.4g} at step {result.best_step:,}"
+
+
+def _panels(names: Sequence[str], curves: Sequence[Mapping[str, Curve]]) -> list[Panel]:
+    """Return a chart for each metric that a run has, losses first."""
+    metrics = dict.fromkeys(metric for own in curves for metric in own)
+    panels = []
+    for metric in sorted(metrics, key=lambda name: not name.endswith("/loss")):
+        with_it = [(name, own[metric]) for name, own in zip(names, curves, strict=True)
+                   if metric in own]  # fmt: skip
+        found = [curve._replace(name=name) for name, curve in with_it]
+        panels.append(panel_of(metric, found, [name for name, _ in with_it]))
+    return panels
