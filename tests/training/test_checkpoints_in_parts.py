@@ -1,5 +1,6 @@
 """Checkpoints to which each process adds its part: the same training, and as hard to lose."""
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -121,6 +122,20 @@ def test_kill__at_the_rename_leaves_a_whole_state(root: Path, parts: Job, after:
     codes = job.with_fault(KillAtRename("last.ckpt", 3, after=after), IN_PARTS)
     assert all(codes)
     job.run(IN_PARTS)
+    assert_same(job.state(), parts.state())
+
+
+def test_kill__between_the_two_renames_goes_on_from_the_previous_state(
+    root: Path, parts: Job
+) -> None:
+    job = Job(root, "between", 2, "fsdp")
+    codes = job.with_fault(KillAtRename("last_0000004.ckpt", 1, after=True), IN_PARTS)
+    assert all(codes)
+    assert not (job.checkpoints / "last.ckpt").exists()
+    assert job.state("last_0000004")["global_step"] == STEP
+    assert list(job.checkpoints.glob(".last.ckpt.*.tmp"))  # the next state, without its name
+    job.run(IN_PARTS)
+    assert re.search(r"note: there is no \S+/last.ckpt; going on from \S+, step 4", job.said)
     assert_same(job.state(), parts.state())
 
 
