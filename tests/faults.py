@@ -198,6 +198,33 @@ class NotANumber:
 
 
 @dataclass(frozen=True)
+class NotFiniteAtSave:
+    """A weight that is not finite in one process's part, in the first checkpoint of a step.
+
+    Attributes:
+        step: Number of optimiser steps made.
+        rank: Rank whose part it is in.
+    """
+
+    step: int
+    rank: int
+
+    def __call__(self) -> None:
+        """Plant it."""
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
+                original(module, checkpoint)
+                if (module.global_step, module.global_rank) == (self.step, self.rank):
+                    parts = (each.to_local() for each in checkpoint["state_dict"].values())
+                    next(part for part in parts if part.numel()).fill_(torch.nan)
+
+            return replacement
+
+        _wrap(TrainingModule, "on_save_checkpoint", around)
+
+
+@dataclass(frozen=True)
 class Together:
     """Several faults."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import FullDisk, KillAtRename, SignalAtBatch
+from faults import FullDisk, KillAtRename, NotFiniteAtSave, SignalAtBatch
 from launched import LIMIT_S, finish, output, start
 from safetensors.torch import load_file
 from test_sharded_combinations import SETTINGS
@@ -16,6 +16,7 @@ from ssl_swin.cli import main
 from ssl_swin.divided_checkpoint import META, load_state
 from ssl_swin.errors import UserError
 from ssl_swin.launch.artifacts import local_backbone
+from ssl_swin.launch.script import GAVE_UP
 from ssl_swin.runs.checkpoint_files import read_facts
 from ssl_swin.weights.backbone import WEIGHTS
 
@@ -136,6 +137,19 @@ def test_kill__between_the_two_renames_goes_on_from_the_previous_state(
     assert list(job.checkpoints.glob(".last.ckpt.*.tmp"))  # the next state, without its name
     job.run(IN_PARTS)
     assert re.search(r"note: there is no \S+/last.ckpt; going on from \S+, step 4", job.said)
+    assert_same(job.state(), parts.state())
+
+
+def test_not_finite__on_one_of_two_processes_is_written_by_none(root: Path, parts: Job) -> None:
+    job = Job(root, "not_finite", 2, "fsdp")
+    codes = job.with_fault(NotFiniteAtSave(step=STEP, rank=1), IN_PARTS)
+    assert codes == [GAVE_UP, GAVE_UP]
+    assert "at step 4 weights or the optimiser's state are not finite" in job.said
+    assert "Traceback" not in job.said + output(job.place, 1)
+    assert [path.name for path in job.checkpoints.glob("*.ckpt")] == ["last.ckpt"]
+    assert job.state()["global_step"] == STEP // 2
+    assert not list(job.checkpoints.glob(".*.tmp"))
+    job.run(IN_PARTS)
     assert_same(job.state(), parts.state())
 
 
