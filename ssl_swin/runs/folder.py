@@ -15,14 +15,13 @@ from ssl_swin.files import make_folder, remove_leftovers, set_aside, write_atomi
 from ssl_swin.runs.provenance import provenance
 from ssl_swin.runs.side_failures import FILE as ERRORS
 
-STARTED = time.time()  # of this process, nearly
-
 
 class RunFolder:
     """The folder `runs/JOB/NAME` and the files that every job puts there."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._opened = time.time()
         self.config = self.path / "config.yaml"
         self.provenance = self.path / "provenance.json"
         self.metrics = self.path / "metrics.csv"
@@ -72,7 +71,8 @@ class RunFolder:
     ) -> list[str]:
         """Create the folder and write down what is about to run.
 
-        Files that a killed process was writing are removed, and damaged ones are set aside.
+        What a killed process was writing before this object was made is removed, and damaged files
+        are set aside.
 
         Args:
             config: The resolved configuration.
@@ -87,7 +87,7 @@ class RunFolder:
         make_folder(self.path)
         if not resumed:
             (self.path / ERRORS).unlink(missing_ok=True)
-        remove_leftovers(self.path, before=STARTED)
+        remove_leftovers(self.path, before=self._opened)
         beside = [] if self._record() is not None else [self.provenance]
         if not self.known_identity():
             beside += [self._identity] if self._identity.exists() else []

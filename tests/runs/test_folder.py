@@ -2,6 +2,7 @@ import json
 import platform
 import re
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -219,6 +220,19 @@ def test_checkpoint_to_resume__aliases_do_not_multiply(run):
     run.config.write_text("\n".join(["l0: &l0 {a: 1}", *levels]))
     with pytest.raises(UserError, match="damaged: it has YAML aliases, which no run writes"):
         start_of(run, "auto", CONFIG)
+
+
+def test_start__removes_what_a_killed_run_was_writing(new_run):
+    run = RunFolder(new_run.path)
+    new_run.start(CONFIG, {})
+    unfinished = new_run.checkpoints / ".last.ckpt.ab12cd34.tmp"
+    unfinished.mkdir(parents=True)
+    (unfinished / "part").write_text("half")
+    run.start(CONFIG, {})  # made before: it may be of another process of this very run
+    assert unfinished.is_dir()
+    time.sleep(0.02)  # times of files are a clock tick behind
+    RunFolder(new_run.path).start(CONFIG, {})
+    assert not unfinished.exists()
 
 
 def test_identity__stays_with_the_folder(new_run, tmp_path):

@@ -135,6 +135,8 @@ def test_kill__between_the_two_renames_goes_on_from_the_previous_state(
     assert not (job.checkpoints / "last.ckpt").exists()
     assert job.state("last_0000004")["global_step"] == STEP
     assert list(job.checkpoints.glob(".last.ckpt.*.tmp"))  # the next state, without its name
+    assert any(job.with_fault(SignalAtBatch(signal.SIGKILL, 1), IN_PARTS))
+    assert not list(job.place.rglob(".*.tmp"))  # whoever starts removes it
     job.run(IN_PARTS)
     assert re.search(r"note: there is no \S+/last.ckpt; going on from \S+, step 4", job.said)
     assert_same(job.state(), parts.state())
