@@ -22,7 +22,14 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wrap(owner: Any, name: str, around: Callable[[Callable[..., Any]], Any]) -> None:
+def wrap(owner: Any, name: str, around: Callable[[Callable[..., Any]], Any]) -> None:
+    """Put something in the place of a function.
+
+    Args:
+        owner: The class or module that has it.
+        name: Of the function.
+        around: Given the function, returns what replaces it.
+    """
     setattr(owner, name, around(getattr(owner, name)))
 
 
@@ -52,7 +59,7 @@ class SignalAtBatch:
 
             return replacement
 
-        _wrap(TrainingModule, self.step, around)
+        wrap(TrainingModule, self.step, around)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class KillAtRename:
 
             return replacement
 
-        _wrap(os, "replace", around)
+        wrap(os, "replace", around)
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,8 @@ class KillAfterSaveOfStep:
 
             return replacement
 
-        _wrap(TrainingModule, "on_save_checkpoint", noting)
-        _wrap(os, "replace", killing)
+        wrap(TrainingModule, "on_save_checkpoint", noting)
+        wrap(os, "replace", killing)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ class KillInWrite:
 
             return replacement
 
-        _wrap(torch, "save", around)
+        wrap(torch, "save", around)
 
 
 def _write(file: Any, content: bytes) -> None:
@@ -194,34 +201,7 @@ class NotANumber:
 
             return replacement
 
-        _wrap(TrainingModule, "training_step", around)
-
-
-@dataclass(frozen=True)
-class NotFiniteAtSave:
-    """A weight that is not finite in one process's part, in the first checkpoint of a step.
-
-    Attributes:
-        step: Number of optimiser steps made.
-        rank: Rank whose part it is in.
-    """
-
-    step: int
-    rank: int
-
-    def __call__(self) -> None:
-        """Plant it."""
-
-        def around(original: Callable[..., Any]) -> Callable[..., Any]:
-            def replacement(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
-                original(module, checkpoint)
-                if (module.global_step, module.global_rank) == (self.step, self.rank):
-                    parts = (each.to_local() for each in checkpoint["state_dict"].values())
-                    next(part for part in parts if part.numel()).fill_(torch.nan)
-
-            return replacement
-
-        _wrap(TrainingModule, "on_save_checkpoint", around)
+        wrap(TrainingModule, "training_step", around)
 
 
 @dataclass(frozen=True)

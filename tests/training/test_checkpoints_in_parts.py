@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import FullDisk, KillAtRename, NotFiniteAtSave, SignalAtBatch
+from faults import FullDisk, KillAtRename, SignalAtBatch
+from faults_in_parts import BugInPart, NotFiniteAtSave
 from launched import LIMIT_S, finish, output, start
 from safetensors.torch import load_file
 from test_sharded_combinations import SETTINGS
@@ -16,7 +17,7 @@ from ssl_swin.cli import main
 from ssl_swin.divided_checkpoint import META, load_state
 from ssl_swin.errors import UserError
 from ssl_swin.launch.artifacts import local_backbone
-from ssl_swin.launch.script import GAVE_UP
+from ssl_swin.launch.script import FAILURE, GAVE_UP
 from ssl_swin.runs.checkpoint_files import read_facts
 from ssl_swin.weights.backbone import WEIGHTS
 
@@ -153,6 +154,20 @@ def test_not_finite__on_one_of_two_processes_is_written_by_none(root: Path, part
     assert not list(job.checkpoints.glob(".*.tmp"))
     job.run(IN_PARTS)
     assert_same(job.state(), parts.state())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_bug__in_one_of_two_processes_ends_both(root: Path, rank: int) -> None:
+    job = Job(root, f"bug_{rank}", 2, "fsdp")
+    codes = job.with_fault(BugInPart(rank), IN_PARTS, "trainer.timeout_s=600")  # more than LIMIT_S
+    assert codes == [FAILURE, FAILURE]
+    said, others = (output(job.place, number) for number in (rank, 1 - rank))
+    assert said.endswith("ZeroDivisionError: planted\n")
+    assert 'File "' in said
+    assert f"process {rank} could not do its part of" in others
+    assert "ZeroDivisionError: planted" in others
+    assert 'File "' not in others
+    assert not list(job.checkpoints.iterdir())
 
 
 def test_full_disk__is_one_message_and_the_last_stays(root: Path) -> None:

@@ -14,8 +14,10 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from ssl_swin.divided_checkpoint import DIVIDED, META, PARTS, pieces_of, sum_of, take_out
+from ssl_swin.errors import UserError
 from ssl_swin.files import DiskError, disk_error, fsync, temporary_folder
 from ssl_swin.runs.finite import non_finite
+from ssl_swin.stopping.stopped import PeerLostError
 from ssl_swin.training.checkpointing.writing import forget_cached, write_verified
 from ssl_swin.training.sharding import gather_objects
 
@@ -49,6 +51,7 @@ def write_parts(
 
     Raises:
         DiskError: On all processes, if the disk of one refuses or gives back something else.
+        PeerLostError: If another one failed for any other reason, which that one raises.
     """
     rest, found = take_out(checkpoint, DTensor)
     tensors = {name: tensor for name, (_, tensor) in found.items()}
@@ -113,18 +116,28 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _together(path: Path, action: Callable[[], Any]) -> list[Any]:
     """Do something on every process, and fail on all of them where one fails."""
     done: Any = None
-    problem = ""
+    error: Exception | None = None
     try:
         done = action()
-    except DiskError as error:
-        problem = str(error)
-    except OSError as error:
-        cause = disk_error(error)
-        if cause is None:
-            raise
-        problem = f"cannot write {path}: {cause.strerror}"
-    everything = gather_objects((done, problem))
-    told = [problem for _, problem in everything if problem]
-    if told:
-        raise DiskError(told[0])
+    except Exception as raised:  # of any kind: the others must not wait for this process
+        cause = None if isinstance(raised, UserError) else disk_error(raised)
+        error = DiskError(f"cannot write {path}: {cause.strerror}") if cause else raised
+    everything = gather_objects((done, error and _for_others(error, path)))
+    if error is not None:
+        raise error
+    for _, problem in everything:
+        if problem is not None:
+            kind, message = problem
+            raise kind(message)
     return [each for each, _ in everything]
+
+
+def _for_others(error: Exception, path: Path) -> tuple[type[Exception], str]:
+    """Return what the other processes raise, as no error can be sent with its traceback."""
+    for kind in (DiskError, UserError):
+        if isinstance(error, kind):
+            return kind, str(error)
+    return PeerLostError, (
+        f"process {dist.get_rank()} could not do its part of {path}, and printed where: "
+        f"{type(error).__name__}: {error}"
+    )

@@ -1,7 +1,14 @@
 """What one process alone can tell of writing in parts."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from ssl_swin.errors import UserError
+from ssl_swin.files import DiskError
+from ssl_swin.stopping.stopped import PeerLostError
+from ssl_swin.training.checkpointing import dividing
 from ssl_swin.training.checkpointing.dividing import bad_tensors
 
 
@@ -15,3 +22,28 @@ def test_bad_tensors__names_weights_and_moments_but_not_scores() -> None:
     found = ["optimizer_states.0.state.0.exp_avg", "state_dict.weight"]
     assert bad_tensors(checkpoint) == found
     assert bad_tensors({"state_dict": {"bias": torch.ones(2)}}) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "here", "elsewhere"),
+    [
+        (OSError(28, "No space left on device"), DiskError, DiskError),
+        (RuntimeError("torch"), RuntimeError, PeerLostError),
+        (UserError("no folder"), UserError, UserError),
+        (KeyError("a bug"), KeyError, PeerLostError),
+    ],
+)
+def test_together__whatever_one_raises_ends_all(monkeypatch, raised, here, elsewhere) -> None:
+    sent: list = []
+    monkeypatch.setattr(dividing.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dividing, "gather_objects", lambda own: [*sent, sent.append(own) or own])
+
+    def fail() -> None:
+        raise raised
+
+    with pytest.raises(here):
+        dividing._together(Path("last.ckpt"), fail)
+    assert len(sent) == 1  # the one that fails does not leave before it has told
+    with pytest.raises(elsewhere, match=str(raised.args[-1])) as told:
+        dividing._together(Path("last.ckpt"), lambda: "done")
+    assert type(told.value) is elsewhere
