@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from launched import LIMIT_S, finish, output, start
 from wandb_files import wandb_history
 
@@ -85,9 +86,14 @@ def test_tensorboard__holds_every_step_once(tmp_path: Path) -> None:
     )
     written = killed_twice(tmp_path, "tensorboard")
     found: dict[str, list[tuple[int, Any]]] = {}
+    hyperparameters: dict[str, Any] = {}
     for path in sorted(tmp_path.glob("runs/pretrain/k/tensorboard/*tfevents*")):
         for event in accumulator.EventFileLoader(str(path)).Load():
             for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "hparams":
+                    assert value.tag not in hyperparameters  # of one start alone
+                    hyperparameters[value.tag] = value.metadata.plugin_data.content
+                    continue
                 number = value.tensor.float_val[0] if value.tensor.float_val else None
                 found.setdefault(value.tag, []).append((event.step, number))
     for name in ("train/loss", "val/loss", "probe/knn_top1/stage1", "samples_seen"):
@@ -95,3 +101,18 @@ def test_tensorboard__holds_every_step_once(tmp_path: Path) -> None:
         assert [step for step, _ in found[name]] == steps, name
         expected = [float(row[name]) for row in written if row[name]]
         assert [value for _, value in found[name]] == pytest.approx(expected), name
+    assert [step for step, _ in found["recon/grid"]] == PICTURES
+    assert "hp_metric" not in found
+    settings = tensorboard_settings(hyperparameters["_hparams_/session_start_info"])
+    config = yaml.safe_load((tmp_path / "runs/pretrain/k/config.yaml").read_text())
+    assert (settings["optim.base_lr"], settings["name"]) == (config["optim"]["base_lr"], "k")
+    assert settings["provenance.data.train"]
+
+
+def tensorboard_settings(content: bytes) -> dict[str, Any]:
+    """Reads the hyperparameters of a run."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    info = HParamsPluginData.FromString(content).session_start_info
+    kinds = {key: value.WhichOneof("kind") for key, value in info.hparams.items()}
+    return {key: getattr(info.hparams[key], kind) for key, kind in kinds.items()}

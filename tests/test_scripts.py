@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
-from wandb_files import wandb_history, wandb_records
+from wandb_files import wandb_config, wandb_history, wandb_records
 
 from ssl_swin.cli import main as ssl_swin_command
 from ssl_swin.weights.backbone import load_backbone
@@ -166,6 +167,13 @@ def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
     names = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (names[0].project, names[0].display_name) == ("ssl_swin", "swin_nano_demo")
     assert names[0].run_id == (run / "run_id").read_text()
+    assert names[0].job_type == "pretrain"
+    config = wandb_config(file)
+    provenance = json.loads((run / "provenance.json").read_text())
+    asked = yaml.safe_load((run / "config.yaml").read_text())
+    assert {key: config[key] for key in asked} == json.loads(json.dumps(asked))
+    assert config["provenance"]["git"] == provenance["git"]
+    assert config["provenance"]["data"] == provenance["data"] != {}
 
 
 def test_pretrain__resumed_equals_uninterrupted(tmp_path: Path) -> None:

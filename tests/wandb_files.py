@@ -35,3 +35,16 @@ def wandb_history(path: Path) -> list[dict[str, Any]]:
         {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in history.item}
         for history in records
     ]
+
+
+def wandb_config(path: Path) -> dict[str, Any]:
+    """Gives the run's configuration."""
+    config: dict[str, Any] = {}
+    for record in wandb_records(path):
+        kind = record.WhichOneof("record_type")
+        if kind in ("run", "config"):
+            updates = record.run.config.update if kind == "run" else record.config.update
+            for item in updates:
+                assert item.key, "a nested change is not read"
+                config[item.key] = json.loads(item.value_json)
+    return config

@@ -56,6 +56,8 @@ def make_loggers(run: Run, progress: Progress) -> list[Logger]:
         if opened is not None:
             passing_on = dashboard(opened, progress)
             guard_logger(passing_on, failures)
+            if is_first_process():
+                passing_on.log_hyperparams({**run.config, "provenance": run.folder.facts()})
             loggers.append(passing_on)
     return loggers
 

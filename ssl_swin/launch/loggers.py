@@ -17,6 +17,8 @@ from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.targets import located, make
 from ssl_swin.runs.side_failures import SideFailures, reason
 
+MOST_OF_A_TAG = 64  # characters
+
 
 def open_logger(
     settings: DictConfig, identity: Mapping[str, str], failures: SideFailures
@@ -84,7 +86,7 @@ def check_packages(settings: Mapping[str, Any] | None) -> None:
 
 
 def check_place(settings: Mapping[str, Any] | None) -> None:
-    """Refuse a project or a team that W&B would not take, which it says when it is asked online.
+    """Refuse a project, a team or a tag that W&B would not take, which it says when it is asked.
 
     Args:
         settings: The group `logger`, checked.
@@ -98,6 +100,12 @@ def check_place(settings: Mapping[str, Any] | None) -> None:
             raise UserError(
                 f"logger.{key}={name!r} is no name: W&B takes one without / \\ # ? % : (a project "
                 "and its team are two settings, logger.project and logger.entity)"
+            )
+    for tag in (settings or {}).get("tags") or []:
+        if not 1 <= len(str(tag)) <= MOST_OF_A_TAG:
+            raise UserError(
+                f"logger.tags has {str(tag)[:80]!r}: W&B takes tags of 1 to {MOST_OF_A_TAG} "
+                "characters, as logger.tags=[baseline,paper]"
             )
     if settings and "project" in settings and not settings["project"]:
         if not settings.get("offline") and not os.environ.get("WANDB_PROJECT"):

@@ -39,6 +39,7 @@ def register_resolvers() -> None:
         command,
         display_name,
         job_folder,
+        job_type,
         one_folder,
         run_dir,
         start_name,
@@ -97,10 +98,21 @@ def choice(group: str, *, _root_: DictConfig) -> str:
 
 
 def display_name(name: str) -> str:
-    """Names a run on dashboards: in a sweep with what tells its jobs apart."""
-    if not _in_sweep():
-        return str(name)
-    return f"{name} {Path(HydraConfig.get().runtime.output_dir).name}"[:MOST_DISPLAYED]
+    """Names a run on dashboards.
+
+    A job on a backbone, which bears its name, is told from the pretraining, and the jobs of a sweep
+    by what the sweep varies.
+    """
+    job = job_type()
+    words = [str(name)] if job in (None, "pretrain") else [str(job), str(name)]
+    if _in_sweep():
+        words.append(Path(HydraConfig.get().runtime.output_dir).name)
+    return " ".join(words)[:MOST_DISPLAYED]
+
+
+def job_type() -> str | None:
+    """Returns the kind of job: pretrain, finetune or linear_probe; None where no job runs."""
+    return str(HydraConfig.get().job.name) if HydraConfig.initialized() else None
 
 
 def one_folder(name: str) -> str:

@@ -15,6 +15,8 @@ from ssl_swin.files import make_folder, remove_leftovers, set_aside, write_atomi
 from ssl_swin.runs.provenance import provenance
 from ssl_swin.runs.side_failures import FILE as ERRORS
 
+FACTS = ("git", "data", "python", "packages", "machine", "gpus")
+
 
 class RunFolder:
     """The folder `runs/JOB/NAME` and the files that every job puts there."""
@@ -36,6 +38,11 @@ class RunFolder:
         """The path, so written that `backbone=` takes it for nothing but a path."""
         path = str(self.path)
         return f"./{path}" if path == "none" or re.match(r"[\w-]+:", path) else path
+
+    def facts(self) -> dict[str, Any]:
+        """Return what its provenance says of code, data and machine, and not of one start."""
+        record = self._record() or {}
+        return {key: record[key] for key in FACTS if key in record}
 
     def has_results(self) -> bool:
         """Return False where nothing has to be kept, as after a failure before a checkpoint."""

@@ -11,6 +11,7 @@ import yaml
 from ssl_swin.errors import UserError
 from ssl_swin.quoting import override, shell_line
 from ssl_swin.runs.checkpoint_files import read_facts
+from ssl_swin.runs.dotted_names import by_dotted_name
 from ssl_swin.runs.folder import RunFolder
 from ssl_swin.runs.names import shortened
 from ssl_swin.runs.renamed import up_to_date
@@ -178,7 +179,7 @@ def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], may_change: Iterable[str]
 ) -> list[Difference]:
     """Return the values that differ and may not."""
-    before, after = _flatten(old), _flatten(new)
+    before, after = by_dotted_name(old), by_dotted_name(new)
     keys = sorted(before.keys() | after.keys())
     changed = [key for key in keys if before.get(key) != after.get(key)]
     free = tuple(may_change)
@@ -187,14 +188,3 @@ def _differences(
 
 def _belongs_to(key: str, keys: Iterable[str]) -> bool:
     return any(key == each or key.startswith(f"{each}.") for each in keys)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -17,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_swin.runs.metrics_file import MetricsFile
 from ssl_swin.training.progress import Progress, seen
+from ssl_swin.training.tensorboard_hyperparameters import write_hyperparameters
 
 STEP = "step"  # of a row, beside its values: tells a row from a picture of the same step
 
@@ -70,9 +72,9 @@ class Dashboard(Logger):
         return getattr(self.logger, "experiment", None)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Passes hyperparameters on."""
-        self.logger.log_hyperparams(params, *args, **kwargs)
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Passes the run's configuration on."""
+        self.logger.log_hyperparams(dict(params))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -87,8 +89,8 @@ class Dashboard(Logger):
         """Passes pictures of a step on, if the logger takes any and lacks them."""
         self._begin_row()
         at = self.progress.step if step is None else step
-        if hasattr(self.logger, "log_image") and at > self._has_pictures_to:
-            self.logger.log_image(key, list(images), step=at, **others)
+        if at > self._has_pictures_to:
+            self._pass_pictures_on(at, key, list(images), **others)
 
     @property
     def lacks_pictures_from(self) -> int:
@@ -144,9 +146,20 @@ class Dashboard(Logger):
             self._has_rows_to = step
             self.logger.log_metrics(dict(row), step)
 
+    def _pass_pictures_on(self, step: int, key: str, images: list[Any], **others: Any) -> None:
+        if hasattr(self.logger, "log_image"):
+            self.logger.log_image(key, images, step=step, **others)
+
 
 class WandbDashboard(Dashboard):
     """Weights & Biases."""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Passes on what is new: W&B warns of a setting that its sweep has set, with any value."""
+        known = self.experiment.config
+        new = {name: value for name, value in params.items() if known.get(name, known) != value}
+        self.logger.log_hyperparams(new)
 
     def _steps_held(self, step: int) -> tuple[int, int]:
         if self.experiment.offline:
@@ -171,6 +184,12 @@ class WandbDashboard(Dashboard):
 class TensorBoardDashboard(Dashboard):
     """TensorBoard."""
 
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Lists the configuration beside the metric that the run is judged by."""
+        super().log_hyperparams(params)
+        write_hyperparameters(self.experiment, params, judged_by=params.get("optimized_metric"))
+
     def _steps_held(self, step: int) -> tuple[int, int]:
         return -1, -1
 
@@ -178,6 +197,13 @@ class TensorBoardDashboard(Dashboard):
         for file in Path(self.experiment.log_dir).glob("*tfevents*"):
             if f".{os.getpid()}." not in file.name:  # which names the process that writes it
                 file.unlink(missing_ok=True)
+
+    def _pass_pictures_on(self, step: int, key: str, images: list[Any], **others: Any) -> None:
+        for number, image in enumerate(images):
+            pixels = np.asarray(image)
+            name = key if len(images) == 1 else f"{key}/{number}"
+            layout = "HWC" if pixels.ndim == 3 else "HW"
+            self.experiment.add_image(name, pixels, step, dataformats=layout)
 
 
 def dashboard(logger: Logger, progress: Progress) -> Dashboard:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 import ssl_swin
 from ssl_swin.errors import UserError
+from ssl_swin.launch.composing import composed_for_user
 from ssl_swin.launch.loggers import check_packages, check_place, close_logger, open_logger
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.extras import guard_logger
@@ -113,6 +114,13 @@ def test_check_place__refuses_what_is_no_name(settings: dict[str, str], key: str
         check_place(settings)
 
 
+@pytest.mark.parametrize("tag", ["", 65 * "a"])
+def test_check_place__refuses_what_is_no_tag(tag: str) -> None:
+    check_place({"project": "swin", "tags": ["baseline", 64 * "a"]})
+    with pytest.raises(UserError, match=r"^logger.tags has '.*': W&B takes tags of 1 to 64"):
+        check_place({"project": "swin", "tags": ["baseline", tag]})
+
+
 def test_check_place__tells_of_no_project_where_a_server_is_asked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,3 +131,14 @@ def test_check_place__tells_of_no_project_where_a_server_is_asked(
     assert capsys.readouterr().out == ""
     check_place({"project": None, "offline": False})
     assert capsys.readouterr().out.startswith("note: logger.project is not set")
+
+
+def test_wandb_names__tell_a_probe_from_its_pretraining(tmp_path: Path) -> None:
+    run = f"backbone={tmp_path}/runs/pretrain/first"
+    for job, overrides, name in (
+        ("pretrain", ["name=first"], "first"),
+        ("finetune", [run], "finetune first_demo"),
+        ("linear_probe", [run], "linear_probe first_demo"),
+    ):
+        cfg = composed_for_user(job, ["logger=wandb", "data=demo", *overrides])
+        assert (cfg.logger.job_type, cfg.logger.name) == (job, name)

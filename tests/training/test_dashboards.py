@@ -84,6 +84,15 @@ def test_dashboard__a_picture_comes_after_the_rows_before_it():
     assert rows.pictures == [1]
 
 
+def test_wandb__is_not_told_again_what_its_sweep_has_set(tmp_path, monkeypatch):
+    run, told = Run(tmp_path, offline=True, summary={}), []
+    run.run.config = {"seed": 1, "optim": {"base_lr": 1}}
+    monkeypatch.setattr(run, "log_hyperparams", told.append)
+    passing = dashboard(run, StepAt(0))
+    passing.log_hyperparams({"seed": 1, "optim": {"base_lr": 2}, "backbone": None})
+    assert told == [{"optim": {"base_lr": 2}, "backbone": None}]
+
+
 def test_dashboard__of_an_unknown_logger_has_what_a_checkpoint_covers(metrics):
     rows, progress = Rows(), StepAt(4)
     passing = Dashboard(rows, progress)
