@@ -1,6 +1,5 @@
 """Writing files so that nobody ever sees half of one."""
 
-import errno
 import os
 import re
 import shutil
@@ -9,21 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ssl_swin.disk_errors import DiskError, disk_error
 from ssl_swin.errors import UserError
 
-# What a disk says of itself, and no program did wrong.
-OF_THE_DISK = frozenset(
-    {
-        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV,
-        errno.EACCES, errno.EPERM,
-    }
-)  # fmt: skip
 _UNFINISHED: set[Path] = set()  # temporary files that this process is writing
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as `atomic_path` names them
-
-
-class DiskError(UserError):
-    """A file that could not be written for a reason that lies in the disk."""
 
 
 @contextmanager
@@ -94,23 +83,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def disk_error(error: BaseException) -> OSError | None:
-    """Return the error of the disk that an error is, or was raised after; None without any.
-
-    Args:
-        error: For example that of a library which was writing when the disk was full.
-    """
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, OSError) and (
-            at.errno in OF_THE_DISK
-            or (at.errno == errno.ENOENT and at.filename and _is_parent_gone(Path(at.filename)))
-        ):
-            return at
-        at = at.__cause__ or at.__context__
-    return None
 
 
 def remove_leftovers(folder: str | os.PathLike[str], *, before: float) -> list[Path]:
@@ -244,10 +216,6 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-def _is_parent_gone(path: Path) -> bool:
-    return not path.parent.is_dir()
 
 
 def fsync(path: str | os.PathLike[str]) -> None:

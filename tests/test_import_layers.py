@@ -31,7 +31,8 @@ EDGES: dict[str, set[str]] = {
     "quoting": set(),
     "stopping": set(),
     "plurals": set(),
-    "files": {"errors"},
+    "disk_errors": {"errors"},
+    "files": {"errors", "disk_errors"},
     "safe_pickle": {"errors"},
     "divided_checkpoint": {"errors", "safe_pickle"},
     "masking": {"errors"},
@@ -47,8 +48,8 @@ EDGES: dict[str, set[str]] = {
     "reporting": GROUND | {"probing", "runs"},
     "weights": GROUND | {"divided_checkpoint", "encoders", "objectives", "tasks"},
     "training": GROUND
-    | {"data", "divided_checkpoint", "encoders", "objectives", "tasks", "optim", "probing"}
-    | {"reporting", "runs"},
+    | {"data", "disk_errors", "divided_checkpoint", "encoders", "objectives", "tasks", "optim"}
+    | {"probing", "reporting", "runs"},
 }
 CORE = set(EDGES) - {"training"}
 EDGES["conf"] = set()

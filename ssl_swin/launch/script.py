@@ -15,8 +15,8 @@ import hydra
 from omegaconf import DictConfig
 
 from ssl_swin import __version__
+from ssl_swin.disk_errors import disk_error
 from ssl_swin.errors import TrainingGaveUp, UserError
-from ssl_swin.files import disk_error
 from ssl_swin.launch.command_line import command, how_to_continue
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
 from ssl_swin.launch.overrides import readable

@@ -13,9 +13,10 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
+from ssl_swin.disk_errors import DiskError, disk_error
 from ssl_swin.divided_checkpoint import DIVIDED, META, PARTS, pieces_of, sum_of, take_out
 from ssl_swin.errors import UserError
-from ssl_swin.files import DiskError, disk_error, fsync, temporary_folder
+from ssl_swin.files import fsync, temporary_folder
 from ssl_swin.runs.finite import non_finite
 from ssl_swin.stopping.stopped import PeerLostError
 from ssl_swin.training.checkpointing.writing import forget_cached, write_verified

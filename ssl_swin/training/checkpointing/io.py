@@ -8,9 +8,10 @@ from typing import Any
 import torch.distributed as dist
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from ssl_swin.disk_errors import DiskError
 from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.errors import TrainingGaveUp
-from ssl_swin.files import DiskError, atomic_path, fsync, remove, set_aside
+from ssl_swin.files import atomic_path, fsync, remove, set_aside
 from ssl_swin.runs.catalogue import Catalogue, Damaged, entry_of
 from ssl_swin.runs.checkpoint_files import RUN, checksum, read_facts
 from ssl_swin.runs.finite import in_short, non_finite

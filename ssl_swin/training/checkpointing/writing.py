@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ssl_swin.files import DiskError, disk_error, fsync
+from ssl_swin.disk_errors import DiskError, disk_error
+from ssl_swin.files import fsync
 from ssl_swin.runs.checkpoint_files import checksum
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_swin.disk_errors import DiskError
 from ssl_swin.errors import UserError
-from ssl_swin.files import DiskError
 from ssl_swin.stopping.stopped import PeerLostError
 from ssl_swin.training.checkpointing import dividing
 from ssl_swin.training.checkpointing.dividing import bad_tensors

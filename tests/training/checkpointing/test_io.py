@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_swin.disk_errors import DiskError
 from ssl_swin.errors import TrainingGaveUp, UserError
-from ssl_swin.files import DiskError
 from ssl_swin.runs.catalogue import Catalogue
 from ssl_swin.runs.checkpoint_files import read_facts
 from ssl_swin.runs.retention import Retention

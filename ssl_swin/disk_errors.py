@@ -1,0 +1,36 @@
+"""What a disk says when it cannot write, told apart from what a program did wrong."""
+
+import errno
+from pathlib import Path
+
+from ssl_swin.errors import UserError
+
+OF_THE_DISK = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV,
+        errno.EACCES, errno.EPERM,
+    }
+)  # fmt: skip
+
+
+class DiskError(UserError):
+    """A file that could not be written for a reason that lies in the disk."""
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """Return the error of the disk that an error is, or was raised after; None without any.
+
+    Args:
+        error: For example that of a library which was writing when the disk was full.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and (at.errno in OF_THE_DISK or _is_folder_gone(at)):
+            return at
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def _is_folder_gone(error: OSError) -> bool:
+    name = error.filename
+    return error.errno == errno.ENOENT and bool(name) and not Path(name).parent.is_dir()
