@@ -14,9 +14,10 @@ import timm
 import torch
 import yaml
 from PIL import Image
-from wandb_files import wandb_config, wandb_history, wandb_records
+from wandb_files import wandb_config, wandb_history, wandb_records, wandb_summary
 
 from ssl_swin.cli import main as ssl_swin_command
+from ssl_swin.runs.metrics import declared
 from ssl_swin.weights.backbone import load_backbone
 
 pytestmark = pytest.mark.slow
@@ -132,6 +133,7 @@ def test_linear_probe__reports_the_whole_grid_and_extracts_once(workplace: Path,
     best = max(cell["val_top1_percent"] for cell in results["linear"]["grid"])
     assert results["linear"]["top1_percent"] == {"val": best}
     assert "chosen on val: stage" in printed
+    check_declared(folder)
     assert Image.open(folder / "grid.png").width > 200
     taken = list(csv.DictReader((folder / "confusion_val/confusion.csv").open()))
     assert sum(int(row["images"]) for row in taken) == 20
@@ -151,18 +153,29 @@ def test_finetune__leaves_a_classifier_that_timm_loads(workplace: Path, run: Pat
     printed = start("finetune", f"backbone={run}/backbone", *options, cwd=workplace)
     folder = workplace / "runs/finetune/swin_nano_demo_demo"
     assert "val/top1" in printed
+    check_declared(folder)
     assert (folder / "checkpoints/best.ckpt").is_file()
     model = timm.create_model(f"local-dir:{folder}/classifier", pretrained=True)
     assert model(torch.zeros(1, 3, 96, 96)).shape == (1, 10)
 
 
+def check_declared(folder: Path) -> None:
+    """Every metric that a job logs is known, with its unit and direction."""
+    names = set(metrics(folder)[0]) - {"step", "epoch", "samples_seen"}
+    assert len(names) > 3
+    assert {name for name in names if declared(name) is None} == set()
+
+
 def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
+    check_declared(run)
     (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
     records = list(wandb_records(file))
     rows = wandb_history(file)
     logged = [row["train/loss"] for row in rows if "train/loss" in row]
     written = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
     assert logged == pytest.approx(written, rel=1e-5)
+    best = min(float(row["val/loss"]) for row in metrics(run) if row.get("val/loss"))
+    assert wandb_summary(file)["best/val/loss"] == pytest.approx(best, rel=1e-5)
     assert any(key.startswith("recon/grid") for row in rows for key in row)
     names = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (names[0].project, names[0].display_name) == ("ssl_swin", "swin_nano_demo")

@@ -48,3 +48,14 @@ def wandb_config(path: Path) -> dict[str, Any]:
                 assert item.key, "a nested change is not read"
                 config[item.key] = json.loads(item.value_json)
     return config
+
+
+def wandb_summary(path: Path) -> dict[str, Any]:
+    """Gives the last value of each metric, and what else stands in the summary."""
+    updates = (
+        item
+        for record in wandb_records(path)
+        if record.WhichOneof("record_type") == "summary"
+        for item in record.summary.update
+    )
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}

@@ -22,11 +22,13 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ssl_swin.runs.metrics import improved
 from ssl_swin.runs.metrics_file import MetricsFile
 from ssl_swin.training.progress import Progress, seen
 from ssl_swin.training.tensorboard_hyperparameters import write_hyperparameters
 
 STEP = "step"  # of a row, beside its values: tells a row from a picture of the same step
+BEST = "best"  # what best values are called by, before the metric's name
 
 
 class Dashboard(Logger):
@@ -152,7 +154,16 @@ class Dashboard(Logger):
 
 
 class WandbDashboard(Dashboard):
-    """Weights & Biases."""
+    """Weights & Biases.
+
+    Its summary has the last value of every metric, and as best/NAME the best on held-out images.
+    (W&B's own best value would take the place of the last one, which sweeps look for, and would not
+    know of what was logged before a run is continued.)
+    """
+
+    def __init__(self, logger: Logger, progress: Progress) -> None:
+        super().__init__(logger, progress)
+        self._best: dict[str, float] = {}
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
@@ -179,6 +190,19 @@ class WandbDashboard(Dashboard):
 
     def _pass_on(self, step: int, row: Mapping[str, float]) -> None:
         super()._pass_on(step, {**row, STEP: step})
+        better = improved(self._best, row)
+        self._best |= better
+        for name, value in better.items():
+            self.experiment.summary[f"{BEST}/{name}"] = value
+
+    @rank_zero_only
+    def catch_up(self, metrics: MetricsFile, step: int) -> None:
+        """Goes on from the best values of a run that a server has, and passes on what it lacks."""
+        summary = dict(self.experiment.summary)
+        for name, value in summary.items():
+            if name.startswith(f"{BEST}/"):
+                self._best[name.removeprefix(f"{BEST}/")] = float(value)
+        super().catch_up(metrics, step)
 
 
 class TensorBoardDashboard(Dashboard):

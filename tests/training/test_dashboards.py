@@ -161,3 +161,22 @@ def test_catch_up__goes_from_metrics_csv_to_every_dashboard(metrics, tmp_path):
     file = MetricsCsv(metrics.path, resume=True, progress=progress)
     catch_up([file, dashboard(run, progress), Rows()], 2)
     assert [row["step"] for row in run.logged] == [0, 2]
+
+
+def test_wandb__best_values_stand_in_the_summary(metrics, tmp_path):
+    for offline, summary, expected in (
+        (True, {}, 3),
+        (False, {"step": 4, "best/val/loss": 2}, 2),  # of a step whose rows are not sent again
+    ):
+        run, progress = Run(tmp_path, offline=offline, summary=summary), StepAt(4)
+        file = MetricsFile(tmp_path / f"{offline}.csv")
+        for step, loss in ((2, 3), (4, 5)):
+            file.write(step, {"val/loss": loss, "train/loss": 0})
+        passing = dashboard(run, progress)
+        passing.catch_up(file, 4)
+        progress.step = 6
+        passing.log_metrics({"val/loss": 4})
+        passing.finalize("success")
+        assert {key: value for key, value in summary.items() if key != "step"} == {
+            "best/val/loss": expected
+        }

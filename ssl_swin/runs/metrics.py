@@ -1,0 +1,87 @@
+"""The metrics of a run: every name that a job logs, with its unit and its better direction.
+
+An objective or a task of your own may log others, which are then known by their name alone.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+Better = Literal["lower", "higher", ""]
+MARK = re.compile(r"_(best|at_\d+(x\d+)?px)$")  # of an evaluation of other weights, at another size
+HELD_OUT = ("val/", "probe/")  # of which the best value so far says something
+
+
+class Metric(NamedTuple):
+    """A metric, or those whose names differ in what `*` stands for."""
+
+    name: str
+    meaning: str
+    unit: str = ""
+    better: Better = ""
+
+    @property
+    def group(self) -> str:
+        """What stands before the first slash: the panels of a dashboard are grouped by it."""
+        return self.name.partition("/")[0]
+
+
+METRICS = (
+    Metric("train/loss", "what is minimised, of a training batch", "", "lower"),
+    Metric("train/rep/std_mean", "spread of the features of a batch, if the objective logs it"),
+    Metric("val/loss", "the same on held-out images, always under the same masks", "", "lower"),
+    Metric("val/loss_vs_mean", "its share of the loss of predicting the mean", "ratio", "lower"),
+    Metric("val/top1", "accuracy on held-out images", "ratio", "higher"),
+    Metric("test/loss", "loss on the test images", "", "lower"),
+    Metric("test/loss_vs_mean", "its share of the loss of predicting the mean", "ratio", "lower"),
+    Metric("test/top1", "accuracy on the test images", "ratio", "higher"),
+    Metric("probe/knn_top1/stage*", "kNN on a stage's features, while training", "%", "higher"),
+    Metric("probe/*/knn_top1", "kNN as chosen on val, by split", "%", "higher"),
+    Metric("probe/*/knn_top1/*", "the best kNN of a stage, by split and pooling", "%", "higher"),
+    Metric("probe/*/linear_top1", "linear classifier as chosen on val, by split", "%", "higher"),
+    Metric("probe/*/linear_top1/*", "the best one of a stage, by split and pooling", "%", "higher"),
+    Metric("optim/lr", "learning rate, the largest of all groups"),
+    Metric("optim/grad_norm", "norm of the gradient before it is clipped"),
+    Metric("amp/scale", "loss scale of fp16"),
+    Metric("health/skipped_steps", "steps left out so far, not being finite", "steps", "lower"),
+    Metric("health/collapse", "1 while the alarm for a collapse is on", "", "lower"),
+    Metric("perf/samples_per_s", "images trained on, on all devices", "images/s", "higher"),
+    Metric("perf/data_wait_frac", "time that steps wait for data", "ratio", "lower"),
+    Metric("data/bad_samples", "images so far that could not be read", "images", "lower"),
+    Metric("data/bad_ratio", "their share", "ratio", "lower"),
+)
+
+
+@lru_cache(maxsize=1000)
+def declared(name: str) -> Metric | None:
+    """Return what a logged metric is; None for one that is not ours.
+
+    Args:
+        name: As logged; marks of other weights and sizes at its end do not count.
+    """
+    plain = MARK.sub("", name)
+    return next((metric for metric in METRICS if fnmatchcase(plain, metric.name)), None)
+
+
+def improved(best: Mapping[str, float], row: Mapping[str, float]) -> dict[str, float]:
+    """Return those metrics of held-out images whose value is better than before.
+
+    Args:
+        best: The best values so far.
+        row: What is logged of a step.
+    """
+    return {
+        name: value
+        for name, value in row.items()
+        if (metric := declared(name)) is not None
+        and name.startswith(HELD_OUT)
+        and math.isfinite(value)
+        and (name not in best or _is_better(metric, value, best[name]))
+    }
+
+
+def _is_better(metric: Metric, value: float, than: float) -> bool:
+    return value < than if metric.better == "lower" else value > than
