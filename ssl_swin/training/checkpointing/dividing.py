@@ -39,7 +39,7 @@ def write_parts(
     checkpoint: Mapping[str, Any],
     path: Path,
     *,
-    begin: Callable[[], None],
+    begin: Callable[[], Mapping[str, Any]],
     finish: Callable[[Path], None],
 ) -> None:
     """Write a checkpoint into a folder beside its place; all processes together.
@@ -47,7 +47,7 @@ def write_parts(
     Args:
         checkpoint: With tensors that are divided.
         path: Name that the folder is about to get.
-        begin: Called by the first process before anything is written.
+        begin: Called by the first process before anything is written; returns what else to write.
         finish: Called by it with the whole, verified folder, to which it gives its name.
 
     Raises:
@@ -56,13 +56,13 @@ def write_parts(
     """
     rest, found = take_out(checkpoint, DTensor)
     tensors = {name: tensor for name, (_, tensor) in found.items()}
-    is_first = dist.get_rank() == 0
+    is_first, further = dist.get_rank() == 0, dict[str, Any]()
     with ExitStack() as stack:
 
         def reserve() -> str:
             if not is_first:
                 return ""
-            begin()
+            further.update(begin())
             return str(stack.enter_context(temporary_folder(path)))
 
         folder = Path(_together(path, reserve)[0])
@@ -76,7 +76,8 @@ def write_parts(
                     name: {"path": where, "shape": list(tensor.shape), "dtype": tensor.dtype}
                     for name, (where, tensor) in found.items()
                 }
-                write_verified({**rest, DIVIDED: facts, PARTS: sums}, folder / META)
+                content = {**rest, **further, DIVIDED: facts, PARTS: sums}
+                write_verified(content, folder / META)
                 fsync(folder)
                 finish(folder)
 

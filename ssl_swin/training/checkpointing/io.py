@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from ssl_swin.disk_errors import DiskError
@@ -69,8 +68,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         catalogue = Catalogue(file.parent)
         try:
             self._check_folder()
-            run = self._identity()
-            content = checkpoint | {RUN: {"id": run, "config": self._config}}
+            content, run = checkpoint | self._facts(), self._identity()
             replaced = None
             if file.is_dir():
                 replaced = self._keep_previous(catalogue, file, is_folder=True)
@@ -92,19 +90,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         folder, step = Path(path), int(checkpoint.get("global_step", 0))
         _check_finite(bad_tensors(checkpoint), step)
         catalogue = Catalogue(folder.parent)
-        run = self._identity() if dist.get_rank() == 0 else ""
-        content = checkpoint | {RUN: {"id": run, "config": self._config}}
+
+        def begin() -> dict[str, Any]:
+            self._check_folder()
+            return self._facts()
 
         def finish(temporary: Path) -> None:
             found = checksum(temporary)
             replaced = self._keep_previous(catalogue, folder, is_folder=True)
+            run = self._identity()
             catalogue.add(entry_of(temporary, folder.name, step=step, found=found, run=run))
             os.replace(temporary, folder)
             fsync(folder.parent)
             self._remove_superseded(catalogue, folder.name, replaced)
 
         try:
-            write_parts(content, folder, begin=self._check_folder, finish=finish)
+            write_parts(checkpoint, folder, begin=begin, finish=finish)
         except DiskError as error:
             raise DiskError(f"{error}\n{_what_stays(catalogue, step)}") from error
 
@@ -135,6 +136,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return f"{path} is of another run ({entry.run}, this one is {own})"
         problem = "" if entry.healthy else read_facts(path).problem
         return problem and f"{path} {problem}"
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is written of the run, whose folder is there."""
+        return {RUN: {"id": self._identity(), "config": self._config}}
 
     def _keep_previous(
         self, catalogue: Catalogue, file: Path, *, is_folder: bool = False
