@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ssl_swin.objectives import simmim
 from ssl_swin.training.module import TrainingModule
 
 
@@ -202,6 +203,22 @@ class NotANumber:
             return replacement
 
         wrap(TrainingModule, "training_step", around)
+
+
+@dataclass(frozen=True)
+class BugInForward:
+    """An error in the midst of a forward pass of SimMIM."""
+
+    def __call__(self) -> None:
+        """Plant it."""
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(*args: Any) -> Any:
+                raise ZeroDivisionError("planted")
+
+            return replacement
+
+        wrap(simmim, "masked_l1", around)
 
 
 @dataclass(frozen=True)

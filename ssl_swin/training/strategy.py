@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
@@ -63,6 +63,18 @@ class ShardedStrategy(DDPStrategy):
         state = {name: full(value).cpu() for name, value in self._module.model.state_dict().items()}
         self._whole.load_state_dict(state)
         self._module.model, self._whole = self._whole, None
+
+    def teardown(self) -> None:
+        """Let go of the devices.
+
+        What was interrupted amid a forward pass is whole in part, and cannot be moved: it is left
+        where it is, and the job has its own objective again, with the weights of the start.
+        """
+        if self._whole is not None:
+            module = self._module
+            if module.trainer.state.status == TrainerStatus.INTERRUPTED:
+                module.model, self._whole = self._whole, None
+        super().teardown()
 
     def on_validation_start(self) -> None:
         """Gather the weights."""

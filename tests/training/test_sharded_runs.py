@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launched import finish
+from faults import BugInForward
+from launched import LIMIT_S, finish, output, start
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -121,6 +122,14 @@ def test_fsdp__equals_one_process_and_leaves_the_same_checkpoint(one: Job, fsdp:
     assert state["param_groups"] == expected["param_groups"]
     torch.testing.assert_close(state["state"], expected["state"], **WEIGHTS_DIFFER)
     assert ours.keys() == theirs.keys()
+
+
+def test_fsdp__an_error_amid_a_forward_pass_is_what_is_told(root: Path, tmp_path: Path) -> None:
+    settings = (*SETTINGS, "batch_size=16", f"data.root={root}/data")
+    (process,) = start(settings, tmp_path, 1, strategy="fsdp", fault=BugInForward())
+    process.join(LIMIT_S)
+    assert process.exitcode == 1
+    assert output(tmp_path, 0).endswith("ZeroDivisionError: planted\n")
 
 
 @pytest.mark.parametrize(("before", "after"), [("fsdp", "auto"), ("one", "fsdp")])
