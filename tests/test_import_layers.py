@@ -22,6 +22,7 @@ GROUND = {
     "quoting",
     "stopping",
     "plurals",
+    "display",
 }
 # A package, and the packages and modules that it may import. Whatever stands on one line may not
 # import what stands below it.
@@ -33,6 +34,7 @@ EDGES: dict[str, set[str]] = {
     "plurals": set(),
     "disk_errors": {"errors"},
     "files": {"errors", "disk_errors"},
+    "display": set(),
     "safe_pickle": {"errors"},
     "divided_checkpoint": {"errors", "safe_pickle"},
     "masking": {"errors"},

@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ssl_swin.data.encoded import IMAGE, EncodedSample
+from ssl_swin.display.work import followed
 
 Indices = NDArray[np.int64]
 
@@ -52,7 +52,7 @@ class ImageDataset(ABC):
 
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every sample, -1 for none; by default this reads every sample."""
-        indices = tqdm(range(len(self)), "reading labels", disable=None)
+        indices = followed(range(len(self)), "reading labels", len(self))
         labels = (self[index].label for index in indices)
         return np.array([NO_LABEL if label is None else label for label in labels], dtype=np.int64)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 from torch import Tensor
-from tqdm import tqdm
 
+from ssl_swin.display.work import followed
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path, check_can_be_made, write_atomically
@@ -87,7 +87,7 @@ def _search(
         num_classes=num_classes,
         device=cfg.device,
         seed=cfg.seed,
-        progress=lambda taps: tqdm(taps, desc="linear heads"),
+        progress=lambda taps: followed(taps, "linear heads", None, "features"),
         **cfg.linear,
     )
     knn = knn_grid(train, val, num_classes=num_classes, device=cfg.device, **cfg.knn)

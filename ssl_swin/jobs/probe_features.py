@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
 from ssl_swin import __version__
 from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.display.work import Work
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
@@ -82,8 +82,14 @@ class SplitFeatures:
         }
 
     def _compute(self, split: str, taps: Sequence[Tap]) -> Iterator[PooledBatch]:
-        batches = tqdm(self._batches(split), desc=f"{split} features")
+        batches = self._counted(split)
         return pooled_batches(self.encoder, batches, taps=taps, device=self.cfg.device)
+
+    def _counted(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        with Work(f"{split} features", self.readers[split].num_samples) as work:
+            for images, labels in self._batches(split):
+                yield images, labels
+                work.advance(len(images))
 
     def _batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         cfg = self.cfg

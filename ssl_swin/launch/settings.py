@@ -87,6 +87,7 @@ TrainerSettings = Annotated[
             "timeout_s",
             "sharded_checkpoints",
             "enable_progress_bar",
+            "progress_every_s",
             "log_every_n_steps",
             "num_sanity_val_steps",
         )

@@ -8,12 +8,25 @@ from typing import Annotated, Any, Literal
 import lightning.pytorch
 from annotated_types import MinLen
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from ssl_swin.arguments import Count, Fraction, Name, NonNegative, Portion, Positive, Rule, checked
+from ssl_swin.arguments import (
+    Above0,
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Portion,
+    Positive,
+    Rule,
+    checked,
+)
+from ssl_swin.display.pace import MOST_S
 from ssl_swin.errors import UserError
 from ssl_swin.training.checkpointing.loops import EpochLoop, FitLoop
+from ssl_swin.training.display import Display
 from ssl_swin.training.placement import Placement, launched_placement
 from ssl_swin.training.strategy import ShardedStrategy
 
@@ -88,6 +101,8 @@ class Trainer(lightning.pytorch.Trainer):
         val_check_interval: Positive | Portion | None = None,
         num_sanity_val_steps: Count | Unlimited = 0,
         log_every_n_steps: Count = 50,
+        enable_progress_bar: bool | None = True,
+        progress_every_s: Above0 = MOST_S,
         **others: Any,
     ) -> None:
         """Set the trainer up; what is not listed is as in Lightning.
@@ -118,6 +133,9 @@ class Trainer(lightning.pytorch.Trainer):
             val_check_interval: Batches between validations, or a fraction of an epoch.
             num_sanity_val_steps: Validation batches before the first step; -1 takes all.
             log_every_n_steps: Steps between logged values; 0 logs none.
+            enable_progress_bar: Whether to show how far the run is; None does.
+            progress_every_s: Longest time in seconds between lines that show it, where the output
+                is not a terminal; the first ones come sooner.
             others: Other arguments of Lightning's Trainer.
 
         Raises:
@@ -153,7 +171,10 @@ class Trainer(lightning.pytorch.Trainer):
             "val_check_interval": val_check_interval,
             "num_sanity_val_steps": num_sanity_val_steps,
             "log_every_n_steps": log_every_n_steps,
+            "enable_progress_bar": enable_progress_bar,
         }
+        if enable_progress_bar is not False:
+            others["callbacks"] = _with_display(others.get("callbacks"), progress_every_s)
         self.max_time_s = None if max_time is None else seconds_of(max_time)
         refusals = (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError)
         try:
@@ -174,6 +195,12 @@ class Trainer(lightning.pytorch.Trainer):
         loop = FitLoop(self, min_epochs=given.min_epochs, max_epochs=given.max_epochs)
         loop.epoch_loop = EpochLoop(self, min_steps=given.min_steps, max_steps=given.max_steps)
         self.fit_loop = loop
+
+
+def _with_display(callbacks: Callback | list[Callback] | None, every_s: float) -> list[Callback]:
+    """Add what shows how far the run is, unless there is something of one's own."""
+    own = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+    return own if any(isinstance(each, ProgressBar) for each in own) else [*own, Display(every_s)]
 
 
 class _NoSignals(_SignalConnector):

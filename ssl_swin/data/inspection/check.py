@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ssl_swin.data.images.decode import AS_STORED, decode_marked
 from ssl_swin.data.images.pixel_format import PixelFormat
@@ -25,6 +24,7 @@ from ssl_swin.data.shards.index_file import (
     ShardIndex,
 )
 from ssl_swin.data.shards.scanning import scan_shard
+from ssl_swin.display.work import Work
 from ssl_swin.plurals import counted
 
 WARNINGS = (
@@ -92,21 +92,21 @@ def check_shards(
         index: Index of the set, loaded without a look at the shards.
         decode: Whether to decode every image, as it is stored.
         num_workers: Number of processes; 0 is this one.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
         pixels: Says how large an image may be.
     """
     places = _places(index)
     sources = {split: ShardDataset(index, split) for split in index.splits}
-    work = partial(_check_shard, index, sources, _any_axis(pixels) if decode else None)
+    check = partial(_check_shard, index, sources, _any_axis(pixels) if decode else None)
     findings = [*_check_arrays(index), *_check_listed(index)]
     digests = []
     num_images = sum(place.shard.num_samples for place in places)
-    results = ordered_map(work, places, num_workers=num_workers)
-    with tqdm(total=num_images, desc="checking", unit="image", disable=not progress) as bar:
+    results = ordered_map(check, places, num_workers=num_workers)
+    with Work("checking", num_images, show=progress) as work:
         for place, checked in zip(places, results, strict=True):
             findings += checked.findings
             digests.append(checked.digests)
-            bar.update(place.shard.num_samples)
+            work.advance(place.shard.num_samples)
     all_digests = np.concatenate(digests)
     findings += _duplicates(places, sources, all_digests)
     return CheckReport(int(all_digests.any(axis=1).sum()), findings)

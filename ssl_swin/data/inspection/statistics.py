@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.images.axes import AmbiguousAxes
@@ -29,6 +28,7 @@ from ssl_swin.data.inspection.running_statistics import (
 )
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.rng import keyed_permutation
+from ssl_swin.display.work import Work
 from ssl_swin.errors import UserError
 
 NUM_PROBED = 2000  # images that decide as what the set is read
@@ -132,7 +132,7 @@ def measure_set(
         num_images: Number of images to open; 0 opens all.
         seed: Seed of the choice.
         num_workers: Number of processes; 0 is this one. The result does not depend on it.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
         pixels: How images are read. Their channels and type are found where it leaves them open.
 
     Raises:
@@ -144,10 +144,10 @@ def measure_set(
     jobs = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     results = ordered_map(partial(_measure, source, pixels), jobs, num_workers=num_workers)
     parts = []
-    with tqdm(total=len(chosen), desc="measuring", unit="image", disable=not progress) as bar:
+    with Work("measuring", len(chosen), show=progress) as work:
         for job, part in zip(jobs, results, strict=True):
             parts.append(part)
-            bar.update(len(job))
+            work.advance(len(job))
     return _joined(kind, parts)
 
 

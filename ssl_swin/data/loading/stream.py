@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from tqdm import tqdm
 
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.fingerprint import fingerprint
@@ -46,6 +45,7 @@ from ssl_swin.data.shards.streaming import (
     good_samples,
     read_samples,
 )
+from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
 from ssl_swin.plurals import counted
 
@@ -204,12 +204,17 @@ def compressed_splits(
         counted = num_samples if split == "train" else None
         splits[split] = StreamSplit(
             shards,
-            num_samples=counted or sum(map(count_samples, tqdm(shards, f"counting {split}"))),
+            num_samples=counted or _count(shards, split),
             classes=classes,
             fingerprint=fingerprint(listing),
             reading=SampleReading(layout, values_of_classes(classes), str(folder)),
         )
     return splits
+
+
+def _count(shards: Sequence[str], split: str) -> int:
+    shown = followed(shards, f"counting {split}", len(shards), "shards")
+    return sum(map(count_samples, shown))
 
 
 def _epoch_loader(

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.packing.locks import only_packer
 from ssl_swin.data.packing.pack import (
@@ -51,6 +49,7 @@ from ssl_swin.data.shards.index_file import (
 )
 from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.data.sources.left_out import LeftOut, some
+from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
 
 
@@ -82,7 +81,7 @@ def pack_part(
         part: Which part.
         options: What the bytes of the shards depend on, the same for every part.
         num_workers: Number of processes that write shards; 0 writes them in this one.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
         left_out: Files beside the images that were not taken.
 
     Raises:
@@ -129,7 +128,7 @@ def join_parts(folder: Path, *, num_workers: int = 0, progress: bool = True) -> 
     Args:
         folder: Folder of the shards of all parts.
         num_workers: Number of processes that look into shards; 0 is this one.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
 
     Raises:
         UserError: If a part is missing, was packed by another plan or is being packed, or a shard
@@ -140,8 +139,8 @@ def join_parts(folder: Path, *, num_workers: int = 0, progress: bool = True) -> 
         found = _covered(folder, records)
         shards = [shard for _, shard in found if shard.num_samples]
         looks = ordered_map(partial(_look, folder), found, num_workers=num_workers)
-        bar = tqdm(looks, "joining", total=len(found), unit=" shards", disable=not progress)
-        scanned = [scan for scan in bar if scan is not None]
+        shown = followed(looks, "joining", len(found), "shards", show=progress)
+        scanned = [scan for scan in shown if scan is not None]
         names = (INDEX_NAME, EXTENTS_NAME, MEMBERS_NAME, SKIPPED_NAME, PLAN_NAME)
         own = [record.part.record_name for record in records]
         remove_leftovers(folder, [*names, *own, *(shard.name for _, shard in found)])

@@ -85,7 +85,7 @@ def pack(
         pixels: Largest image to take and, for scaling, where arrays have their channels and what
             takes the place of pixels without data.
         num_workers: Number of processes that write shards; 0 writes them in this one.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
         left_out: Files beside the images that were not taken, to be listed in `skipped.txt` too.
 
     Raises:

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, EncodedSample, file_extension
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of_content
@@ -22,6 +20,7 @@ from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.index_file import ScannedShard, Shard
 from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.data.shards.tar import group_samples, scan_tar
+from ssl_swin.display.work import Work
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
 
@@ -85,7 +84,7 @@ class ShardWriter:
         Args:
             jobs: The shards to write.
             num_workers: Number of processes; 0 is this one.
-            progress: Whether to show a progress bar.
+            progress: Whether to show how far it is.
 
         Returns:
             The results, in the order of `jobs`.
@@ -95,12 +94,12 @@ class ShardWriter:
         """
         kept = {job.name for job in jobs if (self.folder / job.name).exists()}
         done = []
-        with _Progress(jobs, kept, show=progress) as bar:
+        with _Progress(jobs, kept, show=progress) as shown:
             for job, written in zip(
                 jobs, ordered_map(self, jobs, num_workers=num_workers), strict=True
             ):
                 done.append(written)
-                bar.count(job, written)
+                shown.count(job, written)
         return done
 
     def __call__(self, job: ShardJob) -> WrittenShard:
@@ -208,33 +207,32 @@ class ShardWriter:
 
 
 class _Progress:
-    """A bar with images/s, MB/s, the time left and the number of images left out."""
+    """Tells of images/s, the time left, MB/s and the number of images left out."""
 
     def __init__(self, jobs: Sequence[ShardJob], kept: set[str], *, show: bool) -> None:
         self._kept = kept
         self._num_skipped = self._num_bytes = 0
         self._start_s = time.monotonic()
-        self._bar = tqdm(
-            desc="packing",
-            total=sum(len(job.images) for job in jobs),
-            initial=sum(len(job.images) for job in jobs if job.name in kept),
-            unit=" images",
-            disable=not show,
+        self._work = Work(
+            "packing",
+            sum(len(job.images) for job in jobs),
+            done=sum(len(job.images) for job in jobs if job.name in kept),
+            show=show,
         )
 
     def __enter__(self) -> "_Progress":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+    def __exit__(self, *error: object) -> None:
+        self._work.__exit__(*error)
 
     def count(self, job: ShardJob, written: WrittenShard) -> None:
         self._num_skipped += len(written.skipped)
-        if job.name not in self._kept:
-            self._num_bytes += written.shard.num_bytes
-            self._bar.update(len(job.images))
+        is_new = job.name not in self._kept
+        self._num_bytes += is_new * written.shard.num_bytes
         rate = self._num_bytes / 1e6 / (time.monotonic() - self._start_s)
-        self._bar.set_postfix_str(f"{rate:.1f} MB/s, {self._num_skipped} bad", refresh=False)
+        note = f"{rate:.1f} MB/s, {self._num_skipped} bad"
+        self._work.advance(is_new * len(job.images), note)
 
 
 def _missing_places(job: ShardJob, path: Path) -> list[int]:

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from braceexpand import braceexpand
 from filelock import FileLock
-from tqdm import tqdm
 
 from ssl_swin.data.remote.fetch import PIPE, fetch, open_url
 from ssl_swin.data.shards.finding import (
@@ -30,6 +29,7 @@ from ssl_swin.data.shards.index_file import (
 from ssl_swin.data.shards.indexing import make_index_folder, write_scans
 from ssl_swin.data.shards.layout import CONVENTION, SampleLayout
 from ssl_swin.data.shards.scanning import LabelledScan, scan_labelled
+from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, removed_if_empty
 from ssl_swin.quoting import shell_path
@@ -90,7 +90,7 @@ def index_remote(
         classes: Class names by label.
         layout: Which files of a sample are the image and the label.
         num_workers: Shards at a time; 0 is one.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
 
     Raises:
         UserError: If a shard cannot be fetched or is damaged, or `out` cannot be written to.
@@ -121,8 +121,8 @@ def _look_into_all(
         pool = ThreadPoolExecutor(max(1, num_workers))
         try:
             looks = pool.map(lambda name: _look_into(root, name, Path(folder), layout), names)
-            bar = tqdm(looks, "indexing", len(names), unit="shard", disable=not progress)
-            for split, look in zip(splits_of(names), bar, strict=True):
+            shown = followed(looks, "indexing", len(names), "shards", show=progress)
+            for split, look in zip(splits_of(names), shown, strict=True):
                 scans.setdefault(split, []).append(look)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ssl_swin.data.file_types import an_image_in
 from ssl_swin.data.shards.finding import (
     compressed_error,
@@ -19,6 +17,7 @@ from ssl_swin.data.shards.labels import LabelValues, understand_values
 from ssl_swin.data.shards.layout import CONVENTION, SampleLayout, label_file
 from ssl_swin.data.shards.previous_index import kept_classes, kept_layout
 from ssl_swin.data.shards.scanning import LabelledScan, scan_labelled
+from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, removed_if_empty
 from ssl_swin.quoting import shell_path
@@ -43,7 +42,7 @@ def build_index(
         index_dir: Folder of the index, created if need be; None is `root`.
         layout: Which files of a sample are the image and the label.
         num_workers: Processes that read headers; 0 is this one. On storage with long waits, many.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
 
     Raises:
         UserError: If there is no shard or no image, a shard is damaged or compressed, a label has
@@ -147,10 +146,7 @@ def _scan_shards(
     from ssl_swin.data.parallel import ordered_map
 
     scanned = ordered_map(scan, names, num_workers=num_workers)
-    bar: Iterable[LabelledScan] = tqdm(
-        scanned, desc="indexing", total=len(names), unit="shard", disable=not progress
-    )
-    return bar
+    return followed(scanned, "indexing", len(names), "shards", show=progress)
 
 
 def _no_labels(layout: SampleLayout, splits: Mapping[str, Sequence[LabelledScan]]) -> str:

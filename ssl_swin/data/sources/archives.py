@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import (
@@ -39,6 +38,7 @@ from ssl_swin.data.sources.left_out import (
     why_left_out,
 )
 from ssl_swin.data.split_names import split_of_name
+from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
 from ssl_swin.quoting import shell_path
 
@@ -79,8 +79,8 @@ class TarDataset(ImageDataset):
         self._parts = sorted(parts)
         names = tuple(part.name for part in self._parts)
         self.classes = names if labelled else ()
-        bar = tqdm(self._parts, desc="reading tar headers", unit="tar", disable=None)
-        listed = [_list_images(part) for part in bar]
+        shown = followed(self._parts, "reading tar headers", len(self._parts), "tars")
+        listed = [_list_images(part) for part in shown]
         self._members = [members for members, _ in listed]
         self.left_out = [file for _, left_out in listed for file in left_out]
         self._ends = np.cumsum([len(members) for members in self._members], dtype=np.int64)

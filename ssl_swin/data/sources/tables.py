@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
@@ -27,6 +26,7 @@ from ssl_swin.data.sources.table_columns import (
 )
 from ssl_swin.data.sources.table_rows import ArrowRows, ParquetRows, Rows
 from ssl_swin.data.split_names import SPLIT_NAMES, split_in_name
+from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
 from ssl_swin.quoting import shell_path
 
@@ -64,7 +64,8 @@ class TableDataset(ImageDataset):
         self._column = image_column(schema, files[0])
         self._label_column = label_column(schema) if labelled else None
         self.unread_labels = unread_label_columns(schema) if labelled else []
-        listed = [self._list(file) for file in tqdm(files, "reading tables", disable=None)]
+        shown = followed(files, "reading tables", len(files), "files")
+        listed = [self._list(file) for file in shown]
         self._ends = np.cumsum([len(values) for values in listed], dtype=np.int64)
         if not len(self):
             raise UserError(f"no images in {root}: its tables have no rows")
@@ -115,7 +116,7 @@ class TableDataset(ImageDataset):
         copy.__dict__ |= self.__getstate__()
         copy._kind, copy._files = ArrowRows, tuple(folder / f"{n}.arrow" for n in self._names)
         pairs = zip(self._files, copy._files, strict=True)
-        for file, arrow in tqdm(list(pairs), "unpacking", unit="file", disable=None):
+        for file, arrow in followed(pairs, "unpacking", len(self._files), "files"):
             if not arrow.exists():
                 ParquetRows(file).unpack(self._column, arrow)
         return copy

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ssl_swin.training.batch_clock import BatchClock
+
 
 class Throughput(Callback):
     """Logs `perf/samples_per_s` over all devices and `perf/data_wait_frac`, between logged steps.
@@ -13,48 +15,40 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self._batch_ended = 0.0
+        self._clock = BatchClock(lambda: time.perf_counter())
         self._step = 0
-        self._start_window()
-
-    def _start_window(self) -> None:
-        self._elapsed_s = 0.0
-        self._waited_s = 0.0
-        self._num_batches = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, also where a run resumes inside an epoch."""
-        self._batch_ended = time.perf_counter()
+        self._clock.go_on()
         self._step = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves out the time since the last epoch."""
-        self._batch_ended = time.perf_counter()
+        self._clock.go_on()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves out the time of a validation inside an epoch."""
-        self._batch_ended = time.perf_counter()
+        self._clock.go_on()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Adds the time since the last batch ended to the wait."""
-        self._waited_s += time.perf_counter() - self._batch_ended
+        self._clock.batch_started()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Logs the window at the steps that Lightning logs, and starts the next."""
-        now = time.perf_counter()
-        self._elapsed_s += now - self._batch_ended
-        self._batch_ended = now
-        self._num_batches += 1
+        self._clock.batch_ended()
         if not self._is_logged(trainer):
             return
-        num_samples = self._num_batches * len(batch.names) * trainer.world_size
-        pl_module.log("perf/samples_per_s", num_samples / self._elapsed_s)
-        pl_module.log("perf/data_wait_frac", self._waited_s / self._elapsed_s)
-        self._start_window()
+        clock = self._clock
+        num_samples = clock.num_batches * len(batch.names) * trainer.world_size
+        pl_module.log("perf/samples_per_s", num_samples / clock.elapsed_s)
+        pl_module.log("perf/data_wait_frac", clock.waited_s / clock.elapsed_s)
+        clock.start_window()
 
     def _is_logged(self, trainer: Trainer) -> bool:
         """Returns whether this batch made an optimiser step, and one that is logged."""
