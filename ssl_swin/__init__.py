@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
     from ssl_swin.training.optim import pretrain_optimizer as pretrain_optimizer
     from ssl_swin.training.trainer import Trainer as Trainer
+    from ssl_swin.training.wandb_logger import WandbLogger as WandbLogger
     from ssl_swin.weights.backbone import Backbone as Backbone
     from ssl_swin.weights.backbone import save_backbone as save_backbone
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
@@ -80,6 +81,7 @@ _HOMES = {
     "Trainer": "ssl_swin.training.trainer",
     "TrainingGaveUp": "ssl_swin.errors",
     "UserError": "ssl_swin.errors",
+    "WandbLogger": "ssl_swin.training.wandb_logger",
     "beit": "ssl_swin.encoders.beit",
     "embed": "ssl_swin.jobs.embedding",
     "export_weights": "ssl_swin.weights.formats.exporting",

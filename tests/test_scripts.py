@@ -61,7 +61,7 @@ def metrics(run: Path) -> list[dict[str, str]]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo has been pretrained for ten steps."""
     folder = tmp_path_factory.mktemp("workplace")
-    printed = start("pretrain", *BRIEF, cwd=folder)
+    printed = start("pretrain", *BRIEF, "logger.artifacts=true", cwd=folder)
     (folder / "printed").write_text(printed)
     return folder
 
@@ -177,6 +177,14 @@ def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
     best = min(float(row["val/loss"]) for row in metrics(run) if row.get("val/loss"))
     assert wandb_summary(file)["best/val/loss"] == pytest.approx(best, rel=1e-5)
     assert any(key.startswith("recon/grid") for row in rows for key in row)
+    kept = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
+    identity = (run / "run_id").read_text()
+    assert {artifact.type: artifact.name for artifact in kept} == {
+        kind: f"{kind}-{identity}" for kind in ("backbone", "reconstructions")
+    }
+    for artifact in kept:
+        held = {content.path for content in artifact.manifest.contents}
+        assert held == {path.name for path in (run / artifact.type).iterdir()}
     names = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (names[0].project, names[0].display_name) == ("ssl_swin", "swin_nano_demo")
     assert names[0].run_id == (run / "run_id").read_text()

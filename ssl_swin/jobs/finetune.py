@@ -21,6 +21,7 @@ from ssl_swin.launch.build import (
 )
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.keeping import keep_folders
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import located, make
@@ -72,6 +73,7 @@ def main(cfg: DictConfig) -> None:
     best = load_best(trainer, module, run.folder.last_checkpoint)
     measured = _measure_by_size(cfg, trainer, task, module, data)
     _export(run, trainer, task, readers["train"])
+    keep_folders(run, trainer.loggers, task.folder)
     path = run.folder.path
     finish(
         run,

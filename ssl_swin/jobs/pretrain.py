@@ -15,6 +15,7 @@ from ssl_swin.launch.build import open_data
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.continuing import Start
 from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.keeping import keep_folders
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import make
@@ -44,6 +45,7 @@ def main(cfg: DictConfig) -> None:
         return
     fit(run, trainer, module, data)
     _export(run, trainer, objective, readers["train"])
+    keep_folders(run, trainer.loggers, "backbone", "reconstructions")
     _conclude(run, trainer, readers)
 
 

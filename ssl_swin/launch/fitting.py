@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.first_look import look_first
+from ssl_swin.launch.keeping import use_backbone
 from ssl_swin.launch.loggers import close_logger, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.resolvers import sweep_name
@@ -59,6 +60,7 @@ def make_loggers(run: Run, progress: Progress) -> list[Logger]:
             if is_first_process():
                 passing_on.log_hyperparams({**run.config, "provenance": run.folder.facts()})
             loggers.append(passing_on)
+            use_backbone(run, loggers)
     return loggers
 
 

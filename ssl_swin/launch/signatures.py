@@ -7,7 +7,10 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-PASSES_ON_TO = {"lightning.pytorch.loggers.wandb.WandbLogger": "wandb.init"}
+PASSES_ON_TO = {
+    "lightning.pytorch.loggers.wandb.WandbLogger": "wandb.init",
+    "ssl_swin.training.wandb_logger.WandbLogger": "wandb.init",
+}
 
 
 class Signature(NamedTuple):

@@ -1,0 +1,40 @@
+"""Weights & Biases as Lightning has it, which also keeps what a run hands on."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import loggers
+
+
+class WandbLogger(loggers.WandbLogger):
+    """Lightning's logger of Weights & Biases, with artifacts where they are asked for."""
+
+    def __init__(self, artifacts: bool = False, **others: Any) -> None:
+        """Sets the logger up.
+
+        Args:
+            artifacts: Keep a run's backbone and pictures, and name the backbone that it started
+                from, so that the graph of artifacts leads from one run to the next.
+            others: Arguments of Lightning's logger and of `wandb.init`.
+        """
+        super().__init__(**others)
+        self.artifacts = artifacts
+
+    def keep_folder(self, kind: str, folder: Path) -> None:
+        """Keeps a folder as the artifact KIND-ID of this run, if artifacts are asked for.
+
+        Args:
+            kind: What it is, as "backbone".
+            folder: The folder; nothing is done without it.
+        """
+        if self.artifacts and folder.is_dir():
+            self.experiment.log_artifact(str(folder), name=f"{kind}-{self.version}", type=kind)
+
+    def use_folder(self, reference: str) -> None:
+        """Names an artifact that the run starts from; W&B takes that only online.
+
+        Args:
+            reference: [[ENTITY/]PROJECT/]NAME:VERSION.
+        """
+        if self.artifacts and not self.experiment.offline:
+            self.experiment.use_artifact(reference)
