@@ -60,7 +60,10 @@ class RunLock:
             self._refuse_if_owned(say)
             self._owner = _this_process()
             write_atomically(self.path, json.dumps(self._owner) + "\n")
-        threading.Thread(target=self._give_signs, daemon=True, name="run lock").start()
+        signs = threading.Thread(
+            target=self._give_signs, args=(self._owner,), daemon=True, name="run lock"
+        )
+        signs.start()
 
     def check_same_launch(self) -> None:
         """Refuse, in a process that is not the first of its run, a folder of another run's.
@@ -104,10 +107,12 @@ class RunLock:
             f"there since {owner['since']}. Wait for it, stop it, or choose another name="
         )
 
-    def _give_signs(self) -> None:
+    def _give_signs(self, owner: Mapping[str, Any]) -> None:
         while not self._released.wait(SIGN_OF_LIFE_S):
             found = _read(self.path)
-            if found is not None and found != self._owner:
+            if self._released.is_set():  # meanwhile, and the next owner may have come
+                return
+            if found is not None and found != owner:
                 self._when_lost(self._refusal(found))
                 return
             with suppress(OSError):

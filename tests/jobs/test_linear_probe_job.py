@@ -152,7 +152,7 @@ def test_split_features__says_what_cannot_be_read(
         ("linear.base_lrs=0.1", "linear.base_lrs must be a list of numbers in (0, 1e+06]"),
         (
             "knn.ks=[]",
-            "knn.ks must be a list of whole numbers of at least 1, not empty, each once, got []",
+            "knn.ks must be a list of whole numbers in [1, 10000], not empty, each once, got []",
         ),
         (
             "poolings=mean",

@@ -76,3 +76,21 @@ def test_check_same_launch__lets_the_processes_of_one_run_in(tmp_path: Path, oth
     owned_by(tmp_path, pid=other, started=module._start_of(other), launch={"MASTER_PORT": "1"})
     with pytest.raises(UserError, match="is in use"):
         new_lock(tmp_path).check_same_launch()
+
+
+def test_give_signs__a_lock_that_is_released_meanwhile_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next job of a process may have the folder by the time that the file was read."""
+    lost: list[str] = []
+    lock = RunLock(tmp_path, when_lost=lost.append)
+    owner = {**module._this_process(), "pid": 1}
+
+    def read_late(path: Path) -> dict[str, Any]:
+        lock.release()
+        return {**owner, "pid": 2}
+
+    monkeypatch.setattr(module, "SIGN_OF_LIFE_S", 0.0)
+    monkeypatch.setattr(module, "_read", read_late)
+    lock._give_signs(owner)
+    assert not lost
