@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ssl_swin.reporting.thinning import Curve
+from ssl_swin.runs.metrics import declared
 from ssl_swin.runs.side_failures import SideFailures
 
 TARGET = "_target_"
@@ -25,7 +26,7 @@ class Fact(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The values of one metric; a loss is best where it is lowest, all else where it is highest."""
+    """The last and the best value of one metric."""
 
     name: str
     last: float
@@ -101,9 +102,10 @@ def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _result(curve: Curve) -> Result:
-    is_loss = "loss" in curve.name
-    extremes = (curve.lows if is_loss else curve.highs) or curve.values
-    best = (min if is_loss else max)(extremes)
+    metric = declared(curve.name)
+    is_lower_better = "loss" in curve.name if metric is None else metric.better == "lower"
+    extremes = (curve.lows if is_lower_better else curve.highs) or curve.values
+    best = (min if is_lower_better else max)(extremes)
     return Result(curve.name, curve.values[-1], best, curve.steps[extremes.index(best)])
 
 
