@@ -31,7 +31,7 @@ class RunFolder:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.backbone = self.path / "backbone"
         self.results = self.path / "results.json"
-        self._identity = self.path / "run_id"
+        self.identity_file = self.path / "run_id"
 
     @property
     def address(self) -> str:
@@ -56,7 +56,7 @@ class RunFolder:
     def known_identity(self) -> str:
         """Return the run's id as its file says; empty if that is missing or damaged."""
         try:
-            text = self._identity.read_text()
+            text = self.identity_file.read_text()
         except (OSError, UnicodeDecodeError):
             return ""
         return text if re.fullmatch(r"[\w-]{1,64}", text) else ""
@@ -64,7 +64,7 @@ class RunFolder:
     def _identify(self, identity: str) -> str:
         """Write the run's id down: that of its checkpoint, or a new one."""
         identity = identity or uuid.uuid4().hex[:10]
-        write_atomically(self._identity, identity)
+        write_atomically(self.identity_file, identity)
         return identity
 
     def start(
@@ -97,7 +97,7 @@ class RunFolder:
         remove_leftovers(self.path, before=self._opened)
         beside = [] if self._record() is not None else [self.provenance]
         if not self.known_identity():
-            beside += [self._identity] if self._identity.exists() else []
+            beside += [self.identity_file] if self.identity_file.exists() else []
         notes = [_set_aside(path) for path in [*damaged, *beside] if os.path.lexists(path)]
         if not self.known_identity():
             self._identify(identity)

@@ -158,7 +158,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """Return the owner, None if there is none or the file is damaged."""
     try:
         owner = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     complete = isinstance(owner, dict) and _this_process().keys() <= owner.keys()
     return owner if complete and isinstance(owner["pid"], int) else None

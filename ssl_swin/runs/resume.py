@@ -18,6 +18,7 @@ from ssl_swin.runs.renamed import up_to_date
 from ssl_swin.runs.whole_checkpoints import Found, check_given, newest_whole
 
 Difference = tuple[str, Any, Any]  # dotted key, value of the run, value asked for now
+DEEPEST = 50  # levels of a configuration
 MOST_SHOWN = 3  # differences, a line each
 # Groups and settings that another run may change and still start at this one's last step.
 OF_A_RECIPE = ("trainer", "schedule", "optim", "augment", "compile", "ema_decay", "name", "run_dir")
@@ -68,20 +69,51 @@ def checkpoint_to_resume(
     if resume == "never":
         raise UserError(f"{folder.path} already holds a run and resume=never: choose another name=")
     before, problem = _own_config(folder)
-    if before is not None:
-        _check_same(folder, before, config, may_change)
-    found = gone_on or (Found(explicit) if explicit is not None else newest_whole(folder))
+    different = [] if before is None else _differences(up_to_date(before), config, may_change)
+    try:
+        found = gone_on or (Found(explicit) if explicit is not None else newest_whole(folder))
+    except UserError as error:
+        raise UserError(_refusal(folder, config, different)) if different else error from None
     notes, damaged = list(found.notes), list(found.damaged)
-    if before is None:
-        told = read_facts(found.checkpoint).config if found.checkpoint is not None else None
-        if told is not None:
-            _check_same(folder, told, config, may_change)
-        elif explicit is None:
+    if before is None or different:
+        told = _told_config(folder, config, may_change, found, different)
+        if told is None and explicit is None:
             raise UserError(f"{problem}, and {_ways_out(folder, found.checkpoint)}")
+        problem = problem or f"{folder.config} is not the configuration of {found.checkpoint}"
         source = "of its checkpoint" if told is not None else "asked for now"
         notes.append(f"note: {problem}; the configuration {source} is taken")
         damaged += [folder.config] if folder.config.exists() else []
     return Resumption(found.checkpoint, found.identity, tuple(notes), tuple(damaged))
+
+
+def _told_config(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    may_change: Iterable[str],
+    found: Found,
+    different: Sequence[Difference],
+) -> dict[str, Any] | None:
+    """Return the configuration that a checkpoint carries, where config.yaml is of no use.
+
+    Args:
+        folder: Of the run.
+        config: Asked for now.
+        may_change: What may differ.
+        found: The checkpoint.
+        different: In what config.yaml differs from what is asked for; nothing if it is damaged. A
+            checkpoint of the folder that does not differ says that the file is what is wrong.
+
+    Raises:
+        UserError: If the run has another configuration.
+    """
+    told = read_facts(found.checkpoint).config if found.checkpoint is not None else None
+    is_own = found.checkpoint is not None and found.checkpoint.parent == folder.checkpoints
+    if different and (told is None or not is_own):
+        raise UserError(_refusal(folder, config, different))
+    told_differs = [] if told is None else _differences(up_to_date(told), config, may_change)
+    if told_differs:
+        raise UserError(_refusal(folder, config, different or told_differs))
+    return told
 
 
 def _gone_on(folder: RunFolder, resume: str) -> Found | None:
@@ -125,14 +157,6 @@ def _own_config(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
 
 
-def _check_same(
-    folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any], may_change: Iterable[str]
-) -> None:
-    different = _differences(up_to_date(old), new, may_change)
-    if different:
-        raise UserError(_refusal(folder, new, different))
-
-
 def _refusal(folder: RunFolder, config: Mapping[str, Any], different: Sequence[Difference]) -> str:
     """Return what is said of a folder that holds a run with another configuration."""
     shown = MOST_SHOWN if len(different) <= MOST_SHOWN else MOST_SHOWN - 1
@@ -164,8 +188,8 @@ def _options_to_go_on(folder: RunFolder, config: Mapping[str, Any]) -> list[str]
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UserError(f"{path} is damaged: it has YAML aliases, which no run writes")
+        if problem := _odd_yaml(text):
+            raise UserError(f"{path} is damaged: it has {problem}, which no run writes")
         content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         problem = " ".join(str(error).split())
@@ -173,6 +197,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no configuration")
     return content
+
+
+def _odd_yaml(text: str) -> str:
+    """Return what makes a small file cost hours or gigabytes to read; nothing if it has none."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            return "YAML aliases"
+        if depth > DEEPEST:
+            return f"more than {DEEPEST} levels"
+    return ""
 
 
 def _differences(

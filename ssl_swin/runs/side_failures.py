@@ -61,7 +61,7 @@ class SideFailures:
     def counts(self) -> Counter[str]:
         """Return how often each extra failed, over all starts of the run."""
         try:
-            return Counter(_HEAD.findall(self.path.read_text(encoding="utf-8")))
+            return Counter(_HEAD.findall(self.path.read_text(encoding="utf-8", errors="replace")))
         except OSError:
             return Counter()
 

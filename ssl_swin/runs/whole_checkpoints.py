@@ -57,6 +57,7 @@ def newest_whole(folder: RunFolder) -> Found:
             continue
         if entry.healthy:
             notes = _notes(problems, entry)
+            damaged += [folder.identity_file] if _is_cut(folder.known_identity(), entry) else []
             return Found(path, entry.run, notes, tuple(damaged), entry.time)
         problems.append(f"{path} {_why_unhealthy(path)}")
     told = "\n".join(f"  {problem}" for problem in problems[:MOST_NAMED])
@@ -100,8 +101,13 @@ def _in_order(catalogue: Catalogue, last: str) -> Iterator[str]:
 
 def _check_own(folder: RunFolder, path: Path, entry: Entry) -> None:
     own = folder.known_identity()
-    if own and entry.run and own != entry.run:
+    if own and entry.run and own != entry.run and not _is_cut(own, entry):
         raise Damaged(f"{path} is of another run ({entry.run}, this one is {own})")
+
+
+def _is_cut(own: str, entry: Entry) -> bool:
+    """Return whether the folder's id is the beginning of its checkpoint's: a file that was cut."""
+    return own not in ("", entry.run) and entry.run.startswith(own)
 
 
 def _notes(problems: list[str], entry: Entry) -> tuple[str, ...]:

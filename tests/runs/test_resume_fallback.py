@@ -18,7 +18,9 @@ CONFIG = {"name": "first", "seed": 0, "trainer": {"max_epochs": 3}}
 FREE = ("name", "resume")
 
 
-def save(path: Path, step: int, run: str = "aaaa", value: float = 1.0, **others: object) -> None:
+def save(
+    path: Path, step: int, run: str = "aaaaaaaaaa", value: float = 1.0, **others: object
+) -> None:
     path.parent.mkdir(exist_ok=True)
     content = {
         "state_dict": {"w": torch.full((500,), value)},
@@ -36,7 +38,7 @@ def save(path: Path, step: int, run: str = "aaaa", value: float = 1.0, **others:
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    folder.start(CONFIG, {}, identity="aaaa")
+    folder.start(CONFIG, {}, identity="aaaaaaaaaa")
     for name, step in (("step_10", 10), ("last_0000020", 20), ("last", 30)):
         save(folder.checkpoints / f"{name}.ckpt", step)
     return folder
@@ -63,7 +65,7 @@ DAMAGES = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:700]),
     "empty": lambda path: path.write_bytes(b""),
     "a stranger's": lambda path: torch.save({"model": {}}, path),
-    "another run's": lambda path: save(path, 30, run="bbbb"),
+    "another run's": lambda path: save(path, 30, run="bbbbbbbbbb"),
     "not finite": lambda path: (save(path, 30, value=math.nan), forget(path.parent)),
     "gone": lambda path: path.unlink(),
     "dangling": lambda path: (path.unlink(), path.symlink_to("/nonexistent/last.ckpt")),
@@ -87,7 +89,7 @@ def test_auto__falls_back_to_the_newest_whole_state_and_says_so(run, damage):
 
 
 def test_auto__whole_says_nothing(run):
-    assert resumed(run) == Resumption(run.last_checkpoint, "aaaa")
+    assert resumed(run) == Resumption(run.last_checkpoint, "aaaaaaaaaa")
 
 
 def test_auto__nothing_whole_is_refused_and_nothing_is_overwritten(run):
@@ -179,11 +181,12 @@ def test_config__missing_beside_old_checkpoints_is_refused_with_the_way_out(run)
 
 
 def test_identity__lost_is_that_of_the_checkpoint(run):
-    for content in (None, b"", b"../x", b"\xff"):
+    for content in (None, b"", b"../x", b"\xff", b"aaaa"):
         path = run.path / "run_id"
         path.unlink() if content is None else path.write_bytes(content)
-        run.start(CONFIG, {}, resumed=True, identity=resumed(run).identity)
-        assert run.identity() == "aaaa"
+        found = resumed(run)
+        run.start(CONFIG, {}, resumed=True, identity=found.identity, damaged=found.damaged)
+        assert run.identity() == "aaaaaaaaaa"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 9000])

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ssl_swin.arguments import Count, Fraction, PathName, checked
 from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.errors import UserError
-from ssl_swin.files import write_atomically
+from ssl_swin.files import set_aside, write_atomically
 from ssl_swin.training.all_ranks import joined
 
 say = rank_zero_only(print)
@@ -45,10 +45,14 @@ class BadSamples(Callback):
         self._reasons: dict[str, str] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes up the list of a run that goes on."""
-        if self.path.exists():
-            lines = map(json.loads, self.path.read_text().splitlines())
-            self._reasons = {line["name"]: line["reason"] for line in lines}
+        """Takes up the list of a run that goes on; what is damaged in it is left out."""
+        if not self.path.exists():
+            return
+        self._reasons, is_whole = _read(self.path)
+        if not is_whole and trainer.is_global_zero:
+            aside = set_aside(self.path)
+            say(f"note: {self.path} has damaged lines, left out; as it was, it is {aside.name}")
+            self._write()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,14 +105,14 @@ class BadSamples(Callback):
         self._num_bad += num_bad
         self._num_seen += num_seen
         if num_bad:
-            self._list(trainer, joined(found))
+            self._list(trainer, joined(found), is_first=self._num_bad == num_bad)
             self._check()
         ratio = self._num_bad / max(1, self._num_seen)
         module.log("data/bad_samples", float(self._num_bad))
         module.log("data/bad_ratio", ratio)
 
-    def _list(self, trainer: Trainer, found: list[BadSample]) -> None:
-        if not self._reasons and found:
+    def _list(self, trainer: Trainer, found: list[BadSample], *, is_first: bool) -> None:
+        if is_first and found:
             name, reason = (_in_one_line(text) for text in found[0])
             say(
                 f"note: the image {name} cannot be read and is replaced by another ({reason}). It "
@@ -118,8 +122,11 @@ class BadSamples(Callback):
             if len(self._reasons) < MOST_LISTED:
                 self._reasons.setdefault(name, reason)
         if trainer.is_global_zero:
-            lines = (json.dumps({"name": n, "reason": r}) for n, r in self._reasons.items())
-            write_atomically(self.path, "".join(f"{line}\n" for line in lines))
+            self._write()
+
+    def _write(self) -> None:
+        lines = (json.dumps({"name": n, "reason": r}) for n, r in self._reasons.items())
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
 
     def _check(self) -> None:
         allowed = int(self.max_count + self.max_ratio * self._num_seen)
@@ -132,6 +139,22 @@ class BadSamples(Callback):
             + "".join(f"  {name}: {reason}\n" for name, reason in first)
             + f"All are in {self.path}; ssl-swin check looks through a whole set"
         )
+
+
+def _read(path: Path) -> tuple[dict[str, str], bool]:
+    """Return the reasons by name of a list, and whether all its lines are whole."""
+    lines = path.read_bytes().splitlines()
+    found = [_read_line(line) for line in lines]
+    return dict(pair for pair in found if pair is not None), None not in found
+
+
+def _read_line(line: bytes) -> tuple[str, str] | None:
+    try:
+        content = json.loads(line.decode())
+        name, reason = content["name"], content["reason"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return (name, reason) if isinstance(name, str) and isinstance(reason, str) else None
 
 
 def _in_one_line(text: str) -> str:
