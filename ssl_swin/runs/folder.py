@@ -59,7 +59,7 @@ class RunFolder:
             text = self.identity_file.read_text()
         except (OSError, UnicodeDecodeError):
             return ""
-        return text if re.fullmatch(r"[\w-]{1,64}", text) else ""
+        return text if re.fullmatch(r"[\w-]{8,64}", text) else ""
 
     def _identify(self, identity: str) -> str:
         """Write the run's id down: that of its checkpoint, or a new one."""
