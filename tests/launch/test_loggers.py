@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from omegaconf import OmegaConf
 
 import ssl_swin
@@ -37,6 +38,7 @@ def wandb_processes() -> list[int]:
 def test_open_logger__without_a_server_logs_offline_and_survives_a_dead_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    wandb.teardown()  # it reads its environment once, and other tests of this process had another
     for name, value in (
         ("WANDB_MODE", "online"),
         ("WANDB_API_KEY", 40 * "a"),
