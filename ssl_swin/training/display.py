@@ -46,6 +46,7 @@ class Display(ProgressBar):
         self._evaluated = 0
         self._val: tuple[str, float] | None = None
         self._total: int | None = None
+        self._epoch = 1  # of the last step
         self._step = self._first_step = self._shown_step = -1
         self._first_step_s = 0.0
 
@@ -83,7 +84,7 @@ class Display(ProgressBar):
         self._measure(len(batch.names) * trainer.world_size)
         if trainer.global_step == self._step:
             return
-        self._step = trainer.global_step
+        self._step, self._epoch = trainer.global_step, trainer.current_epoch + 1
         if self._first_step < 0:  # later ones are measured from here: it may take minutes
             self._first_step, self._first_step_s = self._step, self._clock()
         self._show(trainer)
@@ -187,8 +188,8 @@ class Display(ProgressBar):
         self._shown_step = self._step
         parts = [self._steps()]
         epochs = trainer.max_epochs
-        epoch = min(trainer.current_epoch + 1, epochs or 1)  # at the end all of them are done
-        parts.append(Part(f"epoch {epoch} of {epochs}", keep=5, short=f"epoch {epoch}/{epochs}"))
+        epoch = f"epoch {self._epoch}"
+        parts.append(Part(f"{epoch} of {epochs}", keep=5, short=f"{epoch}/{epochs}"))
         loss = trainer.callback_metrics.get(LOSS)
         if isinstance(loss, torch.Tensor):
             parts.append(Part(f"{LOSS} {float(loss):.4g}", keep=1, short=f"loss {float(loss):.3g}"))
