@@ -289,3 +289,20 @@ def test_pretrain__two_processes(tmp_path: Path) -> None:
     assert [row["step"] for row in metrics(run) if row["train/loss"]] == [
         str(i) for i in range(1, 11)
     ]
+
+
+def test_pretrain__gives_up_with_a_code_of_its_own(tmp_path: Path) -> None:
+    """A rate at which nothing is finite: neither success nor a mistake of the command line."""
+    words = [*TINY, "optim.base_lr=1e6", "schedule.warmup_epochs=0", "name=g"]
+    words += ["trainer.gradient_clip_val=null", "trainer.max_epochs=6"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pretrain.py"), *words],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "5 steps in a row were not finite" in done.stderr
+    assert "ssl-swin replay runs/pretrain/g --step 5" in done.stderr
+    assert not (tmp_path / "runs/pretrain/g/backbone").exists()
