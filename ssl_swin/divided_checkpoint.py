@@ -22,7 +22,6 @@ from ssl_swin.safe_pickle import load_checkpoint
 META = "meta.pt"  # of a checkpoint that is a folder
 DIVIDED, PARTS = "divided", "parts"  # keys there: what is divided, and the sums of the files
 PLACES = "DCP_SHARDING_INFO"  # in the header of a part, as torch.distributed.checkpoint names it
-CHUNK_BYTES = 1 << 22
 Key = str | int
 
 
@@ -101,11 +100,8 @@ def pieces_of(part: Path) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
 
 def sum_of(file: Path) -> str:
     """Return the SHA-256 of a file."""
-    total = hashlib.sha256()
     with file.open("rb") as opened:
-        while chunk := opened.read(CHUNK_BYTES):
-            total.update(chunk)
-    return total.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _check(part: Path, expected: str) -> None:

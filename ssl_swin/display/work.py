@@ -1,23 +1,15 @@
 """Progress of work on a number of things: packing, checking, measuring, computing features."""
 
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from ssl_swin.display.pace import Clock
 from ssl_swin.display.screen import Screen
 from ssl_swin.display.words import Part, duration, rate, time_left
-
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
+from ssl_swin.stopping.stopped import is_first_by_environment
 
 T = TypeVar("T")
-
-
-def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this is the process of a job that speaks for all."""
-    ranks = [environment[name] for name in RANKS if name in environment]
-    return not ranks or ranks[0] == "0"
 
 
 class Work:
@@ -53,7 +45,7 @@ class Work:
         self._note = ""
         self._clock = clock
         self._started_s = clock()
-        shown = is_first_process() if show is None else show
+        shown = is_first_by_environment() if show is None else show
         self._screen = Screen(clock=clock) if shown else None
 
     def advance(self, number: int = 1, note: str = "") -> None:

@@ -21,7 +21,8 @@ from ssl_swin.arguments import Positive, checked
 from ssl_swin.errors import UserError
 from ssl_swin.launch.search_space import distribution_of, setting, split_overrides
 from ssl_swin.launch.targets import make
-from ssl_swin.runs.sweep_table import STOPPED, is_lower_better, job_status
+from ssl_swin.runs.metrics import is_lower_better
+from ssl_swin.runs.sweep_table import STOPPED, job_status
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
@@ -71,9 +71,10 @@ def write_comparison(run_folders: Sequence[Path], page: Path) -> None:
         summary_of(read_provenance(folder), list(own.values())) or NONE
         for folder, own in zip(run_folders, curves, strict=True)
     ]
+    configs = [read_config(folder) for folder in run_folders]
     tables = (
         _Table("Runs", (_Row("state", tuple(summaries)),)),
-        _Table("What differs", _different_settings(run_folders)),
+        _Table("What differs", _different_settings(configs)),
         _Table("Results", _results(curves)),
     )
     names = _names(run_folders)
@@ -103,9 +104,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _different_settings(folders: Sequence[Path]) -> tuple[_Row, ...]:
-    settings = [settings_of(read_config(folder)) for folder in folders]
-    lies_in = [str(read_config(folder).get("run_dir", folder)) for folder in folders]
+def _different_settings(configs: Sequence[Mapping[str, Any]]) -> tuple[_Row, ...]:
+    settings = [settings_of(config) for config in configs]
+    lies_in = [str(config.get("run_dir", "")) for config in configs]
     keys = dict.fromkeys(key for own in settings for key in own)
     rows = (_Row(key, tuple(own.get(key, NONE) for own in settings)) for key in keys)
     return tuple(row for row in rows if _differs(row, lies_in))

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from ssl_swin.errors import UserError
+from ssl_swin.plain_yaml import read_plain_yaml
 from ssl_swin.reporting.thinning import Curve
-from ssl_swin.runs.metrics import declared
+from ssl_swin.runs.dotted_names import by_dotted_name
+from ssl_swin.runs.metrics import is_lower_better
 from ssl_swin.runs.side_failures import SideFailures
 
 TARGET = "_target_"
@@ -37,10 +38,9 @@ class Result(NamedTuple):
 def read_config(run_folder: Path) -> dict[str, Any]:
     """Return the configuration of a run; nothing if there is none that can be read."""
     try:
-        found = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return read_plain_yaml(run_folder / "config.yaml")
+    except (OSError, UserError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_provenance(run_folder: Path) -> dict[str, Any]:
@@ -83,29 +83,21 @@ def results_of(curves: Sequence[Curve]) -> list[Result]:
     return [_result(curve) for curve in curves if curve.name.startswith(RESULTS)]
 
 
-def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     """Return all settings by dotted key, without those that only say where a run lies.
 
     Args:
         config: The configuration of a run.
-        prefix: What stands before the keys.
     """
-    found: dict[str, str] = {}
-    for key, value in config.items():
-        if not prefix and key in _NOT_SETTINGS:
-            continue
-        if isinstance(value, Mapping) and value:
-            found |= settings_of(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = "null" if value is None else str(value)
-    return found
+    told = {key: value for key, value in config.items() if key not in _NOT_SETTINGS}
+    leaves = by_dotted_name(told).items()
+    return {key: "null" if value is None else str(value) for key, value in leaves}
 
 
 def _result(curve: Curve) -> Result:
-    metric = declared(curve.name)
-    is_lower_better = "loss" in curve.name if metric is None else metric.better == "lower"
-    extremes = (curve.lows if is_lower_better else curve.highs) or curve.values
-    best = (min if is_lower_better else max)(extremes)
+    is_lower = is_lower_better(curve.name)
+    extremes = (curve.lows if is_lower else curve.highs) or curve.values
+    best = (min if is_lower else max)(extremes)
     return Result(curve.name, curve.values[-1], best, curve.steps[extremes.index(best)])
 
 

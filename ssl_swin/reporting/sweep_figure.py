@@ -15,7 +15,8 @@ from ssl_swin.files import atomic_path
 from ssl_swin.reporting.drawing import FAINT, INK, PAPER, font, shortened, write
 from ssl_swin.reporting.sweep_axes import NOT_GIVEN, Axis, axis_of, result_axis
 from ssl_swin.reporting.sweep_grid import BEST_COLOUR, Cells, draw_cells
-from ssl_swin.runs.sweep_table import is_lower_better, read_jobs
+from ssl_swin.runs.metrics import is_lower_better
+from ssl_swin.runs.sweep_table import read_jobs
 
 FIGURE = "sweep.png"  # in the folder of the sweep
 MOST_PANELS = 12

@@ -66,6 +66,16 @@ def declared(name: str) -> Metric | None:
     return next((metric for metric in METRICS if fnmatchcase(plain, metric.name)), None)
 
 
+def is_lower_better(name: str) -> bool:
+    """Return whether a metric is minimised; one that is not ours is if it is called a loss.
+
+    Args:
+        name: As logged.
+    """
+    metric = declared(name)
+    return "loss" in name if metric is None else metric.better == "lower"
+
+
 def improved(best: Mapping[str, float], row: Mapping[str, float]) -> dict[str, float]:
     """Return those metrics of held-out images whose value is better than before.
 
@@ -76,12 +86,12 @@ def improved(best: Mapping[str, float], row: Mapping[str, float]) -> dict[str, f
     return {
         name: value
         for name, value in row.items()
-        if (metric := declared(name)) is not None
+        if declared(name) is not None
         and name.startswith(HELD_OUT)
         and math.isfinite(value)
-        and (name not in best or _is_better(metric, value, best[name]))
+        and (name not in best or _is_better(name, value, best[name]))
     }
 
 
-def _is_better(metric: Metric, value: float, than: float) -> bool:
-    return value < than if metric.better == "lower" else value > than
+def _is_better(name: str, value: float, than: float) -> bool:
+    return value < than if is_lower_better(name) else value > than

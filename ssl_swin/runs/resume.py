@@ -6,9 +6,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_swin.errors import UserError
+from ssl_swin.plain_yaml import read_plain_yaml
 from ssl_swin.quoting import override, shell_line
 from ssl_swin.runs.checkpoint_files import read_facts
 from ssl_swin.runs.dotted_names import by_dotted_name
@@ -18,7 +17,6 @@ from ssl_swin.runs.renamed import up_to_date
 from ssl_swin.runs.whole_checkpoints import Found, check_given, newest_whole
 
 Difference = tuple[str, Any, Any]  # dotted key, value of the run, value asked for now
-DEEPEST = 50  # levels of a configuration
 MOST_SHOWN = 3  # differences, a line each
 # Groups and settings that another run may change and still start at this one's last step.
 OF_A_RECIPE = ("trainer", "schedule", "optim", "augment", "compile", "ema_decay", "name", "run_dir")
@@ -152,7 +150,7 @@ def _own_config(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
     if not folder.config.exists():
         return None, f"{folder.path} holds a run without its config.yaml"
     try:
-        return _read_yaml(folder.config), ""
+        return read_plain_yaml(folder.config), ""
     except UserError as error:
         return None, str(error)
 
@@ -183,33 +181,6 @@ def _options_to_go_on(folder: RunFolder, config: Mapping[str, Any]) -> list[str]
     new = next(other for other in numbered if not other.exists())
     place = ("name", new.name) if path.name == str(config.get("name")) else ("run_dir", new)
     return [override(*place), override("resume", folder.last_checkpoint)]
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-        if problem := _odd_yaml(text):
-            raise UserError(f"{path} is damaged: it has {problem}, which no run writes")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged: {shortened(problem, 300)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no configuration")
-    return content
-
-
-def _odd_yaml(text: str) -> str:
-    """Return what makes a small file cost hours or gigabytes to read; nothing if it has none."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            return "YAML aliases"
-        if depth > DEEPEST:
-            return f"more than {DEEPEST} levels"
-    return ""
 
 
 def _differences(

@@ -97,7 +97,7 @@ def read_skipped_step(run: Path, step: int) -> SkippedStep:
         record: dict[str, Any] = json.loads(path.read_text())
         batches = [SkippedBatch(**batch) for batch in record.pop("batches")]
         return SkippedStep(**record, batches=batches)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 

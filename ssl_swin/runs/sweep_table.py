@@ -57,7 +57,7 @@ def _record(path: Path) -> dict[str, Any] | None:
     """Return what a job has written down; None if that is missing or damaged."""
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -106,15 +106,6 @@ def last_value(metrics: Path, names: Sequence[str]) -> float:
                 if whole is not None and name in (row := read_row(columns, whole)):
                     return row[name]
     return math.nan
-
-
-def is_lower_better(metric: str) -> bool:
-    """Return whether a metric is minimised: that is what a loss is called by its name.
-
-    Args:
-        metric: Column of metrics.csv.
-    """
-    return "loss" in metric
 
 
 def _settings(job: Mapping[str, Any]) -> dict[str, str]:

@@ -140,6 +140,8 @@ def test_index__into_a_folder_of_images(
         "data.index_dir, or --out, a folder of its own\n"
     )
     assert sorted(path.name for path in Path("photos").iterdir()) == ["0.png", "1.png"]
+    draw(Path("shards"), "beside.png")
+    assert main(["index", "shards", "--out", str(tmp_path / "shards")]) == 0, "its own folder"
 
 
 def test_stats__of_a_folder(

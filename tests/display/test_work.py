@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from ssl_swin.display import work as work_module
 from ssl_swin.display.pace import Pace
-from ssl_swin.display.work import Work, followed, is_first_process
+from ssl_swin.display.work import Work, followed
 
 
 class Clock:
@@ -110,19 +109,12 @@ def test_work__lines_where_a_terminal_cannot_draw(monkeypatch: pytest.MonkeyPatc
     assert terminal.getvalue() == "checking 4 shards · 0.1 shards/s\n"
 
 
-def test_is_first_process() -> None:
-    assert is_first_process({})
-    assert is_first_process({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"})
-    assert not is_first_process({"RANK": "4", "LOCAL_RANK": "0"})
-    assert not is_first_process({"LOCAL_RANK": "1"})
-
-
 def test_work__of_another_process_is_quiet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock()
     for first in (False, True):
-        monkeypatch.setattr(work_module, "is_first_process", lambda first=first: first)
+        monkeypatch.setenv("RANK", "0" if first else "4")
         with Work("reading", 2, clock=clock) as work:
             clock.now_s += 40.0
             work.advance(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssl_swin.errors import UserError
+from ssl_swin.reporting.comparison import write_comparison
 from ssl_swin.reporting.page import write_report
 
 PNG = b"\x89PNG not really"
@@ -165,7 +166,23 @@ def test_write_report__counts_of_faults_that_never_happened_are_left_out(tmp_pat
     assert "<b>x/zero</b>" in page
 
 
-@pytest.mark.parametrize("config", ["[", "a: &a [*a]", "3", "model: 3\nobjective: [1]\noptim: x"])
+BOMB = "k0: &k0 [1]\n" + "".join(  # each nine times the one before
+    f"k{number}: &k{number} [{', '.join(9 * [f'*k{number - 1}'])}]\n" for number in range(1, 40)
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["[", "a: &a [*a]", "3", "model: 3\nobjective: [1]\noptim: x", BOMB, 90 * "[" + 90 * "]"],
+)
 def test_write_report__configuration_that_is_none(tmp_path, config):
     (tmp_path / "config.yaml").write_text(config)
     assert "<dt>" not in report(tmp_path)
+
+
+def test_report__of_runs_whose_configurations_multiply(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(BOMB)
+    write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "x.html")
+    assert "What differs" not in (tmp_path / "x.html").read_text()

@@ -128,7 +128,8 @@ def make_index_folder(
             f"cannot write the index: {error}. Keep it in another folder: ssl-swin index "
             f"{shell_path(root)} --out DIR, then set data.index_dir=DIR"
         ) from error
-    if folder != Path(root) and (image := an_image_in(folder)):
+    is_of_shards = Path(root).is_dir() and folder.samefile(root)
+    if not is_of_shards and (image := an_image_in(folder)):
         raise UserError(
             f"{folder} holds images ({image}), and an index is no part of them: give "
             "data.index_dir, or --out, a folder of its own"

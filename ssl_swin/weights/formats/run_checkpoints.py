@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_swin.errors import UserError
+from ssl_swin.plain_yaml import read_plain_yaml
 
 FACTS = "ssl_swin"  # the key in a checkpoint of what it says of its encoder
 ENCODER = "state_dict.model.encoder.model"  # the network that a run hands on
@@ -152,7 +151,6 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    return content if isinstance(content, dict) else {}
+        return read_plain_yaml(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
