@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One process per core, one thread each: threads that share cores wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope
 
-.PHONY: demo test test-slow test-long test-lowest check format clean
+.PHONY: demo test test-slow test-long test-lowest check format docs clean
 
 demo: .venv/installed  ## pretrain a small Swin on images that the project draws itself
 	$(BIN)/python pretrain.py
@@ -30,8 +30,12 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed  ## the documentation as a site, in site/
+	$(BIN)/python tests/docs/api_page.py
+	$(BIN)/zensical build --strict
+
 clean:  ## everything that was made here, but for runs/ and data/
-	rm -rf .venv .venv-lowest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest build site .cache *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "installing into .venv: a few minutes the first time, mostly for torch"
