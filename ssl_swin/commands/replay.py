@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.health.replay import GroupNorm, ReplayedBatch
 
 MOST_SHOWN = 8
+ROUNDING = 1e-4  # relative
 
 
 def add_parser(
@@ -21,9 +22,11 @@ def add_parser(
         "replay",
         help="repeat a step that was not finite, and find where it breaks",
         description="Repeats a step that a run left out because its loss or gradient was not "
-        "finite: the same weights, images, masks and dropped paths, up to the gradients. Prints "
-        "the loss of each batch and of each image alone, the first module whose output is not "
-        "finite, and the gradient of each group of parameters.",
+        "finite: the same weights, images, masks, mixing and dropped paths, up to the gradients. "
+        "Prints the loss of each batch and of each image alone, the first module whose output is "
+        "not finite, and the gradient of each group of parameters. Of a run on several processes "
+        "the batches of all of them are repeated here, one after another, and their gradients "
+        "added as the run does.",
         usage="%(prog)s [options] RUN [settings ...]",
     )
     parser.add_argument("run_folder", type=path, metavar="RUN", help="the run's folder")
@@ -43,23 +46,26 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.launch.resolvers import auto_device
 
     device = args.device or auto_device()
-    found = replay(args.run_folder, args.step, args.settings, device=device)
-    record = found.record
+    record, weights, found = replay(args.run_folder, args.step, args.settings, device=device)
     print(
         f"step {record.step:,} of {args.run_folder}: {record.reason}\n"
-        f"weights {found.weights}; {record.precision} on {device}"
+        f"weights {weights}; {record.precision} on {device}"
     )
     for batch in found.batches:
         print("\n".join(_of_batch(batch)))
-    print("gradient norm by group of parameters, before clipping:")
+    print(
+        f"gradient norm {found.gradient_norm:.6g}"
+        f"{_compared(found.gradient_norm, record.gradient_norm)}; by group of parameters, before "
+        "clipping:"
+    )
     for group in found.groups:
         print(_of_group(group))
 
 
 def _of_batch(batch: "ReplayedBatch") -> list[str]:
     recorded = batch.recorded
-    same = "as in the run, to the bit" if batch.is_exact else f"in the run {_number(recorded.loss)}"
-    lines = [f"rank {recorded.rank}, batch {recorded.number}: loss {batch.loss:.6g}, {same}"]
+    same = _compared(batch.loss, recorded.loss)
+    lines = [f"rank {recorded.rank}, batch {recorded.number}: loss {batch.loss:.6g}{same}"]
     if batch.culprit is None:
         lines.append("  every output of the forward pass is finite")
     else:
@@ -96,5 +102,12 @@ def _of_group(group: "GroupNorm") -> str:
     )
 
 
-def _number(text: str) -> str:
-    return f"{float.fromhex(text):.6g}"
+def _compared(value: float, recorded: str | None) -> str:
+    """Say how a number differs from the run's, which older records lack."""
+    if recorded is None:
+        return ""
+    expected = float.fromhex(recorded)
+    if value.hex() == recorded:
+        return ", as in the run, to the bit"
+    rounded = math.isclose(value, expected, rel_tol=ROUNDING)
+    return f", in the run {expected:.6g}" + (", the same to rounding" if rounded else "")

@@ -32,7 +32,7 @@ from ssl_swin.runs.skipped_steps import (
 )
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.datamodule import ImageDataModule
-from ssl_swin.training.health.replay import GroupNorm, ReplayedBatch, replay_step
+from ssl_swin.training.health.replay import ReplayedStep, replay_step
 from ssl_swin.weights.formats.run_checkpoints import FACTS
 
 
@@ -41,8 +41,7 @@ class Replay(NamedTuple):
 
     record: SkippedStep
     weights: Path
-    batches: list[ReplayedBatch]
-    groups: list[GroupNorm]
+    found: ReplayedStep
 
 
 def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str) -> Replay:
@@ -75,7 +74,7 @@ def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str)
         global_batch_size=record.batch_size * record.world_size * record.accumulated,
     )
     optimizer: Any = module.optimizer(objective, schedule=module.schedule, length=length)
-    batches, groups = replay_step(
+    found = replay_step(
         module,
         record,
         images.batch,
@@ -83,7 +82,7 @@ def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str)
         optimizer["optimizer"].param_groups,
         device=usable_device(device),
     )
-    return Replay(record, weights, batches, groups)
+    return Replay(record, weights, found)
 
 
 class _Images:

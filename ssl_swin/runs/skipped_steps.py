@@ -53,8 +53,12 @@ class SkippedStep:
         loss_scale: Factor of the loss in fp16; else 1.
         batch_size: Images per device.
         world_size: Number of ranks.
-        accumulated: Batches of the step on each rank.
+        accumulated: Batches that each rank adds up for a step; an epoch's last step may have fewer,
+            and its gradient is divided by this number all the same.
         batches: Those of all ranks.
+        gradient_norm: Of the whole step, before clipping, as a loss is written; None in records of
+            earlier versions, as all that follows.
+        num_threads: Threads that the first rank computed with, which sums on a CPU depend on.
     """
 
     step: int
@@ -66,6 +70,8 @@ class SkippedStep:
     world_size: int
     accumulated: int
     batches: Sequence[SkippedBatch]
+    gradient_norm: str | None = None
+    num_threads: int | None = None
 
     def write(self, folder: Path) -> Path:
         """Writes the record; returns its path."""

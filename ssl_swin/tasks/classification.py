@@ -110,11 +110,12 @@ class Classification(Task):
         return _scores(self, images)
 
     def forward(self, batch: LabeledBatch, normalize: Normalize) -> Output:
-        """Erase, mix, classify."""
+        """Erase, mix, classify; in eval mode only classify, so that one image has a loss too."""
         images = normalize(batch.pixels)
-        self.erasing.device = images.device
-        images = self.erasing(images)
-        if self.mixup is None:
+        if self.training:
+            self.erasing.device = images.device
+            images = self.erasing(images)
+        if self.mixup is None or not self.training:
             scores = self.predict(images)
             loss = F.cross_entropy(scores, batch.labels, label_smoothing=self.label_smoothing)
         else:

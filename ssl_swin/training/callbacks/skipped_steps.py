@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.files import atomic_path
+from ssl_swin.plurals import counted
 from ssl_swin.quoting import shell_path
 from ssl_swin.runs.skipped_steps import SkippedBatch, SkippedStep, keep_newest
 from ssl_swin.training.all_ranks import joined
@@ -92,9 +93,7 @@ class SkippedSteps(Callback):
         if not self._num_skipped:
             return ""
         back = f", {self._num_rollbacks} returns to a checkpoint" if self._num_rollbacks else ""
-        return (
-            f"{self._num_skipped:,} steps were not finite and were left out{back}: {self.folder}/"
-        )
+        return f"{counted(self._num_skipped, 'step')} not finite and left out{back}: {self.folder}/"
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that goes on has to know."""
@@ -157,8 +156,10 @@ class SkippedSteps(Callback):
             loss_scale=module.loss_scale or 1.0,
             batch_size=trainer.datamodule.batch_size,  # type: ignore[attr-defined]
             world_size=trainer.world_size,
-            accumulated=max(batch.number for batch in batches) + 1,
+            accumulated=trainer.accumulate_grad_batches,
             batches=batches,
+            gradient_norm=float(module.verdict.gradient_norm).hex(),
+            num_threads=torch.get_num_threads(),
         )
         try:
             record.write(self.folder)

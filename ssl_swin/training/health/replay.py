@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.runs.skipped_steps import SkippedBatch, SkippedStep
+from ssl_swin.training.health.step_guard import StepGuard
 from ssl_swin.training.module import TrainingModule
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -34,10 +36,13 @@ class ReplayedBatch(NamedTuple):
     culprit: Culprit | None
     sample_losses: Sequence[float] | None  # in eval mode; None if the objective has none of one
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether the loss equals the run's to the bit."""
-        return self.loss.hex() == self.recorded.loss
+
+class ReplayedStep(NamedTuple):
+    """What was found of a step."""
+
+    batches: Sequence[ReplayedBatch]  # of all ranks
+    gradient_norm: float  # over all ranks and before clipping
+    groups: Sequence["GroupNorm"]
 
 
 class GroupNorm(NamedTuple):
@@ -56,8 +61,11 @@ def replay_step(
     groups: Sequence[Mapping[str, Any]],
     *,
     device: torch.device,
-) -> tuple[list[ReplayedBatch], list[GroupNorm]]:
+) -> ReplayedStep:
     """Repeats a step up to its gradients; the batches of all ranks, one after another.
+
+    On the CPU the sums of gradients are those of the run to the bit, with DDP of two ranks too; of
+    more ranks, and of divided weights, they are equal to rounding.
 
     Args:
         module: With the weights before the step.
@@ -68,24 +76,72 @@ def replay_step(
         device: Where to compute.
     """
     module.to(device).train()
-    share = record.loss_scale / (record.accumulated * record.world_size)
-    found = []
-    for recorded in record.batches:
-        batch = _on(load_batch(recorded), device)
-        seed_globals(keyed_generator(*recorded.random_key))
-        with _autocast(record.precision, device):
-            loss = module.model(batch, module.normalized).loss
-        (loss * share).backward()
-        culprit = _culprit(module, batch, recorded, _autocast(record.precision, device))
-        found.append((recorded, float(loss.detach()), culprit))
-    norms = [_norm_of(module.model, group, record.loss_scale) for group in groups]
-    module.eval()
-    replayed = []
-    for recorded, value, culprit in found:
-        with _autocast(record.precision, device):
-            losses = _sample_losses(module, load_samples(recorded), device)
-        replayed.append(ReplayedBatch(recorded, value, culprit, losses))
-    return replayed, norms
+    start = _buffers_of(module)
+    gradient = _Gradient(module, record)
+    found: list[tuple[SkippedBatch, float, Culprit | None]] = []
+    with _threads_of(record, device):
+        for _, batches in groupby(record.batches, key=lambda batch: batch.rank):
+            start.undo_forward()
+            for recorded in batches:
+                batch = _on(load_batch(recorded), device)
+                found.append((recorded, *_repeat(module, batch, recorded, record, device)))
+            gradient.add_rank()
+        norm = gradient.finish()
+        norms = [_norm_of(module.model, group) for group in groups]
+        start.undo_forward()
+        module.eval()
+        replayed = []
+        for recorded, value, culprit in found:
+            with _autocast(record.precision, device):
+                losses = _sample_losses(module, load_samples(recorded), device)
+            replayed.append(ReplayedBatch(recorded, value, culprit, losses))
+    return ReplayedStep(replayed, norm, norms)
+
+
+class _Gradient:
+    """The gradient of a step, summed over its ranks as DDP sums it."""
+
+    def __init__(self, module: TrainingModule, record: SkippedStep) -> None:
+        self._parameters = list(module.parameters())
+        self._share = 1 / len({batch.rank for batch in record.batches})
+        self._loss_scale = record.loss_scale
+        self._sums: dict[int, Tensor] = {}
+
+    def add_rank(self) -> None:
+        """Take what the batches of a rank have added up."""
+        for number, parameter in enumerate(self._parameters):
+            if parameter.grad is not None:
+                part = parameter.grad.mul_(self._share)
+                known = self._sums.get(number)
+                self._sums[number] = part if known is None else known.add_(part)
+                parameter.grad = None
+
+    def finish(self) -> float:
+        """Give the parameters the whole gradient without fp16's scale, and return its norm."""
+        for number, total in self._sums.items():
+            self._parameters[number].grad = total.mul_(1 / self._loss_scale)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def _repeat(
+    module: TrainingModule,
+    batch: Any,
+    recorded: SkippedBatch,
+    record: SkippedStep,
+    device: torch.device,
+) -> tuple[float, Culprit | None]:
+    """Compute a batch, add its gradient, and find what is not finite in it."""
+    before = _buffers_of(module)
+    seed_globals(keyed_generator(*recorded.random_key))
+    with _autocast(record.precision, device):
+        loss = module.model(batch, module.normalized).loss
+    (loss / record.accumulated * record.loss_scale).backward()
+    after = _buffers_of(module)
+    before.undo_forward()
+    culprit = _culprit(module, batch, recorded, _autocast(record.precision, device))
+    after.undo_forward()
+    return float(loss.detach()), culprit
 
 
 def _culprit(
@@ -96,6 +152,25 @@ def _culprit(
     with torch.no_grad(), context, Watch(module.model) as watch:
         module.model(batch, module.normalized)
     return watch.culprit
+
+
+def _buffers_of(module: TrainingModule) -> StepGuard:
+    """Remember the buffers, such as batch statistics, as they are now."""
+    guard = StepGuard(module.model)
+    guard.begin()
+    return guard
+
+
+@contextmanager
+def _threads_of(record: SkippedStep, device: torch.device) -> Iterator[None]:
+    """Compute with as many threads as the run did, by which a CPU cuts its sums."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and record.num_threads:
+        torch.set_num_threads(record.num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Watch:
@@ -138,10 +213,10 @@ def _is_finite(tree: Any) -> bool:
     return all(map(_is_finite, tree)) if isinstance(tree, list | tuple) else True
 
 
-def _norm_of(model: nn.Module, group: Mapping[str, Any], loss_scale: float) -> GroupNorm:
+def _norm_of(model: nn.Module, group: Mapping[str, Any]) -> GroupNorm:
     members = {id(parameter) for parameter in group["params"]}
     gradients = {
-        name: parameter.grad / loss_scale
+        name: parameter.grad
         for name, parameter in model.named_parameters()
         if id(parameter) in members and parameter.grad is not None
     }

@@ -1,8 +1,9 @@
-"""An objective that one image makes nan: by name, so that a replay finds it again."""
+"""What one image makes nan, by name so that a replay finds it again; and what is never finite."""
 
 from torch import Tensor, nn
 
 from ssl_swin.objectives.simmim import SimMIM
+from ssl_swin.tasks.classification import Classification
 
 POISON = "000007"
 
@@ -30,3 +31,11 @@ class Poisoned(SimMIM):
     def reconstruct(self, images, mask, plan=None):
         found = super().reconstruct(images, mask, plan)
         return found._replace(loss=self.fault(found.loss))
+
+
+class Unbounded(Classification):
+    """An infinite loss in training whose gradient is finite, so that it can be compared."""
+
+    def forward(self, batch, normalize):
+        output = super().forward(batch, normalize)
+        return output._replace(loss=output.loss + (float("inf") if self.training else 0.0))

@@ -68,7 +68,7 @@ def test_skipped_steps__equal_a_run_that_left_them_out(tmp_path, capsys, kind, r
         )
         for step in (2, 5, 6)
     ]
-    assert watching.summary().startswith("3 steps were not finite and were left out: ")
+    assert watching.summary().startswith("3 steps not finite and left out: ")
 
 
 def test_skipped_steps__the_rate_of_the_next_step_is_the_schedules(tmp_path):
