@@ -21,6 +21,7 @@ from ssl_swin.figure import DifferenceColumn, Figure, ImageColumn
 from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
+from ssl_swin.objectives.psnr import MaskedPsnr, deviations
 
 LEAST_CONTRAST = 1e-4  # loss of predicting the mean below which it is rounding, and no measure
 
@@ -116,24 +117,28 @@ class MaskedImageModel(Objective):
         return Output(self._reconstruct(batch, normalize(batch.pixels)).loss)
 
     def new_metrics(self) -> dict[str, Metric]:
-        """The loss, and its share of the loss of predicting the data's mean everywhere.
+        """The loss, its share of the loss of predicting the data's mean everywhere, and the PSNR.
 
         Where that guess has no loss, as on images without contrast, there is no share: such batches
-        do not count, and of no others it is nan.
+        do not count, and of no others it is nan. The PSNR is of the masked pixels before
+        normalisation; of a locally normalised target, as `to_image_space` brings it back.
         """
-        return {"loss": MeanMetric(), "loss_vs_mean": MeanMetric()}
+        return {"loss": MeanMetric(), "loss_vs_mean": MeanMetric(), "psnr": MaskedPsnr()}
 
     def evaluate(
         self, metrics: Mapping[str, Metric], batch: MaskedBatch, normalize: Normalize
     ) -> None:
         """See `Objective.evaluate`."""
         images = normalize(batch.pixels)
-        loss = self._reconstruct(batch, images).loss
+        loss, prediction, _ = self._reconstruct(batch, images)
         guess = self.mean_guess_loss(images, batch.mask)
         metrics["loss"].update(loss, weight=len(images))
         counts = guess > LEAST_CONTRAST
         share = torch.where(counts, loss / guess, 0.0)
         metrics["loss_vs_mean"].update(share, weight=len(images) * counts)
+        error = self.to_image_space(prediction, images) - images
+        scale = deviations(normalize, images.shape[1], images)
+        metrics["psnr"].update(error * scale, _masked_pixels(batch.mask, images), batch.pixels)
 
     def preview(self, batch: MaskedBatch, normalize: Normalize) -> Figure:
         """The input, and what the mask leaves of it."""
@@ -147,7 +152,7 @@ class MaskedImageModel(Objective):
         """The preview, the prediction of what was masked, and how far it is off."""
         images = normalize(batch.pixels)
         prediction = self._reconstruct(batch, images).prediction
-        masked = expand_mask(batch.mask, (images.shape[-2], images.shape[-1])).unsqueeze(1)
+        masked = _masked_pixels(batch.mask, images)
         pasted = torch.where(masked, self.to_image_space(prediction, images), images)
         return (
             *self.preview(batch, normalize),
@@ -254,6 +259,11 @@ class SimMIM(MaskedImageModel):
         state = self.state_dict()
         names = ("mask_token", "decoder.0.weight", "decoder.0.bias")
         return {"simmim.safetensors": {name: state[name] for name in names}}
+
+
+def _masked_pixels(mask: Tensor, images: Tensor) -> Tensor:
+    """Expand a mask to the pixels of images (B, C, H, W): (B, 1, H, W)."""
+    return expand_mask(mask, (images.shape[-2], images.shape[-1])).unsqueeze(1)
 
 
 def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

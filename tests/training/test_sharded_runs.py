@@ -46,6 +46,7 @@ COMPARED = {
     "train/loss": 1e-5,
     "val/loss": 1e-5,
     "val/loss_vs_mean": 1e-2,  # a mean of ratios, one per batch
+    "val/psnr": 1e-5,
     "optim/grad_norm": 1e-3,
     "probe/knn_top1/stage3": 0,
 }
