@@ -38,6 +38,7 @@ SECTIONS = {
     "raises": "Raises",
 }
 NOT_ARGUMENTS = ("self", "cls")
+LOOP_CALLS = ("setup", "teardown", "state_dict", "load_state_dict")  # and on_...: Lightning's hooks
 
 
 def page() -> str:
@@ -76,10 +77,14 @@ def _entry(found: griffe.Object) -> str:
 def _public_methods(found: griffe.Class) -> Iterator[griffe.Function]:
     """Methods of its own that say what they do; those that refer to a contract say it there."""
     for method in found.members.values():
-        if not isinstance(method, griffe.Function) or method.name.startswith("_"):
+        if not isinstance(method, griffe.Function) or _of_the_loop(method.name):
             continue
         if method.docstring and not method.docstring.value.startswith("See "):
             yield method
+
+
+def _of_the_loop(name: str) -> bool:
+    return (name.startswith(("_", "on_")) and name != "on_pixels") or name in LOOP_CALLS
 
 
 def _signature(found: griffe.Object) -> Iterator[str]:
