@@ -53,6 +53,28 @@ def gathered(trainer: Trainer) -> AbstractContextManager[None]:
     return _whole(parts) if parts else nullcontext()
 
 
+@contextmanager
+def divided(module: nn.Module) -> Iterator[None]:
+    """Hold only each process's part for a moment, in a context that holds whole weights.
+
+    All of them must enter it. What is changed in a part is whole afterwards.
+
+    Args:
+        module: With divided weights or not; without, nothing happens.
+    """
+    parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.reshard()
+    yield
+    for part in parts:
+        part.unshard()
+
+
+def own_part(value: Tensor) -> Tensor:
+    """Return this process's part of a divided tensor, in the same memory; another as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
 def full(value: Any) -> Any:
     """Return a divided tensor as a whole one, on every process; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value

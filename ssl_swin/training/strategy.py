@@ -86,8 +86,15 @@ class ShardedStrategy(DDPStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return whole weights on the first process and nothing on the others, or all parts."""
-        state = self._module.state_dict()
-        return dict(state) if self._in_parts else self._gather(state)
+        return self.collected(self._module.state_dict())
+
+    def collected(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return tensors as a checkpoint takes them: whole on the first process, or all parts.
+
+        Args:
+            tensors: Divided ones, on all processes the same names.
+        """
+        return dict(tensors) if self._in_parts else self._gather(tensors)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimiser on the first process, or this process's part.

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from ssl_swin.stopping.stopped import RunStopped
 from ssl_swin.stopping.watch import SignalWatch
+from ssl_swin.training.callbacks.ema import AVERAGES
 from ssl_swin.training.peers import Peers
 
 ANSWER = "Ctrl-C: saving at the next step, then stopping; once more stops at once"
@@ -145,7 +146,7 @@ class StopAtStep(Checkpoint):
     def _save_state_after_step(self, trainer: Trainer) -> None:
         if self._averages_shown:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
+                if isinstance(callback, AVERAGES):
                     callback.on_validation_epoch_end(trainer, trainer.lightning_module)
             self._averages_shown = False
         self._replaces = True

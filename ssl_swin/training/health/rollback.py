@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 
 from ssl_swin.runs.catalogue import Catalogue
+from ssl_swin.training.callbacks.ema import AVERAGES
 
 
 def roll_back(
@@ -37,7 +37,7 @@ def roll_back(
         trainer.strategy.load_model_state_dict(checkpoint)
         trainer.strategy.load_optimizer_state_dict(checkpoint)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging):
+        if isinstance(callback, AVERAGES):
             callback.on_load_checkpoint(trainer, module, checkpoint)
     plugin = trainer.precision_plugin
     if state := checkpoint.get(type(plugin).__qualname__):
