@@ -1,6 +1,7 @@
 """What a disk says when it cannot write, told apart from what a program did wrong."""
 
 import errno
+import os
 from pathlib import Path
 
 from ssl_swin.errors import UserError
@@ -11,6 +12,9 @@ OF_THE_DISK = frozenset(
         errno.EACCES, errno.EPERM,
     }
 )  # fmt: skip
+
+
+WHILE_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 class DiskError(UserError):
@@ -29,6 +33,17 @@ def disk_error(error: BaseException) -> OSError | None:
             return at
         at = at.__cause__ or at.__context__
     return None
+
+
+def cannot_use(error: OSError) -> str:
+    """Return in words what a disk refuses.
+
+    Args:
+        error: The disk's.
+    """
+    verb = "write" if error.errno in WHILE_WRITING else "use"
+    name = "a file" if error.filename is None else os.fsdecode(error.filename)
+    return f"cannot {verb} {name}: {error.strerror}"
 
 
 def _is_folder_gone(error: OSError) -> bool:

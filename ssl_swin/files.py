@@ -156,15 +156,15 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     """Creates `path` with its parents if need be, and checks that it can be written to.
 
     Raises:
-        UserError: If it cannot be created or written to.
+        DiskError: If it cannot be created or written to.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the folder {folder}: {error.strerror}") from error
+        raise DiskError(f"cannot create the folder {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"no permission to write to the folder {folder}")
+        raise DiskError(f"no permission to write to the folder {folder}")
     return folder
 
 

@@ -26,6 +26,7 @@ from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import located, make
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.runs.what_stays import telling_what_stays
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.checkpointing.best import load_best
@@ -69,10 +70,18 @@ def main(cfg: DictConfig) -> None:
     if cfg.plan:
         tell_plan(run, trainer, module, data)
         return
-    fit(run, trainer, module, data)
+    with telling_what_stays(run.folder, lambda: trainer.global_step):
+        fit(run, trainer, module, data)
+        _hand_over(run, trainer, task, module, data)
+
+
+def _hand_over(
+    run: Run, trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule
+) -> None:
+    """Measure the best epoch's weights, export them, and conclude."""
     best = load_best(trainer, module, run.folder.last_checkpoint)
-    measured = _measure_by_size(cfg, trainer, task, module, data)
-    _export(run, trainer, task, readers["train"])
+    measured = _measure_by_size(run.cfg, trainer, task, module, data)
+    _export(run, trainer, task, data.readers["train"])
     keep_folders(run, trainer.loggers, task.folder)
     path = run.folder.path
     finish(

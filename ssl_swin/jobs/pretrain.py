@@ -21,6 +21,7 @@ from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import make
 from ssl_swin.objectives.base import Objective
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.runs.what_stays import telling_what_stays
 from ssl_swin.weights.backbone import save_backbone, save_extra_weights
 from ssl_swin.weights.cards import backbone_card
 
@@ -43,10 +44,11 @@ def main(cfg: DictConfig) -> None:
     if cfg.plan:
         tell_plan(run, trainer, module, data)
         return
-    fit(run, trainer, module, data)
-    _export(run, trainer, objective, readers["train"])
-    keep_folders(run, trainer.loggers, "backbone", "reconstructions")
-    _conclude(run, trainer, readers)
+    with telling_what_stays(run.folder, lambda: trainer.global_step):
+        fit(run, trainer, module, data)
+        _export(run, trainer, objective, readers["train"])
+        keep_folders(run, trainer.loggers, "backbone", "reconstructions")
+        _conclude(run, trainer, readers)
 
 
 def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> None:

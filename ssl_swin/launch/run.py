@@ -24,6 +24,7 @@ from ssl_swin.runs.folder import RunFolder
 from ssl_swin.runs.lock import RunLock
 from ssl_swin.runs.names import check_folder, check_name
 from ssl_swin.runs.resume import Resumption, checkpoint_to_resume
+from ssl_swin.runs.what_stays import telling_what_stays
 from ssl_swin.stopping.watch import end_process
 
 
@@ -88,7 +89,8 @@ def _lock(folder: RunFolder) -> RunLock:
         lock.check_same_launch()
     elif folder.path.is_dir():
         at_end_of_job(lock.release)
-        lock.acquire(say=say)
+        with telling_what_stays(folder):
+            lock.acquire(say=say)
     return lock
 
 

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ssl_swin import __version__
-from ssl_swin.disk_errors import disk_error
+from ssl_swin.disk_errors import cannot_use, disk_error
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.launch.command_line import command, how_to_continue
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
@@ -142,7 +142,7 @@ def _plain_messages(job: str, options: Sequence[str] | None) -> Iterator[None]:
         cause = disk_error(error)
         if cause is None:
             raise
-        _exit(job, f"cannot write {cause.filename or 'a file'}: {cause.strerror}", USER_ERROR)
+        _exit(job, cannot_use(cause), USER_ERROR)
 
 
 def _tell_stopped(job: str, stopped: RunStopped) -> None:

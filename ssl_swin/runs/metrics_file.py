@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ssl_swin.errors import UserError
+from ssl_swin.disk_errors import DiskError
 from ssl_swin.files import atomic_path, write_atomically
 from ssl_swin.runs.metrics_repair import repair
 from ssl_swin.runs.metrics_rows import (
@@ -68,12 +68,12 @@ class MetricsFile:
             values: By column.
 
         Raises:
-            UserError: If the file cannot be written.
+            DiskError: If the file cannot be written.
         """
         try:
             self._write(step, values)
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+            raise DiskError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.columns and not self._is_as_left():
@@ -117,7 +117,7 @@ class MetricsFile:
         """Make sure that what was written outlives a failure of the machine.
 
         Raises:
-            UserError: If it cannot be.
+            DiskError: If it cannot be.
         """
         try:
             if self.columns:
@@ -127,7 +127,7 @@ class MetricsFile:
                 finally:
                     os.close(handle)
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+            raise DiskError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _end_of(self, step: int, file: BinaryIO) -> int:
         """Return where the rows up to a step end, halving the place where that can be."""

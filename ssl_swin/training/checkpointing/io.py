@@ -66,18 +66,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         file, step = Path(path), int(checkpoint.get("global_step", 0))
         _check_finite(non_finite(checkpoint), step)
         catalogue = Catalogue(file.parent)
-        try:
-            self._check_folder()
-            content, run = checkpoint | self._facts(), self._identity()
-            replaced = None
-            if file.is_dir():
-                replaced = self._keep_previous(catalogue, file, is_folder=True)
-            with atomic_path(file) as temporary:
-                found = write_verified(content, temporary)
-                self._keep_previous(catalogue, file)
-                catalogue.add(entry_of(temporary, file.name, step=step, found=found, run=run))
-        except DiskError as error:
-            raise DiskError(f"{error}\n{_what_stays(catalogue, step)}") from error
+        self._check_folder()
+        content, run = checkpoint | self._facts(), self._identity()
+        replaced = None
+        if file.is_dir():
+            replaced = self._keep_previous(catalogue, file, is_folder=True)
+        with atomic_path(file) as temporary:
+            found = write_verified(content, temporary)
+            self._keep_previous(catalogue, file)
+            catalogue.add(entry_of(temporary, file.name, step=step, found=found, run=run))
         self._remove_superseded(catalogue, file.name, replaced)
 
     def save_parts(self, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -104,10 +101,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             fsync(folder.parent)
             self._remove_superseded(catalogue, folder.name, replaced)
 
-        try:
-            write_parts(checkpoint, folder, begin=begin, finish=finish)
-        except DiskError as error:
-            raise DiskError(f"{error}\n{_what_stays(catalogue, step)}") from error
+        write_parts(checkpoint, folder, begin=begin, finish=finish)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -195,14 +189,3 @@ def _check_finite(bad: Sequence[str], step: int) -> None:
             "no checkpoint of them is written, earlier ones stay. Lower optim.base_lr, lengthen "
             "the warm-up, or use trainer.precision=bf16-mixed or 32-true"
         )
-
-
-def _what_stays(catalogue: Catalogue, step: int) -> str:
-    newest = next((entry for entry in catalogue.by_step() if entry.healthy), None)
-    if newest is None:
-        return f"stopped at step {step:,}; there is no earlier checkpoint"
-    path = catalogue.folder / newest.name
-    return (
-        f"stopped at step {step:,}; {path} of step {newest.step:,} stays: "
-        "make room or mend the disk, and the same command continues from it"
-    )

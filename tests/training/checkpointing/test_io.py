@@ -90,7 +90,7 @@ def full_disk(*args: object, **others: object) -> None:
 
 
 @pytest.mark.parametrize("at", ["write", "fsync", "replace", "link"])
-def test_save_checkpoint__a_full_disk_is_one_message_and_what_stays(tmp_path, monkeypatch, at):
+def test_save_checkpoint__a_full_disk_is_one_message_and_the_last_stays(tmp_path, monkeypatch, at):
     run = tmp_path / "run"
     path = run / "checkpoints" / "last.ckpt"
     io = AtomicCheckpointIO(run)
@@ -115,10 +115,8 @@ def test_save_checkpoint__a_full_disk_is_one_message_and_what_stays(tmp_path, mo
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
             signal.signal(signal.SIGXFSZ, before)
     monkeypatch.undo()
-    first, second = str(stopped.value).splitlines()
-    assert first.startswith(f"cannot write {path}") and first.endswith(("device", "File too large"))
-    assert second.startswith(f"stopped at step 78; {path.parent}/last")
-    assert "of step 77 stays" in second
+    said = str(stopped.value)
+    assert said.startswith(f"cannot write {path}") and said.endswith(("device", "File too large"))
     assert not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
     assert AtomicCheckpointIO().load_checkpoint(path)["global_step"] == 77
 
