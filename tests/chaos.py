@@ -254,7 +254,7 @@ def _check_end(kind: Kind, statuses: Sequence[int], place: Path, job: Job) -> No
         printed = output(place, rank)
         if job.num_ranks == 1 or expected == STOPPED:
             assert status in expected, (kind.name, statuses, printed)
-            assert "Traceback" not in printed.rpartition(MARK)[2], (kind.name, printed)
+            assert 'File "' not in printed.rpartition(MARK)[2], (kind.name, printed)
         else:  # the fault strikes each rank by itself; who survives has lost a peer
             assert status != 0, (kind.name, statuses, printed)
 

@@ -60,8 +60,8 @@ def finish(
 
 
 def output(folder: Path, rank: int) -> str:
-    """Gives the end of what a rank printed."""
-    return (folder / f"output{rank}.txt").read_text()[-3000:]
+    """Gives all that a rank printed, over all starts in a folder."""
+    return (folder / f"output{rank}.txt").read_text()
 
 
 def _environments(num_ranks: int) -> list[dict[str, str]]:

@@ -55,4 +55,4 @@ def test_pretrain__too_many_damaged_images_stop_all_ranks(photos: Path, tmp_path
         printed = output(tmp_path / "run", rank)
         assert "could not be read, more than the 0 that data.max_bad_samples" in printed
         assert ".jpg: cannot decode the image" in printed
-        assert "Traceback" not in printed
+        assert 'File "' not in printed

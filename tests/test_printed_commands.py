@@ -55,7 +55,7 @@ class Shell:
         process.join(LIMIT_S)
         text = out.read_text()
         assert process.exitcode == status, f"{line}\n{text[-3000:]}"
-        assert "Traceback" not in text
+        assert 'File "' not in text
         return text
 
     def words_of(self, line: str) -> list[str]:

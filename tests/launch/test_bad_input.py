@@ -40,7 +40,7 @@ def complaint(capsys: pytest.CaptureFixture[str], job: str, *overrides: str) -> 
             run_job(job, cfg)
     message = capsys.readouterr().err
     assert stop.value.code == 2
-    assert "Traceback" not in message
+    assert 'File "' not in message
     return message
 
 
@@ -249,7 +249,7 @@ def test_finetune__backbone_of_another_architecture(
 def test_script__misspelt_override(tmp_path: Path, override: str, parts: list[str]) -> None:
     result = script("pretrain", override, cwd=tmp_path)
     assert result.returncode == 2
-    assert "Traceback" not in result.stderr
+    assert 'File "' not in result.stderr
     assert all(part in result.stderr for part in parts), result.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -128,7 +128,7 @@ def test_multirun__submitit_tells_stopped_jobs_and_goes_on_by_the_same_command(t
             os.kill(owner["pid"], signal.SIGUSR1)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 138, said
-    assert "Traceback" not in said
+    assert 'File "' not in said
     assert "2 of 2 jobs stopped before their end: seed-0, seed-1; the same command" in said
     assert all((sweep / name / "checkpoints/last.ckpt").exists() for name in ("seed-0", "seed-1"))
     limited = (*words, *varied, "trainer.max_time=00:00:00:01")
@@ -153,7 +153,7 @@ def test_multirun__a_failing_job_does_not_take_the_others_with_it(tmp_path, laun
         timeout=300,
     )
     assert done.returncode == 2, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
+    assert 'File "' not in done.stderr
     assert "1 of 3 jobs did not finish: objective.mask_ratio-1.5" in done.stderr
     sweep = tmp_path / "runs/pretrain/s_sweep"
     jobs = read_jobs(sweep)
