@@ -13,6 +13,7 @@ import torch
 from ssl_swin.errors import UserError
 from ssl_swin.stopping.workers import ignore_signals, signals_held
 
+LOOK_S = 5.0  # between looks at whether the parent is still there
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -65,9 +66,11 @@ def _start_worker(work: Callable[[Any], Any], stop: Connection) -> None:
 
 def _exit_when_told(stop: Connection) -> None:
     """End the process when its parent ends, or says so by a message that nobody takes away."""
-    parent = multiprocessing.parent_process()
-    ends: list[Any] = [stop] if parent is None else [stop, parent.sentinel]
-    wait(ends)
+    parent = os.getppid()
+    sentinel = getattr(multiprocessing.parent_process(), "sentinel", None)  # joblib's have none
+    ends: list[Any] = [stop] if sentinel is None else [stop, sentinel]
+    while not wait(ends, LOOK_S) and os.getppid() == parent:
+        pass
     os._exit(1)
 
 

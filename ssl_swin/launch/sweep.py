@@ -1,11 +1,12 @@
 """A sweep: jobs that fail alone, what each returns, and the table at the end."""
 
 import math
+import multiprocessing
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ssl_swin.errors import UserError
+from ssl_swin.files import remove
 from ssl_swin.quoting import override
 from ssl_swin.runs.sweep_table import (
     FINISHED,
+    RECORD,
     STOPPED,
     last_value,
     read_jobs,
@@ -28,17 +31,20 @@ from ssl_swin.runs.sweep_table import (
 from ssl_swin.stopping.stopped import TIME_LIMIT
 
 STOPPED_FROM = 128  # exit codes of jobs that were told to stop: then the sweep stops too
-UNKNOWN = 1
+UNKNOWN, REFUSED = 1, 2
+MULTIRUN = "multirun.yaml"  # which Hydra writes before the jobs
 
 
 class SweepFolder(Callback):
     """Remembers the folder of the sweep that this process has begun."""
 
     path: Path | None = None
+    is_new = False  # whether it was not there before
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Takes the folder from the configuration."""
         SweepFolder.path = Path(str(config.hydra.sweep.dir))
+        SweepFolder.is_new = not SweepFolder.path.exists()
 
 
 def naming_option(options: Sequence[str]) -> list[str]:
@@ -69,6 +75,7 @@ def run_in_sweep(cfg: DictConfig, run: Callable[[], float]) -> float:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return run()
+    _start_processes_as_usual()
     folder = Path(hydra.runtime.output_dir)
     facts = {
         "settings": _varied(hydra),
@@ -132,10 +139,15 @@ def conclude_sweep(since: float) -> int:
     if folder is None:
         return 0
     try:
-        table, jobs = write_table(folder), read_jobs(folder)
+        jobs = read_jobs(folder)
     except UserError:
-        return 0
-    print(f"\n{table}\n  table      {folder}/sweep.csv\n{_figure(folder)}", flush=True)
+        jobs = {}
+    if SweepFolder.is_new and _came_to_nothing(folder, jobs):
+        with suppress(OSError):
+            remove(folder)
+    elif jobs:
+        table = write_table(folder)
+        print(f"\n{table}\n  table      {folder}/sweep.csv\n{_figure(folder)}", flush=True)
     ours = {name: job for name, job in jobs.items() if job.get("started", 0) >= since}
     left = {name: job for name, job in ours.items() if job.get("status") != FINISHED}
     stopped = [name for name, job in left.items() if job.get("status") == STOPPED]
@@ -147,6 +159,20 @@ def conclude_sweep(since: float) -> int:
         _tell(f"{len(stopped)} of {len(ours)} jobs stopped before their end: {names}")
     first = next(iter([*failed, *stopped]), None)
     return 0 if first is None else int(left[first].get("exit_code") or UNKNOWN)
+
+
+def _start_processes_as_usual() -> None:
+    """Leave joblib's way to start processes, which only processes of its own can be started in."""
+    usual = multiprocessing.get_all_start_methods()
+    if multiprocessing.get_start_method() not in usual:
+        multiprocessing.set_start_method(usual[0], force=True)
+
+
+def _came_to_nothing(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether all jobs were refused before anything of them was written."""
+    left = {path.name for path in folder.rglob("*") if not path.is_dir()}
+    refused = all(job.get("exit_code") == REFUSED for job in jobs.values())
+    return refused and left <= {RECORD, MULTIRUN}
 
 
 def _tell(line: str) -> None:

@@ -254,6 +254,38 @@ def test_search__goes_on_after_sigterm_where_it_was(tmp_path):
     assert {job["status"] for job in read_jobs(sweep).values()} == {"finished"}
 
 
+@pytest.mark.slow
+def test_search__two_trials_at_a_time(tmp_path):
+    """Each in a process of joblib's, which starts further ones to draw and to load the data."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    tiny = (
+        "model.embed_dim=8 model.depths=[1,1,1] model.num_heads=[1,1,2] batch_size=8 num_workers=1 "
+        "data.prepare.num_train=16 data.prepare.num_val=8 trainer.max_epochs=1 logger=csv "
+        "trainer.check_val_every_n_epoch=1 hydra.sweeper.n_trials=4 hydra.sweeper.n_jobs=2 "
+        "hydra/launcher=joblib hydra.launcher.n_jobs=2 name=s "
+        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.knn_probe=null"
+    )
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pretrain.py"), "-m", "search=pretrain_lr", *tiny.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'File "' not in done.stdout + done.stderr
+    sweep = tmp_path / "runs/pretrain/s_sweep"
+    assert states(f"sqlite:///{sweep}/optuna.db") == ["COMPLETE"] * 4
+    jobs = list(read_jobs(sweep).values())
+    assert len(jobs) == 4 and {job["status"] for job in jobs} == {"finished"}
+    began, ended = (
+        [job["started"] for job in jobs],
+        [path.stat().st_mtime for path in sweep.glob("*/.job.json")],
+    )
+    assert sorted(began)[1] < min(ended)  # the second began before the first was done
+
+
 def rows(metrics: Path) -> int:
     """Steps in a metrics.csv, each of which stands there once."""
     with metrics.open(newline="") as file:

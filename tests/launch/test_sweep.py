@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from wandb_files import wandb_history
 
 from ssl_swin.cli import main
 from ssl_swin.errors import UserError
@@ -180,3 +181,64 @@ def test_fit__refuses_to_sweep_for_a_metric_that_no_validation_has(monkeypatch, 
     for known in ("val/loss", "train/loss", "probe/knn_top1/stage4", None):
         run.cfg["optimized_metric"] = known
         fitting._check_optimized_metric(run, module)
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
+@pytest.mark.slow
+def test_multirun__that_is_refused_leaves_no_folder(tmp_path, launcher):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = multirun(tmp_path, *launcher, "objective.mask_ratio=1.5,2", "name=bad")
+    assert done.returncode == 2
+    names = "objective.mask_ratio-1.5, objective.mask_ratio-2"
+    assert done.stderr.endswith(f"2 of 2 jobs did not finish: {names}\n")
+    assert not (tmp_path / "runs/pretrain/bad_sweep").exists()
+    assert multirun(tmp_path, "no.such.thing=1,2", "name=bad").returncode == 2
+    assert not (tmp_path / "runs/pretrain/bad_sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("is_new", "others", "stays"),
+    [(True, (), False), (False, (), True), (True, ("job0/config.yaml",), True)],
+)
+def test_conclude_sweep__removes_only_what_came_to_nothing(
+    tmp_path, monkeypatch, is_new, others, stays
+):
+    sweep = tmp_path / "s_sweep"
+    job(sweep, "job0", settings={}, started=5.0, status="failed", exit_code=2)
+    (sweep / "multirun.yaml").touch()
+    for name in others:
+        (sweep / name).touch()
+    monkeypatch.setattr(SweepFolder, "path", sweep)
+    monkeypatch.setattr(SweepFolder, "is_new", is_new)
+    assert conclude_sweep(since=5.0) == 2
+    assert (sweep / "sweep.csv").exists() == sweep.exists() == stays
+
+
+@pytest.mark.slow
+def test_multirun__three_jobs_leave_three_offline_runs(tmp_path):
+    done = multirun(tmp_path, "logger=wandb", "seed=0,1,2", "name=w")
+    assert done.returncode == 0, done.stderr[-2000:]
+    sweep = tmp_path / "runs/pretrain/w_sweep"
+    files = sorted(sweep.glob("*/wandb/offline-run-*/run-*.wandb"))
+    assert [file.parents[2].name for file in files] == ["seed-0", "seed-1", "seed-2"]
+    assert len({file.stem for file in files}) == 3
+    for file in files:
+        logged = [row for row in wandb_history(file) if "samples_seen" in row]
+        with (file.parents[2] / "metrics.csv").open(newline="") as metrics:
+            rows = list(csv.DictReader(metrics))
+        assert [row["trainer/global_step"] for row in logged] == [int(row["step"]) for row in rows]
+        assert logged[-1]["trainer/global_step"] == 2
+        losses = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+        assert [row["val/loss"] for row in logged if "val/loss" in row] == pytest.approx(losses)
+
+
+def multirun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "pretrain.py"), "-m", *TINY, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "WANDB_MODE": "offline"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
