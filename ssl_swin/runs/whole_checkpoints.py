@@ -46,11 +46,14 @@ def newest_whole(folder: RunFolder) -> Found:
         return Found()
     problems: list[str] = [] if last.exists() else [f"there is no {last}"]
     damaged: list[Path] = []
+    others: set[str] = set()  # other runs whose whole checkpoints are there
     for name in _in_order(catalogue, last.name):
         path = folder.checkpoints / name
         try:
             entry = catalogue.verified(name)
-            _check_own(folder, path, entry)
+            if _is_of_another_run(folder, entry):
+                others.add(entry.run)
+                raise Damaged(f"{path} {_of_another_run(folder, entry)}")
         except Damaged as error:
             problems.append(str(error))
             damaged.append(path)
@@ -62,8 +65,7 @@ def newest_whole(folder: RunFolder) -> Found:
         problems.append(f"{path} {_why_unhealthy(path)}")
     told = "\n".join(f"  {problem}" for problem in problems[:MOST_NAMED])
     raise UserError(
-        f"no checkpoint of {folder.path} can be continued:\n{told}\n"
-        "put a good copy in its place, or choose another name="
+        f"no checkpoint of {folder.path} can be continued:\n{told}\n{_ways_out(folder, others)}"
     )
 
 
@@ -99,10 +101,30 @@ def _in_order(catalogue: Catalogue, last: str) -> Iterator[str]:
             yield entry.name
 
 
-def _check_own(folder: RunFolder, path: Path, entry: Entry) -> None:
+def _is_of_another_run(folder: RunFolder, entry: Entry) -> bool:
     own = folder.known_identity()
-    if own and entry.run and own != entry.run and not _is_cut(own, entry):
-        raise Damaged(f"{path} is of another run ({entry.run}, this one is {own})")
+    return bool(own and entry.run and own != entry.run and not _is_cut(own, entry))
+
+
+def _of_another_run(folder: RunFolder, entry: Entry) -> str:
+    return f"is of another run ({entry.run}, this one is {folder.known_identity()})"
+
+
+def _ways_out(folder: RunFolder, others: set[str]) -> str:
+    """Return what can be done where no checkpoint of a folder can be used.
+
+    Args:
+        folder: Of the run.
+        others: Ids of other runs whose checkpoints it holds; one alone may be its own.
+    """
+    if len(others) == 1:
+        (other,) = others
+        return (
+            f"if they are this run's own, {folder.identity_file} is what is wrong: remove that "
+            f"file, and the same command continues run {other}; if not, put a good copy in their "
+            "place, or choose another name="
+        )
+    return "put a good copy in its place, or choose another name="
 
 
 def _is_cut(own: str, entry: Entry) -> bool:

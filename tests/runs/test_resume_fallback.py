@@ -207,3 +207,27 @@ def test_start__removes_temporary_files_of_killed_processes(run):
     os.utime(others, (1e9, 1e9))
     run.start(CONFIG, {}, resumed=True)
     assert [path.exists() for path in (old, new, others)] == [False, True, True]
+
+
+def test_newest_whole__a_changed_run_id_is_named_with_the_way_out(run: RunFolder) -> None:
+    run.identity_file.write_text("aaaaaaaaab")
+    with pytest.raises(UserError) as refused:
+        resumed(run)
+    *told, way_out = str(refused.value).splitlines()
+    assert (
+        f"{run.last_checkpoint} is of another run (aaaaaaaaaa, this one is aaaaaaaaab)" in told[1]
+    )
+    assert f"if they are this run's own, {run.identity_file} is what is wrong: remove" in way_out
+    assert run.identity_file.read_text() == "aaaaaaaaab"  # nothing is touched
+    run.identity_file.unlink()  # as told
+    assert start_of(run) == "last.ckpt"
+    assert resumed(run).identity == "aaaaaaaaaa"
+
+
+def test_newest_whole__checkpoints_of_several_runs_are_no_sign_of_a_wrong_run_id(
+    run: RunFolder,
+) -> None:
+    run.identity_file.write_text("aaaaaaaaab")
+    save(run.last_checkpoint, 30, run="bbbbbbbbbb")
+    with pytest.raises(UserError, match=r"put a good copy in its place, or choose another name=$"):
+        resumed(run)
