@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from ssl_swin.errors import UserError
 from ssl_swin.launch.first_look import look_first
 from ssl_swin.launch.keeping import use_backbone
-from ssl_swin.launch.loggers import close_logger, open_logger
+from ssl_swin.launch.loggers import close_logger, folder_of, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.resolvers import sweep_name
 from ssl_swin.launch.run import Run, start_folder
@@ -56,7 +56,7 @@ def make_loggers(run: Run, progress: Progress) -> list[Logger]:
         opened = open_logger(logger, identity, failures)
         if opened is not None:
             passing_on = dashboard(opened, progress)
-            guard_logger(passing_on, failures)
+            guard_logger(passing_on, failures, folder_of(opened))
             if is_first_process():
                 passing_on.log_hyperparams({**run.config, "provenance": run.folder.facts()})
             loggers.append(passing_on)

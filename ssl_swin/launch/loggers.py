@@ -5,7 +5,9 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -52,6 +54,20 @@ def open_logger(
             "same id, to be uploaded with wandb sync"
         )
     return _offline(make_logger, failures)
+
+
+def folder_of(logger: Logger) -> Path | None:
+    """Return the folder that a logger writes to; None in the other processes, or without any.
+
+    Args:
+        logger: As `open_logger` gives it.
+    """
+    if not is_first_process():
+        return None
+    if isinstance(logger, WandbLogger):
+        return Path(logger.experiment.dir).parent
+    folder = getattr(logger, "log_dir", None)
+    return None if folder is None else Path(folder)
 
 
 def id_from_agent() -> str:
@@ -139,6 +155,13 @@ def _open(logger: Logger) -> None:
         # Lightning passes it on although nobody set it, and W&B warns that it has no effect.
         logger._wandb_init.pop("anonymous", None)
     _ = getattr(logger, "experiment", None)
+    if isinstance(logger, WandbLogger) and isinstance(logger.save_dir, str):
+        folder = folder_of(logger)
+        if folder is not None and Path(logger.save_dir).resolve() not in folder.resolve().parents:
+            say(
+                f"note: {logger.save_dir} takes no files of Weights & Biases, which writes them to "
+                f"{folder}"
+            )
 
 
 def _offline(make_logger: partial[Logger], failures: SideFailures) -> Logger | None:
@@ -168,7 +191,6 @@ def _end_wandb() -> None:
     """End W&B's own process; a dead one is said to be so at the exit of Python otherwise."""
     wandb = sys.modules.get("wandb")
     if wandb is not None:
-        try:
+        with suppress(Exception):
             wandb.teardown()
-        except Exception:
-            return
+        wandb.run = None  # type: ignore[attr-defined]  # else the next job goes on with a dead one

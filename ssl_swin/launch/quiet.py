@@ -2,7 +2,10 @@
 
 import logging
 import os
+import threading
 import warnings
+
+SPEAK_LATER = ("tensorboard",)  # they raise again in the main thread what failed in theirs
 
 
 def quiet_libraries() -> None:
@@ -10,6 +13,8 @@ def quiet_libraries() -> None:
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_QUIET", "true")
+    logging.raiseExceptions = False  # no traceback where a library cannot write its own log
+    threading.excepthook = _tell_unless_told_later
     for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own use of torch
         r".*does not have many workers which may be a bottleneck.*",  # num_workers is a setting
@@ -19,3 +24,9 @@ def quiet_libraries() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",  # so it is when a run continues
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _tell_unless_told_later(failed: threading.ExceptHookArgs) -> None:
+    """Print no traceback for what a library's thread hands to the main thread anyway."""
+    if not type(failed.thread).__module__.startswith(SPEAK_LATER):
+        threading.__excepthook__(failed)

@@ -3,6 +3,7 @@
 import netrc
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,7 +15,7 @@ from ssl_swin.launch.command_line import command
 from ssl_swin.quoting import shell_path
 from ssl_swin.runs.names import MOST_BYTES_OF_ANY, check_name, folder_name
 
-WANDB_HOST = "api.wandb.ai"
+WANDB_SERVER = "https://api.wandb.ai"
 MOST_DISPLAYED = 128  # characters of a name that W&B takes
 NOT_IN_NAMES = {  # of jobs of sweeps by earlier versions
     "name",
@@ -161,7 +162,8 @@ def wandb_offline() -> bool:
     mode = os.environ.get("WANDB_MODE")
     if mode:
         return mode != "online"
-    return not (os.environ.get("WANDB_API_KEY") or _netrc_has(WANDB_HOST))
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or WANDB_SERVER).netloc
+    return not (os.environ.get("WANDB_API_KEY") or _netrc_has(server))
 
 
 def _in_sweep() -> bool:
@@ -170,6 +172,6 @@ def _in_sweep() -> bool:
 
 def _netrc_has(host: str) -> bool:
     try:
-        return netrc.netrc().authenticators(host) is not None
+        return netrc.netrc(os.environ.get("NETRC") or None).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False

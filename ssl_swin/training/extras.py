@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.training.all_ranks import FailedTogetherError
+from ssl_swin.training.disk_watch import DiskWatch
 from ssl_swin.training.peers import is_lost_peer
 
 HOOKS = "on_"
@@ -29,7 +32,8 @@ class Extra(Callback):
     """A callback that the training can do without: what its `on_` hooks raise is written down.
 
     `setup` is where it refuses settings: that ends the run before its first step. Where a hook runs
-    on several ranks and one of them waits for another, the ranks have to fail together.
+    on several ranks and one of them waits for another, the ranks have to fail together: see
+    `done_by_all`.
 
     Attributes:
         title: What failed, for a reader.
@@ -58,25 +62,29 @@ def _guarded_hook(hook: Callable[..., None]) -> Callable[..., None]:
         try:
             hook(self, trainer, *args, **kwargs)
         except Exception as error:
-            if trainer.world_size > 1 and is_lost_peer(error):
+            is_agreed = isinstance(error, FailedTogetherError)
+            if trainer.world_size > 1 and is_lost_peer(error) and not is_agreed:
                 raise  # nothing can go on without the other process
-            memory = isinstance(error, torch.OutOfMemoryError)
-            self.failures(trainer).add(self.title, error)
+            memory = isinstance(error.__cause__ if is_agreed else error, torch.OutOfMemoryError)
+            if trainer.is_global_zero or not is_agreed:  # told once
+                self.failures(trainer).add(self.title, error)
         if memory:  # only here has the error let go of what it held
             torch.cuda.empty_cache()
 
     return guarded
 
 
-def guard_logger(logger: Logger, failures: SideFailures) -> None:
+def guard_logger(logger: Logger, failures: SideFailures, folder: Path | None = None) -> None:
     """Let a logger fail alone: from the first failure on it is given nothing any more.
 
     Args:
         logger: Any logger beside metrics.csv.
         failures: Where the failure is written down.
+        folder: Where it writes, which is a failure if it takes no files any more.
     """
     kind = type(getattr(logger, "logger", logger)).__name__
     is_off = False
+    disk = DiskWatch(folder)
 
     def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -85,6 +93,7 @@ def guard_logger(logger: Logger, failures: SideFailures) -> None:
             if is_off:
                 return None
             try:
+                disk.look(at_once=method.__name__ == "finalize")
                 return method(*args, **kwargs)
             except Exception as error:
                 is_off = True

@@ -1,20 +1,38 @@
 """Weights & Biases out of reach, and dead in the middle of a run."""
 
 import os
+import re
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
+from disks import fill, remount, small_disk
 from omegaconf import OmegaConf
 
 import ssl_swin
 from ssl_swin.errors import UserError
 from ssl_swin.launch.composing import composed_for_user
-from ssl_swin.launch.loggers import check_packages, check_place, close_logger, open_logger
+from ssl_swin.launch.loggers import (
+    _end_wandb,
+    check_packages,
+    check_place,
+    close_logger,
+    folder_of,
+    open_logger,
+)
+from ssl_swin.launch.quiet import quiet_libraries
+from ssl_swin.launch.resolvers import wandb_offline
 from ssl_swin.runs.side_failures import SideFailures
+from ssl_swin.training.dashboards import dashboard
 from ssl_swin.training.extras import guard_logger
+from ssl_swin.training.progress import StepAt
 
 SETTINGS = {
     "_target_": "lightning.pytorch.loggers.WandbLogger",
@@ -66,6 +84,157 @@ def test_open_logger__without_a_server_logs_offline_and_survives_a_dead_process(
         logger.log_metrics({"a": 1.0}, step=step)
     close_logger(logger)
     assert failures.counts() == {"WandbLogger": 1}
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that takes no key."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def wandb_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No key and no server but what a test gives."""
+    _end_wandb()  # it reads its environment once
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    quiet_libraries()
+    yield
+    _end_wandb()
+
+
+def write_key(path: Path, host: str) -> None:
+    path.write_text(f"machine {host} login user password {40 * 'a'}\n")
+    path.chmod(0o600)
+
+
+def test_wandb_offline__a_key_by_netrc_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_environment: None
+) -> None:
+    assert wandb_offline()
+    write_key(tmp_path / ".netrc", "api.wandb.ai")
+    assert not wandb_offline()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert wandb_offline()  # the key is another server's
+    write_key(tmp_path / "elsewhere", "127.0.0.1:9")
+    monkeypatch.setenv("NETRC", str(tmp_path / "elsewhere"))
+    assert not wandb_offline()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["netrc, no server", "a key that the server refuses"])
+def test_open_logger__of_no_use_online_logs_offline(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wandb_environment: None,
+    capfd: pytest.CaptureFixture[str],
+    how: str,
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = "127.0.0.1:9" if "netrc" in how else f"127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://{host}")
+        if "netrc" in how:
+            write_key(tmp_path / ".netrc", host)
+        else:
+            monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+        settings = {**SETTINGS, "save_dir": str(tmp_path), "offline": wandb_offline()}
+        failures = SideFailures(tmp_path)
+        logger = open_logger(OmegaConf.create(settings), {"id": "abc123"}, failures)
+        assert logger is not None and not settings["offline"]
+        close_logger(logger)
+        server.shutdown()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*-abc123"))) == 1
+    said = capfd.readouterr()
+    (told,) = [line for line in said.out.splitlines() if "cannot be used" in line]
+    reason = "context deadline exceeded" if "netrc" in how else "returned error 401"
+    assert reason in told and "logging offline under the same id" in told
+    assert 'File "' not in said.out + said.err
+    assert failures.counts() == {}
+
+
+def log_rows(
+    settings: dict[str, Any], folder: Path, at_50: Callable[[], None] = lambda: None
+) -> SideFailures:
+    """Logs a hundred rows as a run does; something happens after fifty."""
+    failures, progress = SideFailures(folder), StepAt()
+    identity = {"id": "abc123"} if "project" in settings else {}
+    opened = open_logger(OmegaConf.create(settings), identity, failures)
+    if opened is not None:
+        passing_on = dashboard(opened, progress)
+        guard_logger(passing_on, failures, folder_of(opened))
+        for progress.step in range(100):
+            if progress.step == 50:
+                at_50()
+            passing_on.log_metrics({"a": 1.0})
+        passing_on.finalize("success")
+        close_logger(opened)
+    return failures
+
+
+TENSORBOARD = {
+    "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
+    "name": "tensorboard",
+    "version": "",
+}
+KINDS = {"TensorBoardLogger": TENSORBOARD, "WandbLogger": {**SETTINGS, "offline": True}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full_from", ["the start", "the middle"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dashboard__whose_folder_is_full(
+    tmp_path: Path,
+    wandb_environment: None,
+    capfd: pytest.CaptureFixture[str],
+    kind: str,
+    full_from: str,
+) -> None:
+    pytest.importorskip("tensorboard")
+    with small_disk(tmp_path / "small", 400_000) as disk:
+        settings = {**KINDS[kind], "save_dir": str(disk)}
+        if full_from == "the start":
+            fill(disk)
+        happens = partial(fill, disk) if full_from == "the middle" else lambda: None
+        failures = log_rows(settings, tmp_path, happens)
+    assert failures.counts() == {kind: 1}
+    said = capfd.readouterr()
+    assert 'File "' not in said.out + said.err
+    (told,) = [line for line in said.out.splitlines() if "failed: " in line]
+    assert told.startswith(f"{kind} failed: ") and "No space left on device; training goes" in told
+
+
+@pytest.mark.slow
+def test_wandb__whose_folder_is_read_only_says_where_it_writes(
+    tmp_path: Path, wandb_environment: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "small", 400_000) as disk:
+        remount(disk, "ro")
+        failures = log_rows({**KINDS["WandbLogger"], "save_dir": str(disk)}, tmp_path)
+    assert failures.counts() == {}
+    (told,) = capfd.readouterr().out.splitlines()
+    place = re.fullmatch(rf"note: {disk} takes no files of .*, which writes them to (.+)", told)
+    assert place is not None and list(Path(place[1]).glob("run-abc123.wandb"))
+
+
+def test_tensorboard__whose_folder_is_a_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").write_text("")
+    failures = log_rows({**TENSORBOARD, "save_dir": str(tmp_path)}, tmp_path)
+    assert failures.counts() == {"TensorBoardLogger": 1}
+    (told,) = capfd.readouterr().out.splitlines()
+    assert told.startswith("TensorBoardLogger failed: ")
+    assert "tensorboard" in told and "training goes on without it" in told
 
 
 @pytest.mark.parametrize(
