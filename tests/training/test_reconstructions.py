@@ -7,6 +7,7 @@ from PIL import Image
 
 from ssl_swin.errors import UserError
 from ssl_swin.training.callbacks.reconstructions import Reconstructions
+from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.progress import StepAt
 
@@ -77,3 +78,23 @@ def test_reconstructions__do_not_change_the_training(pretrain, tmp_path):
     assert drawing.lightning_module.training
     plain = pretrain(Callback()).lightning_module.state_dict()
     assert all(weights[name].equal(tensor) for name, tensor in plain.items())
+
+
+def test_reconstructions__a_damaged_old_picture_keeps_no_other_from_a_dashboard(tmp_path):
+    class Sent(Dashboard):
+        def __init__(self) -> None:
+            super().__init__(ImageLogger(tmp_path / "unused.csv"), StepAt())
+
+        def log_image(self, key: str, images: list[Image.Image], step: int) -> None:
+            self.logger.log_image(key, images, step)
+
+    for step in (0, 2, 4, 6):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"step_{step:07d}.png")
+    damaged = tmp_path / "step_0000002.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    (tmp_path / "step_0000000.png").write_bytes(b"")
+    dashboard = Sent()
+    callback = Reconstructions(tmp_path, every_n_steps=2, num_images=1)
+    with pytest.raises(OSError, match="cannot identify"):
+        callback._send_again(dashboard, 4)
+    assert [step for step, _ in dashboard.logger.pictures] == [4]

@@ -1,6 +1,7 @@
 """Is pretraining working? Nearest neighbours on frozen features, while the model learns."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import torch
@@ -8,15 +9,15 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ssl_swin.arguments import Above0, Neighbours, Positive, checked
-from ssl_swin.errors import UserError
 from ssl_swin.probing.features import Features, NoLabelsError, extract_features
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.scoring import accuracy
 from ssl_swin.stopping.watch import stop_if_asked
+from ssl_swin.training.all_ranks import done_by_all
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
-from ssl_swin.training.sharding import gather_objects, gathered
+from ssl_swin.training.sharding import gathered
 
 
 class KnnProbe(Extra):
@@ -97,25 +98,19 @@ class KnnProbe(Extra):
         encoder, trainer = module.model.encoder, module.trainer
         per_batch = data.batch_size * trainer.world_size
         num_batches = None if num_images is None else -(-num_images // per_batch)
-        own: dict[int, Features] = {}
-        failure: Exception | None = None
-        try:
-            with trainer.precision_plugin.forward_context():
-                own = extract_features(
+
+        def own() -> dict[int, Features]:
+            with suppress(NoLabelsError), trainer.precision_plugin.forward_context():
+                return extract_features(
                     encoder,
                     _batches(module, data, split, num_batches),
                     stages=range(1, len(encoder.stage_dims) + 1),
                     pooling="mean",
                     device=module.device,
                 )
-        except NoLabelsError:
-            pass
-        except Exception as error:  # the other devices wait, and have to fail too
-            failure = error
-        everybodys = gather_objects((own, failure and str(failure)))
-        if problems := [problem for _, problem in everybodys if problem]:
-            raise UserError(problems[0]) from failure
-        shares = [share for share, _ in everybodys if share]
+            return {}
+
+        shares = [share for share in done_by_all(own) if share]
         stages = shares[0] if shares else {}
         return {stage: _joined([share[stage] for share in shares]) for stage in stages}
 

@@ -15,6 +15,7 @@ from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.figure import Figure
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
+from ssl_swin.training.all_ranks import done_by_all
 from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
@@ -67,13 +68,13 @@ class Reconstructions(Extra):
 
         A run that is continued has drawn it, and gives dashboards the pictures that they lack.
         """
-        self._batch = trainer.datamodule.held_out_batch(self.num_images)  # type: ignore[attr-defined]
+        self._take_images(trainer)
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, Dashboard):
-                self._send_again(logger, trainer.global_step)
+        dashboards = [each for each in trainer.loggers if isinstance(each, Dashboard)]
+        for logger in dashboards if trainer.is_global_zero else ():
+            self._send_again(logger, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,13 +87,25 @@ class Reconstructions(Extra):
         """Draws the final model's idea."""
         self._draw(trainer, pl_module)
 
+    def _take_images(self, trainer: Trainer) -> None:
+        def take() -> None:
+            self._batch = trainer.datamodule.held_out_batch(self.num_images)  # type: ignore[attr-defined]
+
+        try:
+            done_by_all(take)
+        except Exception:
+            self._batch = None  # on all ranks: nothing is drawn
+            raise
+
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         step = trainer.global_step
         if step == self._last_step or self._batch is None:
             return
         self._last_step = step
         assert isinstance(module, TrainingModule)
-        figure = self._figure(module)
+        drawn: list[Figure] = []
+        done_by_all(lambda: drawn.append(self._figure(module)))  # columns stay where they are
+        (figure,) = drawn
         if not figure or not trainer.is_global_zero:
             return
         picture = self._picture(module, figure)
@@ -124,11 +137,19 @@ class Reconstructions(Extra):
         return len(file.getvalue())
 
     def _send_again(self, dashboard: Dashboard, last_step: int) -> None:
+        damaged: list[Exception] = []
         for path in sorted(self.folder.glob("step_*.png")):
             number = path.stem.removeprefix("step_")
             if number.isdecimal() and dashboard.lacks_pictures_from <= int(number) <= last_step:
-                with Image.open(path) as picture:
-                    dashboard.log_image(key=KEY, images=[picture.copy()], step=int(number))
+                try:
+                    with Image.open(path) as file:
+                        picture = file.copy()
+                except Exception as error:  # the others are sent
+                    damaged.append(error)
+                    continue
+                dashboard.log_image(key=KEY, images=[picture], step=int(number))
+        if damaged:
+            raise damaged[0]
 
     def _figure(self, module: TrainingModule) -> Figure:
         trainer, training = module.trainer, module.training
