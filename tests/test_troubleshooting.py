@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[1] / "docs/TROUBLESHOOTING.md"
 
 @pytest.mark.slow
 def test_page__shows_what_is_printed(tmp_path: Path) -> None:
-    shown = dict(re.findall(r"<!-- case: (.+) -->\n```\n(.*?)\n```", PAGE.read_text(), re.S))
+    shown = dict(re.findall(r"<!-- case: ([\w -]+) -->\n```\n(.*?)\n```", PAGE.read_text(), re.S))
     printed = dict(cases(tmp_path))
     assert shown.keys() == printed.keys()
     for name, text in printed.items():
