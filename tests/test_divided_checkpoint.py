@@ -14,6 +14,7 @@ from ssl_swin.divided_checkpoint import (
     PLACES,
     is_divided,
     load_state,
+    open_state,
     sum_of,
     take_out,
 )
@@ -112,3 +113,16 @@ def test_take_out__leaves_the_rest_as_it_is() -> None:
     assert list(found) == ["a.0.w"]
     assert found["a.0.w"][0] == ["a", 0, "w"]
     assert content["a"][0]["w"] is WEIGHT
+
+
+def test_open_state__reads_only_what_is_asked_for(whole: Path) -> None:
+    found = open_state(whole)["state"][0]["w"]
+    assert found.shape == (4, 3) and found.dtype == torch.float32
+    assert found.whole().equal(WEIGHT)
+    for first, last in [(0, 3), (1, 2), (2, 4), (3, 4), (0, 4), (2, 2)]:
+        assert found.cut((first, 0), (last - first, 3)).equal(WEIGHT[first:last])
+    assert found.cut((1, 1), (3, 2)).equal(WEIGHT[1:, 1:])
+    (whole / "shard-1.safetensors").unlink()
+    assert found.cut((0, 0), (3, 3)).equal(WEIGHT[:3])  # the other part is not touched
+    with pytest.raises(UserError, match=r"shard-1.safetensors is missing"):
+        open_state(whole)

@@ -3,16 +3,16 @@
 python -m benchmarks.step.divided --models swin_t swin_b --ranks 2 4
 
 Counted after a step: the bytes of a process's own weights, gradients and AdamW's state, the most of
-any process; what the steps themselves keep is not in it. A save is measured by the peak of the
-resident memory above what there was before it, of the first process and the most of the others:
-into one file, which the first process gathers, or in parts.
+any process; what the steps themselves keep is not in it. A save, and a load into the same weights
+and states, are measured by the peak of the resident memory above what there was before, of the
+first process and the most of the others: of one file, which the first process gathers, or in parts.
 """
 
 import argparse
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from torch.distributed.tensor import DTensor
 
 from benchmarks.step.workload import make_workload
 from benchmarks.tables import MEBIBYTE, describe_machine, header, table
+from ssl_swin.divided_checkpoint import open_state
 from ssl_swin.training.checkpointing.dividing import write_parts
 from ssl_swin.training.checkpointing.writing import write_verified
-from ssl_swin.training.sharding import full, shard
+from ssl_swin.training.sharding import full, like, load_whole, shard
 
 TITLES = (
     *("model", "ranks", "strategy", "weights MiB", "gradients", "AdamW", "sum"),
-    *("save: first +MiB", "others +MiB"),
+    *("save: first +MiB", "others +MiB", "load: first +MiB", "others +MiB"),
 )
 KINDS = ("ddp", "fsdp", "fsdp, in parts")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -79,12 +80,33 @@ def save(model: nn.Module, optimizer: torch.optim.AdamW, folder: Path, kind: str
     weights, states = dict(model.state_dict()), optimizer.state_dict()
     if kind == "fsdp, in parts":
         content = {"state_dict": weights, "optimizer_states": [states]}
-        write_parts(content, path, begin=lambda: None, finish=lambda made: made.rename(path))
+        write_parts(content, path, begin=dict, finish=lambda made: made.rename(path))
         return
     whole = gathered(weights, is_first=is_first)
     moments = {key: gathered(each, is_first=is_first) for key, each in states["state"].items()}
     if is_first:
         write_verified({"state_dict": whole, "optimizer_states": [moments]}, path)
+
+
+def load(model: nn.Module, optimizer: torch.optim.AdamW, folder: Path) -> None:
+    """Read a checkpoint as a run does that goes on; each process what it needs."""
+    content = open_state(folder / "last.ckpt")
+    load_whole(model, content["state_dict"])
+    (states,) = content["optimizer_states"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for key, values in states.get("state", states).items():
+        for name, value in values.items():
+            there = optimizer.state[parameters[key]][name]
+            own(there).copy_(own(like(value, there)))
+
+
+def grown(action: Callable[[], None]) -> int:
+    """Return by how much the peak of the resident memory is above what there was."""
+    dist.barrier()
+    CLEAR.write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
+    action()
+    return resident("VmHWM") - before
 
 
 def work(rank: int, model: str, ranks: int, kind: str, port: int, folder: str) -> None:
@@ -104,11 +126,9 @@ def work(rank: int, model: str, ranks: int, kind: str, port: int, folder: str) -
         "gradients": num_bytes(p.grad for p in parameters),
         "AdamW": num_bytes(iter(states)),
     }
-    dist.barrier()
-    CLEAR.write_text("5")  # the peak begins anew
-    before = resident("VmRSS")
-    save(trained, optimizer, Path(folder), kind)
-    facts["save"] = resident("VmHWM") - before
+    place = Path(folder)
+    facts["save"] = grown(lambda: save(trained, optimizer, place, kind))
+    facts["load"] = grown(lambda: load(trained, optimizer, place))
     torch.save(facts, Path(folder) / f"facts{rank}")
     dist.destroy_process_group()
 
@@ -126,8 +146,12 @@ def measure(model: str, ranks: int, kind: str) -> list[Facts]:
 def row(model: str, ranks: int, kind: str, facts: list[Facts]) -> list[str]:
     """Write a line of the table."""
     kept = [max(each[key] for each in facts) for key in ("weights", "gradients", "AdamW")]
-    saved = [facts[0]["save"], max(each["save"] for each in facts[1:])]
-    return [model, str(ranks), kind] + [f"{n / MEBIBYTE:.0f}" for n in (*kept, sum(kept), *saved)]
+    moved = [
+        number
+        for what in ("save", "load")
+        for number in (facts[0][what], max(each[what] for each in facts[1:]))
+    ]
+    return [model, str(ranks), kind] + [f"{n / MEBIBYTE:.0f}" for n in (*kept, sum(kept), *moved)]
 
 
 def main() -> None:

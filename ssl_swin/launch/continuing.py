@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ssl_swin.divided_checkpoint import load_state
+from ssl_swin.divided_checkpoint import open_state
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
@@ -119,5 +119,5 @@ def _training(cfg: DictConfig) -> dict[str, Any]:
 
 def _facts(checkpoint: Path) -> dict[str, Any] | None:
     """Returns what a checkpoint says of its encoder; None of one before 0.2.0."""
-    facts = load_state(checkpoint).get(FACTS)
+    facts = open_state(checkpoint).get(FACTS)
     return facts if isinstance(facts, dict) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_swin.divided_checkpoint import load_state
+from ssl_swin.divided_checkpoint import open_state
 from ssl_swin.errors import UserError
 from ssl_swin.runs.finite import in_short, non_finite
 from ssl_swin.safe_pickle import load_checkpoint
@@ -52,7 +52,7 @@ def read_facts(path: Path) -> CheckpointFacts:
         UserError: If it is damaged, or no state of a training.
     """
     if path.is_dir():
-        return _facts_of(path, load_state(path))
+        return _facts_of(path, open_state(path))
     return _facts_of(path, _load(path))
 
 

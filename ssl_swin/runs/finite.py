@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_swin.divided_checkpoint import Scattered
+
 # Scores of the best epoch begin at infinity, progress and schedules hold no weights.
 NOT_WEIGHTS = frozenset({"callbacks", "loops", "lr_schedulers"})
 MOST_NAMED = 3
@@ -37,6 +39,8 @@ def in_short(names: Sequence[str]) -> str:
 def _tensors(part: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(part, Tensor):
         yield name, part
+    elif isinstance(part, Scattered):
+        yield name, part.whole()
     elif isinstance(part, Mapping):
         for key, value in part.items():
             yield from _tensors(value, f"{name}.{key}" if name else str(key))

@@ -1,7 +1,7 @@
 """Weights that are divided over the processes (FSDP2): dividing, gathering, and single tensors."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from ssl_swin.divided_checkpoint import Scattered
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.objectives.base import Objective
 
@@ -80,15 +82,17 @@ def full(value: Any) -> Any:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def like(whole: Tensor, divided: Any) -> Tensor:
+def like(whole: Tensor | Scattered, divided: Any) -> Tensor:
     """Return this process's part of a whole tensor, divided as another one of its shape is.
 
     Args:
-        whole: The same on every process.
-        divided: A tensor; if it is not divided, or of another shape, `whole` is returned.
+        whole: The same on every process; of one on the disk only that part is read.
+        divided: A tensor; if it is not divided, or of another shape, all of `whole` is returned.
     """
-    if not isinstance(divided, DTensor) or whole.shape != divided.shape:
-        return whole
+    if not isinstance(divided, DTensor) or tuple(whole.shape) != tuple(divided.shape):
+        return whole.whole() if isinstance(whole, Scattered) else whole
+    if isinstance(whole, Scattered):
+        return _read_part(whole, divided)
     whole = whole.to(divided.device)
     mesh, placements = divided.device_mesh, divided.placements
     return distribute_tensor(whole, mesh, placements, src_data_rank=None)
@@ -103,10 +107,30 @@ def gather_objects(own: Any) -> list[Any]:
     return everything
 
 
-def load_whole(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy whole tensors into a model, divided or not."""
-    divided = model.state_dict()
-    model.load_state_dict({name: like(value, divided.get(name)) for name, value in state.items()})
+@torch.no_grad()
+def load_whole(model: nn.Module, state: Mapping[str, Tensor | Scattered]) -> None:
+    """Copy whole tensors into a model, divided or not, one after the other.
+
+    Args:
+        model: Whose names and shapes these are.
+        state: In memory or on the disk, the same on every process.
+    """
+    own = model.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    if shapes != {name: tuple(value.shape) for name, value in state.items()}:
+        model.load_state_dict({name: like(value, own.get(name)) for name, value in state.items()})
+        return  # it has told what does not fit
+    for name, value in state.items():
+        own_part(own[name]).copy_(own_part(like(value, own[name])))
+
+
+def _read_part(scattered: Scattered, divided: DTensor) -> DTensor:
+    mesh, placements = divided.device_mesh, divided.placements
+    shape, start = compute_local_shape_and_global_offset(divided.shape, mesh, placements)
+    part = scattered.cut(start, shape).to(divided.device)
+    return DTensor.from_local(
+        part, mesh, placements, run_check=False, shape=divided.shape, stride=divided.stride()
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
+from ssl_swin.divided_checkpoint import Scattered
 from ssl_swin.objectives.base import Objective
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
 from ssl_swin.training.health.step_guard import StepGuard
@@ -125,6 +126,18 @@ class ShardedStrategy(DDPStrategy):
         assert isinstance(self.checkpoint_io, AtomicCheckpointIO)
         self.checkpoint_io.save_parts(checkpoint, filepath)
 
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; of one in parts, tensors stay on the disk until a part is taken.
+
+        Args:
+            checkpoint_path: Of the file or folder.
+            weights_only: Without effect: nothing else is ever read.
+        """
+        assert isinstance(self.checkpoint_io, AtomicCheckpointIO)
+        return self.checkpoint_io.open_checkpoint(checkpoint_path)
+
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of the whole weights of a checkpoint.
 
@@ -163,4 +176,5 @@ class ShardedStrategy(DDPStrategy):
 
 
 def _part(value: Any, parameter: torch.nn.Parameter) -> Any:
-    return like(value, parameter) if isinstance(value, Tensor) and value.ndim else value
+    is_divided = isinstance(value, Tensor | Scattered) and len(value.shape)
+    return like(value, parameter) if is_divided else value

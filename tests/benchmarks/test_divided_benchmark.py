@@ -16,7 +16,13 @@ def test_num_bytes__counts_weights_gradients_and_moments() -> None:
 
 def test_row__takes_the_most_of_any_process_and_tells_the_first_apart() -> None:
     mebibyte = 2**20
-    first = {"weights": mebibyte, "gradients": 2 * mebibyte, "AdamW": 4 * mebibyte, "save": 0}
-    other = {**first, "weights": 3 * mebibyte, "save": 8 * mebibyte}
+    first = {
+        "weights": mebibyte,
+        "gradients": 2 * mebibyte,
+        "AdamW": 4 * mebibyte,
+        "save": 0,
+        "load": 0,
+    }
+    other = {**first, "weights": 3 * mebibyte, "save": 8 * mebibyte, "load": 5 * mebibyte}
     cells = row("swin_t", 2, "fsdp", [first, other])
-    assert cells == ["swin_t", "2", "fsdp", "3", "2", "4", "9", "0", "8"]
+    assert cells == ["swin_t", "2", "fsdp", "3", "2", "4", "9", "0", "8", "0", "5"]

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ssl_swin.errors import UserError
 from ssl_swin.files import set_aside
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
+from ssl_swin.training.sharding import load_whole
 
 say = rank_zero_only(print)
 
@@ -58,13 +59,13 @@ def load_best(trainer: Trainer, module: LightningModule, last: Path) -> Path | N
     forget_damaged(trainer, checkpoint)
     if checkpoint.best_model_path:
         best = Path(checkpoint.best_model_path)
-        module.load_state_dict(_loaded(trainer, best)["state_dict"])
+        load_whole(module, _loaded(trainer, best)["state_dict"])
         return best
     say("note: no checkpoint of a best epoch is left: the weights of the last step are handed over")
     with suppress(UserError):  # what is in memory is then all there is
         state = _loaded(trainer, last)
         if state["global_step"] == trainer.global_step:
-            module.load_state_dict(state["state_dict"])
+            load_whole(module, state["state_dict"])
     return None
 
 

@@ -5,20 +5,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from ssl_swin.disk_errors import DiskError, disk_error
-from ssl_swin.divided_checkpoint import DIVIDED, META, PARTS, pieces_of, sum_of, take_out
+from ssl_swin.divided_checkpoint import DIVIDED, META, PARTS, sum_of, take_out
 from ssl_swin.errors import UserError
 from ssl_swin.files import fsync, temporary_folder
 from ssl_swin.runs.finite import non_finite
 from ssl_swin.stopping.stopped import PeerLostError
+from ssl_swin.training.checkpointing.streaming import StreamingWriter
 from ssl_swin.training.checkpointing.writing import forget_cached, write_verified
 from ssl_swin.training.sharding import gather_objects
 
@@ -66,9 +64,9 @@ def write_parts(
             return str(stack.enter_context(temporary_folder(path)))
 
         folder = Path(_together(path, reserve)[0])
-        _save(path, tensors, folder)
-        own = folder / f"shard-{dist.get_rank() + 1:05d}-model-00001-of-00001.safetensors"
-        sums = dict(each for each in _together(path, lambda: _verified(own, tensors)) if each)
+        writer = StreamingWriter(folder)
+        _save(path, tensors, writer)
+        sums = dict(each for each in _together(path, lambda: _verified(writer)) if each)
 
         def complete() -> None:
             if is_first:
@@ -84,8 +82,7 @@ def write_parts(
         _together(path, complete)
 
 
-def _save(path: Path, tensors: dict[str, DTensor], folder: Path) -> None:
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+def _save(path: Path, tensors: dict[str, DTensor], writer: StreamingWriter) -> None:
     try:
         save(dict(tensors), storage_writer=writer)
     except CheckpointException as error:  # the same on all processes
@@ -96,23 +93,15 @@ def _save(path: Path, tensors: dict[str, DTensor], folder: Path) -> None:
         raise DiskError(f"cannot write {path}: {told.strerror}") from error
 
 
-def _verified(part: Path, tensors: Mapping[str, DTensor]) -> tuple[str, str] | None:
+def _verified(writer: StreamingWriter) -> tuple[str, str] | None:
     """Read this process's part back, and return its name and sum; None if it has none."""
-    if not part.exists() and not tensors:
+    part = writer.path_of_part
+    if part is None:
         return None
     forget_cached(part)
-    left = {name: tensor.to_local() for name, tensor in tensors.items()}
-    for name, _, piece in pieces_of(part):
-        if not _same(piece, left.pop(name)):
-            raise DiskError(f"{part} does not hold what was written to it: check the disk")
-    if any(tensor.numel() for tensor in left.values()):
-        raise DiskError(f"{part} lacks what was written to it: check the disk")
-    return part.name, sum_of(part)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    ours, theirs = (each.detach().cpu().contiguous().flatten() for each in (one, other))
-    return one.shape == other.shape and ours.view(torch.uint8).equal(theirs.view(torch.uint8))
+    if sum_of(part) != writer.sum:
+        raise DiskError(f"{part} does not hold what was written to it: check the disk")
+    return part.name, writer.sum
 
 
 def _together(path: Path, action: Callable[[], Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from ssl_swin.disk_errors import DiskError
-from ssl_swin.divided_checkpoint import load_state
+from ssl_swin.divided_checkpoint import load_state, open_state
 from ssl_swin.errors import TrainingGaveUp
 from ssl_swin.files import atomic_path, fsync, remove, set_aside
 from ssl_swin.runs.catalogue import Catalogue, Damaged, entry_of
@@ -111,9 +111,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: If it is no checkpoint, contains code, or is not what was written.
         """
-        file = Path(path)
-        Catalogue(file.parent).verified(file.name)
-        return load_state(file)
+        return load_state(self._verified(path))
+
+    def open_checkpoint(self, path: str | Path) -> dict[str, Any]:
+        """Reads a checkpoint whose divided tensors are read when they are wanted.
+
+        Raises:
+            UserError: If it is no checkpoint, contains code, or is not what was written.
+        """
+        return open_state(self._verified(path))
 
     def problem_of(self, path: Path) -> str:
         """Returns why a checkpoint that this run wrote cannot be used; nothing if it is whole.
@@ -130,6 +136,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return f"{path} is of another run ({entry.run}, this one is {own})"
         problem = "" if entry.healthy else read_facts(path).problem
         return problem and f"{path} {problem}"
+
+    def _verified(self, path: str | Path) -> Path:
+        file = Path(path)
+        Catalogue(file.parent).verified(file.name)
+        return file
 
     def _facts(self) -> dict[str, Any]:
         """Return what is written of the run, whose folder is there."""

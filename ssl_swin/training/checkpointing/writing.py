@@ -12,7 +12,7 @@ from ssl_swin.files import fsync
 from ssl_swin.runs.checkpoint_files import checksum
 
 
-class _Hashing:
+class Hashing:
     """Passes what is written on to a file, and sums it up."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -20,7 +20,8 @@ class _Hashing:
         self.sum = hashlib.sha256()
         self.error: OSError | None = None
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
+        """Write some bytes."""
         self.sum.update(content)
         try:
             return self.file.write(content)
@@ -29,6 +30,7 @@ class _Hashing:
             raise
 
     def flush(self) -> None:
+        """Hand everything to the system."""
         self.file.flush()
 
 
@@ -47,7 +49,7 @@ def write_verified(checkpoint: dict[str, Any], path: Path) -> str:
         DiskError: If the disk gives back something else.
     """
     with path.open("wb") as file:
-        hashing = _Hashing(file)
+        hashing = Hashing(file)
         try:
             torch.save(checkpoint, hashing)  # type: ignore[arg-type]
         except Exception as error:
