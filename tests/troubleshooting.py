@@ -38,9 +38,7 @@ def cases(place: Path) -> Iterator[tuple[str, str]]:
         yield "changed run_id", _from("pretrain.py: no checkpoint", _run(place))
         identity.write_text(own)
         last = checkpoints / "last.ckpt"
-        content = bytearray(last.read_bytes())
-        content[len(content) // 2] ^= 1
-        last.write_bytes(content)
+        last.write_bytes(last.read_bytes()[:-1000])
         said = _run(place, SignalAtBatch(signal.SIGTERM, 2))
         yield (
             "damaged checkpoint",
