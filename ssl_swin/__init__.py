@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm as CollapseAlarm
-    from ssl_swin.training.callbacks.knn_probe import KnnProbe as KnnProbe
+    from ssl_swin.training.callbacks.probes import Probes as Probes
     from ssl_swin.training.callbacks.reconstructions import Reconstructions as Reconstructions
     from ssl_swin.training.callbacks.skipped_steps import SkippedSteps as SkippedSteps
     from ssl_swin.training.callbacks.throughput import Throughput as Throughput
@@ -65,10 +65,10 @@ _HOMES = {
     "CollapseAlarm": "ssl_swin.training.callbacks.collapse_alarm",
     "CosineSchedule": "ssl_swin.optim.schedules",
     "Encoder": "ssl_swin.encoders.encoder",
-    "KnnProbe": "ssl_swin.training.callbacks.knn_probe",
     "MultistepSchedule": "ssl_swin.optim.schedules",
     "Objective": "ssl_swin.objectives.base",
     "Output": "ssl_swin.objectives.base",
+    "Probes": "ssl_swin.training.callbacks.probes",
     "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "Schedule": "ssl_swin.optim.schedules",

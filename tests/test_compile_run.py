@@ -20,7 +20,7 @@ SMALL = (
     "trainer.max_epochs=1",
     "trainer.limit_val_batches=0",
     "trainer.enable_progress_bar=false",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "callbacks.reconstructions=null",
 )
 

@@ -121,7 +121,7 @@ def test_foreground__trains_on_a_folder_of_images_and_masks(tmp_path: Path) -> N
 
 
 def test_embed_folder__finds_the_image_that_is_most_alike(tmp_path: Path) -> None:
-    python(str(ROOT / "pretrain.py"), *SMALL, "name=x", "callbacks.knn_probe=null", folder=tmp_path)
+    python(str(ROOT / "pretrain.py"), *SMALL, "name=x", "callbacks.probes=null", folder=tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     (tmp_path / "photos").mkdir()
     for name, pixels in {"a": noise[0], "b": noise[0] ^ 1, "c": noise[1] // 8}.items():

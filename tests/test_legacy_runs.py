@@ -37,7 +37,7 @@ PRETRAIN = (
     "model.num_heads=[1,1,2]",
     "callbacks.last.every_n_train_steps=8",
     "callbacks.milestones=null",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "callbacks.reconstructions=null",
 )
 COMMANDS = {

@@ -77,6 +77,7 @@ def test_pretrain__leaves_what_the_run_folder_promises(run: Path) -> None:
         "config.yaml",
         "provenance.json",
         "metrics.csv",
+        "probes.png",
         "checkpoints",
         "reconstructions",
         "backbone",

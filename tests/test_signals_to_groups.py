@@ -29,7 +29,7 @@ TINY = (
     "trainer.enable_progress_bar=false",
     "trainer.log_every_n_steps=1",
     "callbacks.reconstructions=null",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
 )
 CLASSIFIER = ("backbone=none", "model=swin_nano", *TINY[:3])
 FINETUNE = (

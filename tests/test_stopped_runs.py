@@ -32,8 +32,9 @@ TINY = (
     "trainer.accumulate_grad_batches=2",
     "trainer.enable_progress_bar=false",
     "trainer.log_every_n_steps=1",
-    "callbacks.knn_probe.every_n_epochs=1",
-    "callbacks.knn_probe.num_train_images=8",
+    "callbacks.probes.max_time_ratio=1",
+    "callbacks.probes.every_n_steps=1",
+    "callbacks.probes.num_train_images=8",
 )
 WITHIN = ("+trainer.val_check_interval=5",)
 

@@ -28,7 +28,7 @@ SETTINGS = (
     "trainer.log_every_n_steps=1",
     "trainer.enable_progress_bar=false",
     "callbacks.reconstructions=null",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "name=t",
 )
 

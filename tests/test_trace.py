@@ -41,7 +41,7 @@ SETTINGS = (
     "trainer.max_epochs=3",
     "trainer.max_steps=20",
     "trainer.enable_progress_bar=false",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "callbacks.batch_digest.enabled=true",
 )
 NUM_STEPS = 20

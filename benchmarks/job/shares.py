@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-OCCASIONAL = {"Reconstructions", "KnnProbe", "StepCheckpoint"}
+PICTURES = {"Reconstructions", "Probes"}  # before the first step, every N, after the last
+OCCASIONAL = PICTURES | {"StepCheckpoint"}
 FORMULA = """\
 whole run = batches * median s of a batch
           + times * mean s of one, for validations, pictures, probes and checkpoints
@@ -52,10 +53,8 @@ def num_events(name: str, settings: Iterable[Mapping[str, Any]], length: Length)
         settings: Of each callback of the class; ignored for what works at every step.
         length: Of the run; `epochs` counts those that have ended, if only by stopping.
     """
-    if name == "Reconstructions":  # before the first step, every N, after the last
+    if name in PICTURES:
         return sum(1 + math.ceil(length.steps / each["every_n_steps"]) for each in settings)
-    if name == "KnnProbe":  # before the first step, every N epochs
-        return sum(1 + length.epochs // each["every_n_epochs"] for each in settings)
     if name == "StepCheckpoint":
         return sum(_num_checkpoints(each, length) for each in settings)
     return length.steps

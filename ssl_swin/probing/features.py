@@ -93,7 +93,7 @@ def pooled_batches(
         labelled = labels >= 0
         if labelled.any():
             found_any = True
-            vectors = _pooled(encoder, images[labelled].to(device, non_blocking=True), taps)
+            vectors = pooled(encoder, images[labelled].to(device, non_blocking=True), taps)
             yield PooledBatch(vectors, labels[labelled].long().cpu())
     if not found_any:
         raise NoLabelsError("no labelled sample to take features of: every label is missing")
@@ -132,7 +132,14 @@ def extract_features(
     }
 
 
-def _pooled(encoder: StagedEncoder, images: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+def pooled(encoder: StagedEncoder, images: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+    """Compute float32 features (B, C_i) of images at taps, on the CPU; see `pooled_batches`.
+
+    Args:
+        encoder: As in `pooled_batches`.
+        images: Normalised (B, C, H, W), on the encoder's device.
+        taps: Which features.
+    """
     with _evaluating(encoder), torch.no_grad():
         maps = encoder.stages(images)
         return {tap: pool_map(_map_of(tap.stage, maps).float(), tap.pooling).cpu() for tap in taps}

@@ -20,7 +20,6 @@ TARGETS = {  # of version 0.1.0
     "ssl_swin.training.callbacks.throughput.Throughput": "ssl_swin.Throughput",
     "ssl_swin.training.callbacks.bad_samples.BadSamples": "ssl_swin.BadSamples",
     "ssl_swin.training.callbacks.reconstructions.Reconstructions": "ssl_swin.Reconstructions",
-    "ssl_swin.training.callbacks.knn_probe.KnnProbe": "ssl_swin.KnnProbe",
     "ssl_swin.data.drawn.prepare.prepare_demo": "ssl_swin.prepare_demo",
     "ssl_swin.schedules.MultistepSchedule": "ssl_swin.MultistepSchedule",
     "ssl_swin.schedules.CosineSchedule": "ssl_swin.CosineSchedule",

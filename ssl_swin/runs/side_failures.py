@@ -37,7 +37,7 @@ class SideFailures:
         """Write a failure down, and tell of it if it is the first of its kind.
 
         Args:
-            what: What failed, as "the kNN probe".
+            what: What failed, as "the probes".
             error: Why.
             effect: What follows.
         """

@@ -1,11 +1,30 @@
 """How long batches take, and how much of that time waits for data."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_aside_s = 0.0  # of this process
+
+
+def working_s() -> float:
+    """Tell the time in seconds, which stands still while something is done aside."""
+    return time.perf_counter() - _aside_s
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Do something that is no part of training, as a probe between two steps; not nested."""
+    global _aside_s
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        _aside_s += time.perf_counter() - began
 
 
 class BatchClock:
-    """Measures a window of batches; time between epochs and in validation does not count.
+    """Measures a window of batches; time between epochs, in validation and aside does not count.
 
     Attributes:
         elapsed_s: Time of the window.
@@ -13,7 +32,7 @@ class BatchClock:
         num_batches: Batches in it.
     """
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, now: Callable[[], float] = working_s) -> None:
         """Start a window.
 
         Args:

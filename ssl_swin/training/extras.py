@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.all_ranks import FailedTogetherError
+from ssl_swin.training.batch_clock import aside
 from ssl_swin.training.disk_watch import DiskWatch
 from ssl_swin.training.peers import is_lost_peer
 
@@ -60,7 +61,8 @@ def _guarded_hook(hook: Callable[..., None]) -> Callable[..., None]:
     def guarded(self: Extra, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         memory = False
         try:
-            hook(self, trainer, *args, **kwargs)
+            with aside():
+                hook(self, trainer, *args, **kwargs)
         except Exception as error:
             is_agreed = isinstance(error, FailedTogetherError)
             if trainer.world_size > 1 and is_lost_peer(error) and not is_agreed:

@@ -47,7 +47,7 @@ def test_whole_length(changes: dict[str, int], length: Length) -> None:
     [
         ("Reconstructions", [{"every_n_steps": 100}], 7),  # 0, 100, ... 600, which is the end
         ("Reconstructions", [{"every_n_steps": 500}], 3),  # 0, 500, and the end
-        ("KnnProbe", [{"every_n_epochs": 4}], 3),
+        ("Probes", [{"every_n_steps": 300}], 3),
         ("StepCheckpoint", [{"every_n_epochs": 1}, {"every_n_epochs": 100}], 8),
         ("StepCheckpoint", [{"every_n_epochs": None, "every_n_train_steps": 250}], 2),
         ("Throughput", [{}], 600),
@@ -62,7 +62,7 @@ def test_shares__whole_run_by_hand() -> None:
     callbacks = {
         "last": {"_target_": "a.StepCheckpoint", "every_n_epochs": 1},
         "pictures": {"_target_": "a.Reconstructions", "every_n_steps": 100},
-        "probe": {"_target_": "a.KnnProbe", "every_n_epochs": 4},
+        "probe": {"_target_": "a.Probes", "every_n_steps": 300},
         "throughput": {"_target_": "a.Throughput"},
         "batch_digest": False,
     }
@@ -73,21 +73,21 @@ def test_shares__whole_run_by_hand() -> None:
         "num_validations": 1,
         "validation_s": 3.0,
         "batch_s": [0.5, 0.5, 9.0],  # a picture was drawn in one
-        "hook_s": {"StepCheckpoint": 1.0, "Reconstructions": 4.0, "KnnProbe": 6, "Throughput": 0.1},
+        "hook_s": {"StepCheckpoint": 1.0, "Reconstructions": 4.0, "Probes": 6, "Throughput": 0.1},
     }
     whole_s, found = shares(report, {"trainer": TRAINER, "callbacks": callbacks})
     # 600 batches of 0.5 s, 4 validations of 3 s, 8 checkpoints of 0.5 s, 7 pictures of 2 s,
-    # 3 probes of 6 s; 0.6 s of throughput are in the batches.
-    assert whole_s == 300 + 12 + 4 + 14 + 18
+    # 3 probes of 3 s; 0.6 s of throughput are in the batches.
+    assert whole_s == 300 + 12 + 4 + 14 + 9
     assert [(share.name, share.whole_s) for share in found] == [
-        ("KnnProbe", 18),
         ("Reconstructions", 14),
         ("validation", 12),
+        ("Probes", 9),
         ("StepCheckpoint", 4),
         ("Throughput", pytest.approx(0.6)),
     ]
-    assert found[0].ratio == 18 / 348
-    assert sum(share.events for share in found) == 1 + 2 + 1 + 2 + 100
+    assert found[0].ratio == 14 / 339
+    assert sum(share.events for share in found) == 1 + 2 + 2 + 2 + 100
 
 
 def test_shares__what_never_happened_has_no_cost() -> None:

@@ -18,7 +18,7 @@ TINY = (
 PRETRAIN = [
     "callbacks.milestones.every_n_epochs=2",
     "callbacks.reconstructions.every_n_steps=20",
-    "callbacks.knn_probe.every_n_epochs=3",
+    "callbacks.probes.every_n_steps=3",
 ]
 FINETUNE = ["backbone=none", "model=swin_nano", "ema_decay=0.99"]
 

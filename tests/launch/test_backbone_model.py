@@ -71,7 +71,7 @@ def test_pretrain__of_weights_alone(
             *("backbone=mine", "data.prepare.num_train=16", "data.prepare.num_val=8"),
             *("batch_size=8", "num_workers=0", "logger=csv", "trainer.accelerator=cpu"),
             *("trainer.max_epochs=1", "trainer.enable_progress_bar=false"),
-            *("callbacks.knn_probe=null", "callbacks.reconstructions=null"),
+            *("callbacks.probes=null", "callbacks.reconstructions=null"),
             "eval_crop_ratio=1",
         ]
     )

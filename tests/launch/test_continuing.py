@@ -229,7 +229,7 @@ TINY = (
     "logger=csv",
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "callbacks.reconstructions=null",
 )
 

@@ -55,10 +55,10 @@ def test_check_labels__a_class_that_train_does_not_name() -> None:
 def test_tell_never_written__of_probes_and_checkpoints_beyond_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    callbacks = {"knn_probe": {"every_n_epochs": 9}, "last": {"every_n_epochs": 8}, "off": None}
+    callbacks = {"pictures": {"every_n_epochs": 9}, "last": {"every_n_epochs": 8}, "off": None}
     run: Any = SimpleNamespace(config={"callbacks": callbacks})
     tell_never_written(run, RunLength(1, 8, 1))
-    assert capsys.readouterr().out.startswith("note: callbacks.knn_probe.every_n_epochs=9 is more")
+    assert capsys.readouterr().out.startswith("note: callbacks.pictures.every_n_epochs=9 is more")
 
 
 def test_tell_overlap__of_splits_that_are_listed(
@@ -85,7 +85,7 @@ def test_tell_few_images__of_a_picture_of_more_images_than_there_are(
 ) -> None:
     callbacks = {
         "reconstructions": {"num_images": 8},
-        "knn_probe": {"num_val_images": 9},
+        "probes": {"num_val_images": 9},
         "a": None,
     }
     run: Any = SimpleNamespace(config={"callbacks": callbacks})

@@ -191,7 +191,7 @@ def test_search__is_one_yaml_and_ends_in_the_sweeps_table(tmp_path):
         "model.embed_dim=8 model.depths=[1,1,1] model.num_heads=[1,1,2] batch_size=8 num_workers=0 "
         "data.prepare.num_train=16 data.prepare.num_val=8 trainer.max_epochs=1 logger=csv "
         "trainer.check_val_every_n_epoch=1 "
-        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.knn_probe=null"
+        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.probes=null"
     )
     (tmp_path / "conf/search").mkdir(parents=True)
     (tmp_path / "conf/search/mine.yaml").write_text(
@@ -228,7 +228,7 @@ def test_search__goes_on_after_sigterm_where_it_was(tmp_path):
         "model.embed_dim=8 model.depths=[1,1,1] model.num_heads=[1,1,2] batch_size=4 num_workers=0 "
         "data.prepare.num_train=400 data.prepare.num_val=8 trainer.max_epochs=1 logger=csv "
         "trainer.check_val_every_n_epoch=1 trainer.log_every_n_steps=1 "
-        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.knn_probe=null"
+        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.probes=null"
     )
     line = ["-m", "search=pretrain_lr", "hydra.sweeper.n_trials=2", "name=s", *tiny.split()]
     words = [sys.executable, str(ROOT / "pretrain.py"), *line]
@@ -263,7 +263,7 @@ def test_search__two_trials_at_a_time(tmp_path):
         "data.prepare.num_train=16 data.prepare.num_val=8 trainer.max_epochs=1 logger=csv "
         "trainer.check_val_every_n_epoch=1 hydra.sweeper.n_trials=4 hydra.sweeper.n_jobs=2 "
         "hydra/launcher=joblib hydra.launcher.n_jobs=2 name=s "
-        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.knn_probe=null"
+        "trainer.enable_progress_bar=false callbacks.reconstructions=null callbacks.probes=null"
     )
     done = subprocess.run(
         [sys.executable, str(ROOT / "pretrain.py"), "-m", "search=pretrain_lr", *tiny.split()],

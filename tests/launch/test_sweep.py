@@ -31,7 +31,7 @@ TINY = (
     "trainer.max_epochs=1",
     "trainer.check_val_every_n_epoch=1",
     "callbacks.reconstructions=null",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "logger=csv",
 )
 

@@ -53,7 +53,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # valid ones of a call, which a line c
         "milestone_epochs": [1],
         "gamma": 0.1,
     },
-    "KnnProbe": {"every_n_epochs": 1, "num_train_images": 9, "k": 3, "temperature": 0.1},
+    "Probes": {
+        **{"folder": "x", "every_n_steps": 1, "num_train_images": 9, "k": 3, "temperature": 0.1},
+        **{"linear_epochs": 1, "linear_base_lr": 0.1, "max_s": 1, "max_time_ratio": 0.5},
+    },
     "Reconstructions": {"folder": "x", "every_n_steps": 1, "num_images": 1},
     "BadSamples": {"path": "x", "max_count": 1, "max_ratio": 0.1},
     "StepCheckpoint": {"dirpath": "x", "filename": "y"},

@@ -39,8 +39,9 @@ SETTINGS = [
     "trainer.enable_progress_bar=false",
     "callbacks.batch_digest.enabled=true",
     "callbacks.reconstructions.every_n_steps=2",
-    "callbacks.knn_probe.every_n_epochs=1",
-    "callbacks.knn_probe.num_train_images=8",
+    "callbacks.probes.max_time_ratio=1",
+    "callbacks.probes.every_n_steps=1",
+    "callbacks.probes.num_train_images=8",
     "name=k",
 ]
 STEPS_PER_EPOCH = 4
@@ -52,13 +53,13 @@ class FailingProbe:
     """A probe that raises, so that there is an errors.log."""
 
     def __call__(self) -> None:
-        from ssl_swin.training.callbacks import knn_probe
+        from ssl_swin.probing import stage_scores
 
         def fail(*args: Any, **settings: Any) -> None:
             raise MemoryError
 
-        assert knn_probe.knn_predict is knn_predict
-        knn_probe.knn_predict = fail
+        assert stage_scores.knn_predict is knn_predict
+        stage_scores.knn_predict = fail
 
 
 ALWAYS = (NotANumber(step=2), FailingProbe())
@@ -156,7 +157,7 @@ def test_the_killed_run_has_every_kind_of_file(place: Path) -> None:
     names = files_beside_checkpoints(place / "killed")
     assert {*TOLD_OF, "errors.log", "checkpoints/catalogue.json"} <= set(names)
     folders = {name.partition("/")[0] for name in names if "/" in name}
-    assert folders == {"batch_digest", "checkpoints", "nonfinite", "reconstructions"}
+    assert folders == {"batch_digest", "checkpoints", "nonfinite", "probes", "reconstructions"}
 
 
 @pytest.mark.slow

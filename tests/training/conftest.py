@@ -21,6 +21,7 @@ from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.swin import swin
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.schedules import CosineSchedule
+from ssl_swin.training.callbacks.probes import Probes
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.metrics_csv import MetricsCsv
 from ssl_swin.training.module import TrainingModule
@@ -53,6 +54,19 @@ class Shades(ImageDataset):
 
 
 Pretrain = Callable[..., Trainer]
+
+
+@pytest.fixture
+def make_probes() -> Callable[..., Probes]:
+    def make_probes(folder: Path, **settings: Any) -> Probes:
+        """Probes of all images, as often as they are asked for."""
+        defaults: dict[str, Any] = {
+            **{"every_n_steps": 2, "num_train_images": 12, "k": 3, "temperature": 0.07},
+            **{"linear_epochs": 9, "linear_base_lr": 0.3, "max_s": 1000, "max_time_ratio": 1.0},
+        }
+        return Probes(folder / "probes", **{**defaults, **settings})
+
+    return make_probes
 
 
 @pytest.fixture

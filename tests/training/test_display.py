@@ -24,7 +24,7 @@ LINE = re.compile(
 SMALL = (
     "trainer=cpu logger=csv trainer.max_epochs=3 batch_size=8 num_workers=0 "
     "trainer.accumulate_grad_batches=1 model.depths=[1,1] model.num_heads=[1,2] "
-    "callbacks.reconstructions=null callbacks.knn_probe=null trainer.check_val_every_n_epoch=1 "
+    "callbacks.reconstructions=null callbacks.probes=null trainer.check_val_every_n_epoch=1 "
     "data.prepare.num_train=32 data.prepare.num_val=8 trainer.progress_every_s=1e-6"
 ).split()
 

@@ -7,7 +7,6 @@ import pytest
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.runs.side_failures import SideFailures
-from ssl_swin.training.callbacks.knn_probe import KnnProbe
 from ssl_swin.training.callbacks.reconstructions import Reconstructions
 from ssl_swin.training.extras import Extra, guard_logger
 
@@ -38,18 +37,18 @@ def test_extra__lets_a_request_to_stop_pass(pretrain) -> None:
 
 
 def test_extra__a_probe_and_a_picture_leave_the_model_in_training(
-    pretrain, tmp_path: Path, monkeypatch
+    pretrain, make_probes, tmp_path: Path, monkeypatch
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("ssl_swin.training.callbacks.knn_probe.knn_predict", fail)
-    trainer = pretrain(KnnProbe(every_n_epochs=1, num_train_images=12, k=3, temperature=0.07))
+    monkeypatch.setattr("ssl_swin.probing.stage_scores.knn_predict", fail)
+    trainer = pretrain(make_probes(tmp_path, every_n_steps=3))
     assert trainer.global_step == 6 and trainer.lightning_module.training
     monkeypatch.setattr("ssl_swin.objectives.simmim.SimMIM.figure", fail)
     trainer = pretrain(Reconstructions(tmp_path / "p", every_n_steps=2, num_images=2))
     assert trainer.global_step == 6 and trainer.lightning_module.model.training
-    assert SideFailures(tmp_path).counts() == {"the kNN probe": 3, "a picture": 4}
+    assert SideFailures(tmp_path).counts() == {"the probes": 3, "a picture": 4}
 
 
 class Breaking(Logger):

@@ -16,7 +16,7 @@ from launched import LIMIT_S, output, start
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.safe_pickle import load_checkpoint
-from ssl_swin.training.callbacks import knn_probe
+from ssl_swin.training import probed_features
 from ssl_swin.training.datamodule import ImageDataModule
 
 pytestmark = pytest.mark.slow
@@ -25,13 +25,14 @@ SETTINGS = (
     "batch_size=2",
     "num_workers=0",
     "trainer.max_epochs=2",
-    "callbacks.knn_probe.every_n_epochs=1",
-    "callbacks.knn_probe.num_train_images=8",
+    "callbacks.probes.every_n_steps=12",
+    "callbacks.probes.max_time_ratio=1",
+    "callbacks.probes.num_train_images=8",
     "callbacks.reconstructions.every_n_steps=12",
     "name=e",
 )
 PLACES: dict[str, tuple[Any, str]] = {
-    "probe": (knn_probe, "extract_features"),
+    "probe": (probed_features, "pooled"),
     "picture": (SimMIM, "figure"),
     "images": (ImageDataModule, "held_out_batch"),
 }
@@ -90,8 +91,8 @@ def test_extras__that_fail_on_one_of_two_processes(tmp_path: Path) -> None:
         titles = [line.partition(" failed")[0] for line in said if problem in line]
         counts = SideFailures(folder / "runs/pretrain/e").counts()
         if "probe" in what:
-            assert sorted(titles) == ["a picture", "the kNN probe"], said
-            assert counts == {"the kNN probe": 3, "a picture": pictures}
+            assert sorted(titles) == ["a picture", "the probes"], said
+            assert counts == {"the probes": 3, "a picture": pictures}
         else:
             assert titles == ["a picture"] and counts == {"a picture": pictures}, said
             assert not list((folder / "runs/pretrain/e/reconstructions").glob("*.png"))

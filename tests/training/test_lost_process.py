@@ -23,7 +23,8 @@ SETTINGS = (
     "trainer.max_epochs=500",
     f"trainer.timeout_s={TIMEOUT_S}",
     "trainer.enable_progress_bar=false",
-    "callbacks.knn_probe.every_n_epochs=1",  # most of the time is the probe's
+    "callbacks.probes.max_time_ratio=1",
+    "callbacks.probes.every_n_steps=1",  # most of the time is the probe's
     "callbacks.batch_digest.enabled=true",
 )
 FAILURE = 1

@@ -34,9 +34,10 @@ SETTINGS = (
     "trainer.log_every_n_steps=1",
     "callbacks.milestones.every_n_epochs=1",
     "callbacks.last.every_n_epochs=3",
-    "callbacks.knn_probe.every_n_epochs=1",
-    "callbacks.knn_probe.num_train_images=32",
-    "callbacks.knn_probe.k=5",
+    "callbacks.probes.every_n_steps=4",
+    "callbacks.probes.max_time_ratio=1",
+    "callbacks.probes.num_train_images=32",
+    "callbacks.probes.k=5",
     "callbacks.reconstructions.every_n_steps=4",
 )
 NUM_RANKS, NUM_STEPS, STEPS_PER_EPOCH = 2, 12, 4
@@ -49,6 +50,10 @@ COMPARED = {
     "val/psnr": 1e-5,
     "optim/grad_norm": 1e-3,
     "probe/knn_top1/stage3": 0,
+    "probe/linear_top1/stage1": 0,
+    "rep/rankme/stage3": 1e-3,
+    "rep/std_mean/stage2": 1e-3,
+    "rep/cka_to_init/stage3": 1e-3,
 }
 MOST_OFF = 3  # of 255, in a picture
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ssl_swin.training.callbacks import throughput
+from ssl_swin.training import batch_clock
 from ssl_swin.training.callbacks.throughput import Throughput
 
 
@@ -12,7 +12,7 @@ class Run:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **trainer: int) -> None:
         self.now_s = 5000.0
-        monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: self.now_s))
+        monkeypatch.setattr(batch_clock, "time", SimpleNamespace(perf_counter=lambda: self.now_s))
         self.trainer = SimpleNamespace(global_step=0, **trainer)
         self.logged: list[dict[str, float]] = []
         self.module = SimpleNamespace(log=lambda name, value: self.logged[-1].update({name: value}))
@@ -77,3 +77,13 @@ def test_throughput__reaches_the_logger_at_every_logged_step(pretrain, logged):
     assert steps == [2, 4, 6]
     assert list(logged(trainer, "perf/samples_per_s")) == steps
     assert all(0 < wait < 1 for wait in logged(trainer, "perf/data_wait_frac").values())
+
+
+def test_throughput__leaves_out_what_is_done_aside(monkeypatch):
+    run = Run(monkeypatch, log_every_n_steps=2, world_size=1)
+    run.start_epoch()
+    run.batch(wait_s=1.0, work_s=1.0)
+    with batch_clock.aside():  # a probe after the step
+        run.now_s += 700.0
+    logged = run.batch(wait_s=1.0, work_s=1.0)
+    assert logged == {"perf/samples_per_s": 4.0, "perf/data_wait_frac": 0.5}

@@ -1,6 +1,5 @@
 """How fast a run is, and how much of its time it waits for data."""
 
-import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,11 +10,11 @@ from ssl_swin.training.batch_clock import BatchClock
 class Throughput(Callback):
     """Logs `perf/samples_per_s` over all devices and `perf/data_wait_frac`, between logged steps.
 
-    Time between epochs and in validation does not count.
+    Time between epochs, in validation, and of pictures and probes does not count.
     """
 
     def __init__(self) -> None:
-        self._clock = BatchClock(lambda: time.perf_counter())
+        self._clock = BatchClock()
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

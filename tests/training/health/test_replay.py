@@ -28,7 +28,7 @@ SETTINGS = [
     "trainer.max_epochs=2",
     "trainer.enable_progress_bar=false",
     "trainer.accumulate_grad_batches=2",
-    "callbacks.knn_probe=null",
+    "callbacks.probes=null",
     "callbacks.reconstructions=null",
 ]
 
