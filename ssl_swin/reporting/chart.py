@@ -78,8 +78,11 @@ def style_class(index: int) -> str:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Finds round numbers in [low, high], about `count` and evenly spaced; [low] if both agree."""
-    if low == high:
+    """Finds round numbers in [low, high], about `count` and evenly spaced.
+
+    [low] if both agree, to rounding.
+    """
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
         return [low]
     spacing = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(spacing))

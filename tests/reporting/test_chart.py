@@ -175,3 +175,10 @@ def test_format_number__digits_and_unit():
     assert format_number(1234.567, digits=4) == "1235"
     assert format_number(5000.0, like=20_000.0) == "5k"
     assert format_number(5e-4, like=1e-3) == "0.0005"
+
+
+@pytest.mark.parametrize("high", [1.0, 1.0 + 2e-16, 1.0 + 5e-13])
+def test_nice_ticks__ends_that_agree_to_rounding_are_one_tick(high):
+    assert nice_ticks(1.0, high) == [1.0]
+    assert nice_ticks(-high, -1.0) == [-high]
+    assert len(nice_ticks(1.0, 1.0 + 1e-6)) > 2
