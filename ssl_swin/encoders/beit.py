@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssl_swin.arguments import Positive, RateBelow1, SizePx, checked
-from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import Size, Window, as_size
+from ssl_swin.encoders.visible import VisibleCells, VisibleEncoder, VisiblePlan, visible_cells
 from ssl_swin.errors import UserError
 
 # The timm architecture that every encoder here varies; the hand-off writes this name.
@@ -27,7 +27,7 @@ _SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 _INIT_STD = 0.02
 
 
-class BeitEncoder(Encoder):
+class BeitEncoder(VisibleEncoder):
     """A BEiT-style ViT; `Encoder` lists the attributes.
 
     A ViT has no stages; here its maps are those after every second block, counted from the last, so
@@ -81,6 +81,43 @@ class BeitEncoder(Encoder):
         for block in self.model.blocks:
             sequence = self._run(block, sequence, bias)
         return self._to_map(self.model.norm(sequence))
+
+    @property
+    def last_grid(self) -> tuple[int, int]:
+        """See `VisibleEncoder.last_grid`."""
+        return self._grid
+
+    def visible_planner(self) -> Callable[[Tensor], VisibleCells]:
+        """See `VisibleEncoder.visible_planner`."""
+        if not self.model_args["use_shared_rel_pos_bias"]:
+            raise UserError(
+                f"a {self.title} whose blocks have position tables of their own, as fine-tuning "
+                "makes them, cannot leave out patches; objective=simmim takes it"
+            )
+        return partial(_list_visible, grid=self._grid)
+
+    def encode_visible(self, images: Tensor, plan: VisiblePlan) -> Tensor:
+        """Encodes visible patches and the cls token alone.
+
+        Equal to the dense encoder with every masked token excluded as a key. Position biases are
+        those of the patches' own places.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            plan: What the planner made of the batch's mask, on the images' device.
+
+        Returns:
+            Features (B, V, num_features), in the order of `plan.visible`.
+        """
+        visible = plan.visible.expand(len(images), -1)
+        tokens = self.embed(images).flatten(1, 2)
+        chosen = tokens.gather(1, visible[..., None].expand(-1, -1, self.embed_dim))
+        sequence = self._with_cls(chosen[:, None])
+        bias = self._bias_between(plan.visible)
+        for block in self.model.blocks:
+            sequence = self._run(block, sequence, bias)
+        features: Tensor = self.model.norm(sequence)
+        return features[:, 1:]
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Returns the map (B, D, H/p, W/p) after each of `stage_blocks`; the last one normed."""
@@ -189,6 +226,16 @@ class BeitEncoder(Encoder):
         bias: Tensor | None = None if shared is None else shared()
         return bias
 
+    def _bias_between(self, patches: Tensor) -> Tensor:
+        """Returns the biases (P, heads, V + 1, V + 1) between the cls token and patches (P, V)."""
+        bias = self._shared_bias()
+        assert bias is not None
+        number = bias.shape[-1]
+        tokens = torch.cat([torch.zeros_like(patches[:, :1]), patches + 1], dim=1)
+        pairs = tokens[:, :, None] * number + tokens[:, None, :]
+        chosen = bias.reshape(-1, number * number)[:, pairs]
+        return chosen.transpose(0, 1).contiguous()
+
     def _run(self, block: nn.Module, sequence: Tensor, bias: Tensor | None) -> Tensor:
         recompute = partial(checkpoint, block, use_reentrant=False)
         run: Callable[..., Tensor] = recompute if self.model.grad_checkpointing else block
@@ -197,6 +244,10 @@ class BeitEncoder(Encoder):
     def _to_map(self, sequence: Tensor) -> Tensor:
         patches = sequence[:, 1:].reshape(len(sequence), *self._grid, self.embed_dim)
         return patches.permute(0, 3, 1, 2).contiguous()
+
+
+def _list_visible(mask: Tensor, grid: tuple[int, int]) -> VisibleCells:
+    return VisibleCells(visible_cells(mask.cpu(), grid))
 
 
 def vit_layer_id(name: str, depths: Sequence[int]) -> int:

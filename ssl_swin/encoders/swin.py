@@ -7,7 +7,7 @@ feature maps NCHW.
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
@@ -18,7 +18,6 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor
 
 from ssl_swin.arguments import NotEmpty, Positive, RateBelow1, SizePx, checked
-from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import (
     Size,
     Window,
@@ -27,6 +26,7 @@ from ssl_swin.encoders.sizes import (
     stage_window_sizes,
     window_for_size,
 )
+from ssl_swin.encoders.visible import VisibleEncoder, VisiblePlan
 from ssl_swin.encoders.windows.adopt import adopt
 from ssl_swin.encoders.windows.blocks import WindowBlock
 from ssl_swin.encoders.windows.dense import DenseLayouts, dense_layouts
@@ -39,7 +39,7 @@ TIMM_ARCHITECTURES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8
 _MOST_LAYOUTS = 32  # map sizes whose layouts are kept; a detector's images have many
 
 
-class SwinEncoder(Encoder):
+class SwinEncoder(VisibleEncoder):
     """A Swin Transformer; `Encoder` lists the attributes, and `version` is 1 or 2."""
 
     family = "swin"
@@ -145,22 +145,32 @@ class SwinEncoder(Encoder):
         with torch.inference_mode(False):
             return VisibleWindows(self.model)
 
-    def encode_visible(self, images: Tensor, binning: Binning) -> Tensor:
+    @property
+    def last_grid(self) -> tuple[int, int]:
+        """See `VisibleEncoder.last_grid`."""
+        return self.windows.grid
+
+    def visible_planner(self) -> Callable[[Tensor], Binning]:
+        """See `VisibleEncoder.visible_planner`."""
+        return self.windows.bin_visible
+
+    def encode_visible(self, images: Tensor, plan: VisiblePlan) -> Tensor:
         """Encodes visible super-patches alone: nothing of the others is computed, or seen.
 
         Equal to the dense encoder with every masked token excluded as a key.
 
         Args:
             images: Normalised (B, C, H, W).
-            binning: What `windows.bin_visible` made of the batch's mask, on the images' device.
+            plan: What `windows.bin_visible` made of the batch's mask, on the images' device.
 
         Returns:
-            Features (B, V, num_features), in the order of `binning.visible`.
+            Features (B, V, num_features), in the order of `plan.visible`.
 
         Raises:
             UserError: If the images are not of the encoder's size.
         """
-        patches, layouts = self.windows.layouts(binning)
+        assert isinstance(plan, Binning)
+        patches, layouts = self.windows.layouts(plan)
         chosen = patches.repeat(len(images) // len(patches), 1)
         tokens = self.model.patch_embed(images, chosen)
         for stage, layout in zip(self.model.layers, layouts, strict=True):

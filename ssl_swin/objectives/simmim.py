@@ -10,18 +10,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from ssl_swin.arguments import InnerFraction, OddWindow, Positive, checked
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.sizes import Size
+from ssl_swin.errors import UserError
 from ssl_swin.figure import DifferenceColumn, Figure, ImageColumn
 from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
 from ssl_swin.objectives.psnr import MaskedPsnr, deviations
+from ssl_swin.objectives.targets import ImageTarget, PatchTarget, Target, WindowTarget
 
 LEAST_CONTRAST = 1e-4  # loss of predicting the mean below which it is rounding, and no measure
 
@@ -46,6 +48,7 @@ class MaskedImageModel(Objective):
         mask_patch_size_px: Positive | None = None,
         shared_mask: bool = False,
         normalize_target_window_px: OddWindow | None = None,
+        normalize_target_patch_px: Positive | None = None,
     ) -> None:
         """Wrap an encoder.
 
@@ -57,14 +60,19 @@ class MaskedImageModel(Objective):
                 px for a four-stage Swin and for a ViT.
             shared_mask: Whether one mask serves the whole batch of a device.
             normalize_target_window_px: Odd side of the window over which the target is normalised
-                locally (Swin V2 recipe: 47); None predicts the normalised image itself (SimMIM).
+                locally (Swin V2 recipe: 47); None does not.
+            normalize_target_patch_px: Side of the patches over which the target is normalised,
+                each as a whole (MAE); None does not. Without either the normalised image itself is
+                predicted (SimMIM).
 
         Raises:
-            UserError: If the window is even or below 3.
+            UserError: If the window is even or below 3, patches do not tile the image, or both are
+                given.
         """
         super().__init__(encoder)
-        window_px = normalize_target_window_px
-        self.normalize_target_window_px = window_px
+        self._target = _target(
+            encoder.img_size_px, normalize_target_window_px, normalize_target_patch_px
+        )
         self.mask_ratio = mask_ratio
         self.mask_patch_size_px = mask_patch_size_px or encoder.mask_patch_size_px
         self.shared_mask = shared_mask
@@ -163,24 +171,18 @@ class MaskedImageModel(Objective):
     def target(self, images: Tensor) -> Tensor:
         """Return what is to be predicted for normalised images (B, C, H, W), in float32."""
         with torch.autocast(images.device.type, enabled=False):
-            if self.normalize_target_window_px is None:
-                return images.float()
-            return normalize_locally(images.float(), self.normalize_target_window_px)
+            return self._target.of(images.float())
 
     def to_image_space(self, prediction: Tensor, images: Tensor) -> Tensor:
         """Bring a prediction from the space of the target back to that of the images.
 
-        A locally normalised target is undone with the statistics of the true image, which a model
-        does not know: such figures show structure, and borrow brightness and contrast.
+        See `Target.to_image_space` on what a normalised target borrows of the true image.
 
         Args:
             prediction: (B, C, H, W).
             images: Normalised (B, C, H, W).
         """
-        if self.normalize_target_window_px is None:
-            return prediction.float()
-        mean, deviation = local_statistics(images.float(), self.normalize_target_window_px)
-        return (prediction.float() * deviation + mean).float()
+        return self._target.to_image_space(prediction.float(), images.float()).float()
 
     def mean_guess_loss(self, images: Tensor, mask: Tensor) -> Tensor:
         """Return the loss of predicting zero, the target's mean, everywhere."""
@@ -195,13 +197,27 @@ class MaskedImageModel(Objective):
             f"{self.title}, {num_masked} of {rows * columns} mask patches of "
             f"{self.mask_patch_size_px} px masked"
         )
-        if self.normalize_target_window_px:
-            phrase += f", target normalised over {self.normalize_target_window_px} px"
-        return phrase
+        return f"{phrase}, {self._target.phrase}" if self._target.phrase else phrase
 
     def _reconstruct(self, batch: MaskedBatch, images: Tensor) -> Reconstruction:
         planned = () if batch.plan is None else (batch.plan,)
         return self.reconstruct(images, batch.mask, *planned)
+
+
+def _target(size_px: Size, window_px: int | None, patch_px: int | None) -> Target:
+    if window_px is not None and patch_px is not None:
+        raise UserError(
+            f"objective.normalize_target_window_px={window_px} and normalize_target_patch_px="
+            f"{patch_px} are two targets: set one of them to null"
+        )
+    if patch_px is not None:
+        if any(side % patch_px for side in size_px):
+            raise UserError(
+                f"objective.normalize_target_patch_px={patch_px} does not divide an image of "
+                f"{size_px[0]}x{size_px[1]} px"
+            )
+        return PatchTarget(patch_px)
+    return ImageTarget() if window_px is None else WindowTarget(window_px)
 
 
 class SimMIM(MaskedImageModel):
@@ -222,6 +238,7 @@ class SimMIM(MaskedImageModel):
         mask_patch_size_px: Positive | None = None,
         shared_mask: bool = False,
         normalize_target_window_px: OddWindow | None = None,
+        normalize_target_patch_px: Positive | None = None,
     ) -> None:
         """Wrap an encoder; see `MaskedImageModel`."""
         super().__init__(
@@ -230,6 +247,7 @@ class SimMIM(MaskedImageModel):
             mask_patch_size_px=mask_patch_size_px,
             shared_mask=shared_mask,
             normalize_target_window_px=normalize_target_window_px,
+            normalize_target_patch_px=normalize_target_patch_px,
         )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         bound = encoder.init_bound
@@ -281,63 +299,3 @@ def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     weights = expand_mask(mask, (height_px, width_px)).unsqueeze(1).float()
     error = (target.float() - prediction.float()).abs()
     return (error * weights).sum() / (weights.sum() + 1e-5) / target.shape[1]
-
-
-def normalize_locally(images: Tensor, window_px: int) -> Tensor:
-    """Standardises each pixel by the mean and deviation of the window around it, per channel.
-
-    Differs from the reference: the image's own mean is subtracted first, and the statistics are
-    computed in double precision. Neither changes anything in exact arithmetic; in float32,
-    `E[x^2] - E[x]^2` cancels on flat areas, such as the background of a product photograph.
-
-    Args:
-        images: float32 or float64 (B, C, H, W).
-        window_px: Odd side of the window.
-
-    Returns:
-        Same shape and dtype.
-    """
-    centred = images - images.mean(dim=(-2, -1), keepdim=True)
-    mean, deviation = local_statistics(centred, window_px)
-    return ((centred - mean) / deviation).to(images.dtype)
-
-
-def local_statistics(images: Tensor, window_px: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the window around each pixel, per channel.
-
-    Windows at the border use only the pixels inside the image; the variance is unbiased, and 1e-6
-    is added to it.
-
-    Args:
-        images: float (B, C, H, W).
-        window_px: Odd side of the window.
-
-    Returns:
-        Mean and deviation in float64 (float32 on Apple's MPS, which has no other), each of the
-        images' shape.
-    """
-    images = images.float() if images.device.type == "mps" else images.double()
-    mean = _window_mean(images, window_px)
-    variance = _window_mean(images.square(), window_px) - mean.square()
-    count = _window_count(images, window_px)
-    return mean, ((variance * count / (count - 1)).clamp(min=0) + 1e-6).sqrt()
-
-
-def _window_mean(images: Tensor, window_px: int) -> Tensor:
-    """Mean over the pixels of the window inside the image: down its columns, then along rows."""
-    half = window_px // 2
-    pool = partial(F.avg_pool2d, stride=1, count_include_pad=False)
-    columns = pool(images, (window_px, 1), padding=(half, 0))
-    return pool(columns, (1, window_px), padding=(0, half))
-
-
-def _window_count(images: Tensor, window_px: int) -> Tensor:
-    """Number of pixels of the window that lie inside the image, (H, W)."""
-    height, width = (_reach(side, window_px, images) for side in images.shape[-2:])
-    return height[:, None] * width
-
-
-def _reach(side_px: int, window_px: int, like: Tensor) -> Tensor:
-    at, half = torch.arange(side_px, device=like.device), window_px // 2
-    reach = (at + half).clamp(max=side_px - 1) - (at - half).clamp(min=0) + 1
-    return reach.to(like.dtype)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ssl_swin.arguments import InnerFraction, OddWindow, Positive, checked
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.encoders.swin import SwinEncoder
+from ssl_swin.encoders.visible import VisibleEncoder, VisiblePlan
 from ssl_swin.encoders.windows.layout import take_rows
-from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Collate
 from ssl_swin.objectives.masked_images import collate_masked
@@ -30,7 +29,7 @@ class SparseSimMIM(MaskedImageModel):
 
     title = "sparse SimMIM"
     tags = ("simmim", "sparse")
-    encoder: SwinEncoder
+    encoder: VisibleEncoder
 
     @checked
     def __init__(
@@ -43,11 +42,12 @@ class SparseSimMIM(MaskedImageModel):
         decoder_depth: Positive = 1,
         decoder_dim: Positive | None = None,
         normalize_target_window_px: OddWindow | None = None,
+        normalize_target_patch_px: Positive | None = None,
     ) -> None:
         """Wrap an encoder.
 
         Args:
-            encoder: The Swin to pretrain.
+            encoder: The encoder to pretrain, one that can leave patches out: Swin or ViT.
             mask_ratio: See `MaskedImageModel`.
             mask_patch_size_px: See `MaskedImageModel`; a multiple of the encoder's total stride.
             shared_mask: See `MaskedImageModel`.
@@ -55,10 +55,11 @@ class SparseSimMIM(MaskedImageModel):
             decoder_dim: Width of the blocks, a multiple of 32; None is half the encoder's last
                 width, rounded up.
             normalize_target_window_px: See `MaskedImageModel`.
+            normalize_target_patch_px: See `MaskedImageModel`.
 
         Raises:
-            UserError: If the encoder is no Swin, a mask patch cuts tokens of its last stage, or the
-                decoder cannot be built.
+            UserError: If the encoder cannot leave patches out, a mask patch cuts tokens of its last
+                stage, or the decoder cannot be built.
         """
         super().__init__(
             encoder,
@@ -66,35 +67,35 @@ class SparseSimMIM(MaskedImageModel):
             mask_patch_size_px=mask_patch_size_px,
             shared_mask=shared_mask,
             normalize_target_window_px=normalize_target_window_px,
+            normalize_target_patch_px=normalize_target_patch_px,
         )
-        if not isinstance(encoder, SwinEncoder):
+        if not isinstance(encoder, VisibleEncoder):
             raise UserError(
-                f"objective=simmim_sparse takes a Swin Transformer, got a {encoder.title}; "
-                "objective=simmim takes either"
+                f"objective=simmim_sparse needs an encoder that can leave out masked patches, got "
+                f"a {encoder.title}; objective=simmim takes every encoder"
             )
+        self._plan = encoder.visible_planner()
         _check_mask_patch(self.mask_patch_size_px, encoder.stride)
         half = -(-encoder.num_features // (2 * _HEAD_DIM)) * _HEAD_DIM
         dim = half if decoder_dim is None else decoder_dim
         if dim % _HEAD_DIM:
             raise UserError(f"decoder_dim must be a multiple of {_HEAD_DIM}, got {dim}")
-        rows, columns = encoder.windows.grid
+        rows, columns = encoder.last_grid
         patch_values = encoder.stride**2 * encoder.in_chans
         self.decoder = PatchDecoder(
             encoder.num_features, rows * columns, patch_values, dim=dim, depth=decoder_depth
         )
 
     def make_collate(self) -> Collate:
-        """Plans which tokens share a window, for the visible ones of every batch."""
-        return partial(
-            collate_masked, shared_mask=self.shared_mask, plan=self.encoder.windows.bin_visible
-        )
+        """Plans what is visible of every batch, and for a Swin which tokens share a window."""
+        return partial(collate_masked, shared_mask=self.shared_mask, plan=self._plan)
 
     def undecayed(self) -> frozenset[str]:
         """See `Objective.undecayed`."""
         return frozenset({"decoder.mask_token", "decoder.pos_embed"})
 
     def reconstruct(
-        self, images: Tensor, mask: Tensor, plan: Binning | None = None
+        self, images: Tensor, mask: Tensor, plan: VisiblePlan | None = None
     ) -> Reconstruction:
         """Reconstruct masked images.
 
@@ -102,7 +103,7 @@ class SparseSimMIM(MaskedImageModel):
             images: Normalised (B, C, H, W).
             mask: Bool (B, rows, columns), True = masked, of whole patches of the last map; the same
                 number in every image.
-            plan: What `encoder.windows.bin_visible` makes of the mask. Made here if it is not
+            plan: What `encoder.visible_planner()` makes of the mask. Made here if it is not
                 given, which on a GPU waits for the mask.
 
         Returns:
@@ -113,10 +114,10 @@ class SparseSimMIM(MaskedImageModel):
             UserError: If the mask does not fit.
         """
         if plan is None:
-            plan = self.encoder.windows.bin_visible(mask).to(images.device)
+            plan = self._plan(mask).to(images.device)
         features = self.encoder.encode_visible(images, plan)
         visible = plan.visible.repeat(len(images) // len(plan.visible), 1)
-        masked = _others(visible, self.encoder.windows.grid)
+        masked = _others(visible, self.encoder.last_grid)
         predicted = self.decoder(features, visible, masked)
         target = self.target(images)
         patches = self._patchify(target)
@@ -128,19 +129,19 @@ class SparseSimMIM(MaskedImageModel):
 
     def _patchify(self, images: Tensor) -> Tensor:
         """Cuts (B, C, H, W) into the values of its patches, (B, N, stride * stride * C)."""
-        side, (rows, columns) = self.encoder.stride, self.encoder.windows.grid
+        side, (rows, columns) = self.encoder.stride, self.encoder.last_grid
         patches = images.reshape(len(images), -1, rows, side, columns, side)
         return patches.permute(0, 2, 4, 3, 5, 1).reshape(len(images), rows * columns, -1)
 
     def _unpatchify(self, patches: Tensor) -> Tensor:
         """Undo `_patchify`."""
-        side, (rows, columns) = self.encoder.stride, self.encoder.windows.grid
+        side, (rows, columns) = self.encoder.stride, self.encoder.last_grid
         pixels = patches.view(len(patches), rows, columns, side, side, -1)
         height_px, width_px = rows * side, columns * side
         return pixels.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, height_px, width_px)
 
     def _map(self, features: Tensor, visible: Tensor) -> Tensor:
-        rows, columns = self.encoder.windows.grid
+        rows, columns = self.encoder.last_grid
         empty = features.new_zeros(len(features), rows * columns, features.shape[-1])
         full = empty.scatter(1, _wide(visible, features), features)
         return full.transpose(1, 2).reshape(len(features), -1, rows, columns)

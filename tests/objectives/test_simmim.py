@@ -11,7 +11,8 @@ from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask, random_mask
 from ssl_swin.objectives.masked_images import MaskedBatch
-from ssl_swin.objectives.simmim import SimMIM, masked_l1, normalize_locally
+from ssl_swin.objectives.simmim import SimMIM, masked_l1
+from ssl_swin.objectives.targets import normalize_locally
 from ssl_swin.pixels import normalize
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

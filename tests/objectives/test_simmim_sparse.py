@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_swin.encoders.beit import beit
+from ssl_swin.encoders.beit import BeitEncoder, beit
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask, random_mask
 from ssl_swin.objectives.simmim import masked_l1
@@ -146,10 +146,26 @@ def test_init__a_decoder_that_cannot_be_built(tiny_encoder, decoder, message):
         SparseSimMIM(tiny_encoder(**BIG), **decoder)
 
 
-def test_init__a_vit_has_no_stages_to_leave_cells_out_of():
-    vit = beit(img_size_px=64, patch_size_px=16, embed_dim=16, depth=1, num_heads=2)
-    with pytest.raises(UserError, match=r"simmim_sparse takes a Swin Transformer, got a .*ViT"):
-        SparseSimMIM(vit, decoder_depth=1)
+def test_reconstruct__a_vit_leaves_masked_patches_out_too():
+    torch.manual_seed(0)
+    model = SparseSimMIM(beit(img_size_px=64, patch_size_px=8, embed_dim=32, depth=2, num_heads=2))
+    assert model.mask_grid == (4, 4)  # mask patches of 16 px, of four patches each
+    mask = random_mask((4, 4), 0.6, np.random.default_rng(5), batch_size=2)
+    images = torch.randn(2, 3, 64, 64)
+    output = model.reconstruct(images, mask, model.make_collate().keywords["plan"](mask))
+    torch.testing.assert_close(
+        output.loss, masked_l1(output.prediction, model.target(images), mask)
+    )
+    output.loss.backward()
+    trained = [each for each in model.parameters() if each.requires_grad]
+    assert all(each.grad is not None for each in trained)
+
+
+def test_init__an_encoder_that_cannot_leave_patches_out(tiny_encoder, monkeypatch):
+    encoder = tiny_encoder(**BIG)
+    monkeypatch.setattr("ssl_swin.objectives.simmim_sparse.VisibleEncoder", BeitEncoder)
+    with pytest.raises(UserError, match="needs an encoder that can leave out masked patches, got"):
+        SparseSimMIM(encoder)
 
 
 def test_mask_patch__must_be_whole_cells(sparse):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_swin.encoders.visible import visible_cells
 from ssl_swin.encoders.windows.binning import pack_groups
 from ssl_swin.encoders.windows.layout import (
     EXCLUDED,
@@ -24,8 +25,6 @@ from ssl_swin.encoders.windows.layout import (
     WholeImages,
     WindowLayout,
 )
-from ssl_swin.errors import UserError
-from ssl_swin.masking import expand_mask
 
 _ROUNDING = 32  # the number of bins is rounded up by at most one in this many: fewer shapes
 
@@ -117,7 +116,7 @@ class VisibleWindows:
         Raises:
             UserError: If images differ in how much they show, or a mask cuts super-patches.
         """
-        visible = _visible_super_patches(mask.cpu(), self.grid)
+        visible = visible_cells(mask.cpu(), self.grid)
         shown = torch.zeros(len(visible), self.grid[0] * self.grid[1], dtype=torch.int64)
         shown.scatter_(1, visible, 1)
         starts, num_bins = [], []
@@ -159,26 +158,6 @@ class VisibleWindows:
                 types = [layer_type.to(device) for layer_type in self._types]
                 self._on_device[device] = self._patches.to(device), types
         return self._on_device[device]
-
-
-def _visible_super_patches(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Returns the visible super-patches (P, V), with one row if all images share them."""
-    if any(side % patches for side, patches in zip(grid, mask.shape[1:], strict=True)):
-        raise UserError(
-            f"a mask of {mask.shape[1]}x{mask.shape[2]} patches cuts the encoder's last map of "
-            f"{grid[0]}x{grid[1]}: they must be as large as the encoder's total stride, or a "
-            "multiple of it"
-        )
-    shown = ~expand_mask(mask, grid).flatten(1)
-    counts = shown.sum(1)
-    if counts.min() != counts.max() or counts[0] == 0:
-        raise UserError(
-            "every image of a batch must show the same number of super-patches, at least one; "
-            f"got {int(counts.min())} to {int(counts.max())}"
-        )
-    if bool((shown == shown[:1]).all()):
-        shown = shown[:1]
-    return shown.nonzero()[:, 1].view(len(shown), -1)
 
 
 def _token_coordinates(grid: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
