@@ -3,7 +3,7 @@
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ssl_swin.encoders
@@ -17,9 +17,16 @@ def known_architectures() -> dict[str, type[Encoder]]:
         importlib.import_module(f"{ssl_swin.encoders.__name__}.{module.name}")
     return {
         architecture: encoder
-        for encoder in Encoder.__subclasses__()
-        for architecture in getattr(encoder, "architectures", ())
+        for encoder in _families(Encoder)
+        for architecture in vars(encoder).get("architectures", ())
     }
+
+
+def _families(base: type[Encoder]) -> Iterator[type[Encoder]]:
+    """Yield the classes below a class, however far; one that names no architecture has none."""
+    for encoder in base.__subclasses__():
+        yield encoder
+        yield from _families(encoder)
 
 
 def build_encoder(
