@@ -56,7 +56,8 @@ def finish(
     close_loggers(trainer.loggers)
     if not trainer.is_global_zero:
         return
-    seconds = run.folder.finish(time.time() - run.started)
+    steps = next_steps()
+    seconds = run.folder.finish(time.time() - run.started, next_steps=steps)
     lines = [
         f"\nfinished {run.name}: {trainer.global_step:,} steps, "
         f"{_minutes(seconds)}; {', '.join(_last_metrics(trainer))}",
@@ -65,7 +66,7 @@ def finish(
     ]
     if failed := SideFailures(run.folder.path).summary():
         lines.insert(1, f"  note: {failed}")
-    if steps := next_steps():
+    if steps:
         lines += ["next:", *(f"  {step}" for step in steps)]
     say("\n".join(lines))
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+import numpy as np
+
 from ssl_swin.reporting.thinning import Curve
 
-WIDTH, HEIGHT = 480, 210
-LEFT, RIGHT, TOP, BOTTOM = 52, 420, 12, 184  # the plot inside; around it, ticks and last values
+WIDTH, HEIGHT = 360, 218  # small, so that its text can be read on a phone
+LEFT, RIGHT, TOP, BOTTOM = 54, 294, 20, 176  # the plot inside; around it, ticks and last values
 MAX_POINTS = 200  # per curve; more would be drawn over each other
 MAX_DOTS = 24  # with so few points, each is marked
 LABEL_HEIGHT = 13
@@ -41,7 +43,7 @@ class _Frame(NamedTuple):
         return _scale(value, self.lowest, self.highest, BOTTOM, TOP)
 
 
-def line_chart(curves: Sequence[Curve]) -> str:
+def line_chart(curves: Sequence[Curve], *, x_name: str = "step", unit: str = "") -> str:
     """Draws curves over steps on common axes that end where the data end.
 
     A curve of more than `MAX_POINTS` points is drawn as means of neighbouring points over a band
@@ -49,6 +51,8 @@ def line_chart(curves: Sequence[Curve]) -> str:
 
     Args:
         curves: At least one; beyond `NUM_STYLES` their looks repeat.
+        x_name: What the steps are, written under the axis.
+        unit: Of the values, written over theirs.
 
     Returns:
         An `<svg>` element, `WIDTH` by `HEIGHT` units.
@@ -60,16 +64,65 @@ def line_chart(curves: Sequence[Curve]) -> str:
         min(values),
         max(values),
     )
-    label = escape(", ".join(curve.name for curve in curves))
+    label = escape(f"{', '.join(map(_in_words, curves))}, over {x_name}")
     return "\n".join(
         [
-            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">',
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" '
+            f'data-box="{LEFT} {RIGHT} {TOP} {BOTTOM}">',
             *_axes(frame),
+            f'<text class="unit" x="{LEFT}" y="{TOP - 9}">{escape(unit)}</text>',
+            f'<text class="axis" x="{(LEFT + RIGHT) // 2}" y="{BOTTOM + 34}">'
+            f"{escape(x_name)}</text>",
             *(_line(curve, index, frame) for index, curve in enumerate(curves)),
             *_last_values(curves, frame),
             "</svg>",
         ]
     )
+
+
+def chart_data(
+    curves: Sequence[Curve], seen: Sequence[Curve | None] = ()
+) -> list[dict[str, list[float] | bool]]:
+    """Return the points that `line_chart` draws, for what reads or draws them elsewhere.
+
+    Args:
+        curves: As there.
+        seen: By curve, how many samples were seen at which step, if that is known.
+
+    Returns:
+        By curve `steps`, `values`, `lows` and `highs`, to five digits; `seen` at these steps;
+        `thinned` if points are means, `dots` if each is marked.
+    """
+    found = []
+    for curve, samples in zip(curves, seen or [None] * len(curves), strict=True):
+        points = _thin(curve)
+        is_thinned = len(points) < len(curve.steps)
+        if is_thinned:  # the last value itself is what is printed
+            last = curve.values[-1]
+            points.append(_Point(curve.steps[-1], last, last, last))
+        data: dict[str, list[float] | bool] = {
+            "steps": [round(point.step, 1) for point in points],
+            "values": [_brief(point.value) for point in points],
+            "lows": [_brief(point.lowest) for point in points],
+            "highs": [_brief(point.highest) for point in points],
+            "thinned": is_thinned,
+            "dots": len(curve.steps) <= MAX_DOTS,
+        }
+        if samples is not None:
+            at = np.interp([point.step for point in points], samples.steps, samples.values)
+            data["seen"] = [round(float(number)) for number in at]
+        found.append(data)
+    return found
+
+
+def _brief(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _in_words(curve: Curve) -> str:
+    if len(curve.values) == 1:
+        return f"{curve.name} {curve.values[0]:.4g}"
+    return f"{curve.name} from {curve.values[0]:.4g} to {curve.values[-1]:.4g}"
 
 
 def style_class(index: int) -> str:
@@ -112,11 +165,11 @@ def _axes(frame: _Frame) -> list[str]:
     for value, text in _labelled_ticks(frame.lowest, frame.highest):
         y = frame.y(value)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}">{text}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}">{text}</text>')
     for step, text in _labelled_ticks(frame.first_step, frame.last_step):
         if step.is_integer():
             x = frame.x(step)
-            parts.append(f'<text class="tick step" x="{x:.1f}" y="{BOTTOM + 18}">{text}</text>')
+            parts.append(f'<text class="tick step" x="{x:.1f}" y="{BOTTOM + 16}">{text}</text>')
     return parts
 
 
@@ -134,14 +187,14 @@ def _line(curve: Curve, index: int, frame: _Frame) -> str:
     path = _path(xs, [frame.y(point.value) for point in points])
     parts = [f'<path class="line" d="{path}"/>']
     if len(points) < len(curve.steps):
-        top = [frame.y(point.highest) for point in points]
-        bottom = [frame.y(point.lowest) for point in reversed(points)]
+        top = [max(TOP, frame.y(point.highest)) for point in points]
+        bottom = [min(BOTTOM, frame.y(point.lowest)) for point in reversed(points)]
         parts.insert(0, f'<path class="band" d="{_path([*xs, *reversed(xs)], top + bottom)}Z"/>')
     first_dot = 0 if len(curve.steps) <= MAX_DOTS else -1
     for step, value in zip(curve.steps[first_dot:], curve.values[first_dot:], strict=True):
         x, y = frame.x(step), frame.y(value)
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
-    return f'<g class="{style_class(index)}">{"".join(parts)}</g>'
+    return f'<g class="curve {style_class(index)}">{"".join(parts)}</g>'
 
 
 def _last_values(curves: Sequence[Curve], frame: _Frame) -> list[str]:

@@ -8,7 +8,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 from ssl_swin.plurals import counted
 from ssl_swin.reporting.chart import NUM_STYLES
-from ssl_swin.reporting.curves import read_curves
+from ssl_swin.reporting.curves import Curves, read_with_samples
 from ssl_swin.reporting.facts import (
     Result,
     read_config,
@@ -16,8 +16,9 @@ from ssl_swin.reporting.facts import (
     results_of,
     settings_of,
 )
-from ssl_swin.reporting.page import summary_of
+from ssl_swin.reporting.page import reconstructions, summary_of
 from ssl_swin.reporting.panels import Panel, panel_of, rendered
+from ssl_swin.reporting.sections import Section, in_order, section_of
 from ssl_swin.reporting.thinning import Curve
 
 NONE = "-"  # where a run has no such setting or metric
@@ -66,7 +67,8 @@ def write_comparison(run_folders: Sequence[Path], page: Path) -> None:
         check_run(folder)
     if len({folder.resolve() for folder in run_folders}) < len(run_folders):
         raise UserError("one of the runs is named twice: name each once")
-    curves = [_curves(folder) for folder in run_folders]
+    logged = [_logged(folder) for folder in run_folders]
+    curves = [{curve.name: curve for curve in own.metrics} for own in logged]
     summaries = [
         summary_of(read_provenance(folder), list(own.values())) or NONE
         for folder, own in zip(run_folders, curves, strict=True)
@@ -84,14 +86,20 @@ def write_comparison(run_folders: Sequence[Path], page: Path) -> None:
         summary=f"{counted(len(names), 'run')} side by side",
         names=names,
         tables=[table for table in tables if table.rows],
-        panels=_panels(names, curves),
+        sections=_sections(names, curves, [own.samples_seen for own in logged]),
+        has_samples=any(own.samples_seen is not None for own in logged),
+        reconstructions=[
+            picture._replace(caption=f"{name}, {picture.caption}")
+            for name, folder in zip(names, run_folders, strict=True)
+            for picture in reconstructions(folder / "reconstructions", most=1)
+        ],
     )
     write_atomically(page, text)
 
 
-def _curves(folder: Path) -> dict[str, Curve]:
+def _logged(folder: Path) -> Curves:
     metrics = folder / "metrics.csv"
-    return {curve.name: curve for curve in read_curves(metrics)} if metrics.is_file() else {}
+    return read_with_samples(metrics) if metrics.is_file() else Curves([], None)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -131,13 +139,20 @@ def _value(result: Result | None) -> str:
     return f"{result.last:.4g}, best {result.best:.4g} at step {result.best_step:,}"
 
 
-def _panels(names: Sequence[str], curves: Sequence[Mapping[str, Curve]]) -> list[Panel]:
+def _sections(
+    names: Sequence[str], curves: Sequence[Mapping[str, Curve]], seen: Sequence[Curve | None]
+) -> tuple[Section, ...]:
     """Return a chart for each metric that a run has, losses first."""
     metrics = dict.fromkeys(metric for own in curves for metric in own)
-    panels = []
+    panels: dict[str, list[Panel]] = {}
     for metric in sorted(metrics, key=lambda name: not name.endswith("/loss")):
-        with_it = [(name, own[metric]) for name, own in zip(names, curves, strict=True)
-                   if metric in own]  # fmt: skip
-        found = [curve._replace(name=name) for name, curve in with_it]
-        panels.append(panel_of(metric, found, [name for name, _ in with_it]))
-    return panels
+        runs = [at for at, own in enumerate(curves) if metric in own]
+        panel = panel_of(
+            metric,
+            [curves[at][metric]._replace(name=names[at]) for at in runs],
+            [names[at] for at in runs],
+            metrics=[metric] * len(runs),
+            seen=[seen[at] for at in runs],
+        )
+        panels.setdefault(section_of(metric), []).append(panel)
+    return in_order(panels)

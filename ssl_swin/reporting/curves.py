@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,31 @@ from ssl_swin.reporting.thinning import Curve, CurveBuilder
 from ssl_swin.runs.metrics_blocks import blocks, steps_of_whole
 from ssl_swin.runs.metrics_rows import LineCheck
 
-NOT_METRICS = ("step", "epoch", "samples_seen")
+SAMPLES_SEEN = "samples_seen"
+NOT_METRICS = ("step", "epoch")
 SPLITS = ("train", "val", "test")
 SHARED_UNIT = ("lr", "probe")  # families that one axis can hold
 
 
+class Curves(NamedTuple):
+    """What a run has logged.
+
+    Attributes:
+        metrics: Every metric that has a finite value, in the order of the columns.
+        samples_seen: How many samples were seen at which step; None if that was not logged.
+    """
+
+    metrics: list[Curve]
+    samples_seen: Curve | None
+
+
 def read_curves(path: Path) -> list[Curve]:
-    """Reads every metric that has a finite value, in the order of the columns.
+    """Reads every metric that has a finite value, as `read_with_samples` does."""
+    return read_with_samples(path).metrics
+
+
+def read_with_samples(path: Path) -> Curves:
+    """Reads the metrics, and how many samples were seen.
 
     Empty and unreadable cells are skipped, as are rows without a step, such as a last line that a
     crash cut short. Where a resumed run logged a step again, the later row counts. Values that are
@@ -29,14 +48,16 @@ def read_curves(path: Path) -> list[Curve]:
     with path.open("rb") as file:
         names = next(csv.reader(_text(file.readline())), [])
         if "step" not in names:
-            return []
-        curves = _Curves(names)
+            return Curves([], None)
+        columns = _Columns(names)
         for block in blocks(file):
-            curves.add(block)
-    return [curve.built() for curve in curves.builders if curve and not curve.is_empty]
+            columns.add(block)
+    found = [curve.built() for curve in columns.builders if curve and not curve.is_empty]
+    seen = next((curve for curve in found if curve.name == SAMPLES_SEEN), None)
+    return Curves([curve for curve in found if curve is not seen], seen)
 
 
-class _Curves:
+class _Columns:
     """Curves of the columns of a file, which come in blocks of its lines."""
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from ssl_swin.plain_yaml import read_plain_yaml
 from ssl_swin.reporting.thinning import Curve
 from ssl_swin.runs.dotted_names import by_dotted_name
 from ssl_swin.runs.metrics import is_lower_better
-from ssl_swin.runs.side_failures import SideFailures
 
 TARGET = "_target_"
 AGAINST_THE_MEAN = "val/loss_vs_mean"
@@ -60,14 +59,12 @@ def facts_of(run_folder: Path, curves: Sequence[Curve]) -> list[Fact]:
         curves: Its metrics.
     """
     config, provenance = read_config(run_folder), read_provenance(run_folder)
-    failed = SideFailures(run_folder).summary()
     facts = [
         Fact("trained", _what_was_trained(config)),
         Fact("data", str(_at(config, "data", "root") or "")),
         Fact("recipe", _recipe(config)),
         Fact("results", ", ".join(map(_in_words, results_of(curves)))),
         Fact("verdict", _verdict(curves)),
-        Fact("note", failed),
         Fact("machine", _machine(provenance)),
         Fact("command", " ".join(map(str, _list(provenance.get("command"))))),
     ]

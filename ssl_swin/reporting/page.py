@@ -14,17 +14,20 @@ from typing import Any, NamedTuple
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 from ssl_swin.reporting.chart import MAX_POINTS
-from ssl_swin.reporting.curves import group_curves, read_curves
+from ssl_swin.reporting.curves import Curves, read_with_samples
 from ssl_swin.reporting.facts import Fact, facts_of, read_provenance
-from ssl_swin.reporting.panels import Panel, panel_of, rendered
+from ssl_swin.reporting.history import environment_of, next_steps_of, starts_of, warnings_of
+from ssl_swin.reporting.panels import rendered
+from ssl_swin.reporting.sections import Section, sections_of
 from ssl_swin.reporting.thinning import Curve
 
 MAX_RECONSTRUCTIONS = 6
-COUNTS_OF_FAULTS = ("data/bad_", "health/")
 FOLDED_FILES = ("config.yaml", "provenance.json")
 
 
-class _Picture(NamedTuple):
+class Picture(NamedTuple):
+    """A PNG file and what it shows."""
+
     caption: str
     base64: str
 
@@ -41,15 +44,21 @@ class _Report:
     name: str
     summary: str
     facts: tuple[Fact, ...]
-    panels: tuple[Panel, ...]
+    warnings: tuple[str, ...]
+    starts: str
+    sections: tuple[Section, ...]
+    x_name: str  # what the steps are
+    has_samples: bool  # whether it is known how many were seen at which step
     has_averaged_curves: bool
-    reconstructions: tuple[_Picture, ...]  # in the order of the steps
-    pictures: tuple[_Picture, ...]
+    reconstructions: tuple[Picture, ...]  # in the order of the steps
+    pictures: tuple[Picture, ...]
+    environment: tuple[Fact, ...]
+    next_steps: tuple[str, ...]
     files: tuple[_TextFile, ...]
 
     @property
     def is_empty(self) -> bool:
-        return not (self.panels or self.reconstructions or self.pictures or self.files)
+        return not (self.sections or self.reconstructions or self.pictures or self.files)
 
 
 def write_report(run_folder: Path) -> Path:
@@ -74,16 +83,22 @@ def write_report(run_folder: Path) -> Path:
 
 def _read_report(run_folder: Path) -> _Report:
     metrics = run_folder / "metrics.csv"
-    curves = read_curves(metrics) if metrics.is_file() else []
-    told = [curve for curve in curves if not _is_of_nothing(curve)]
+    curves = read_with_samples(metrics) if metrics.is_file() else Curves([], None)
+    provenance = read_provenance(run_folder)
     return _Report(
         name=run_folder.resolve().name,
-        summary=summary_of(read_provenance(run_folder), curves),
-        facts=tuple(facts_of(run_folder, curves)),
-        panels=tuple(_panel(title, group) for title, group in group_curves(told).items()),
-        has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves),
-        reconstructions=_reconstructions(run_folder / "reconstructions"),
+        summary=summary_of(provenance, curves.metrics),
+        facts=tuple(facts_of(run_folder, curves.metrics)),
+        warnings=tuple(warnings_of(run_folder, curves.metrics)),
+        starts=starts_of(provenance),
+        sections=sections_of(curves),
+        x_name="step",
+        has_samples=curves.samples_seen is not None,
+        has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves.metrics),
+        reconstructions=reconstructions(run_folder / "reconstructions"),
         pictures=tuple(_picture(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
+        environment=tuple(environment_of(provenance)),
+        next_steps=tuple(next_steps_of(provenance)),
         files=tuple(
             _TextFile(name, path.read_text(encoding="utf-8", errors="replace"))
             for name in FOLDED_FILES
@@ -118,35 +133,28 @@ def _duration(duration_s: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _is_of_nothing(curve: Curve) -> bool:
-    """Return whether it counts what has never happened."""
-    return curve.name.startswith(COUNTS_OF_FAULTS) and not any(curve.highs or curve.values)
+def reconstructions(folder: Path, most: int = MAX_RECONSTRUCTIONS) -> tuple[Picture, ...]:
+    """Return pictures spread over a run, in the order of their steps.
 
-
-def _panel(title: str, curves: Sequence[Curve]) -> Panel:
-    if len(curves) == 1:
-        return panel_of(curves[0].name, curves)
-    return panel_of(title, curves, [_within(title, curve.name) for curve in curves])
-
-
-def _within(title: str, name: str) -> str:
-    return name.removeprefix(f"{title}/").removesuffix(f"/{title}")
-
-
-def _reconstructions(folder: Path) -> tuple[_Picture, ...]:
+    Args:
+        folder: Holds step_*.png.
+        most: How many; one is the last.
+    """
     steps = {}
     for path in folder.glob("step_*.png"):
         if match := re.fullmatch(r"step_(\d+)", path.stem):
             steps[int(match[1])] = path
-    shown = _spread_over(sorted(steps), MAX_RECONSTRUCTIONS)
+    shown = _spread_over(sorted(steps), most)
     return tuple(_picture(steps[step], f"step {step:,}") for step in shown)
 
 
 def _spread_over(items: Sequence[int], count: int) -> list[int]:
     if len(items) <= count:
         return list(items)
+    if count == 1:
+        return [items[-1]]
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _picture(path: Path, caption: str) -> _Picture:
-    return _Picture(caption, base64.b64encode(path.read_bytes()).decode())
+def _picture(path: Path, caption: str) -> Picture:
+    return Picture(caption, base64.b64encode(path.read_bytes()).decode())

@@ -104,18 +104,27 @@ class RunFolder:
         write_atomically(self.config, yaml.safe_dump(dict(config), sort_keys=False))
         earlier_s = self._recorded_s() if resumed else 0.0
         since = {"from": self._started_from(str(config.get("resume", "auto")))}
+        earlier = (self._record() or {}).get("starts") if resumed else None
         record = provenance({**facts, **since, "earlier_s": earlier_s})
+        record["starts"] = [*(earlier if isinstance(earlier, list) else []), record["started"]]
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return notes
 
-    def finish(self, seconds: float, status: str = "finished") -> float:
+    def finish(
+        self, seconds: float, status: str = "finished", next_steps: Iterable[str] = ()
+    ) -> float:
         """Record that the run ended after this many seconds; return all its recorded seconds.
 
         The time of a session that was killed is not known and does not count.
+
+        Args:
+            seconds: Since this start.
+            status: How it ended.
+            next_steps: What to do now, for whoever reads its report.
         """
         record = self._record() or {}
         total_s = round(_seconds(record, "earlier_s") + seconds, 1)
-        record |= {"status": status, "duration_s": total_s}
+        record |= {"status": status, "duration_s": total_s, "next": list(next_steps)}
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return total_s
 

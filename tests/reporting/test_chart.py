@@ -12,6 +12,7 @@ from ssl_swin.reporting.chart import (
     RIGHT,
     TOP,
     WIDTH,
+    chart_data,
     format_number,
     line_chart,
     nice_ticks,
@@ -60,11 +61,11 @@ def test_line_chart__ticks_are_placed_on_their_values():
     height, width = BOTTOM - TOP, RIGHT - LEFT
     assert labels == {
         *(
-            (name, LEFT - 8, BOTTOM - height * share + 4)
+            (name, LEFT - 6, BOTTOM - height * share + 4)
             for name, share in [("0.2", 1 / 8), ("0.4", 3 / 8), ("0.6", 5 / 8), ("0.8", 7 / 8)]
         ),
         *(
-            (name, LEFT + width * share, BOTTOM + 18)
+            (name, LEFT + width * share, BOTTOM + 16)
             for name, share in [("0", 0), ("5k", 1 / 4), ("10k", 1 / 2), ("15k", 3 / 4), ("20k", 1)]
         ),
     }
@@ -120,12 +121,48 @@ def test_line_chart__stays_within_the_picture():
 def test_line_chart__names_are_escaped():
     chart = line_chart([Curve('<script>"', [0], [1.0])])
     assert "<script>" not in chart
-    assert ElementTree.fromstring(chart).get("aria-label") == '<script>"'
+    label = ElementTree.fromstring(chart).get("aria-label")
+    assert label == '<script>" 1, over step'
+
+
+def test_line_chart__names_its_axes_and_tells_where_they_are():
+    svg = drawn(Curve("speed", [0, 1], [3.0, 4.0]))
+    assert [text.text for text in with_class(svg, "axis")] == ["step"]
+    chart = line_chart([Curve("speed", [0, 1], [3.0, 4.0])], x_name="stage", unit="images/s <b>")
+    svg = ElementTree.fromstring(chart)
+    assert [text.text for text in with_class(svg, "axis")] == ["stage"]
+    assert [text.text for text in with_class(svg, "unit")] == ["images/s <b>"]
+    assert svg.get("data-box") == f"{LEFT} {RIGHT} {TOP} {BOTTOM}"
+    assert svg.get("aria-label") == "speed from 3 to 4, over stage"
+
+
+def test_chart_data__has_the_points_that_are_drawn():
+    seen = Curve("samples_seen", [0, 10], [0.0, 1000.0])
+    (data,) = chart_data([Curve("loss", [0, 5, 10], [1.0, 1 / 3, 0.25])], [seen])
+    assert data == {
+        "steps": [0, 5, 10],
+        "values": [1.0, 0.33333, 0.25],
+        "lows": [1.0, 0.33333, 0.25],
+        "highs": [1.0, 0.33333, 0.25],
+        "thinned": False,
+        "dots": True,
+        "seen": [0, 500, 1000],
+    }
+
+
+def test_chart_data__of_a_long_curve_ends_with_its_last_value():
+    count = 2 * MAX_POINTS
+    (data,) = chart_data([Curve("loss", list(range(count)), [0.0, 2.0] * MAX_POINTS)])
+    assert data["thinned"] and not data["dots"] and "seen" not in data
+    assert data["steps"][:2] == [0.5, 2.5] and data["steps"][-1] == count - 1
+    assert data["values"] == [1.0] * MAX_POINTS + [2.0]
+    assert data["lows"] == [0.0] * MAX_POINTS + [2.0]
+    assert data["highs"] == [2.0] * (MAX_POINTS + 1)
 
 
 def test_line_chart__each_curve_has_its_own_style():
     chart = line_chart([Curve(str(i), [0], [1.0]) for i in range(7)])
-    assert re.findall(r'<g class="curve-(\d)">', chart) == list("0123450")
+    assert re.findall(r'<g class="curve curve-(\d)">', chart) == list("0123450")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def page_of(runs: list[Path], out: Path) -> str:
 
 
 def rows(page: str) -> dict[str, list[str]]:
-    found = re.findall(r"<tr><th>([^<]+)</th>(.*?)</tr>", page)
+    found = re.findall(r'<tr><th scope="row">([^<]+)</th>(.*?)</tr>', page)
     return {label: re.findall("<td>(.*?)</td>", cells) for label, cells in found}
 
 
@@ -64,7 +64,7 @@ def test_report__escapes_and_names_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / each, attack, f"step,{attack}\n0,1\n", a=attack + each)
             for each in "pq"]  # fmt: skip
     page = page_of(runs, tmp_path / "x.html")
-    assert "<script" not in page and "default-src 'none'" in page
+    assert page.count("<script") == 1 and "default-src 'none'" in page
     assert f"p/runs/{attack}".replace("<", "&lt;").replace(">", "&gt;") in page
 
 

@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -38,11 +39,15 @@ def test_write_report__shows_every_part(run_folder):
     assert '<p class="summary">finished · 1,000 steps · 1 h 23 min</p>' in page
     assert re.findall(r"<figcaption><b>([^<]*)</b>", page) == [
         "loss",
-        "lr/all",
         "optim/grad_norm",
+        "lr/all",
     ]
+    assert re.findall(r"<h3>(.*?)</h3>", page) == ["Learning", "Optimisation", "Other metrics"]
     assert re.findall(r"</svg>(train|val)</span>", page) == ["train", "val"]
-    assert re.findall(r'aria-label="([^"]*)"', page)[0] == "train/loss, val/loss"
+    assert (
+        re.findall(r'role="img" aria-label="([^"]*)"', page)[0]
+        == "train/loss from 1 to 0.5, val/loss from 0.75 to 0.625, over step"
+    )
     assert "1 not finite, left out" in page
     assert "<summary>config.yaml</summary><pre>model: swin_t  # a &amp; b\n</pre>" in page
     assert "<summary>provenance.json</summary>" in page
@@ -60,7 +65,17 @@ def test_write_report__is_self_contained_and_inert(run_folder):
     page = report(run_folder)
     assert "default-src 'none'" in page
     assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', page)
-    assert "<script" not in page and "@import" not in page and "url(" not in page
+    assert "@import" not in page and "url(" not in page
+    assert scripts_of(page) == 1
+
+
+def scripts_of(page: str) -> int:
+    """Count the scripts, each of which is the one that the page's policy lets run."""
+    (allowed,) = re.findall(r"script-src 'sha256-([^']+)'", page)
+    scripts = re.findall(r"<script[^>]*>(.*?)</script", page, re.DOTALL | re.IGNORECASE)
+    for script in scripts:
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == allowed
+    return page.lower().count("<script")
 
 
 def test_write_report__embeds_pictures_byte_for_byte(run_folder):
@@ -78,7 +93,7 @@ def test_write_report__shows_six_reconstructions_spread_over_the_run(tmp_path):
         (tmp_path / f"reconstructions/step_{step:06d}.png").write_bytes(PNG)
     (tmp_path / "reconstructions/step_x.png").write_bytes(PNG)
     (tmp_path / "reconstructions/other.png").write_bytes(PNG)
-    captions = re.findall(r"<figcaption>step ([^<]*)</figcaption>", report(tmp_path))
+    captions = re.findall(r"<figcaption>step ([^<]*)<button", report(tmp_path))
     assert captions == ["99,999,999", "0", "2,000", "4,000", "6,500", "8,500"]
 
 
@@ -91,7 +106,7 @@ def test_write_report__everything_is_escaped(tmp_path):
     (folder / "config.yaml").write_text(attack + "</pre></details>")
     (folder / "provenance.json").write_text(json.dumps({"status": attack}))
     page = report(folder)
-    assert "<script" not in page
+    assert scripts_of(page) == 1 and "<b>alert" not in page
     assert page.count("</pre>") == 2
     assert len(re.findall("&lt;script&gt;alert\\(&#(?:39|x27);x&#(?:39|x27);\\)", page)) >= 8
 
@@ -99,12 +114,12 @@ def test_write_report__everything_is_escaped(tmp_path):
 def test_write_report__empty_folder_says_so(tmp_path):
     page = report(tmp_path)
     assert "Nothing has been logged in this folder yet." in page
-    assert not re.search(r"<h2|<svg|<img|<details", page)
+    assert not re.search(r"<h2|<svg|<img|<details", page.partition("<script")[0])
 
 
 def test_write_report__metrics_without_values(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,epoch,train/loss\n0,0,\n1,0,nan\n")
-    page = report(tmp_path)
+    page = report(tmp_path).partition("<script")[0]
     assert "<svg" not in page and "steps" not in page
 
 
@@ -186,3 +201,50 @@ def test_report__of_runs_whose_configurations_multiply(tmp_path):
         (tmp_path / name / "config.yaml").write_text(BOMB)
     write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "x.html")
     assert "What differs" not in (tmp_path / "x.html").read_text()
+
+
+def notices(page: str) -> list[str]:
+    (found,) = re.findall(r'<ul class="notices">(.*?)</ul>', page, re.DOTALL)
+    return re.findall(r"<li[^>]*>(.*?)</li>", found)
+
+
+def test_write_report__warnings_and_restarts(tmp_path):
+    names = "health/skipped_steps,data/bad_samples,health/collapse,perf/data_wait_frac,train/loss"
+    (tmp_path / "metrics.csv").write_text(
+        f"step,{names}\n0,0,0,0,0.1,1\n5,1,0,1,0.3,nan\n9,2,1,0,0.2,1\n"
+    )
+    (tmp_path / "errors.log").write_text("=== 2026-01-01 00:00:00 the kNN probe\nboom\n")
+    starts = ["2026-01-01T10:00:00+00:00", "2026-01-02T11:30:00+00:00"]
+    (tmp_path / "provenance.json").write_text(json.dumps({"starts": starts}))
+    assert notices(report(tmp_path)) == [
+        "2 steps left out: not finite",
+        "1 image could not be read",
+        "the alarm for a collapse was on, first about step 5",
+        "train/loss: 1 value not finite",
+        "steps waited for data 20 % of the time",
+        f"failed beside the training: the kNN probe; see {tmp_path / 'errors.log'}",
+        "started 2 times, first 2026-01-01 10:00, last 2026-01-02 11:30 UTC",
+    ]
+
+
+def test_write_report__no_warnings_of_a_quiet_run(run_folder):
+    (run_folder / "metrics.csv").write_text("step,perf/data_wait_frac\n0,0.05\n")
+    (run_folder / "provenance.json").write_text('{"starts": ["2026-01-01T10:00:00+00:00"]}')
+    assert notices(report(run_folder)) == ["started once, 2026-01-01 10:00 UTC"]
+
+
+def test_write_report__environment_and_next_steps(tmp_path):
+    record = {"git": "abc", "packages": {"torch": "2.9"}, "gpus": ["H100", "H100"],
+              "data": {"train": "f00"}, "next": ["ssl-swin a 'b'", "c <d>"]}  # fmt: skip
+    (tmp_path / "provenance.json").write_text(json.dumps(record))
+    page = report(tmp_path)
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.partition("Environment")[2]))
+    assert facts == {
+        "code": "abc",
+        "packages": "torch 2.9",
+        "GPUs": "H100, H100",
+        "fingerprint of the data": "train f00",
+    }
+    assert (
+        "<h2>Next steps</h2>\n<pre>ssl-swin a &#39;b&#39;</pre>\n<pre>c &lt;d&gt;</pre>\n" in page
+    )

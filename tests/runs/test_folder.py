@@ -276,3 +276,16 @@ def test_finish__adds_up_the_time_of_a_continued_run(new_run):
     assert (record["status"], record["duration_s"]) == ("finished", 12.5)
     new_run.start(CONFIG, {})
     assert new_run.finish(1.0) == 1.0
+
+
+def test_start__keeps_when_a_run_was_started_and_finish_what_to_do_next(new_run):
+    new_run.start(CONFIG, {})
+    first = json.loads(new_run.provenance.read_text())
+    new_run.start(CONFIG, {}, resumed=True)
+    second = json.loads(new_run.provenance.read_text())
+    assert second["starts"] == [first["started"], second["started"]]
+    new_run.finish(1.0, next_steps=["ssl-swin finetune"])
+    assert json.loads(new_run.provenance.read_text())["next"] == ["ssl-swin finetune"]
+    new_run.start(CONFIG, {}, resumed=False)
+    afresh = json.loads(new_run.provenance.read_text())
+    assert afresh["starts"] == [afresh["started"]]
