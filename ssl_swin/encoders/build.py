@@ -17,7 +17,7 @@ def known_architectures() -> dict[str, type[Encoder]]:
         importlib.import_module(f"{ssl_swin.encoders.__name__}.{module.name}")
     return {
         architecture: encoder
-        for encoder in _families(Encoder)
+        for encoder in _families(Encoder)  # type: ignore[type-abstract]
         for architecture in vars(encoder).get("architectures", ())
     }
 
