@@ -1,7 +1,7 @@
 """The fine-tuning job."""
 
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.loading.few_labels import keep_labelled
 from ssl_swin.data.loading.protocol import Split
@@ -28,6 +28,8 @@ from ssl_swin.launch.targets import located, make
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.runs.what_stays import telling_what_stays
 from ssl_swin.tasks.base import Task
+from ssl_swin.tasks.classification import Classification
+from ssl_swin.training.callbacks.class_predictions import ClassPredictions
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.checkpointing.best import load_best
 from ssl_swin.training.datamodule import ImageDataModule
@@ -111,7 +113,10 @@ def keep_images_with_labels(readers: dict[str, Split]) -> None:
 def _measure_by_size(
     cfg: DictConfig, trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule
 ) -> str:
-    """Measure the test split, or without one the validation split, at each size asked for."""
+    """Measure the test split, or without one the validation split, at each size asked for.
+
+    Of the last pass, which is of the size trained at, a classifier's confusions are kept too.
+    """
     lines = []
     if cfg.test_img_size_px is not None:
         resized = task.resized(cfg.test_img_size_px)
@@ -123,6 +128,9 @@ def _measure_by_size(
     # the best weights' values apart from those of the last epoch, at the same step.
     if "test" not in data.readers:
         module = training_module(cfg, task, suffix="_best")
+    if isinstance(task, Classification):
+        bands = OmegaConf.select(cfg, "callbacks.figures.bands")
+        trainer.callbacks.append(ClassPredictions(trainer.default_root_dir, bands=bands))  # type: ignore[attr-defined]
     lines.append(_measure(trainer, task, module, data))
     return ", ".join(reversed(lines))
 

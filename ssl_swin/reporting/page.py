@@ -4,7 +4,6 @@
 style sheet.
 """
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +16,13 @@ from ssl_swin.reporting.chart import MAX_POINTS
 from ssl_swin.reporting.curves import Curves, read_with_samples
 from ssl_swin.reporting.facts import Fact, facts_of, read_provenance
 from ssl_swin.reporting.history import environment_of, next_steps_of, starts_of, warnings_of
+from ssl_swin.reporting.judged_splits import JudgedSplit, Picture, judged_splits, picture_of
 from ssl_swin.reporting.panels import rendered
 from ssl_swin.reporting.sections import Section, sections_of
 from ssl_swin.reporting.thinning import Curve
 
 MAX_RECONSTRUCTIONS = 6
 FOLDED_FILES = ("config.yaml", "provenance.json")
-
-
-class Picture(NamedTuple):
-    """A PNG file and what it shows."""
-
-    caption: str
-    base64: str
 
 
 class _TextFile(NamedTuple):
@@ -52,21 +45,24 @@ class _Report:
     has_averaged_curves: bool
     reconstructions: tuple[Picture, ...]  # in the order of the steps
     pictures: tuple[Picture, ...]
+    judged: tuple[JudgedSplit, ...]  # of whose images the classes were predicted
     environment: tuple[Fact, ...]
     next_steps: tuple[str, ...]
     files: tuple[_TextFile, ...]
 
     @property
     def is_empty(self) -> bool:
-        return not (self.sections or self.reconstructions or self.pictures or self.files)
+        shown = (self.sections, self.reconstructions, self.pictures, self.judged, self.files)
+        return not any(shown)
 
 
 def write_report(run_folder: Path) -> Path:
     """Writes `report.html` into a run folder from whatever the run has left there.
 
     Shown are what was run and what came of it, the curves of `metrics.csv`, up to six of
-    `reconstructions/step_*.png` spread over the run, other pictures directly in the folder, and the
-    text of `config.yaml` and `provenance.json`. What is missing is left out.
+    `reconstructions/step_*.png` spread over the run, other pictures directly in the folder, the
+    confusions of `confusion_*/`, and the text of `config.yaml` and `provenance.json`. What is
+    missing is left out.
 
     Returns:
         Path of the page.
@@ -96,7 +92,8 @@ def _read_report(run_folder: Path) -> _Report:
         has_samples=curves.samples_seen is not None,
         has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves.metrics),
         reconstructions=reconstructions(run_folder / "reconstructions"),
-        pictures=tuple(_picture(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
+        pictures=tuple(picture_of(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
+        judged=judged_splits(run_folder),
         environment=tuple(environment_of(provenance)),
         next_steps=tuple(next_steps_of(provenance)),
         files=tuple(
@@ -145,7 +142,7 @@ def reconstructions(folder: Path, most: int = MAX_RECONSTRUCTIONS) -> tuple[Pict
         if match := re.fullmatch(r"step_(\d+)", path.stem):
             steps[int(match[1])] = path
     shown = _spread_over(sorted(steps), most)
-    return tuple(_picture(steps[step], f"step {step:,}") for step in shown)
+    return tuple(picture_of(steps[step], f"step {step:,}") for step in shown)
 
 
 def _spread_over(items: Sequence[int], count: int) -> list[int]:
@@ -154,7 +151,3 @@ def _spread_over(items: Sequence[int], count: int) -> list[int]:
     if count == 1:
         return [items[-1]]
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
-
-
-def _picture(path: Path, caption: str) -> Picture:
-    return Picture(caption, base64.b64encode(path.read_bytes()).decode())

@@ -78,6 +78,22 @@ def draw_figure(
     return _lay_out([column.title for column in figure], tiles, names)
 
 
+def as_rgb(
+    images: Tensor, mean: Sequence[float], std: Sequence[float], *, stretch: bool = False
+) -> np.ndarray:
+    """Return images as they are seen, uint8 (B, H, W, 3).
+
+    Args:
+        images: Normalised, (B, bands, H, W), of one or three bands.
+        mean: Normalisation of the bands.
+        std: Normalisation of the bands.
+        stretch: As in `draw_figure`.
+    """
+    if stretch:
+        mean, std = _stretched(images)
+    return _to_rgb(denormalize(images, mean, std))
+
+
 def _tiles(
     column: Column, mean: Sequence[float], std: Sequence[float], bands: list[int]
 ) -> np.ndarray:

@@ -25,6 +25,7 @@ from ssl_swin.jobs import linear_probe
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.launch.script import run_job
+from ssl_swin.reporting.mistakes_figure import GAP_PX, TILE_PX
 from ssl_swin.weights.backbone import load_backbone, save_backbone
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,43 @@ def test_finetune__hands_on_the_best_epoch_and_not_the_last(workplace):
     assert float(row["val/top1"]) == pytest.approx(3 / 7, abs=1e-4)  # of the last epoch
     assert row["step"] == "6"
     assert row["samples_seen"] == "24"
+
+
+def test_finetune__shows_what_the_best_epoch_takes_for_what(workplace):
+    run(f"+callbacks.predict={{_target_: {__name__}.Predict}}")
+    with Path("run/confusion_val/confusion.csv").open(newline="") as file:
+        pairs = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert pairs == [("gray", "gray", "4"), ("pink", "gray", "3")]
+    with Path("run/confusion_val/per_class.csv").open(newline="") as file:
+        accuracy = {row["class"]: row["accuracy_percent"] for row in csv.DictReader(file)}
+    assert accuracy == {"gray": "100.00", "pink": "0.00"}
+    tiles_px = Image.open("run/confusion_val/mistakes.png").width - GAP_PX
+    assert tiles_px == 3 * (TILE_PX + GAP_PX)
+    page = Path("run/report.html").read_text()
+    assert "<h2>Classes on val</h2>" in page
+    captions = [
+        f'alt="{caption}, val"' for caption in ("confusion matrix", "most confident mistakes")
+    ]
+    assert all(caption in page for caption in captions)
+    assert not Path("run/errors.log").exists()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "ssl_swin.training.callbacks.class_predictions._thumbnail",
+        "ssl_swin.training.callbacks.class_predictions.draw_mistakes",
+    ],
+)
+def test_finetune__hands_on_what_it_has_if_its_confusions_fail(workplace, monkeypatch, broken):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(broken, fail)
+    run(f"+callbacks.predict={{_target_: {__name__}.Predict}}")
+    assert Path("run/classifier/model.safetensors").is_file()
+    assert Path("run/errors.log").read_text().count("the confusion matrix\n") == 1
+    assert float(last_row()["val/top1_best"]) == pytest.approx(4 / 7, abs=1e-4)
 
 
 @pytest.mark.slow

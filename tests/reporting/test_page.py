@@ -248,3 +248,47 @@ def test_write_report__environment_and_next_steps(tmp_path):
     assert (
         "<h2>Next steps</h2>\n<pre>ssl-swin a &#39;b&#39;</pre>\n<pre>c &lt;d&gt;</pre>\n" in page
     )
+
+
+PER_CLASS = "class,images,right,accuracy_percent,most_often_taken_for,times\n"
+
+
+def test_write_report__classes_of_a_split_the_lowest_accuracy_first(tmp_path):
+    folder = tmp_path / "confusion_test"
+    folder.mkdir()
+    (folder / "confusion.png").write_bytes(PNG)
+    (folder / "mistakes.png").write_bytes(PNG + b"2")
+    (folder / "per_class.csv").write_text(
+        f"{PER_CLASS}a,4,4,100.00,,0\nb,0,0,,,0\nc,4,1,9.50,a,3\nd,4\n"
+    )
+    page = report(tmp_path)
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Classes on test"]
+    embedded = re.findall(r'base64,([^"]+)" alt="([^"]+)"', page)
+    assert [(base64.b64decode(data), alt) for data, alt in embedded] == [
+        (PNG, "confusion matrix, test"),
+        (PNG + b"2", "most confident mistakes, test"),
+    ]
+    assert re.findall(r'<th scope="row">(.*?)</th>', page) == ["c", "a", "b"]
+    assert "<td>9.50</td><td>a</td><td>3</td>" in page
+
+
+def test_write_report__classes_of_hostile_names_are_escaped(tmp_path):
+    attack = "<script>alert(1)</script>"
+    folder = tmp_path / f"confusion_{attack.replace('/', '')}"
+    folder.mkdir()
+    (folder / "confusion.png").write_bytes(PNG)
+    (folder / "per_class.csv").write_text(f"{PER_CLASS}{attack},1,0,0.00,{attack},1\n")
+    page = report(tmp_path)
+    assert scripts_of(page) == 1
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert "<h2>Classes on &lt;script&gt;" in page
+
+
+def test_write_report__many_classes_are_the_worst_two_hundred(tmp_path):
+    (tmp_path / "confusion_val").mkdir()
+    rows = "".join(f"c{number},9,1,{100 - number / 10},x,8\n" for number in range(201))
+    (tmp_path / "confusion_val/per_class.csv").write_text(PER_CLASS + rows)
+    page = report(tmp_path)
+    shown = re.findall(r'<th scope="row">(.*?)</th>', page)
+    assert len(shown) == 200 and (shown[0], shown[-1]) == ("c200", "c1")
+    assert "200 of 201 classes" in page
