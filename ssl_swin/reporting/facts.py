@@ -1,6 +1,7 @@
 """What was run and what came of it, from the files that a run has left: the head of its report."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ TARGET = "_target_"
 AGAINST_THE_MEAN = "val/loss_vs_mean"
 RESULTS = ("val/", "test/", "probe/")
 _OF_A_MODEL = ("version", "img_size_px", "patch_size_px", "embed_dim", "depths", "window_size")
+_OF_A_STAGE = re.compile(r"/stage\d+$")
 _NOT_SETTINGS = ("name", "run_dir", "resume", "plan", "logger")
 
 
@@ -63,12 +65,21 @@ def facts_of(run_folder: Path, curves: Sequence[Curve]) -> list[Fact]:
         Fact("trained", _what_was_trained(config)),
         Fact("data", str(_at(config, "data", "root") or "")),
         Fact("recipe", _recipe(config)),
-        Fact("results", ", ".join(map(_in_words, results_of(curves)))),
+        Fact("results", _result_line(results_of(curves), x_name_of(config))),
         Fact("verdict", _verdict(curves)),
         Fact("machine", _machine(provenance)),
         Fact("command", " ".join(map(str, _list(provenance.get("command"))))),
     ]
     return [fact for fact in facts if fact.text]
+
+
+def x_name_of(config: Mapping[str, Any]) -> str:
+    """Return what a run's metrics are logged over: a linear probe's over the stages.
+
+    Args:
+        config: The configuration of a run.
+    """
+    return "stage" if "poolings" in config and "linear" in config else "step"
 
 
 def results_of(curves: Sequence[Curve]) -> list[Result]:
@@ -96,6 +107,28 @@ def _result(curve: Curve) -> Result:
     extremes = (curve.lows if is_lower else curve.highs) or curve.values
     best = (min if is_lower else max)(extremes)
     return Result(curve.name, curve.values[-1], best, curve.steps[extremes.index(best)])
+
+
+def _result_line(results: Sequence[Result], x_name: str) -> str:
+    """Tell what was measured: of a metric of every stage, only the stage that is best at the end.
+
+    A linear probe logs what it chose under three names, and the best of a stage and pooling, which
+    its charts show, under four.
+    """
+    if x_name == "stage":
+        chosen = [each for each in results if each.name.count("/") == 2]
+        return ", ".join(
+            f"{each.name} {each.last:.4g} at stage {each.best_step}" for each in chosen
+        )
+    told: dict[str, list[Result]] = {}
+    for result in results:
+        told.setdefault(_OF_A_STAGE.sub("", result.name), []).append(result)
+    return ", ".join(_in_words(_best_at_the_end(group)) for group in told.values())
+
+
+def _best_at_the_end(results: Sequence[Result]) -> Result:
+    best = min if is_lower_better(results[0].name) else max
+    return best(results, key=lambda result: result.last)
 
 
 def _in_words(result: Result) -> str:

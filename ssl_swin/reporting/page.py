@@ -14,7 +14,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
 from ssl_swin.reporting.chart import MAX_POINTS
 from ssl_swin.reporting.curves import Curves, read_with_samples
-from ssl_swin.reporting.facts import Fact, facts_of, read_provenance
+from ssl_swin.reporting.facts import Fact, facts_of, read_config, read_provenance, x_name_of
 from ssl_swin.reporting.history import environment_of, next_steps_of, starts_of, warnings_of
 from ssl_swin.reporting.judged_splits import JudgedSplit, Picture, judged_splits, picture_of
 from ssl_swin.reporting.panels import rendered
@@ -81,14 +81,15 @@ def _read_report(run_folder: Path) -> _Report:
     metrics = run_folder / "metrics.csv"
     curves = read_with_samples(metrics) if metrics.is_file() else Curves([], None)
     provenance = read_provenance(run_folder)
+    x_name = x_name_of(read_config(run_folder))
     return _Report(
         name=run_folder.resolve().name,
-        summary=summary_of(provenance, curves.metrics),
+        summary=summary_of(provenance, curves.metrics, x_name),
         facts=tuple(facts_of(run_folder, curves.metrics)),
         warnings=tuple(warnings_of(run_folder, curves.metrics)),
         starts=starts_of(provenance),
-        sections=sections_of(curves),
-        x_name="step",
+        sections=sections_of(curves, x_name=x_name),
+        x_name=x_name,
         has_samples=curves.samples_seen is not None,
         has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves.metrics),
         reconstructions=reconstructions(run_folder / "reconstructions"),
@@ -104,18 +105,22 @@ def _read_report(run_folder: Path) -> _Report:
     )
 
 
-def summary_of(provenance: Mapping[str, Any], curves: Sequence[Curve]) -> str:
+def summary_of(provenance: Mapping[str, Any], curves: Sequence[Curve], x_name: str = "step") -> str:
     """Return how a run ended, how many steps it made, and in which time, as far as is known.
 
     Args:
         provenance: Where it comes from.
         curves: Its metrics.
+        x_name: What they are logged over; of stages, which one may choose, it is told how many.
     """
     parts = []
     if provenance.get("status"):
         parts.append(str(provenance["status"]))
     if curves:
-        parts.append(f"{max(curve.steps[-1] for curve in curves):,} steps")
+        number = max(curve.steps[-1] for curve in curves)
+        if x_name == "stage":
+            number = len({stage for curve in curves for stage in curve.steps})
+        parts.append(f"{number:,} {x_name}s")
     duration_s = provenance.get("duration_s")
     if isinstance(duration_s, int | float):
         parts.append(_duration(duration_s))

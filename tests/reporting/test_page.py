@@ -292,3 +292,23 @@ def test_write_report__many_classes_are_the_worst_two_hundred(tmp_path):
     shown = re.findall(r'<th scope="row">(.*?)</th>', page)
     assert len(shown) == 200 and (shown[0], shown[-1]) == ("c200", "c1")
     assert "200 of 201 classes" in page
+
+
+def test_write_report__of_a_linear_probe_is_over_stages(tmp_path):
+    (tmp_path / "config.yaml").write_text("poolings: [mean, max]\nlinear: {epochs: 90}\n")
+    names = "probe/val/knn_top1,probe/val/knn_top1/mean,probe/test/knn_top1"
+    (tmp_path / "metrics.csv").write_text(f"step,{names}\n2,,30,\n4,41.25,41.25,40\n")
+    page = report(tmp_path)
+    assert "<h2>Curves over stages</h2>" in page
+    assert '<p class="summary">2 stages</p>' in page
+    told = "probe/val/knn_top1 41.25 at stage 4, probe/test/knn_top1 40 at stage 4"
+    assert f"<dt>results</dt><dd>{told}</dd>" in page
+    labels = re.findall(r'role="img" aria-label="([^"]*)"', page)
+    assert labels and all(label.endswith("over stage") for label in labels)
+
+
+def test_write_report__of_probes_of_all_stages_the_result_is_that_of_the_best(tmp_path):
+    names = ",".join(f"probe/knn_top1/stage{stage}" for stage in (1, 2, 3))
+    (tmp_path / "metrics.csv").write_text(f"step,val/loss,{names}\n0,2,20,60,20\n9,1,30,50,40\n")
+    told = "val/loss 1, probe/knn_top1/stage2 50 (best 60 at step 0)"
+    assert f"<dt>results</dt><dd>{told}</dd>" in report(tmp_path)
