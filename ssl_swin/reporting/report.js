@@ -3,6 +3,7 @@
 // Without it the page shows everything but these. What a run's files contain becomes text only.
 (() => {
   const NAMESPACE = "http://www.w3.org/2000/svg";
+  const LABEL_HEIGHT = 13;
   const view = { x: "step", log: false };
   const known = new WeakMap(); // by plot: its data, where it is read, how it is drawn
 
@@ -103,6 +104,7 @@
       if (Number.isInteger(tick))
         element(svg, "text", { class: "tick step", x: placeX(state, tick), y: bottom + 16 }, short(tick));
     state.data.curves.forEach((curve) => drawCurve(state, curve));
+    drawLastValues(state);
     svg.querySelector(".axis").textContent = xName(state);
     hide(plot);
   }
@@ -118,6 +120,31 @@
     xs.forEach((x, index) => {
       if (curve.dots || index === xs.length - 1)
         element(group, "circle", { class: "dot", r: 2.5, cx: placeX(state, x), cy: placeY(state, curve.values[index]) });
+    });
+  }
+
+  // Moved apart until none overlaps, in their order and above the plot's bottom, as chart.py does.
+  function spread(heights, bottom) {
+    const order = heights.map((_, index) => index).sort((one, other) => heights[one] - heights[other]);
+    const placed = [...heights];
+    order.forEach((at, rank) => {
+      if (rank) placed[at] = Math.max(placed[at], placed[order[rank - 1]] + LABEL_HEIGHT);
+    });
+    let limit = bottom;
+    for (const at of order.reverse()) {
+      placed[at] = Math.min(placed[at], limit);
+      limit = placed[at] - LABEL_HEIGHT;
+    }
+    return placed;
+  }
+
+  function drawLastValues(state) {
+    const { curves } = state.data;
+    const heights = curves.map((curve) => placeY(state, curve.values.at(-1)));
+    spread(heights, state.box[3]).forEach((y, index) => {
+      const { style, values } = curves[index];
+      const x = placeX(state, xsOf(curves[index]).at(-1)) + 7;
+      element(state.svg, "text", { class: `last ${style}`, x, y: y + 4 }, short(values.at(-1)));
     });
   }
 

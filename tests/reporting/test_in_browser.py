@@ -160,6 +160,39 @@ def test_axes__images_seen_and_logarithmic(opened: Any, report: Path) -> None:
     assert heights() == pytest.approx(before, abs=0.06)
 
 
+def last_values(page: Any) -> list[tuple[str, float, float]]:
+    found = page.locator(".plot").first.locator(".last").all()
+    return [
+        (label.inner_html(), float(label.get_attribute("x")), float(label.get_attribute("y")))
+        for label in found
+    ]
+
+
+def test_axes__last_values_stay_printed(opened: Any, tmp_path: Path) -> None:
+    rows = "step,samples_seen,train/loss,val/loss\n0,0,1,1\n10,10,0.01,0.0101\n20,20,0.1,0.0999\n"
+    (tmp_path / "metrics.csv").write_text(rows)
+    page = opened(write_report(tmp_path))
+    before = last_values(page)
+    assert sorted(text for text, _, _ in before) == ["0.0999", "0.1"]
+    page.get_by_role("button", name="logarithmic").click()
+    logarithmic = last_values(page)
+    assert [text for text, _, _ in logarithmic] == [text for text, _, _ in before]
+    assert abs(logarithmic[0][2] - logarithmic[1][2]) >= 13  # apart
+    middle = sum(y for _, _, y in logarithmic) / 2
+    assert middle < sum(y for _, _, y in before) / 2 - 20  # with the ends of their curves
+    page.get_by_role("button", name="linear").click()
+    for (_, *now), (_, *then) in zip(last_values(page), before, strict=True):
+        assert now == pytest.approx(then, abs=0.11)
+
+
+def test_enlarge__lines_are_as_thin_as_before(opened: Any, report: Path) -> None:
+    page = opened(report)
+    page.locator(".panels button.enlarge").first.click()
+    for kind in ("line", "grid"):
+        drawn = page.locator(f"dialog svg.chart .{kind}").first
+        assert drawn.evaluate("(it) => getComputedStyle(it).vectorEffect") == "non-scaling-stroke"
+
+
 @pytest.mark.parametrize("which", [".panels figure", "figure:has(img)"])
 @pytest.mark.parametrize("way", ["click", "Enter"])
 def test_enlarge__opens_and_closes(opened: Any, report: Path, which: str, way: str) -> None:
