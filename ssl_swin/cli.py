@@ -14,6 +14,7 @@ from typing import NoReturn
 from ssl_swin import __version__
 from ssl_swin.commands import (
     check,
+    dashboard,
     export,
     import_,
     index,
@@ -45,6 +46,7 @@ COMMANDS = (
     replay,
     report,
     sweep_table,
+    dashboard,
 )
 
 

@@ -12,6 +12,11 @@ from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", ""]
 MARK = re.compile(r"_(best|at_\d+(x\d+)?px)$")  # of an evaluation of other weights, at another size
+RECONSTRUCTIONS, STAGES = "recon/grid", "probes/stages"
+PICTURES = {  # keys of the pictures on dashboards
+    RECONSTRUCTIONS: "reconstructions of held-out images",
+    STAGES: "probes by stage",
+}
 HELD_OUT = ("val/", "probe/")  # of which the best value so far says something
 
 

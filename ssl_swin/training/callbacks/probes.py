@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from ssl_swin.arguments import Above0, Neighbours, PathName, Portion, Positive, Rate, checked
 from ssl_swin.plurals import counted
 from ssl_swin.probing.stage_scores import QuickProbe, label_free
+from ssl_swin.runs.metrics import STAGES
 from ssl_swin.training.all_ranks import done_by_all
 from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.datamodule import ImageDataModule
@@ -29,7 +30,6 @@ from ssl_swin.training.probed_features import ProbedImages, probed_images
 from ssl_swin.training.sharding import gather_objects, gathered
 from ssl_swin.training.time_budget import TimeBudget
 
-KEY = "probes/stages"  # of dashboards
 FEATURES_SHARE = 0.4  # of the time of the first probe, for the images of each split
 say = rank_zero_only(print)
 
@@ -153,7 +153,7 @@ class Probes(Extra):
         picture = self.curves.write(self.figure)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image(key=KEY, images=[picture], step=step)
+                logger.log_image(key=STAGES, images=[picture], step=step)
 
     def _take_up(self, trainer: Trainer) -> None:
         """Take the curves of a run that is continued, and give dashboards the picture they lack."""
@@ -164,7 +164,7 @@ class Probes(Extra):
         for logger in trainer.loggers if step >= 0 else ():
             if isinstance(logger, Dashboard) and logger.lacks_pictures_from <= step:
                 picture = self.curves.write(self.figure)
-                logger.log_image(key=KEY, images=[picture], step=step)
+                logger.log_image(key=STAGES, images=[picture], step=step)
 
     def _measured(self, module: TrainingModule) -> dict[str, float]:
         """Return all metrics, on every process."""

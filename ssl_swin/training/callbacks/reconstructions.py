@@ -15,13 +15,13 @@ from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.figure import Figure
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
+from ssl_swin.runs.metrics import RECONSTRUCTIONS
 from ssl_swin.training.all_ranks import done_by_all
 from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.extras import Extra
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.training.sharding import gathered
 
-KEY = "recon/grid"  # of dashboards
 Precision = Callable[[], AbstractContextManager[Any]]
 
 
@@ -114,7 +114,7 @@ class Reconstructions(Extra):
             picture.save(temporary, format="png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image(key=KEY, images=[picture], step=step)
+                logger.log_image(key=RECONSTRUCTIONS, images=[picture], step=step)
 
     def num_pictures(self, num_steps: int) -> int:
         """Return how many pictures a run of so many steps leaves."""
@@ -147,7 +147,7 @@ class Reconstructions(Extra):
                 except Exception as error:  # the others are sent
                     damaged.append(error)
                     continue
-                dashboard.log_image(key=KEY, images=[picture], step=int(number))
+                dashboard.log_image(key=RECONSTRUCTIONS, images=[picture], step=int(number))
         if damaged:
             raise damaged[0]
 
