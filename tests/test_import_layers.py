@@ -69,6 +69,7 @@ EDGES["launch"] = set(EDGES) - {"conf"}
 EDGES["jobs"] = set(EDGES) - {"conf"}
 EDGES["commands"] = set(EDGES) - {"conf"}
 EDGES["cli"] = {"errors", "commands"}
+EDGES["__main__"] = {"cli"}
 # Frameworks that a package may import; nobody imports wandb, it comes in through YAML.
 ALLOWED = {"training": {"lightning"}} | {
     package: {"lightning", "hydra", "omegaconf"}

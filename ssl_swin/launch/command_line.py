@@ -41,6 +41,8 @@ def words_to_start(job: str) -> list[str]:
 
 def words_of_ssl_swin() -> list[str]:
     """Return the words that start `ssl-swin` from here."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        return [_program("python", sys.executable), "-m", "ssl_swin"]
     started = sys.argv[0] if Path(sys.argv[0]).name == "ssl-swin" else "ssl-swin"
     return [_program("ssl-swin", started)]
 

@@ -153,6 +153,14 @@ def test_command__prints_one_line_for_a_mistake(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"ssl-swin: no images in {tmp_path} and its sub-folders")
 
 
+@pytest.mark.slow
+def test_module__is_the_command_and_says_how_it_goes_on(photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssl_swin", "pack", str(photos), "shards", "--workers", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"next: {sys.executable} -m ssl_swin pretrain data=shards" in done.stdout
+
+
 def test_help__imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
