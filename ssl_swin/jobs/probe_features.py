@@ -16,13 +16,12 @@ from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.display.work import Work
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.launch.keeping import NO_FINGERPRINT
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.pixels import normalize
 from ssl_swin.probing.feature_store import store_folder, stored_features, weights_fingerprint
 from ssl_swin.probing.features import Features, PooledBatch, Tap, pooled_batches
-
-NO_FINGERPRINT = "unknown"  # of images that are streamed from a list of places
 
 
 class SplitFeatures:

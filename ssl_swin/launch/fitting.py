@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from ssl_swin.errors import UserError
 from ssl_swin.launch.first_look import look_first
-from ssl_swin.launch.keeping import use_backbone
+from ssl_swin.launch.keeping import use_backbone, use_data
 from ssl_swin.launch.loggers import close_logger, folder_of, open_logger
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.resolvers import sweep_name
@@ -103,6 +103,7 @@ def fit(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModul
     start_folder(run, data.readers)
     (progress,) = (c for c in trainer.callbacks if isinstance(c, TrainingProgress))  # type: ignore[attr-defined]
     trainer.loggers = make_loggers(run, progress)
+    use_data(run, trainer.loggers, data.readers)
     if run.checkpoint is not None:
         say(f"continuing from {run.checkpoint}")
     _limit_time(run, trainer)

@@ -1,17 +1,20 @@
 """What a run starts from and hands on, as artifacts of Weights & Biases where asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.artifacts import SCHEME
 from ssl_swin.launch.printing import is_first_process, say
 from ssl_swin.launch.run import Run
 from ssl_swin.runs.folder import RunFolder
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.wandb_logger import WandbLogger
+
+NO_FINGERPRINT = "unknown"  # of images that are streamed from a list of places
 
 
 def keep_folders(run: Run, loggers: Sequence[Logger], *kinds: str) -> None:
@@ -39,6 +42,25 @@ def use_backbone(run: Run, loggers: Sequence[Logger]) -> None:
     for logger in _keepers(loggers) if artifact else ():
         with _failing_alone(run, "the job goes on without this link"):
             logger.use_folder(artifact)
+
+
+def use_data(run: Run, loggers: Sequence[Logger], readers: Mapping[str, Split]) -> None:
+    """Name the data that a run trains on: fingerprints, numbers of images, where it lies.
+
+    Args:
+        run: The run.
+        loggers: The run's.
+        readers: Its splits. The fingerprint of `train` names the artifact: without it there is none.
+    """
+    splits = {
+        split: {"fingerprint": reader.fingerprint, "images": reader.num_samples}
+        for split, reader in readers.items()
+    }
+    facts = {"splits": splits, "source": str(run.config["data"]["root"])}
+    fingerprint = readers["train"].fingerprint
+    for logger in _keepers(loggers) if fingerprint != NO_FINGERPRINT else ():
+        with _failing_alone(run, "the job goes on without this link"):
+            logger.use_data(fingerprint, facts)
 
 
 def artifact_of(backbone: str) -> str:

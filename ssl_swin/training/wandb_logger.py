@@ -1,5 +1,7 @@
 """Weights & Biases as Lightning has it, which also keeps what a run hands on."""
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +40,19 @@ class WandbLogger(loggers.WandbLogger):
         """
         if self.artifacts and not self.experiment.offline:
             self.experiment.use_artifact(reference)
+
+    def use_data(self, fingerprint: str, facts: Mapping[str, Any]) -> None:
+        """Names the data that the run reads, as an artifact that holds facts and no files.
+
+        Args:
+            fingerprint: Of its training images; the artifact is dataset-FINGERPRINT.
+            facts: What else to tell of it.
+        """
+        if not self.artifacts:
+            return
+        kind = import_module("wandb").Artifact
+        data = kind(f"dataset-{fingerprint}", type="dataset", metadata=dict(facts))
+        if self.experiment.offline:  # use_artifact refuses there, before it comes to this
+            self.experiment._log_artifact(data, use_after_commit=True)
+        else:
+            self.experiment.use_artifact(data)

@@ -1,12 +1,14 @@
 """Backbones and pictures as artifacts of Weights & Biases; test_scripts.py has real ones."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from wandb_files import wandb_records
 
-from ssl_swin.launch.keeping import artifact_of, keep_folders, use_backbone
+from ssl_swin.launch.keeping import artifact_of, keep_folders, use_backbone, use_data
 from ssl_swin.runs.folder import RunFolder
 from ssl_swin.training.dashboards import dashboard
 from ssl_swin.training.progress import StepAt
@@ -79,3 +81,41 @@ def test_artifact_of(tmp_path: Path) -> None:
         assert artifact_of(str(backbone)) == "backbone-1cd8f6c754:latest"
     for backbone in ("", "none", "timm:swin_tiny", str(tmp_path)):
         assert artifact_of(backbone) == ""
+
+
+def artifacts_written(folder: Path, *, asked_for: bool) -> list[Any]:
+    """What an offline run of Weights & Biases has of the data that it reads."""
+    logger = WandbLogger(asked_for, save_dir=folder, id="abc", project="p", offline=True)
+    run: Any = SimpleNamespace(
+        folder=RunFolder(folder), config={"data": {"root": "https://bucket/shards"}}
+    )
+    readers: dict[str, Any] = {
+        "train": SimpleNamespace(fingerprint="1cd8f6c754", num_samples=40),
+        "val": SimpleNamespace(fingerprint="77aa", num_samples=8),
+    }
+    use_data(run, [dashboard(logger, StepAt())], readers)
+    logger.experiment.finish()
+    (file,) = folder.glob("wandb/offline-run-*/run-abc.wandb")
+    records = wandb_records(file)
+    return [r for r in records if "artifact" in str(r.WhichOneof("record_type") or r)[:40]]
+
+
+def test_use_data__is_an_input_without_files(tmp_path: Path) -> None:
+    (record,) = artifacts_written(tmp_path, asked_for=True)
+    artifact = getattr(record, record.WhichOneof("record_type"))
+    artifact = getattr(artifact, "log_artifact", artifact)
+    artifact = getattr(artifact, "artifact", artifact)
+    assert (artifact.name, artifact.type) == ("dataset-1cd8f6c754", "dataset")
+    assert artifact.use_after_commit
+    assert json.loads(artifact.metadata) == {
+        "source": "https://bucket/shards",
+        "splits": {
+            "train": {"fingerprint": "1cd8f6c754", "images": 40},
+            "val": {"fingerprint": "77aa", "images": 8},
+        },
+    }
+    assert not artifact.manifest.contents
+
+
+def test_use_data__none_unless_asked_for(tmp_path: Path) -> None:
+    assert artifacts_written(tmp_path, asked_for=False) == []
