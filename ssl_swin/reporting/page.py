@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
+from ssl_swin.reporting.animation import spread_over
 from ssl_swin.reporting.chart import MAX_POINTS
 from ssl_swin.reporting.curves import Curves, read_with_samples
 from ssl_swin.reporting.facts import Fact, facts_of, read_config, read_provenance, x_name_of
@@ -146,13 +147,5 @@ def reconstructions(folder: Path, most: int = MAX_RECONSTRUCTIONS) -> tuple[Pict
     for path in folder.glob("step_*.png"):
         if match := re.fullmatch(r"step_(\d+)", path.stem):
             steps[int(match[1])] = path
-    shown = _spread_over(sorted(steps), most)
+    shown = spread_over(sorted(steps), most)
     return tuple(picture_of(steps[step], f"step {step:,}") for step in shown)
-
-
-def _spread_over(items: Sequence[int], count: int) -> list[int]:
-    if len(items) <= count:
-        return list(items)
-    if count == 1:
-        return [items[-1]]
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]

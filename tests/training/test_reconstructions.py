@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lightning.pytorch import Callback
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from ssl_swin.errors import UserError
+from ssl_swin.reporting.animation import LABEL_PX
 from ssl_swin.training.callbacks.reconstructions import Reconstructions
 from ssl_swin.training.dashboards import Dashboard
 from ssl_swin.training.metrics_csv import MetricsCsv
@@ -22,6 +23,13 @@ class ImageLogger(MetricsCsv):
     def log_image(self, key: str, images: list[Image.Image], step: int) -> None:
         assert key == "recon/grid"
         self.pictures += [(step, image) for image in images]
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with Image.open(path) as film:
+        return [
+            np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(film)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -98,3 +106,31 @@ def test_reconstructions__a_damaged_old_picture_keeps_no_other_from_a_dashboard(
     with pytest.raises(OSError, match="cannot identify"):
         callback._send_again(dashboard, 4)
     assert [step for step, _ in dashboard.logger.pictures] == [4]
+
+
+def test_reconstructions__become_a_film_of_all_starts(pretrain, tmp_path):
+    folder = tmp_path / "reconstructions"
+    folder.mkdir()
+    earlier = Image.new("RGB", (4 * 18, 16 + 3 * 18), "red")
+    for step in (1, 99):  # the latter of a start that got further and was undone
+        earlier.save(folder / f"step_{step:07d}.png")
+    pretrain(Reconstructions(folder, every_n_steps=4, num_images=3, animate=True))
+    frames = frames_of(tmp_path / "reconstructions.webp")
+    assert len(frames) == 4  # steps 0, 1, 4 and 6
+    assert frames[0].shape == (16 + 3 * 18 + LABEL_PX, 4 * 18, 3)
+    is_red = [frame[LABEL_PX + 20 :].mean(axis=(0, 1)) @ [1, -1, -1] > 200 for frame in frames]
+    assert is_red == [False, True, False, False]
+
+
+def test_reconstructions__no_film_unless_asked_for(pretrain, tmp_path):
+    pretrain(Reconstructions(tmp_path / "r", every_n_steps=4, num_images=3))
+    assert not (tmp_path / "r.webp").exists()
+
+
+def test_reconstructions__a_film_that_fails_costs_a_line(pretrain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ssl_swin.reporting.animation.MAX_BYTES", None)
+    trainer = pretrain(Reconstructions(tmp_path / "r", every_n_steps=4, num_images=3, animate=True))
+    assert trainer.global_step == 6
+    assert not (tmp_path / "r.webp").exists()
+    said = "".join(capsys.readouterr())
+    assert said.count("a picture failed: TypeError") == 1 and 'File "' not in said

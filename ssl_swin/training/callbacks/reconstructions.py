@@ -14,6 +14,7 @@ from PIL import Image
 from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.figure import Figure
 from ssl_swin.files import atomic_path
+from ssl_swin.reporting.animation import write_animation
 from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
 from ssl_swin.runs.metrics import RECONSTRUCTIONS
 from ssl_swin.training.all_ranks import done_by_all
@@ -41,6 +42,7 @@ class Reconstructions(Extra):
         every_n_steps: Positive,
         num_images: Positive,
         bands: Annotated[Sequence[Count], MinLen(1)] | None = None,
+        animate: bool = False,
     ) -> None:
         """Sets the callback up.
 
@@ -50,11 +52,14 @@ class Reconstructions(Extra):
             num_images: Rows of a picture.
             bands: Channels drawn as red, green and blue; see `shown_bands`. Other than 8-bit pixels
                 are stretched to be seen.
+            animate: Whether the pictures of the whole run become a film at its end, beside the
+                folder as `FOLDER.webp`.
         """
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
         self.num_images = num_images
         self.bands = None if bands is None else list(bands)
+        self.animation = self.folder.with_name(f"{self.folder.name}.webp") if animate else None
         self._batch: Any = None
         self._last_step = -1
 
@@ -84,8 +89,10 @@ class Reconstructions(Extra):
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the final model's idea."""
+        """Draws the final model's idea, and makes the film."""
         self._draw(trainer, pl_module)
+        if self.animation is not None and trainer.is_global_zero:
+            write_animation(self.animation, self._pictures_to(trainer.global_step))
 
     def _take_images(self, trainer: Trainer) -> None:
         def take() -> None:
@@ -138,18 +145,23 @@ class Reconstructions(Extra):
 
     def _send_again(self, dashboard: Dashboard, last_step: int) -> None:
         damaged: list[Exception] = []
-        for path in sorted(self.folder.glob("step_*.png")):
-            number = path.stem.removeprefix("step_")
-            if number.isdecimal() and dashboard.lacks_pictures_from <= int(number) <= last_step:
+        for step, path in self._pictures_to(last_step).items():
+            if step >= dashboard.lacks_pictures_from:
                 try:
                     with Image.open(path) as file:
                         picture = file.copy()
                 except Exception as error:  # the others are sent
                     damaged.append(error)
                     continue
-                dashboard.log_image(key=RECONSTRUCTIONS, images=[picture], step=int(number))
+                dashboard.log_image(key=RECONSTRUCTIONS, images=[picture], step=step)
         if damaged:
             raise damaged[0]
+
+    def _pictures_to(self, last_step: int) -> dict[int, Path]:
+        """Return the run's pictures by step, also those of earlier starts."""
+        numbers = {path.stem.removeprefix("step_"): path for path in self.folder.glob("step_*.png")}
+        found = {int(number): path for number, path in numbers.items() if number.isdecimal()}
+        return {step: found[step] for step in sorted(found) if step <= last_step}
 
     def _figure(self, module: TrainingModule) -> Figure:
         trainer, training = module.trainer, module.training
