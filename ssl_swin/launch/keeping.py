@@ -50,7 +50,7 @@ def use_data(run: Run, loggers: Sequence[Logger], readers: Mapping[str, Split]) 
     Args:
         run: The run.
         loggers: The run's.
-        readers: Its splits. The fingerprint of `train` names the artifact: without it there is none.
+        readers: Its splits; without a fingerprint of `train` there is no artifact.
     """
     splits = {
         split: {"fingerprint": reader.fingerprint, "images": reader.num_samples}
