@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import wandb
 from disks import fill, remount, small_disk
 from omegaconf import OmegaConf
+from refusing_server import Refusing
 
 import ssl_swin
 from ssl_swin.errors import UserError
@@ -84,18 +85,6 @@ def test_open_logger__without_a_server_logs_offline_and_survives_a_dead_process(
         logger.log_metrics({"a": 1.0}, step=step)
     close_logger(logger)
     assert failures.counts() == {"WandbLogger": 1}
-
-
-class Refusing(BaseHTTPRequestHandler):
-    """A server that takes no key."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(401)
-        self.end_headers()
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture
