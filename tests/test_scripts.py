@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -180,6 +181,9 @@ def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
     assert any(key.startswith("recon/grid") for row in rows for key in row)
     kept = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
     identity = (run / "run_id").read_text()
+    (data,) = [artifact for artifact in kept if artifact.type == "dataset"]
+    assert re.fullmatch(r"dataset-[0-9a-f]{16}", data.name)
+    kept.remove(data)
     assert {artifact.type: artifact.name for artifact in kept} == {
         kind: f"{kind}-{identity}" for kind in ("backbone", "reconstructions")
     }
