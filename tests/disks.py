@@ -5,14 +5,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import wrap
-
-from ssl_swin.training.module import TrainingModule
 
 FILLER = "of_somebody_else"
 
@@ -53,35 +50,6 @@ def fill(disk: Path) -> None:
 def free(disk: Path) -> None:
     """Remove that file."""
     (disk / FILLER).unlink()
-
-
-@dataclass(frozen=True)
-class AtBatch:
-    """Something that happens before the n-th batch of a kind in this process.
-
-    Attributes:
-        happens: What, as `partial(fill, disk)`.
-        nth: From 1.
-        step: "training_step" or "validation_step".
-    """
-
-    happens: Callable[[], None]
-    nth: int
-    step: str = "training_step"
-
-    def __call__(self) -> None:
-        """Plant it."""
-        calls = count(1)
-
-        def around(original: Callable[..., Any]) -> Callable[..., Any]:
-            def replacement(module: TrainingModule, *args: Any) -> Any:
-                if next(calls) == self.nth:
-                    self.happens()
-                return original(module, *args)
-
-            return replacement
-
-        wrap(TrainingModule, self.step, around)
 
 
 @dataclass(frozen=True)

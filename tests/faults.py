@@ -35,6 +35,35 @@ def wrap(owner: Any, name: str, around: Callable[[Callable[..., Any]], Any]) -> 
 
 
 @dataclass(frozen=True)
+class AtBatch:
+    """Something that happens before the n-th batch of a kind in this process.
+
+    Attributes:
+        happens: What, as `partial(shutil.rmtree, folder)`.
+        nth: From 1.
+        step: "training_step" or "validation_step".
+    """
+
+    happens: Callable[[], None]
+    nth: int
+    step: str = "training_step"
+
+    def __call__(self) -> None:
+        """Plant it."""
+        calls = count(1)
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(module: TrainingModule, *args: Any) -> Any:
+                if next(calls) == self.nth:
+                    self.happens()
+                return original(module, *args)
+
+            return replacement
+
+        wrap(TrainingModule, self.step, around)
+
+
+@dataclass(frozen=True)
 class SignalAtBatch:
     """A signal to the own process before the n-th batch of a kind in this process.
 
@@ -50,17 +79,7 @@ class SignalAtBatch:
 
     def __call__(self) -> None:
         """Plant it."""
-        calls = count(1)
-
-        def around(original: Callable[..., Any]) -> Callable[..., Any]:
-            def replacement(module: TrainingModule, *args: Any) -> Any:
-                if next(calls) == self.nth:
-                    os.kill(os.getpid(), self.number)
-                return original(module, *args)
-
-            return replacement
-
-        wrap(TrainingModule, self.step, around)
+        AtBatch(lambda: os.kill(os.getpid(), self.number), self.nth, self.step)()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from chaos import Job, compare, run_whole
-from disks import AtBatch, BeforeRename, fill, free, remount, small_disk
+from disks import BeforeRename, fill, free, remount, small_disk
+from faults import AtBatch
 from launched import LIMIT_S, start
 
 from ssl_swin.runs.catalogue import Catalogue

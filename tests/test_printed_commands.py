@@ -1,35 +1,22 @@
 """Every command that a job or `ssl-swin` prints runs as it is printed, whatever the names in it."""
 
-import multiprocessing
 import os
 import re
-import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-from ssl_swin.cli import main
+from typed_words import commands_of, run_words
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-JOBS = ("pretrain", "finetune", "linear_probe")
-LIMIT_S = 300
 # Hydra itself cannot start a sweep where the path of the working directory holds ${...}.
 HOSTILE = 'it\'s $(touch pwned) `id` "q" a=b,[c] é'
 BRIEF = "trainer.max_epochs=1 num_workers=0 logger=csv trainer.enable_progress_bar=false"
 BRIEF_PROBE = "linear.epochs=11 num_workers=0 logger=csv"
 NANO = "model.embed_dim=8 model.depths=[1,1,1] model.num_heads=[1,1,2]"
-
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["hydra.main", "ssl_swin.cli", *(f"ssl_swin.jobs.{job}" for job in JOBS)]
-)
 
 
 class Shell:
@@ -48,44 +35,14 @@ class Shell:
 
     def run(self, line: str, status: int = 0) -> str:
         """Run a line; return what it printed."""
-        words = self.words_of(line)
+        (words,) = commands_of(line, ("ssl-swin", "python"), self.folder)
+        assert not list(self.folder.rglob("pwned")), line
         out = self.folder.parent / "printed"
-        process = CONTEXT.Process(target=_run, args=(words, self.folder, self.programs, out))
-        process.start()
-        process.join(LIMIT_S)
+        ended = run_words(words, self.folder, out, {"PATH": str(self.programs)})
         text = out.read_text()
-        assert process.exitcode == status, f"{line}\n{text[-3000:]}"
+        assert ended == status, f"{line}\n{text[-3000:]}"
         assert 'File "' not in text
         return text
-
-    def words_of(self, line: str) -> list[str]:
-        """The words that bash makes of a line, which does nothing else."""
-        programs = ("ssl-swin", "python")
-        functions = [f"{name}() {{ printf '%s\\0' {name} \"$@\"; }}" for name in programs]
-        done = subprocess.run(
-            ["bash", "-c", "\n".join([*functions, line])],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode, done.stderr) == (0, ""), line
-        assert not list(self.folder.rglob("pwned")), line
-        return done.stdout.split("\0")[:-1]
-
-
-def _run(words: list[str], folder: Path, programs: Path, out: Path) -> None:
-    multiprocessing.set_start_method("fork", force=True)
-    torch.set_num_threads(1)
-    os.chdir(folder)
-    os.environ |= {"PATH": str(programs), "HOME": str(folder.parent), "WANDB_MODE": "offline"}
-    written = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-    if words[0] == "ssl-swin":
-        sys.argv = words
-        sys.exit(main())
-    sys.argv = words[1:]
-    runpy.run_path(words[1], run_name="__main__")
 
 
 @pytest.fixture(scope="module")

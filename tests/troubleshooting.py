@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from chaos import TINY
-from disks import AtBatch, fill, free, remount, small_disk
-from faults import SignalAtBatch, Together
+from disks import fill, free, remount, small_disk
+from faults import AtBatch, SignalAtBatch, Together
 from launched import LIMIT_S, start
 from PIL import Image
 from refusing_server import Refusing

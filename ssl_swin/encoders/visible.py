@@ -88,8 +88,8 @@ def visible_cells(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     counts = shown.sum(1)
     if counts.min() != counts.max() or counts[0] == 0:
         raise UserError(
-            "every image of a batch must show the same number of super-patches, at least one; "
-            f"got {int(counts.min())} to {int(counts.max())}"
+            "every image of a batch must show the same number of patches of the last map, at least "
+            f"one; got {int(counts.min())} to {int(counts.max())}"
         )
     if bool((shown == shown[:1]).all()):
         shown = shown[:1]

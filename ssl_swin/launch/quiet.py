@@ -6,6 +6,7 @@ import threading
 import warnings
 
 SPEAK_LATER = ("tensorboard",)  # they raise again in the main thread what failed in theirs
+_usual_hook = threading.excepthook  # of the process that a job runs in
 
 
 def quiet_libraries() -> None:
@@ -14,7 +15,9 @@ def quiet_libraries() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_QUIET", "true")
     logging.raiseExceptions = False  # no traceback where a library cannot write its own log
-    threading.excepthook = _tell_unless_told_later
+    if threading.excepthook is not _tell_unless_told_later:
+        global _usual_hook
+        _usual_hook, threading.excepthook = threading.excepthook, _tell_unless_told_later
     for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own use of torch
         r".*does not have many workers which may be a bottleneck.*",  # num_workers is a setting
@@ -29,4 +32,4 @@ def quiet_libraries() -> None:
 def _tell_unless_told_later(failed: threading.ExceptHookArgs) -> None:
     """Print no traceback for what a library's thread hands to the main thread anyway."""
     if not type(failed.thread).__module__.startswith(SPEAK_LATER):
-        threading.__excepthook__(failed)
+        _usual_hook(failed)

@@ -1,7 +1,6 @@
 """Weights & Biases as Lightning has it, which also keeps what a run hands on."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,9 @@ class WandbLogger(loggers.WandbLogger):
         """
         if not self.artifacts:
             return
-        kind = import_module("wandb").Artifact
-        data = kind(f"dataset-{fingerprint}", type="dataset", metadata=dict(facts))
+        import wandb  # late: a second, of runs that log nowhere too
+
+        data = wandb.Artifact(f"dataset-{fingerprint}", type="dataset", metadata=dict(facts))
         if self.experiment.offline:  # use_artifact refuses there, before it comes to this
             self.experiment._log_artifact(data, use_after_commit=True)
         else:

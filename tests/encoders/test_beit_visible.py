@@ -84,7 +84,7 @@ def test_visible_planner__refuses_position_tables_of_each_block():
 
 def test_visible_planner__refuses_masks_that_do_not_fit():
     plan = vit().visible_planner()
-    with pytest.raises(UserError, match="must show the same number of super-patches"):
+    with pytest.raises(UserError, match="must show the same number of patches"):
         plan(torch.tensor([[[True, False]] * 2, [[False, False]] * 2]))
     with pytest.raises(UserError, match="cuts the encoder's last map of 4x4"):
         plan(torch.zeros(1, 3, 3, dtype=torch.bool))

@@ -92,8 +92,12 @@ class SkippedSteps(Callback):
         """Return how many steps were left out, and where they are recorded; nothing if none."""
         if not self._num_skipped:
             return ""
-        back = f", {self._num_rollbacks} returns to a checkpoint" if self._num_rollbacks else ""
+        back = f", {self._returns}" if self._num_rollbacks else ""
         return f"{counted(self._num_skipped, 'step')} not finite and left out{back}: {self.folder}/"
+
+    @property
+    def _returns(self) -> str:
+        return f"{counted(self._num_rollbacks, 'return')} to a checkpoint"
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that goes on has to know."""
@@ -191,7 +195,7 @@ class SkippedSteps(Callback):
         if self._went_back_to is not None:
             before = self._went_back_to - 1  # those weights did not help
         if self._num_rollbacks >= self.max_rollbacks:
-            done = f", after {self._num_rollbacks} returns to a checkpoint"
+            done = f", after {self._returns}"
             raise TrainingGaveUp(self._end(step, problem, done if self._num_rollbacks else ""))
         healthy = roll_back(trainer, module, self.checkpoints, latest_step=before)
         if healthy is None:

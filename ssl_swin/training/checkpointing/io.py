@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,15 +183,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Notice that the run's folder was removed, instead of making it anew without its files."""
         if self._folder is None:
             return
-        try:
+        place: tuple[int, int] | None = None
+        with suppress(OSError):
             status = self._folder.stat()
-        except OSError as error:
-            raise DiskError(f"the run's folder {self._folder} is gone: removed in mid-run, or its "
-                            "disk was") from error  # fmt: skip
-        place = status.st_dev, status.st_ino
+            place = status.st_dev, status.st_ino
         self._place = self._place or place
-        if place != self._place:
-            raise DiskError(f"the run's folder {self._folder} is another one than it was")
+        if place is None or place != self._place:  # a picture may have made one of that name
+            raise DiskError(
+                f"the run's folder {self._folder} was removed in mid-run, or its disk was"
+            )
 
 
 def _check_finite(bad: Sequence[str], step: int) -> None:

@@ -39,7 +39,7 @@ def test_save_parts__a_removed_run_folder_is_noticed(tmp_path: Path, alone: Devi
     assert saved["state_dict"]["weight"].equal(weight)
     assert saved[RUN]["id"] == run.known_identity() != ""
     run.path.rename(tmp_path / "elsewhere")
-    with pytest.raises(DiskError, match=f"the run's folder {run.path} is gone"):
+    with pytest.raises(DiskError, match=f"the run's folder {run.path} was removed in mid-run"):
         io.save_parts(checkpoint, run.last_checkpoint)
     assert not run.path.exists()
 

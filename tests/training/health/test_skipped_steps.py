@@ -134,7 +134,7 @@ def test_weight_ema__does_not_average_a_step_that_was_left_out(tmp_path):
 
 def test_skipped_steps__too_many_in_a_row_go_back_then_give_up(tmp_path, capsys):
     faults = [(step, 0, "loss") for step in range(6, 12)]
-    with pytest.raises(TrainingGaveUp, match="gave up, after 1 returns to a checkpoint: 3 steps"):
+    with pytest.raises(TrainingGaveUp, match="gave up, after 1 return to a checkpoint: 3 steps"):
         train(tmp_path, faults, callbacks=[watcher(tmp_path)])
     said = capsys.readouterr().out
     assert "the weights go back to those of step 6 (return 1 of 1); the data goes on" in said
