@@ -31,12 +31,14 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Exports, and says what became of every tensor."""
     check_new(args.out)
+    from ssl_swin.display.waiting import waiting
     from ssl_swin.launch.artifacts import local_backbone
     from ssl_swin.weights.formats.exporting import export_weights
     from ssl_swin.weights.sources import default_cache
 
     folder = local_backbone(args.backbone, default_cache())
-    report = export_weights(folder, args.out, to=args.to)
+    with waiting(f"exporting {folder}"):
+        report = export_weights(folder, args.out, to=args.to)
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}")

@@ -75,25 +75,27 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Imports, and says what became of every tensor."""
     check_new(args.out)
+    from ssl_swin.display.waiting import waiting
     from ssl_swin.weights.cards import import_card
     from ssl_swin.weights.formats.head_classes import read_rows
     from ssl_swin.weights.formats.importing import import_weights, save_import
 
     rows = None if args.head_classes is None else read_rows(args.head_classes)
-    imported, report = import_weights(
-        args.file,
-        format_name=args.format,
-        network_name=args.network,
-        img_size_px=args.img_size_px,
-        window_size=args.window_size,
-        pretrained_window_sizes=args.pretrained_window_sizes,
-        mean=args.mean,
-        std=args.std,
-        num_classes=len(rows) if rows and args.num_classes is None else args.num_classes,
-        head_classes=rows,
-    )
-    card = import_card(imported.encoder, args.file.name, report.summary())
-    save_import(args.out, imported, card=card)
+    with waiting(f"importing {args.file}"):
+        imported, report = import_weights(
+            args.file,
+            format_name=args.format,
+            network_name=args.network,
+            img_size_px=args.img_size_px,
+            window_size=args.window_size,
+            pretrained_window_sizes=args.pretrained_window_sizes,
+            mean=args.mean,
+            std=args.std,
+            num_classes=len(rows) if rows and args.num_classes is None else args.num_classes,
+            head_classes=rows,
+        )
+        card = import_card(imported.encoder, args.file.name, report.summary())
+        save_import(args.out, imported, card=card)
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}; next: {_next(args.out, imported.encoder.in_chans)}")

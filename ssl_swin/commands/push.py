@@ -34,6 +34,7 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Uploads, and says how to get the backbone back."""
+    from ssl_swin.display.waiting import waiting
     from ssl_swin.launch.artifacts import local_backbone
     from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import override
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.weights.sources import default_cache
 
     folder = local_backbone(args.backbone, default_cache())
-    url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)
+    with waiting(f"uploading to {args.repository}"):
+        url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)
     print(f"uploaded {folder} to {url}")
     print(f'timm: timm.create_model("hf-hub:{args.repository}", pretrained=True, num_classes=0)')
     backbone = override("backbone", f"hf-hub:{args.repository}")
