@@ -6,9 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import ssl_swin
 from ssl_swin.quoting import shell_line
 
 SCRIPTS = ("pretrain.py", "finetune.py", "linear_probe.py")
+MODULE = Path(ssl_swin.__file__).with_name("__main__.py")  # what `python -m ssl_swin` runs
 
 
 def command(job: str) -> str:
@@ -41,7 +43,7 @@ def words_to_start(job: str) -> list[str]:
 
 def words_of_ssl_swin() -> list[str]:
     """Return the words that start `ssl-swin` from here."""
-    if Path(sys.argv[0]).name == "__main__.py":
+    if Path(sys.argv[0]) == MODULE:
         return [_program("python", sys.executable), "-m", "ssl_swin"]
     started = sys.argv[0] if Path(sys.argv[0]).name == "ssl-swin" else "ssl-swin"
     return [_program("ssl-swin", started)]
