@@ -22,7 +22,7 @@ def command(job: str) -> str:
     Returns:
         `python linear_probe.py` if a script runs, else `ssl-swin linear-probe`.
     """
-    if Path(sys.argv[0]).name in SCRIPTS:
+    if _is_script():
         return f"python {job}.py"
     return f"ssl-swin {job.replace('_', '-')}"
 
@@ -36,7 +36,7 @@ def words_to_start(job: str) -> list[str]:
     Returns:
         As `command`, with the paths of this process's interpreter and script where they differ.
     """
-    if Path(sys.argv[0]).name in SCRIPTS:
+    if _is_script():
         return [_program("python", sys.executable), str(Path(sys.argv[0]).with_name(f"{job}.py"))]
     return [*words_of_ssl_swin(), job.replace("_", "-")]
 
@@ -61,7 +61,7 @@ def how_to_continue(job: str) -> str:
         return "the same srun command goes on from there"
     if "RANK" in os.environ:
         return "the same commands on all processes go on from there"
-    typed = sys.argv[1 if Path(sys.argv[0]).name in SCRIPTS else 2 :]
+    typed = sys.argv[1 if _is_script() else 2 :]
     kept = [word for word in typed if not word.lstrip("+").startswith("resume=")]
     resume = [] if len(kept) == len(typed) else ["resume=auto"]  # not from the start again
     return f"to go on: {shell_line([*words_to_start(job), *kept, *resume])}"
@@ -80,6 +80,12 @@ def options_of_user_files(overrides: Sequence[str]) -> list[str]:
         if flag in ("--config-dir", "-cd"):
             options += ["--config-dir", value or (told[at + 1] if at + 1 < len(told) else "")]
     return [*options, *(word for word in overrides if word.startswith("hydra.searchpath="))]
+
+
+def _is_script() -> bool:
+    """Return whether a script of this project runs; one of a user by that name stands alone."""
+    script = Path(sys.argv[0])
+    return script.name in SCRIPTS and all(script.with_name(name).is_file() for name in SCRIPTS)
 
 
 def _program(name: str, path: str) -> str:

@@ -51,7 +51,8 @@ def ssl_swin(
 @pytest.mark.parametrize(
     ("started", "job", "expected"),
     [
-        ("/somewhere/linear_probe.py", "finetune", "python finetune.py"),
+        (f"{ROOT}/linear_probe.py", "finetune", "python finetune.py"),
+        ("/somewhere/linear_probe.py", "finetune", "ssl-swin finetune"),  # somebody else's
         ("/bin/ssl-swin", "pretrain", "ssl-swin pretrain"),
         ("/bin/ssl-swin", "linear_probe", "ssl-swin linear-probe"),
         ("-c", "finetune", "ssl-swin finetune"),

@@ -16,7 +16,12 @@ from omegaconf import OmegaConf
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.next_steps import after_finetuning, missing_for_labels
 from ssl_swin.launch.build import _check_channels
-from ssl_swin.launch.command_line import options_of_user_files, words_to_start
+from ssl_swin.launch.command_line import (
+    MODULE,
+    SCRIPTS,
+    options_of_user_files,
+    words_to_start,
+)
 from ssl_swin.launch.config_files import compose_job
 from ssl_swin.launch.next_command import data_overrides, job_line
 from ssl_swin.launch.resolvers import job_folder, one_folder, register_resolvers
@@ -123,13 +128,29 @@ def test_options_of_user_files__are_passed_on(monkeypatch: pytest.MonkeyPatch) -
         assert options_of_user_files([search]) == ["--config-dir", "a b", search]
 
 
-def test_words_to_start__name_the_script_and_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/else where/pretrain.py"])
-    assert words_to_start("finetune") == [sys.executable, "/else where/finetune.py"]
+def test_words_to_start__name_the_script_and_interpreter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("else where", "."):
+        Path(place).mkdir(exist_ok=True)
+        for name in SCRIPTS:
+            Path(place, name).touch()
+    monkeypatch.setattr(sys, "argv", [f"{folder}/else where/pretrain.py"])
+    assert words_to_start("finetune") == [sys.executable, f"{folder}/else where/finetune.py"]
     monkeypatch.setattr(sys, "argv", ["pretrain.py"])
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert words_to_start("linear_probe") == ["python", "linear_probe.py"]
-    monkeypatch.setattr(sys, "argv", ["-c"])
+    monkeypatch.setattr(sys, "argv", [MODULE.as_posix()])
+    assert words_to_start("linear_probe") == ["python", "-m", "ssl_swin", "linear-probe"]
+
+
+@pytest.mark.parametrize("started", ["-c", "pretrain.py", "/lib/pytest/__main__.py", ""])
+def test_words_to_start__of_programs_that_are_not_ours(
+    started: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script of a user may be called like ours, and any module has a __main__.py."""
+    Path("pretrain.py").touch()
+    monkeypatch.setattr(sys, "argv", [started])
     assert words_to_start("linear_probe") == ["ssl-swin", "linear-probe"]
 
 
