@@ -17,8 +17,6 @@ from typed_words import commands_of, run_words
 pytestmark = pytest.mark.slow
 RULES = yaml.safe_load((Path(__file__).parent / "commands.yaml").read_text())
 JOBS = ("pretrain", "finetune", "linear_probe")
-# Pages of which not every command has passed yet.
-NOT_YET = {"CLUSTERS.md", "DATA.md", "RESULTS.md", "TROUBLESHOOTING.md", "WEIGHTS.md", "WORKING.md"}
 STAGES = {"swin_nano": 3}  # of all others four
 SMALL_DATA = ["data.prepare.num_train=24", "data.prepare.num_val=10"]
 ONE_EPOCH = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
@@ -171,7 +169,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block, _ in SCRIPTS} - NOT_YET))
+@pytest.mark.parametrize("page", sorted({block.page for block, _ in SCRIPTS}))
 def test_commands_of_a_page(page: str, made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "world"
     shutil.copytree(made, folder, symlinks=True)
