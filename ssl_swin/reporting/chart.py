@@ -5,6 +5,7 @@ i-th curve `curve-i`.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -135,7 +136,7 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
     [low] if both agree, to rounding.
     """
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), sys.float_info.min):
         return [low]
     spacing = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(spacing))

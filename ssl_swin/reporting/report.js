@@ -49,7 +49,8 @@
   }
 
   function ticks([low, high], log) {
-    if (low === high) return [low];
+    const rounding = Math.max(1e-12 * Math.max(Math.abs(low), Math.abs(high)), 2.3e-308);
+    if (high - low <= rounding) return [low];
     if (log) {
       const decades = Math.log10(high / low);
       const parts = decades > 3 ? [1] : decades > 1 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];

@@ -185,6 +185,17 @@ def test_axes__last_values_stay_printed(opened: Any, tmp_path: Path) -> None:
         assert now == pytest.approx(then, abs=0.11)
 
 
+@pytest.mark.parametrize("values", ["1,1.0000000000000002", "0,5e-324", "-3,-2.9999999999999996"])
+def test_axes__of_values_equal_to_rounding(opened: Any, tmp_path: Path, values: str) -> None:
+    first, second = values.split(",")
+    rows = f"step,samples_seen,train/loss\n0,0,{first}\n10,10,{second}\n20,20,{first}\n"
+    (tmp_path / "metrics.csv").write_text(rows)
+    page = opened(write_report(tmp_path))
+    for button in ("logarithmic", "images seen", "linear", "step"):
+        page.get_by_role("button", name=button, exact=True).click(timeout=5_000)
+    assert page.locator(".plot").first.locator(".line").count() == 1
+
+
 def test_enlarge__lines_are_as_thin_as_before(opened: Any, report: Path) -> None:
     page = opened(report)
     page.locator(".panels button.enlarge").first.click()
