@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm as CollapseAlarm
+    from ssl_swin.training.callbacks.feature_pictures import FeaturePictures as FeaturePictures
     from ssl_swin.training.callbacks.probes import Probes as Probes
     from ssl_swin.training.callbacks.reconstructions import Reconstructions as Reconstructions
     from ssl_swin.training.callbacks.skipped_steps import SkippedSteps as SkippedSteps
@@ -65,6 +66,7 @@ _HOMES = {
     "CollapseAlarm": "ssl_swin.training.callbacks.collapse_alarm",
     "CosineSchedule": "ssl_swin.optim.schedules",
     "Encoder": "ssl_swin.encoders.encoder",
+    "FeaturePictures": "ssl_swin.training.callbacks.feature_pictures",
     "MultistepSchedule": "ssl_swin.optim.schedules",
     "Objective": "ssl_swin.objectives.base",
     "Output": "ssl_swin.objectives.base",

@@ -34,5 +34,22 @@ class LabelColumn:
     labels: Tensor  # int (B, H, W); negative values are drawn grey
 
 
-Column = ImageColumn | DifferenceColumn | LabelColumn
+@dataclass(frozen=True)
+class ColourColumn:
+    """Maps of three channels, drawn as red, green and blue, each cell as a square of pixels."""
+
+    title: str
+    colours: Tensor  # float (B, 3, h, w) in [0, 1]
+
+
+@dataclass(frozen=True)
+class SimilarityColumn:
+    """How alike each cell is to the one that a mark stands on: black, red, yellow to white."""
+
+    title: str
+    similarity: Tensor  # float (B, h, w); 1 is drawn white, 0 and below black
+    marked: tuple[float, float]  # centre of the mark, as shares of height and width
+
+
+Column = ImageColumn | DifferenceColumn | LabelColumn | ColourColumn | SimilarityColumn
 Figure = tuple[Column, ...]

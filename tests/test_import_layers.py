@@ -53,7 +53,7 @@ EDGES: dict[str, set[str]] = {
         "safe_pickle",
         "divided_checkpoint",
     },
-    "probing": {"errors", "arguments", "files"},
+    "probing": {"errors", "arguments", "figure", "files"},
     "objectives": GROUND | {"encoders", "data"},
     "tasks": GROUND | {"encoders", "data", "objectives"},
     "optim": {"errors", "arguments", "encoders", "objectives"},

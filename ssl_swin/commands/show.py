@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.files import atomic_path
     from ssl_swin.launch.user_errors import only_user_errors
     from ssl_swin.pixels import normalize
-    from ssl_swin.reporting.reconstructions import draw_figure
+    from ssl_swin.reporting.figures import draw_figure
 
     _check_picture(args.out)
     cfg = _compose(args.settings)

@@ -1,18 +1,21 @@
 """What a run will leave on the disk, as `plan=true` tells it before the run."""
 
+import io
 import math
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
 
 from ssl_swin.launch.run import Run
 from ssl_swin.launch.space import checkpoint_bytes, in_bytes, num_kept
 from ssl_swin.launch.targets import TARGET, located
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.plurals import counted
+from ssl_swin.reporting.animation import film_bytes
 from ssl_swin.reporting.page import MAX_RECONSTRUCTIONS
-from ssl_swin.training.callbacks.reconstructions import Reconstructions
+from ssl_swin.training.callbacks.held_out_figures import HeldOutFigures
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
 
@@ -27,6 +30,12 @@ class Pictures(NamedTuple):
 
     number: int
     size_bytes: int
+    film_bytes: int = 0  # of all of them together, if there is one
+
+    @property
+    def total_bytes(self) -> int:
+        """All pictures, without the film."""
+        return self.number * self.size_bytes
 
 
 class DiskUse(NamedTuple):
@@ -42,13 +51,15 @@ class DiskUse(NamedTuple):
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        drawn = sum(each.number * each.size_bytes for each in self.pictures)
+        drawn = sum(each.total_bytes + each.film_bytes for each in self.pictures)
         kept = self.num_checkpoints * self.checkpoint_bytes
         return kept + drawn + self.metrics_bytes + self.dashboard_bytes + self.others_bytes
 
     def __str__(self) -> str:
         parts = [_each(self.num_checkpoints, "checkpoint", self.checkpoint_bytes)]
-        parts += [_each(each.number, "picture", each.size_bytes) for each in self.pictures]
+        for each in self.pictures:
+            parts += [_each(each.number, "picture", each.size_bytes)]
+            parts += [f"a film of {in_bytes(each.film_bytes)}"] if each.film_bytes else []
         parts += [f"metrics {in_bytes(self.metrics_bytes)}"]
         if self.dashboard_bytes:
             parts += [f"dashboard {in_bytes(self.dashboard_bytes)}"]
@@ -74,14 +85,21 @@ def pictures_of(
     module.eval()
     found = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Reconstructions):
+        if isinstance(callback, HeldOutFigures):
             batch = data.held_out_batch(callback.num_images)
             batch = trainer.strategy.batch_to_device(batch, trainer.strategy.root_device)
             precision = trainer.precision_plugin.forward_context
-            size = callback.bytes_of_one(module, batch, precision)
-            if size:
-                found.append(Pictures(callback.num_pictures(num_steps), size))
+            if picture := callback.sample(module, batch, precision):
+                number = callback.num_pictures(num_steps)
+                film = 0 if callback.animation is None else film_bytes(picture, number)
+                found.append(Pictures(number, _png_bytes(picture), film))
     return found
+
+
+def _png_bytes(picture: Image.Image) -> int:
+    file = io.BytesIO()
+    picture.save(file, format="png")
+    return len(file.getvalue())
 
 
 def disk_use(
@@ -106,7 +124,7 @@ def disk_use(
     num_steps = whole if trainer.max_steps < 0 else min(whole, trainer.max_steps)
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     num_rows = (num_steps // every if every else 0) + math.ceil(num_steps / length.steps_per_epoch)
-    drawn = sum(each.number * each.size_bytes for each in pictures)
+    drawn = sum(each.total_bytes for each in pictures)
     shown = sum(min(each.number, MAX_RECONSTRUCTIONS) * each.size_bytes for each in pictures)
     weights = sum(t.numel() * t.element_size() for t in module.model.state_dict().values())
     return DiskUse(
@@ -122,10 +140,12 @@ def disk_use(
 
 
 def _dashboard_bytes(settings: Any, num_rows: int, drawn_bytes: int) -> int:
-    """Return what a logger writes; W&B copies every picture, TensorBoard takes none."""
+    """Return what a logger writes; it takes every picture."""
     if not settings or settings.get(TARGET) is None:
         return 0
     logger = located(f"logger.{TARGET}", settings[TARGET])
     if issubclass(logger, WandbLogger):
         return WANDB_RUN + num_rows * WANDB_ROW + drawn_bytes
-    return num_rows * TENSORBOARD_ROW if issubclass(logger, TensorBoardLogger) else 0
+    if issubclass(logger, TensorBoardLogger):
+        return num_rows * TENSORBOARD_ROW + drawn_bytes
+    return 0

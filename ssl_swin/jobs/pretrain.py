@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     with telling_what_stays(run.folder, lambda: trainer.global_step):
         fit(run, trainer, module, data)
         _export(run, trainer, objective, readers["train"])
-        keep_folders(run, trainer.loggers, "backbone", "reconstructions")
+        keep_folders(run, trainer.loggers, "backbone", "reconstructions", "features")
         _conclude(run, trainer, readers)
 
 

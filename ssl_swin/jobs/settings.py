@@ -26,7 +26,7 @@ from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.schedules import Schedule
 from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.grids import knn_grid
-from ssl_swin.reporting.reconstructions import shown_bands
+from ssl_swin.reporting.figures import band_groups
 from ssl_swin.tasks.base import Task
 
 OF_PROBING = frozenset(
@@ -62,7 +62,7 @@ class TrainingSettings(JobSettings):
         """Refuse pictures of bands that the data does not have."""
         JobSettings.check_together(settings)
         for callback in settings["callbacks"].values():
-            shown_bands((callback or {}).get("bands"), settings["data"]["channels"])
+            band_groups((callback or {}).get("bands"), settings["data"]["channels"])
 
 
 @dataclass(frozen=True, kw_only=True)

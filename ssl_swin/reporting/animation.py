@@ -48,6 +48,18 @@ def write_animation(path: Path, pictures: Mapping[int, Path]) -> None:
     write_atomically(path, _encoded(frames))
 
 
+def film_bytes(picture: Image.Image, number: int) -> int:
+    """Return about how large a film of so many pictures like this one is.
+
+    Args:
+        picture: One of them.
+        number: How many there will be.
+    """
+    size = ImageOps.contain(picture, _shrinking_only(picture.size)).size
+    one = len(_encoded([_frame(picture, size, "")]))
+    return min(MAX_BYTES, one * min(number, MAX_FRAMES))
+
+
 def _read(path: Path) -> Image.Image | None:
     try:
         with Image.open(path) as file:

@@ -15,8 +15,9 @@ from ssl_swin.reporting.facts import (
     read_provenance,
     results_of,
     settings_of,
+    x_name_of,
 )
-from ssl_swin.reporting.page import reconstructions, summary_of
+from ssl_swin.reporting.page import pictures_over_steps, summary_of
 from ssl_swin.reporting.panels import Panel, panel_of, rendered
 from ssl_swin.reporting.sections import Section, in_order, section_of
 from ssl_swin.reporting.thinning import Curve
@@ -69,15 +70,16 @@ def write_comparison(run_folders: Sequence[Path], page: Path) -> None:
         raise UserError("one of the runs is named twice: name each once")
     logged = [_logged(folder) for folder in run_folders]
     curves = [{curve.name: curve for curve in own.metrics} for own in logged]
-    summaries = [
-        summary_of(read_provenance(folder), list(own.values())) or NONE
-        for folder, own in zip(run_folders, curves, strict=True)
-    ]
     configs = [read_config(folder) for folder in run_folders]
+    x_names = [x_name_of(config) for config in configs]
+    summaries = [
+        summary_of(read_provenance(folder), list(own.values()), x_name) or NONE
+        for folder, own, x_name in zip(run_folders, curves, x_names, strict=True)
+    ]
     tables = (
         _Table("Runs", (_Row("state", tuple(summaries)),)),
         _Table("What differs", _different_settings(configs)),
-        _Table("Results", _results(curves)),
+        _Table("Results", _results(curves, x_names)),
     )
     names = _names(run_folders)
     text = rendered(
@@ -86,12 +88,13 @@ def write_comparison(run_folders: Sequence[Path], page: Path) -> None:
         summary=f"{counted(len(names), 'run')} side by side",
         names=names,
         tables=[table for table in tables if table.rows],
-        sections=_sections(names, curves, [own.samples_seen for own in logged]),
+        sections=_sections(names, curves, [own.samples_seen for own in logged], x_names),
+        x_names=list(dict.fromkeys(x_names)),
         has_samples=any(own.samples_seen is not None for own in logged),
         reconstructions=[
             picture._replace(caption=f"{name}, {picture.caption}")
             for name, folder in zip(names, run_folders, strict=True)
-            for picture in reconstructions(folder / "reconstructions", most=1)
+            for picture in pictures_over_steps(folder / "reconstructions", most=1)
         ],
     )
     write_atomically(page, text)
@@ -125,22 +128,30 @@ def _differs(row: _Row, folders: Sequence[str]) -> bool:
     return len({cell.replace(at, "") for cell, at in zip(row.cells, folders, strict=True)}) > 1
 
 
-def _results(curves: Sequence[Mapping[str, Curve]]) -> tuple[_Row, ...]:
+def _results(
+    curves: Sequence[Mapping[str, Curve]], x_names: Sequence[str]
+) -> tuple[_Row, ...]:
     results = [{each.name: each for each in results_of(list(own.values()))} for own in curves]
     names = dict.fromkeys(name for own in results for name in own)
-    return tuple(_Row(name, tuple(_value(own.get(name)) for own in results)) for name in names)
+    return tuple(
+        _Row(name, tuple(_value(own.get(name), x) for own, x in zip(results, x_names, strict=True)))
+        for name in names
+    )
 
 
-def _value(result: Result | None) -> str:
+def _value(result: Result | None, x_name: str) -> str:
     if result is None:
         return NONE
     if result.best == result.last:
         return f"{result.last:.4g}"
-    return f"{result.last:.4g}, best {result.best:.4g} at step {result.best_step:,}"
+    return f"{result.last:.4g}, best {result.best:.4g} at {x_name} {result.best_step:,}"
 
 
 def _sections(
-    names: Sequence[str], curves: Sequence[Mapping[str, Curve]], seen: Sequence[Curve | None]
+    names: Sequence[str],
+    curves: Sequence[Mapping[str, Curve]],
+    seen: Sequence[Curve | None],
+    x_names: Sequence[str],
 ) -> tuple[Section, ...]:
     """Return a chart for each metric that a run has, losses first."""
     metrics = dict.fromkeys(metric for own in curves for metric in own)
@@ -153,6 +164,7 @@ def _sections(
             [names[at] for at in runs],
             metrics=[metric] * len(runs),
             seen=[seen[at] for at in runs],
+            x_name=x_names[runs[0]],
         )
         panels.setdefault(section_of(metric), []).append(panel)
     return in_order(panels)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ssl_swin.reporting.drawing import FAINT, INK, PAPER, font, shortened, write
-from ssl_swin.reporting.reconstructions import as_rgb
+from ssl_swin.reporting.figures import as_rgb
 
 COLUMNS = 6
 TILE_PX = 140  # side of the square that an image is shown in

@@ -23,6 +23,7 @@ from ssl_swin.reporting.sections import Section, sections_of
 from ssl_swin.reporting.thinning import Curve
 
 MAX_RECONSTRUCTIONS = 6
+MAX_FEATURES = 3
 FOLDED_FILES = ("config.yaml", "provenance.json")
 
 
@@ -45,6 +46,7 @@ class _Report:
     has_samples: bool  # whether it is known how many were seen at which step
     has_averaged_curves: bool
     reconstructions: tuple[Picture, ...]  # in the order of the steps
+    features: tuple[Picture, ...]
     pictures: tuple[Picture, ...]
     judged: tuple[JudgedSplit, ...]  # of whose images the classes were predicted
     environment: tuple[Fact, ...]
@@ -53,17 +55,17 @@ class _Report:
 
     @property
     def is_empty(self) -> bool:
-        shown = (self.sections, self.reconstructions, self.pictures, self.judged, self.files)
-        return not any(shown)
+        pictures = self.reconstructions + self.features + self.pictures
+        return not any((self.sections, pictures, self.judged, self.files))
 
 
 def write_report(run_folder: Path) -> Path:
     """Writes `report.html` into a run folder from whatever the run has left there.
 
     Shown are what was run and what came of it, the curves of `metrics.csv`, up to six of
-    `reconstructions/step_*.png` spread over the run, other pictures directly in the folder, the
-    confusions of `confusion_*/`, and the text of `config.yaml` and `provenance.json`. What is
-    missing is left out.
+    `reconstructions/step_*.png` and three of `features/` spread over the run, other pictures
+    directly in the folder, the confusions of `confusion_*/`, and the text of `config.yaml` and
+    `provenance.json`. What is missing is left out.
 
     Returns:
         Path of the page.
@@ -93,7 +95,8 @@ def _read_report(run_folder: Path) -> _Report:
         x_name=x_name,
         has_samples=curves.samples_seen is not None,
         has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves.metrics),
-        reconstructions=reconstructions(run_folder / "reconstructions"),
+        reconstructions=pictures_over_steps(run_folder / "reconstructions", MAX_RECONSTRUCTIONS),
+        features=pictures_over_steps(run_folder / "features", MAX_FEATURES),
         pictures=tuple(picture_of(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
         judged=judged_splits(run_folder),
         environment=tuple(environment_of(provenance)),
@@ -136,7 +139,7 @@ def _duration(duration_s: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def reconstructions(folder: Path, most: int = MAX_RECONSTRUCTIONS) -> tuple[Picture, ...]:
+def pictures_over_steps(folder: Path, most: int) -> tuple[Picture, ...]:
     """Return pictures spread over a run, in the order of their steps.
 
     Args:

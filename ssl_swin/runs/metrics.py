@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", ""]
 MARK = re.compile(r"_(best|at_\d+(x\d+)?px)$")  # of an evaluation of other weights, at another size
-RECONSTRUCTIONS, STAGES = "recon/grid", "probes/stages"
+RECONSTRUCTIONS, FEATURES, STAGES = "recon/grid", "features/grid", "probes/stages"
 PICTURES = {  # keys of the pictures on dashboards
     RECONSTRUCTIONS: "reconstructions of held-out images",
+    FEATURES: "features of held-out images",
     STAGES: "probes by stage",
 }
 HELD_OUT = ("val/", "probe/")  # of which the best value so far says something
@@ -37,7 +38,7 @@ class Metric(NamedTuple):
 METRICS = (
     Metric("train/loss", "what is minimised, of a training batch", "", "lower"),
     Metric("train/rep/std_mean", "spread of the features of a batch, if the objective logs it"),
-    Metric("val/loss", "the same on held-out images, always under the same masks", "", "lower"),
+    Metric("val/loss", "the same on held-out images; masks, where there are any, stay the same", "", "lower"),
     Metric("val/loss_vs_mean", "its share of the loss of predicting the mean", "ratio", "lower"),
     Metric("val/psnr", "signal-to-noise ratio of the masked pixels", "dB", "higher"),
     Metric("val/top1", "accuracy on held-out images", "ratio", "higher"),

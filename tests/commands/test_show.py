@@ -13,7 +13,7 @@ from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
-from ssl_swin.reporting.reconstructions import GAP_PX, HEADER_PX, MASKED_GREY
+from ssl_swin.reporting.figures import GAP_PX, HEADER_PX, MASKED_GREY
 
 SIZE_PX = 96  # of model=swin_nano, whose 6 x 6 units of 16 px are masked by 22
 NUM_IMAGES = 12

@@ -42,6 +42,9 @@ def test_disk_use__says_what_there_is() -> None:
     )
     assert "dashboard 7 kB" in str(use._replace(dashboard_bytes=7000))
     assert use._replace(pictures=[]).total_bytes == 2_010_500
+    film = use._replace(pictures=[Pictures(3, 1000, film_bytes=4000)])
+    assert film.total_bytes == use.total_bytes + 4000
+    assert "3 pictures of 1 kB, a film of 4 kB" in str(film)
 
 
 @pytest.mark.slow
@@ -79,7 +82,10 @@ def test_plan__disk_is_what_the_run_leaves(
     checkpoints = [path.stat().st_size for path in folder.glob("checkpoints/*.ckpt")]
     assert len(checkpoints) == int(planned[2]) == num_checkpoints
     assert read(planned[3]) == pytest.approx(max(checkpoints), rel=0.1)
-    drawn = re.search(r"(\d+) pictures", text)
+    drawn = re.search(r"(\d+) pictures of \S+ \wB, a film of (\S+ \wB)", text)
     assert len(list(folder.glob("reconstructions/*.png"))) == num_pictures
     assert (0 if drawn is None else int(drawn[1])) == num_pictures
+    if drawn is not None:
+        film = (folder / "reconstructions.webp").stat().st_size
+        assert read(drawn[2]) == pytest.approx(film, rel=0.5)
     assert read(planned[1]) == pytest.approx(size(folder), rel=0.25)

@@ -81,10 +81,11 @@ def test_dashboard__json(capsys: pytest.CaptureFixture[str]) -> None:
         "health": 2,
         "perf": 2,
         "data": 2,
-        "pictures": 2,
+        "pictures": 3,
     }
     assert printed["sections"][-1]["panels"] == [
         {"title": "reconstructions of held-out images", "pictures": "recon/grid"},
+        {"title": "features of held-out images", "pictures": "features/grid"},
         {"title": "probes by stage", "pictures": "probes/stages"},
     ]
 

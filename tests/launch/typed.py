@@ -58,6 +58,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # valid ones of a call, which a line c
         **{"linear_epochs": 1, "linear_base_lr": 0.1, "max_s": 1, "max_time_ratio": 0.5},
     },
     "Reconstructions": {"folder": "x", "every_n_steps": 1, "num_images": 1},
+    "FeaturePictures": {"folder": "x", "every_n_steps": 1, "num_images": 1},
     "BadSamples": {"path": "x", "max_count": 1, "max_ratio": 0.1},
     "StepCheckpoint": {"dirpath": "x", "filename": "y"},
     "open_splits": {"how_to_make": "", "order": OrderConstants(block=1, pool=9, lanes=1)},

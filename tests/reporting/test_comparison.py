@@ -59,6 +59,28 @@ def test_report__of_several_runs(runs: list[Path], tmp_path: Path) -> None:
     ]
 
 
+def test_report__of_probes_tells_stages(tmp_path: Path) -> None:
+    scores = "step,probe/val/knn_top1\n1,20\n2,40\n3,30\n"
+    probes = [make_run(tmp_path, name, scores, poolings=["mean"], linear={}) for name in "ab"]
+    page = page_of(probes, tmp_path / "x.html")
+    told = rows(page)
+    assert told["state"] == ["finished · 3 stages · 1 min 1 s"] * 2
+    assert told["probe/val/knn_top1"] == ["30, best 40 at stage 2"] * 2
+    assert "<h2>Curves over stages</h2>" in page
+    assert re.findall('<text class="axis"[^>]*>([^<]*)<', page) == ["stage"]
+
+
+def test_report__of_a_probe_beside_a_pretraining(runs: list[Path], tmp_path: Path) -> None:
+    scores = "step,probe/val/knn_top1\n1,20\n2,40\n"
+    probe = make_run(tmp_path, "probe", scores, poolings=["mean"], linear={})
+    page = page_of([runs[0], probe], tmp_path / "x.html")
+    assert "<h2>Curves over steps or stages</h2>" in page
+    told = rows(page)
+    assert told["val/top1"] == ["0.4, best 0.5 at step 10", "-"]
+    assert told["probe/val/knn_top1"] == ["-", "40"]
+    assert told["state"][1].startswith("finished · 2 stages")
+
+
 def test_report__escapes_and_names_apart(tmp_path: Path) -> None:
     attack = "<script>x"
     runs = [make_run(tmp_path / each, attack, f"step,{attack}\n0,1\n", a=attack + each)

@@ -97,6 +97,15 @@ def test_write_report__shows_six_reconstructions_spread_over_the_run(tmp_path):
     assert captions == ["99,999,999", "0", "2,000", "4,000", "6,500", "8,500"]
 
 
+def test_write_report__shows_features_at_three_steps(tmp_path):
+    (tmp_path / "features").mkdir()
+    for step in (0, 500, 1000, 1500, 2000):
+        (tmp_path / f"features/step_{step:07d}.png").write_bytes(PNG)
+    page = report(tmp_path)
+    assert re.findall(r"<figcaption>step ([^<]*)<button", page) == ["2,000", "0", "1,000"]
+    assert "<h2>Features</h2>" in page and "<h2>Reconstructions</h2>" not in page
+
+
 def test_write_report__everything_is_escaped(tmp_path):
     attack = "<script>alert('x')<b>"
     folder = tmp_path / attack

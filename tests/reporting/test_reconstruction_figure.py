@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,16 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_swin.errors import UserError
-from ssl_swin.figure import DifferenceColumn, ImageColumn, LabelColumn
+from ssl_swin.figure import (
+    ColourColumn,
+    DifferenceColumn,
+    ImageColumn,
+    LabelColumn,
+    SimilarityColumn,
+)
 from ssl_swin.masking import expand_mask
 from ssl_swin.pixels import normalize
-from ssl_swin.reporting.reconstructions import draw_figure, shown_bands
+from ssl_swin.reporting.figures import band_groups, draw_figure, shown_bands
 
 HEIGHT, WIDTH = 32, 48
 GREY = (118, 118, 118)
@@ -136,10 +144,32 @@ def test_shown_bands(bands, channels, shown):
     assert shown_bands(bands, channels) == shown
 
 
-@pytest.mark.parametrize("bands", [[0, 1, 5], [-1, 0, 1], [0, 1], [], [0, 1, 2, 3]])
+BAD_BANDS = [
+    *[[0, 1, 5], [-1, 0, 1], [0, 1], [], [0, 1, 2, 3]],
+    *[[[0], [5]], [[0], 1], [[0, 1, 2], []], [[]], [[0, 1]]],
+]
+
+
+@pytest.mark.parametrize("bands", BAD_BANDS)
 def test_shown_bands__refused(bands):
-    with pytest.raises(UserError, match=rf"one or three from 0 to 4, got \[{str(bands)[1:-1]}\]"):
+    words = f"one or three from 0 to 4, or a list of such groups as [[0], [1]], got {bands} ("
+    with pytest.raises(UserError, match=re.escape(words)):
         shown_bands(bands, 5)
+
+
+@pytest.mark.parametrize(
+    ("bands", "groups"),
+    [
+        (None, [[0, 1, 2]]),
+        ([3], [[3]]),
+        ([3, 2, 1], [[3, 2, 1]]),
+        ([[3, 2, 1], [4]], [[3, 2, 1], [4]]),
+        ([[0]], [[0]]),
+    ],
+)
+def test_band_groups(bands, groups):
+    assert band_groups(bands, 5) == groups
+    assert shown_bands(bands, 5) == groups[0]
 
 
 def drawn(values: Tensor, painted: Tensor, **options: object) -> np.ndarray:
@@ -159,6 +189,42 @@ def test_grid__bands_are_drawn_as_red_green_blue():
     assert (columns[0] == [200, 100, 0]).all()
     assert (columns[2] == [50, 150, 250]).all()
     assert (drawn(levels, levels, bands=[3])[0] == [150, 150, 150]).all()
+
+
+def test_figure__each_group_of_bands_is_a_column():
+    levels = torch.arange(5, dtype=torch.uint8).mul(50).view(1, 5, 1, 1).repeat(1, 1, 8, 8)
+    statistics = {"mean": 5 * [0.3], "std": 5 * [0.1]}
+    images = normalize(levels, **statistics)
+    figure = (
+        ImageColumn("input", images),
+        ImageColumn("masked", images, masked=torch.ones(1, 1, 1).bool()),
+        DifferenceColumn("error", images, images),
+    )
+    picture = np.asarray(draw_figure(figure, **statistics, bands=[[4, 2, 0], [3]]))
+    assert picture.shape == (16 + 10, 5 * 10, 3)
+    corners = picture[16, ::10].tolist()
+    assert corners == [[200, 100, 0], [150] * 3, list(GREY), list(GREY), [0, 0, 0]]
+
+
+def test_figure__maps_are_drawn_as_squares():
+    images = torch.zeros(1, 1, 8, 16)
+    colours = torch.tensor([[0.0, 1.0], [0.2, 2.0], [1.0, -1.0]]).reshape(1, 3, 1, 2)
+    similarity = torch.tensor([[[1.0, 0.0], [-1.0, 1 / 3]]])
+    figure = (
+        ImageColumn("input", images),
+        ColourColumn("colours", colours),
+        SimilarityColumn("alike", similarity, (0.25, 0.25)),
+    )
+    picture = np.asarray(draw_figure(figure, [0.0], [1.0]))
+    _, drawn, alike = (picture[16:24, left : left + 16] for left in (0, 18, 36))
+    assert (drawn[:, :8] == [0, 51, 255]).all() and (drawn[:, 8:] == [255, 255, 0]).all()
+    assert (alike[:4, 9:] == 0).all() and (alike[4:, :8][3] == 0).all()
+    assert (alike[4:, 9:] == [180, 20, 30]).all()
+    cross = np.zeros((8, 16), dtype=bool)
+    cross[2, 2:7] = cross[0:5, 4] = True
+    assert (alike[cross] == 255).all()
+    assert (alike[1, 1:4] == 0).all()  # its edge
+    assert (alike[:4, 8][0] == 0).all() and (alike[0, 0] == 255).all()
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.2), (5000.0, -800.0)])

@@ -15,13 +15,14 @@ from test_sharded_combinations import FINETUNE, SETTINGS, WEIGHTS_DIFFER
 from ssl_swin.divided_checkpoint import load_state
 
 pytestmark = pytest.mark.slow
+STEP, LAST_STEP, NUM_VAL = 4, 8, 21
 IN_PARTS = "trainer.sharded_checkpoints=true"
 LENGTH = (
     "ema_decay=0.5",
     "name=f",
     "trainer.max_epochs=2",
+    f"data.prepare.num_val={NUM_VAL}",
 )
-STEP, LAST_STEP = 4, 8
 RESUMED = f"last_{STEP:07d}.ckpt"
 
 
@@ -134,3 +135,13 @@ def test_stopped_in_a_validation__goes_on_exactly(
     job.run(*options)
     assert_same_state(job.state(), fsdp.state(), rtol=0, atol=0)
     assert job.logged("val/loss") == fsdp.logged("val/loss")
+
+
+def test_classes_predicted__are_those_of_all_processes_together(ddp: Job, fsdp: Job) -> None:
+    """Each image is counted once, also where one process has fewer of them."""
+    folders = [job.folder / "confusion_val" for job in (ddp, fsdp)]
+    for name in ("confusion.csv", "mistakes.png"):
+        replicated, divided = ((folder / name).read_bytes() for folder in folders)
+        assert replicated == divided
+    with (folders[0] / "per_class.csv").open() as file:
+        assert sum(int(row["images"]) for row in csv.DictReader(file)) == NUM_VAL

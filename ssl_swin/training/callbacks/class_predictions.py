@@ -13,8 +13,8 @@ from torch import Tensor
 from ssl_swin.data.batch import LabeledBatch
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.confusion import confusion_matrix, save_confusion
+from ssl_swin.reporting.figures import Bands, shown_bands
 from ssl_swin.reporting.mistakes_figure import TILE_PX, Mistake, draw_mistakes, surest
-from ssl_swin.reporting.reconstructions import shown_bands
 from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.all_ranks import done_by_all
 from ssl_swin.training.extras import Extra
@@ -42,7 +42,7 @@ class ClassPredictions(Extra):
 
     title = "the confusion matrix"
 
-    def __init__(self, run_folder: str | Path, *, bands: Sequence[int] | None = None) -> None:
+    def __init__(self, run_folder: str | Path, *, bands: Bands = None) -> None:
         """Set the callback up.
 
         Args:

@@ -7,40 +7,59 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional
 
 from ssl_swin.errors import UserError
-from ssl_swin.figure import Column, DifferenceColumn, Figure, ImageColumn, LabelColumn
+from ssl_swin.figure import (
+    ColourColumn,
+    Column,
+    DifferenceColumn,
+    Figure,
+    ImageColumn,
+    LabelColumn,
+    SimilarityColumn,
+)
 from ssl_swin.masking import expand_mask
 from ssl_swin.pixels import denormalize
 
 MASKED_GREY = 118  # of masked pixels
+Bands = Sequence[int] | Sequence[Sequence[int]] | None
 GAP_PX = 2
 HEADER_PX = 16
 STRETCH_PERCENTILES = (2, 98)
-# Error colours from none to the largest: black, red, yellow, white.
+# Colours of errors and of likeness from 0 to 1: black, red, yellow, white.
 _HEAT = np.array([[0, 0, 0], [180, 20, 30], [255, 190, 40], [255, 255, 255]], dtype=np.float64)
 _HEAT_FULL = 0.5  # mean absolute error over channels, of values in [0, 1], that is drawn white
 
 
-def shown_bands(bands: Sequence[int] | None, channels: int) -> list[int]:
-    """Chooses the bands that are drawn as red, green and blue, or the one that is drawn grey.
+def band_groups(bands: Bands, channels: int) -> list[list[int]]:
+    """Chooses which bands are drawn: each group as an image of its own.
 
     Args:
-        bands: Channels to show, counted from 0; None takes the first three, or the first where
-            there are fewer.
+        bands: Three channels to show as red, green and blue, or one to show grey, counted from 0;
+            or several such groups. None takes the first three, or the first where there are fewer.
         channels: How many there are.
 
     Raises:
-        UserError: If `bands` are not one or three, or one is out of range.
+        UserError: If a group is not one or three bands, or one is out of range.
     """
     if bands is None:
-        return [0, 1, 2] if channels >= 3 else [0]
-    if len(bands) not in (1, 3) or not all(0 <= band < channels for band in bands):
-        raise UserError(
-            f"bands to draw must be one or three from 0 to {channels - 1}, got {list(bands)} "
-            "(callbacks.reconstructions.bands)"
-        )
-    return list(bands)
+        return [[0, 1, 2] if channels >= 3 else [0]]
+    flat = [band for band in bands if isinstance(band, int)]
+    groups = [flat] if len(flat) == len(bands) else bands
+    for group in groups:
+        known = not isinstance(group, int) and all(0 <= band < channels for band in group)
+        if not known or len(group) not in (1, 3):  # type: ignore[arg-type]
+            raise UserError(
+                f"bands to draw must be one or three from 0 to {channels - 1}, or a list of such "
+                f"groups as [[0], [1]], got {[*bands]} (callbacks.reconstructions.bands)"
+            )
+    return [list(group) for group in groups]  # type: ignore[arg-type]
+
+
+def shown_bands(bands: Bands, channels: int) -> list[int]:
+    """Chooses the bands of a single image: the first group, see `band_groups`."""
+    return band_groups(bands, channels)[0]
 
 
 def draw_figure(
@@ -48,7 +67,7 @@ def draw_figure(
     mean: Sequence[float],
     std: Sequence[float],
     *,
-    bands: Sequence[int] | None = None,
+    bands: Bands = None,
     stretch: bool = False,
     names: Sequence[str] = (),
 ) -> Image.Image:
@@ -58,7 +77,8 @@ def draw_figure(
         figure: What to draw; the first column shows images.
         mean: Normalisation of the images.
         std: Normalisation of the images.
-        bands: Channels to show, as in `shown_bands`; differences are of all channels.
+        bands: Channels to show, as in `band_groups`: of several groups, each is a column of its
+            own. Differences are of all channels.
         stretch: Whether each band's black and white are the 2nd and 98th percentile of the first
             column's values, in all columns, instead of 0 and 1.
         names: Title of each row; none leaves the titles out.
@@ -67,15 +87,22 @@ def draw_figure(
         RGB image.
 
     Raises:
-        UserError: As in `shown_bands`.
+        UserError: As in `band_groups`.
     """
     first = figure[0]
     assert isinstance(first, ImageColumn)
-    bands = shown_bands(bands, first.images.shape[1])
+    groups = band_groups(bands, first.images.shape[1])
     if stretch:
         mean, std = _stretched(first.images)
-    tiles = [_tiles(column, mean, std, bands) for column in figure]
-    return _lay_out([column.title for column in figure], tiles, names)
+    size = (first.images.shape[-2], first.images.shape[-1])
+    drawn: list[tuple[str, np.ndarray]] = []
+    for column in figure:
+        if isinstance(column, ImageColumn):
+            parts = _of_bands(column, mean, std, groups)
+            drawn += zip(_titles(column.title, groups), parts, strict=True)
+        else:
+            drawn.append((column.title, _tiles(column, mean, std, size)))
+    return _lay_out([title for title, _ in drawn], [tiles for _, tiles in drawn], names)
 
 
 def as_rgb(
@@ -94,20 +121,60 @@ def as_rgb(
     return _to_rgb(denormalize(images, mean, std))
 
 
-def _tiles(
-    column: Column, mean: Sequence[float], std: Sequence[float], bands: list[int]
-) -> np.ndarray:
-    """Draw the images of a column, uint8 (B, H, W, 3)."""
-    if isinstance(column, LabelColumn):
-        return _label_colours(column.labels)
+def _titles(title: str, groups: list[list[int]]) -> list[str]:
+    if len(groups) == 1:
+        return [title]
+    return [f"{title} {','.join(map(str, group))}" for group in groups]
+
+
+def _of_bands(
+    column: ImageColumn, mean: Sequence[float], std: Sequence[float], groups: list[list[int]]
+) -> list[np.ndarray]:
+    """Draw the images of a column, uint8 (B, H, W, 3) for each group of bands."""
     pixels = denormalize(column.images, mean, std)
-    if isinstance(column, DifferenceColumn):
-        reference = denormalize(column.reference, mean, std)
-        return _heat((pixels.float() - reference.float()).abs().mean(dim=1) / 255)
     if column.masked is not None:
         masked = expand_mask(column.masked, (pixels.shape[-2], pixels.shape[-1])).unsqueeze(1)
         pixels = torch.where(masked, torch.full_like(pixels, MASKED_GREY), pixels)
-    return _to_rgb(pixels[:, bands])
+    return [_to_rgb(pixels[:, group]) for group in groups]
+
+
+def _tiles(
+    column: Column, mean: Sequence[float], std: Sequence[float], size: tuple[int, int]
+) -> np.ndarray:
+    """Draw what is no image, uint8 (B, H, W, 3)."""
+    if isinstance(column, LabelColumn):
+        return _label_colours(column.labels)
+    if isinstance(column, ColourColumn):
+        return _to_rgb(_squares(column.colours.clamp(0, 1) * 255, size).round().byte())
+    if isinstance(column, SimilarityColumn):
+        similarity = _squares(column.similarity.unsqueeze(1), size).squeeze(1)
+        return _marked(_heat(similarity), column.marked)
+    assert isinstance(column, DifferenceColumn)
+    pixels, reference = (
+        denormalize(images, mean, std).float() for images in (column.images, column.reference)
+    )
+    return _heat((pixels - reference).abs().mean(dim=1) / 255 / _HEAT_FULL)
+
+
+def _squares(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge (B, C, h, w) to (B, C, H, W) without blending cells."""
+    return functional.interpolate(maps.float(), size, mode="nearest-exact")
+
+
+def _marked(tiles: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    """Draw a white cross with a black edge on each tile."""
+    height, width = tiles.shape[1:3]
+    row, column = int(at[0] * height), int(at[1] * width)
+    arm = max(2, min(height, width) // 32)
+    marked = tiles.copy()
+    for edge, colour in ((1, 0), (0, 255)):
+        marked[:, _around(row, edge), _around(column, arm + edge)] = colour
+        marked[:, _around(row, arm + edge), _around(column, edge)] = colour
+    return marked
+
+
+def _around(centre: int, reach: int) -> slice:
+    return slice(max(0, centre - reach), centre + reach + 1)
 
 
 def _label_colours(labels: Tensor) -> np.ndarray:
@@ -135,9 +202,9 @@ def _to_rgb(pixels: Tensor) -> np.ndarray:
     return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _heat(error: Tensor) -> np.ndarray:
-    """Error (B, H, W) in [0, 1] to uint8 colours (B, H, W, 3)."""
-    levels = np.clip(error.cpu().numpy() / _HEAT_FULL, 0, 1)
+def _heat(values: Tensor) -> np.ndarray:
+    """Values (B, H, W), of which [0, 1] is told apart, to uint8 colours (B, H, W, 3)."""
+    levels = np.clip(values.cpu().numpy(), 0, 1)
     stops = np.linspace(0, 1, len(_HEAT))
     colours = [np.interp(levels, stops, _HEAT[:, channel]) for channel in range(3)]
     return np.stack(colours, axis=-1).astype(np.uint8)
