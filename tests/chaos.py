@@ -6,7 +6,6 @@
 import argparse
 import random
 import shutil
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,24 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faults import (
-    FullDisk,
-    KillAfterSaveOfStep,
-    KillAtRename,
-    KillInWrite,
-    NotANumber,
-    SignalAtBatch,
-    Together,
-)
+from chaos_kinds import KINDS, OF_PARTS, STEPS_PER_EPOCH, STOPPED, Fault, Kind
+from faults import NotANumber, Together
 from launched import LIMIT_S, output, start
 
-from ssl_swin.safe_pickle import load_checkpoint
+from ssl_swin.divided_checkpoint import load_state
 
 TINY = (
     "model.embed_dim=8",
     "model.depths=[1,1,1]",
     "model.num_heads=[1,1,2]",
-    "data.prepare.num_train=50",
+    f"data.prepare.num_train={4 * STEPS_PER_EPOCH + 2}",  # the last two of an epoch are left out
     "data.prepare.num_val=8",
     "data.order.block=4",
     "data.order.pool=64",
@@ -46,11 +38,8 @@ TINY = (
     "callbacks.last.save_on_train_epoch_end=null",
     "batch_size=4",
 )
-STEPS_PER_EPOCH = 12  # of 50 images, the last two of an epoch being left out
-DISK_BYTES = 60_000  # more than any small file of these runs, less than a checkpoint
 NO_PICTURES = "callbacks.reconstructions=null"  # larger than a checkpoint
 MOST_ROUNDS = 40  # of one job; more means that it does not get on
-Fault = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -62,14 +51,23 @@ class Job:
         job: Name of the script.
         settings: Besides the common ones.
         num_ranks: Processes.
+        strategy: How the weights lie on them; "" for the usual one.
         always: Fault that the run without interruptions has too.
+        more_kinds: Of rounds, besides those that any job may have.
     """
 
     name: str
     job: str = "pretrain"
     settings: tuple[str, ...] = ()
     num_ranks: int = 1
+    strategy: str = ""
     always: Fault | None = None
+    more_kinds: tuple[Kind, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All that its rounds are drawn from."""
+        return KINDS + self.more_kinds
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -102,90 +100,18 @@ JOBS = (
         num_ranks=2,
         always=NotANumber(step=7, rank=1),
     ),
-)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of round.
-
-    Attributes:
-        name: For the table.
-        draw: Returns the fault of a round.
-        statuses: Exit codes that it may end with, besides 0 where the job ends before it strikes.
-        damage: What is done to the newest checkpoint afterwards.
-    """
-
-    name: str
-    draw: Callable[[random.Random], Fault]
-    statuses: tuple[int, ...]
-    damage: Callable[[Path, random.Random], None] | None = None
-
-
-def flip_a_bit(path: Path, draw: random.Random) -> None:
-    """Change one bit in the middle half of a file."""
-    content = bytearray(path.read_bytes())
-    content[draw.randrange(len(content) // 4, 3 * len(content) // 4)] ^= 1 << draw.randrange(8)
-    path.write_bytes(content)
-
-
-def cut_off(path: Path, draw: random.Random) -> None:
-    """Leave the beginning of a file, or nothing."""
-    path.write_bytes(path.read_bytes()[: draw.choice([0, 100, path.stat().st_size // 2])])
-
-
-def _kill(draw: random.Random) -> Fault:
-    return SignalAtBatch(signal.SIGKILL, draw.randint(2, 12))
-
-
-KILLED = (-signal.SIGKILL,)
-STOPPED = tuple(128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
-KINDS = (
-    Kind("killed in a training step", _kill, KILLED),
-    Kind(
-        "killed in a validation",
-        lambda draw: SignalAtBatch(signal.SIGKILL, draw.randint(1, 2), "validation_step"),
-        KILLED,
-    ),
-    Kind(
-        "killed before a checkpoint gets its name",
-        lambda draw: KillAtRename("last.ckpt", draw.randint(1, 5), after=False),
-        KILLED,
-    ),
-    Kind(
-        "killed when a checkpoint has its name",
-        lambda draw: KillAtRename("last.ckpt", draw.randint(1, 5), after=True),
-        KILLED,
-    ),
-    Kind(
-        "killed in the middle of writing one", lambda draw: KillInWrite(draw.randint(1, 5)), KILLED
-    ),
-    Kind(
-        "killed after the checkpoint of an epoch's last step",
-        lambda draw: KillAfterSaveOfStep(STEPS_PER_EPOCH),
-        KILLED,
-    ),
-    Kind(
-        "killed between best.ckpt and last.ckpt",
-        lambda draw: KillAtRename("best.ckpt", 1, after=True),
-        KILLED,
-    ),
-    Kind(
-        "SIGTERM, SIGINT or SIGUSR1 in a step",
-        lambda draw: SignalAtBatch(
-            draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]), draw.randint(1, 12)
+    Job(
+        "pretrain, 2 ranks, divided weights, checkpoints in parts",
+        settings=(
+            "num_workers=0",
+            "batch_size=2",
+            NO_PICTURES,
+            "trainer.sharded_checkpoints=true",
         ),
-        STOPPED,
+        num_ranks=2,
+        strategy="fsdp",
+        more_kinds=OF_PARTS,
     ),
-    Kind(
-        "SIGTERM in a validation",
-        lambda draw: SignalAtBatch(signal.SIGTERM, draw.randint(1, 2), "validation_step"),
-        STOPPED,
-    ),
-    Kind("disk full", lambda draw: FullDisk(DISK_BYTES), (1, 2)),
-    Kind("killed; one bit of the newest checkpoint flipped", _kill, KILLED, flip_a_bit),
-    Kind("killed; the newest checkpoint cut off", _kill, KILLED, cut_off),
-    Kind("killed; the run's folder moved to another place", _kill, KILLED),
 )
 
 
@@ -226,7 +152,7 @@ def torment(
     outcome, planned = Outcome(), list(kinds)
     shutil.copytree(whole / "data", place / "data")
     for _ in range(MOST_ROUNDS):
-        kind = planned.pop(0) if planned else draw.choice(KINDS)
+        kind = planned.pop(0) if planned else draw.choice(job.kinds)
         faults = (kind.draw(draw), *(() if job.always is None else (job.always,)))
         statuses = _run(job, place, Together(faults))
         outcome.rounds.append((kind.name, statuses))
@@ -241,7 +167,7 @@ def torment(
 
 
 def _run(job: Job, place: Path, fault: Fault | None) -> tuple[int, ...]:
-    processes = start(job.overrides, place, job.num_ranks, job.job, fault=fault)
+    processes = start(job.overrides, place, job.num_ranks, job.job, job.strategy, fault)
     for process in processes:
         process.join(LIMIT_S)
         assert process.exitcode is not None, f"{job.name} hangs: {output(place, 0)}"
@@ -285,7 +211,7 @@ def _move(place: Path) -> None:
 def compare(job: Job, whole: Path, tormented: Path) -> list[str]:
     """Return in what the two differ: state, metrics."""
     expected, found = (
-        load_checkpoint(job.folder(place) / "checkpoints/last.ckpt") for place in (whole, tormented)
+        load_state(job.folder(place) / "checkpoints/last.ckpt") for place in (whole, tormented)
     )
     differences = []
     for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
@@ -339,7 +265,7 @@ def main() -> None:
 
 def _print_table(outcomes: Sequence[tuple[Job, Outcome]]) -> None:
     print("\n| fault | rounds | exit codes |\n|---|---|---|")
-    statuses: dict[str, Counter[int]] = {kind.name: Counter() for kind in KINDS}
+    statuses: dict[str, Counter[int]] = {kind.name: Counter() for kind in (*KINDS, *OF_PARTS)}
     for _, outcome in outcomes:
         for kind, codes in outcome.rounds:
             statuses[kind].update(codes[:1])

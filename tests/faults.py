@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
 from ssl_swin.objectives import simmim
 from ssl_swin.training.module import TrainingModule
@@ -80,6 +81,37 @@ class SignalAtBatch:
     def __call__(self) -> None:
         """Plant it."""
         AtBatch(lambda: os.kill(os.getpid(), self.number), self.nth, self.step)()
+
+
+@dataclass(frozen=True)
+class KillAtValidation:
+    """SIGKILL before the n-th validation of this process begins, or as soon as it has ended.
+
+    Attributes:
+        nth: From 1.
+        after: Whether it has ended, and nothing has followed yet.
+    """
+
+    nth: int
+    after: bool
+
+    def __call__(self) -> None:
+        """Plant it."""
+        calls = count(1)
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(loop: _EvaluationLoop) -> Any:
+                due = next(calls) == self.nth
+                if due and not self.after:
+                    _die()
+                measured = original(loop)
+                if due:
+                    _die()
+                return measured
+
+            return replacement
+
+        wrap(_EvaluationLoop, "run", around)
 
 
 @dataclass(frozen=True)

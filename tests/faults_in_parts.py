@@ -1,16 +1,62 @@
-"""Faults, as in `faults`, of one of the processes that write a checkpoint in parts."""
+"""Faults, as in `faults`, of one process of several, and of checkpoints written in parts."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from faults import wrap
 
-from ssl_swin.training.checkpointing import dividing
+from ssl_swin.training.checkpointing import dividing, streaming
 from ssl_swin.training.module import TrainingModule
+
+
+@dataclass(frozen=True)
+class OnRank:
+    """A fault of one process of several.
+
+    Attributes:
+        rank: Its rank.
+        fault: What is planted there.
+    """
+
+    rank: int
+    fault: Callable[[], None]
+
+    def __call__(self) -> None:
+        """Plant it."""
+        if os.environ.get("RANK", "0") == str(self.rank):
+            self.fault()
+
+
+@dataclass(frozen=True)
+class KillInPart:
+    """SIGKILL when half of the tensors of this process's n-th part are written.
+
+    Attributes:
+        nth: From 1.
+    """
+
+    nth: int
+
+    def __call__(self) -> None:
+        """Plant it."""
+        calls = count(1)
+
+        def around(original: Callable[..., Any]) -> Callable[..., Any]:
+            def replacement(items: list[Any], planner: Any) -> Iterator[Any]:
+                due = next(calls) == self.nth
+                yield from original(items[: len(items) // 2] if due else items, planner)
+                if due:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            return replacement
+
+        wrap(streaming, "_contents", around)
 
 
 @dataclass(frozen=True)

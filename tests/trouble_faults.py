@@ -32,24 +32,6 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class OnRank:
-    """A fault of one process of several.
-
-    Attributes:
-        rank: Its rank.
-        fault: What is planted there.
-    """
-
-    rank: int
-    fault: Callable[[], None]
-
-    def __call__(self) -> None:
-        """Plant it."""
-        if os.environ.get("RANK", "0") == str(self.rank):
-            self.fault()
-
-
-@dataclass(frozen=True)
 class WithoutPackage:
     """Packages that cannot be imported.
 

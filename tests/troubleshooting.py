@@ -19,6 +19,7 @@ import torch
 from chaos import TINY
 from disks import fill, free, remount, small_disk
 from faults import AtBatch, SignalAtBatch, Together
+from faults_in_parts import OnRank
 from launched import LIMIT_S, start
 from PIL import Image
 from refusing_server import Refusing
@@ -27,7 +28,6 @@ from trouble_faults import (
     Environment,
     FailingExtras,
     NotANumberFrom,
-    OnRank,
     WithoutPackage,
 )
 
