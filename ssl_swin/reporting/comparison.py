@@ -128,9 +128,7 @@ def _differs(row: _Row, folders: Sequence[str]) -> bool:
     return len({cell.replace(at, "") for cell, at in zip(row.cells, folders, strict=True)}) > 1
 
 
-def _results(
-    curves: Sequence[Mapping[str, Curve]], x_names: Sequence[str]
-) -> tuple[_Row, ...]:
+def _results(curves: Sequence[Mapping[str, Curve]], x_names: Sequence[str]) -> tuple[_Row, ...]:
     results = [{each.name: each for each in results_of(list(own.values()))} for own in curves]
     names = dict.fromkeys(name for own in results for name in own)
     return tuple(

@@ -38,7 +38,7 @@ class Metric(NamedTuple):
 METRICS = (
     Metric("train/loss", "what is minimised, of a training batch", "", "lower"),
     Metric("train/rep/std_mean", "spread of the features of a batch, if the objective logs it"),
-    Metric("val/loss", "the same on held-out images; masks, where there are any, stay the same", "", "lower"),
+    Metric("val/loss", "the same on held-out images; any masks stay the same", "", "lower"),
     Metric("val/loss_vs_mean", "its share of the loss of predicting the mean", "ratio", "lower"),
     Metric("val/psnr", "signal-to-noise ratio of the masked pixels", "dB", "higher"),
     Metric("val/top1", "accuracy on held-out images", "ratio", "higher"),
