@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from torch import Tensor
@@ -27,13 +27,23 @@ from ssl_swin.probing.grids import knn_grid, linear_grid
 from ssl_swin.probing.heads import LinearHeads, head_predictions
 from ssl_swin.probing.knn import knn_predict
 from ssl_swin.probing.score_grid import ScoreGrid
+from ssl_swin.probing.scoring import standard_error
 from ssl_swin.reporting.confusion import confusion_matrix, save_confusion
 from ssl_swin.reporting.score_grid_figure import draw_score_grids
 from ssl_swin.training.callbacks.keep_metrics import catch_up
 from ssl_swin.training.progress import StepAt
 
 RECIPE = ("optimizer", "weight_decay", "epochs", "warmup_epochs")
-Top1 = dict[str, dict[str, float]]  # by method and split, of what was chosen, in percent
+
+
+class Top1(NamedTuple):
+    """What a chosen classifier reaches on a split, in percent."""
+
+    percent: float
+    standard_error: float
+
+
+Reached = dict[str, dict[str, Top1]]  # by method and split
 
 
 def main(cfg: DictConfig) -> None:
@@ -53,11 +63,12 @@ def main(cfg: DictConfig) -> None:
     features = SplitFeatures(run, encoder, readers)
     linear, head, knn = _search(cfg, features, taps, len(classes))
 
-    top1: Top1 = {"linear": {}, "knn": {}}
+    top1: Reached = {"linear": {}, "knn": {}}
     for split in [split for split in readers if split != "train"]:
         labels, predicted = _predict(cfg, features, split, linear, head, knn, len(classes))
         for method, answers in predicted.items():
-            top1[method][split] = 100 * (answers == labels).double().mean().item()
+            percent = 100 * (answers == labels).double().mean().item()
+            top1[method][split] = Top1(percent, standard_error(percent, len(labels)))
         matrix = confusion_matrix(predicted["linear"], labels, len(classes))
         save_confusion(run.folder.path / f"confusion_{split}", matrix, classes)
     _conclude(run, [linear, knn], top1)
@@ -87,10 +98,18 @@ def _search(
         num_classes=num_classes,
         device=cfg.device,
         seed=cfg.seed,
+        tolerance_se=cfg.tolerance_se,
         progress=lambda taps: followed(taps, "linear heads", None, "features"),
         **cfg.linear,
     )
-    knn = knn_grid(train, val, num_classes=num_classes, device=cfg.device, **cfg.knn)
+    knn = knn_grid(
+        train,
+        val,
+        num_classes=num_classes,
+        device=cfg.device,
+        tolerance_se=cfg.tolerance_se,
+        **cfg.knn,
+    )
     return linear, head, knn
 
 
@@ -104,21 +123,21 @@ def _predict(
     num_classes: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns the labels of a split, and by method the classes that the chosen one predicts."""
-    queries = features.of(split, sorted({linear.best.tap, knn.best.tap}))
-    bank = features.of("train", [knn.best.tap])[knn.best.tap]
+    queries = features.of(split, sorted({linear.chosen.tap, knn.chosen.tap}))
+    bank = features.of("train", [knn.chosen.tap])[knn.chosen.tap]
     neighbours = knn_predict(
         bank,
-        queries[knn.best.tap].features.to(cfg.device),
-        k=int(knn.best.setting),
+        queries[knn.chosen.tap].features.to(cfg.device),
+        k=int(knn.chosen.setting),
         temperature=cfg.knn.temperature,
         num_classes=num_classes,
     )
-    chosen = queries[linear.best.tap]
+    chosen = queries[linear.chosen.tap]
     classes = head_predictions(head, chosen.features, cfg.device)
     return chosen.labels, {"linear": classes, "knn": neighbours.argmax(dim=1).cpu()}
 
 
-def _conclude(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
+def _conclude(run: Run, grids: list[ScoreGrid], top1: Reached) -> None:
     results = {grid.method: _as_data(grid, top1[grid.method]) for grid in grids}
     write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")
     picture = run.folder.path / "grid.png"
@@ -136,19 +155,25 @@ def _conclude(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
     say("\n".join(closing_lines(run, where)))
 
 
-def _as_data(grid: ScoreGrid, top1: Mapping[str, float]) -> dict[str, Any]:
-    tap, setting, _ = grid.best
-    chosen = {"stage": tap.stage, "pooling": tap.pooling, grid.setting: setting}
-    return {"chosen_on_val": chosen, "top1_percent": top1, "grid": grid.as_data()}
+def _as_data(grid: ScoreGrid, top1: Mapping[str, Top1]) -> dict[str, Any]:
+    tap, setting, _ = grid.chosen
+    return {
+        "chosen_on_val": {"stage": tap.stage, "pooling": tap.pooling, grid.setting: setting},
+        "top1_percent": {split: each.percent for split, each in top1.items()},
+        "standard_error_percent": {split: each.standard_error for split, each in top1.items()},
+        "grid": grid.as_data(),
+    }
 
 
-def _chosen(grid: ScoreGrid, top1: Mapping[str, float]) -> str:
-    tap, setting, _ = grid.best
-    reached = ", ".join(f"{split} {percent:.2f}" for split, percent in top1.items())
+def _chosen(grid: ScoreGrid, top1: Mapping[str, Top1]) -> str:
+    tap, setting, _ = grid.chosen
+    reached = ", ".join(
+        f"{split} {percent:.2f} +- {error:.2f}" for split, (percent, error) in top1.items()
+    )
     return f"stage {tap.stage}, {tap.pooling} pooling, {grid.setting} {setting:g}: {reached}"
 
 
-def _log(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
+def _log(run: Run, grids: list[ScoreGrid], top1: Reached) -> None:
     """Logs over the stages: the best of each pooling on val, and what was chosen on each split."""
     rows: dict[int, dict[str, float]] = {}
     for grid in grids:
@@ -156,8 +181,10 @@ def _log(run: Run, grids: list[ScoreGrid], top1: Top1) -> None:
         for tap in grid.top1_percent:
             best = grid.best_of(tap).top1_percent
             rows.setdefault(tap.stage, {})[f"probe/val/{name}/{tap.pooling}"] = best
-        chosen = {f"probe/{split}/{name}": value for split, value in top1[grid.method].items()}
-        rows[grid.best.tap.stage] |= chosen
+        reached = top1[grid.method].items()
+        rows[grid.chosen.tap.stage] |= {
+            f"probe/{split}/{name}": each.percent for split, each in reached
+        }
     progress = StepAt()
     loggers = make_loggers(run, progress)
     catch_up(loggers, step=0)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from ssl_swin.arguments import EACH_ONCE, InnerFraction, Name, Positive, SizePx
+from ssl_swin.arguments import EACH_ONCE, InnerFraction, Name, NonNegative, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
@@ -30,7 +30,7 @@ from ssl_swin.reporting.figures import band_groups
 from ssl_swin.tasks.base import Task
 
 OF_PROBING = frozenset(
-    {"train", "val", "num_classes", "seed", "device", "on_epoch_end", "progress"}
+    {"train", "val", "num_classes", "seed", "device", "on_epoch_end", "progress", "tolerance_se"}
 )
 
 
@@ -125,6 +125,7 @@ class LinearProbeSettings(OfBackbone, JobSettings):
     labels: FewLabels
     stages: Annotated[list[Positive], MinLen(1), EACH_ONCE] | None
     poolings: Annotated[list[Literal["mean", "max"]], MinLen(1), EACH_ONCE]
+    tolerance_se: NonNegative
     features: FeatureSettings
     linear: Annotated[Mapping[str, Any], ArgumentsOf(fit_linear_heads, OF_PROBING)]
     knn: Annotated[Mapping[str, Any], ArgumentsOf(knn_grid, OF_PROBING)]

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import torch
 from annotated_types import MinLen
 
-from ssl_swin.arguments import EACH_ONCE, Above0, Neighbours, checked
+from ssl_swin.arguments import EACH_ONCE, Above0, Neighbours, NonNegative, checked
 from ssl_swin.probing.features import Features, Tap
 from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.heads import LinearHeads, head_accuracies
 from ssl_swin.probing.knn import knn_predict_each
 from ssl_swin.probing.score_grid import ScoreGrid
-from ssl_swin.probing.scoring import accuracy
+from ssl_swin.probing.scoring import accuracy, standard_error
 
 ByTap = Mapping[Tap, Features]
 Progress = Callable[[Iterable[Tap]], Iterable[Tap]]
@@ -25,6 +25,7 @@ def linear_grid(
     num_classes: int,
     base_lrs: Sequence[float],
     device: torch.device | str,
+    tolerance_se: float = 0.0,
     progress: Progress = iter,
     **recipe: Any,
 ) -> tuple[ScoreGrid, LinearHeads]:
@@ -36,17 +37,19 @@ def linear_grid(
         num_classes: Labels lie in [0, num_classes).
         base_lrs: Learning rates, as in `fit_linear_heads`.
         device: Device on which the heads are trained.
+        tolerance_se: How many standard errors of the best accuracy another one may lie below it to
+            count as equal; of equals, the lowest rate is chosen.
         progress: Wraps the taps, as a progress bar does.
         recipe: The other arguments of `fit_linear_heads`.
 
     Returns:
-        All accuracies, and the head of `ScoreGrid.best` alone.
+        All accuracies, and the head of `ScoreGrid.chosen` alone.
 
     Raises:
         UserError: As in `fit_linear_heads`.
     """
     rows: dict[Tap, dict[float, float]] = {}
-    best_top1, best_head = -1.0, None
+    best_top1, best_heads, num_val = -1.0, None, len(next(iter(val.values())).labels)
     for tap in progress(train):
         heads = fit_linear_heads(
             train[tap], num_classes=num_classes, base_lrs=base_lrs, device=device, **recipe
@@ -54,9 +57,11 @@ def linear_grid(
         top1s = head_accuracies(heads, val[tap], device)
         rows[tap] = dict(zip(base_lrs, top1s, strict=True))
         if max(top1s) > best_top1:
-            best_top1, best_head = max(top1s), heads.head(top1s.index(max(top1s)))
-    assert best_head is not None
-    return ScoreGrid("linear", "base_lr", rows), best_head
+            best_top1, best_heads = max(top1s), heads
+    assert best_heads is not None
+    tolerance = tolerance_se * standard_error(best_top1, num_val)
+    grid = ScoreGrid("linear", "base_lr", rows, tolerance, simplest="lowest")
+    return grid, best_heads.head(list(base_lrs).index(grid.chosen.setting))
 
 
 @checked
@@ -68,8 +73,11 @@ def knn_grid(
     ks: Annotated[Sequence[Neighbours], MinLen(1), EACH_ONCE],
     temperature: Above0,
     device: torch.device | str,
+    tolerance_se: NonNegative = 0.0,
 ) -> ScoreGrid:
     """Judges nearest neighbours at every tap with every k.
+
+    `tolerance_se` is as in `linear_grid`; of equals, the highest k is chosen.
 
     Raises:
         UserError: As in `knn_predict_each`.
@@ -81,4 +89,6 @@ def knn_grid(
             bank, queries.to(device), ks=ks, temperature=temperature, num_classes=num_classes
         )
         rows[tap] = {k: accuracy(by_class, labels) for k, by_class in scores.items()}
-    return ScoreGrid("knn", "k", rows)
+    best = max(top1 for row in rows.values() for top1 in row.values())
+    tolerance = tolerance_se * standard_error(best, len(next(iter(val.values())).labels))
+    return ScoreGrid("knn", "k", rows, tolerance, simplest="highest")

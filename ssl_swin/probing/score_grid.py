@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ssl_swin.probing.features import Tap
 
@@ -22,6 +22,10 @@ class ScoreGrid:
     method: str  # as "linear"
     setting: str  # what varies along a row, as "base_lr"
     top1_percent: Mapping[Tap, Mapping[float, float]]
+    tolerance_percent: float = 0.0  # below the best, within which the simplest setting is chosen
+    simplest: Literal["lowest", "highest"] = (
+        "lowest"  # which setting fits least
+    )
 
     @property
     def settings(self) -> list[float]:
@@ -32,6 +36,15 @@ class ScoreGrid:
     def best(self) -> Choice:
         """The highest cell; the first of equals."""
         return max(self.cells(), key=lambda cell: cell.top1_percent)
+
+    @property
+    def chosen(self) -> Choice:
+        """The cell that is used: the simplest of the best row that is as good within tolerance."""
+        best = self.best
+        row = [cell for cell in self.cells() if cell.tap == best.tap]
+        good = [c for c in row if c.top1_percent >= best.top1_percent - self.tolerance_percent]
+        sign = 1 if self.simplest == "lowest" else -1
+        return min(good, key=lambda cell: sign * cell.setting)
 
     def best_of(self, tap: Tap) -> Choice:
         """The highest cell of a row; the first of equals."""
@@ -60,14 +73,14 @@ class ScoreGrid:
         ]
 
     def lines(self) -> list[str]:
-        """The grid as a table for a terminal, with a star at the best."""
-        best = self.best
+        """The grid as a table for a terminal, with a star at what is chosen."""
+        chosen = self.chosen
         head = f"{self.method} top-1 on val, percent, by {self.setting}"
         columns = "".join(f"{setting:>9g}" for setting in self.settings)
         rows = [
             f"  stage {tap.stage:<2} {tap.pooling:<6}"
             + "".join(
-                f"{top1:>8.2f}{'*' if (tap, setting) == best[:2] else ' '}"
+                f"{top1:>8.2f}{'*' if (tap, setting) == chosen[:2] else ' '}"
                 for setting, top1 in row.items()
             )
             for tap, row in self.top1_percent.items()

@@ -14,6 +14,17 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100 * right.double().mean().item()
 
 
+def standard_error(top1_percent: float, num_images: int) -> float:
+    """Returns the standard error of an accuracy, in percent: that of drawing the images alone.
+
+    Args:
+        top1_percent: The accuracy.
+        num_images: On how many images it was measured.
+    """
+    share = top1_percent / 100
+    return 100 * float((share * (1 - share) / num_images) ** 0.5)
+
+
 def check_labels(labels: Tensor, num_classes: int) -> None:
     """Refuses labels that are not classes.
 

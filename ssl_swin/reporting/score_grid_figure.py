@@ -11,11 +11,11 @@ from ssl_swin.reporting.drawing import PAPER, font, heat, ink_on, widest, write
 CELL_PX = (66, 28)
 MARGIN_PX = 18
 TITLE_PX = 52  # above the cells of a grid: its title and its columns
-_BEST_COLOUR = (226, 94, 32)
+_CHOSEN_COLOUR = (226, 94, 32)
 
 
 def draw_score_grids(grids: Sequence[ScoreGrid]) -> Image.Image:
-    """Draws grids below each other: a cell per setting, darker for better, the best one framed.
+    """Draws grids below each other: a cell per setting, darker for better, the chosen one framed.
 
     Within a grid the colours run from its lowest to its highest accuracy.
     """
@@ -40,16 +40,17 @@ def _draw_grid(draw: ImageDraw.ImageDraw, grid: ScoreGrid, left: int, top: int) 
     values = np.array([list(row.values()) for row in grid.top1_percent.values()])
     span = float(np.ptp(values)) or 1.0
     levels = (values - values.min()) / span
-    best = grid.best
+    chosen = grid.chosen
     for row, (tap, label) in enumerate(zip(grid.top1_percent, _row_labels(grid), strict=True)):
         y = top + TITLE_PX + row * CELL_PX[1]
         write(draw, (MARGIN_PX, y + CELL_PX[1] / 2), label, font(14))
         for column, setting in enumerate(grid.settings):
             x, level = left + column * CELL_PX[0], float(levels[row, column])
             box = (x, y, x + CELL_PX[0] - 2, y + CELL_PX[1] - 2)
-            is_best = (tap, setting) == best[:2]
+            is_chosen = (tap, setting) == chosen[:2]
             colour = tuple(heat(np.array(level)).tolist())
-            draw.rectangle(box, colour, _BEST_COLOUR if is_best else None, 3 if is_best else 0)
+            outline, width = (_CHOSEN_COLOUR, 3) if is_chosen else (None, 0)
+            draw.rectangle(box, colour, outline, width)
             centre = (x + CELL_PX[0] / 2 - 1, y + CELL_PX[1] / 2 - 1)
             text = f"{values[row, column]:.2f}"
             write(draw, centre, text, font(14), anchor="mm", fill=ink_on(level))
