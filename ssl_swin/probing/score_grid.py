@@ -23,9 +23,7 @@ class ScoreGrid:
     setting: str  # what varies along a row, as "base_lr"
     top1_percent: Mapping[Tap, Mapping[float, float]]
     tolerance_percent: float = 0.0  # below the best, within which the simplest setting is chosen
-    simplest: Literal["lowest", "highest"] = (
-        "lowest"  # which setting fits least
-    )
+    simplest: Literal["lowest", "highest"] = "lowest"  # which setting fits least
 
     @property
     def settings(self) -> list[float]:
