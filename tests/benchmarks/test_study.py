@@ -1,0 +1,104 @@
+"""The study of features: what it gives each arm, and what it writes down."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.features import study as module
+from benchmarks.features.study import LONG, SHORT, Study, main
+
+SETTINGS = {
+    "budget_cpu_s": 120,
+    "steps_per_epoch": 10,
+    "random": ["model=tiny"],
+    "shared": ["batch_size=4"],
+    "arms": {"quick": ["x=1"], "slow": ["x=2"]},
+}
+START_S = 7.0  # of any job
+STEP_S = {"x=1": 0.5, "x=2": 2.0}
+
+
+class Jobs:
+    """Stands in for the jobs: takes as long as they would, and leaves what they leave."""
+
+    def __init__(self) -> None:
+        self.commands: list[Sequence[str]] = []
+
+    def __call__(self, command: Sequence[str], folder: Path, log: Path) -> float:
+        self.commands.append(command)
+        job, *overrides = command
+        told = dict(each.split("=", 1) for each in overrides)
+        if job.endswith("linear_probe.py"):
+            results = {
+                method: {
+                    "top1_percent": {"val": 50.0, "test": 40.0},
+                    "standard_error_percent": {"val": 2.0, "test": 2.5},
+                    "chosen_on_val": {"stage": 2, setting: 5},
+                }
+                for method, setting in (("linear", "base_lr"), ("knn", "k"))
+            }
+            path = folder / f"runs/linear_probe/{told['name']}/results.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(results))
+            return 1.0
+        steps = int(told.get("trainer.limit_train_batches", 10)) * int(told["trainer.max_epochs"])
+        return START_S + steps * STEP_S[f"x={told['x']}"]
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    jobs = Jobs()
+    monkeypatch.setattr(module, "cpu_s", jobs)
+    return jobs
+
+
+@pytest.mark.parametrize(("arm", "epochs", "used"), [("quick", 24, 127), ("slow", 6, 127)])
+def test_study__gives_each_arm_the_epochs_of_the_budget(
+    jobs: Jobs, tmp_path: Path, arm: str, epochs: int, used: int
+) -> None:
+    row = Study(SETTINGS, tmp_path / "shards", tmp_path).run(arm, seed=3)
+    assert (row["epochs"], row["train_cpu_s"]) == (epochs, used)
+    assert row["linear_test"] == 40 and row["knn_val"] == 50 and row["linear_test_se"] == 2.5
+    assert row["knn_chosen"] == "stage 2 k 5"
+    *measured, training, probe = jobs.commands
+    lengths = [SHORT, LONG]
+    for command, steps in zip(measured, lengths, strict=True):
+        assert f"trainer.limit_train_batches={steps}" in command
+    assert {"batch_size=4", "seed=3", f"name={arm}_3"} <= set(training)
+    assert f"backbone=runs/pretrain/{arm}_3" in probe and "seed=3" in probe
+
+
+def test_study__control_is_not_trained(jobs: Jobs, tmp_path: Path) -> None:
+    row = Study(SETTINGS, tmp_path, tmp_path).run("random", seed=0)
+    assert (row["epochs"], row["train_cpu_s"]) == (0, 0)
+    (probe,) = jobs.commands
+    assert {"backbone=none", "model=tiny"} <= set(probe)
+
+
+def test_main__runs_what_the_table_lacks(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "arms.yaml").write_text(json.dumps(SETTINGS))
+    asked = ["study", str(tmp_path / "arms.yaml"), "--data", "x", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", [*asked, "--arms", "quick"])
+    main()
+    number = len(jobs.commands)
+    main()
+    assert len(jobs.commands) == number
+    monkeypatch.setattr("sys.argv", asked)
+    main()
+    lines = (tmp_path / "out/table.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["arm", "quick", "random", "slow"]
+    assert capsys.readouterr().out.splitlines()[-1].endswith("slow")
+
+
+def test_cpu_s__is_that_of_the_command(tmp_path: Path) -> None:
+    busy = "import time\nuntil = time.process_time() + 0.3\nwhile time.process_time() < until: pass"
+    assert 0.3 <= module.cpu_s(["-c", busy], tmp_path, tmp_path / "log") < 3
+    idle = module.cpu_s(
+        ["-c", "import time; time.sleep(0.5); print(5)"], tmp_path, tmp_path / "log"
+    )
+    assert idle < 0.3
+    assert (tmp_path / "log").read_text() == "5\n"
