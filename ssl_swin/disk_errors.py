@@ -21,6 +21,10 @@ class DiskError(UserError):
     """A file that could not be written for a reason that lies in the disk."""
 
 
+class FolderGoneError(DiskError):
+    """A run's folder that is no longer where it was."""
+
+
 def disk_error(error: BaseException) -> OSError | None:
     """Return the error of the disk that an error is, or was raised after; None without any.
 

@@ -43,7 +43,12 @@ def make_loggers(run: Run, progress: Progress) -> list[Logger]:
         progress: Says how far the training is.
     """
     path, resume = run.folder.metrics, run.checkpoint is not None
-    metrics = MetricsCsv(path, resume=resume and is_first_process(), progress=progress)
+    metrics = MetricsCsv(
+        path,
+        resume=resume and is_first_process(),
+        progress=progress,
+        check_place=run.folder.place.check,
+    )
     if metrics.note:
         say(f"note: {metrics.note}")
     loggers: list[Logger] = [metrics]
@@ -71,7 +76,11 @@ def make_trainer(run: Run) -> Trainer:
         callbacks=_callbacks(run),
         logger=False,
         plugins=[
-            AtomicCheckpointIO(run.folder.path, identity=run.folder.identity, config=run.config)
+            AtomicCheckpointIO(
+                check_place=run.folder.place.check,
+                identity=run.folder.identity,
+                config=run.config,
+            )
         ],
         default_root_dir=str(run.folder.path),
     )

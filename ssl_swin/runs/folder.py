@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ssl_swin.files import make_folder, remove_leftovers, set_aside, write_atomically
+from ssl_swin.runs.place import Place
 from ssl_swin.runs.provenance import provenance
 from ssl_swin.runs.side_failures import FILE as ERRORS
 
@@ -23,6 +24,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.place = Place(self.path)  # from `start` on
         self._opened = time.time()
         self.config = self.path / "config.yaml"
         self.provenance = self.path / "provenance.json"
@@ -92,6 +94,7 @@ class RunFolder:
             Lines for the user on what was set aside.
         """
         make_folder(self.path)
+        self.place.note()
         if not resumed:
             (self.path / ERRORS).unlink(missing_ok=True)
         remove_leftovers(self.path, before=self._opened)

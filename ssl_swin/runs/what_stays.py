@@ -3,9 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ssl_swin.disk_errors import DiskError, cannot_use, disk_error
+from ssl_swin.disk_errors import DiskError, FolderGoneError, cannot_use, disk_error
 from ssl_swin.runs.catalogue import Catalogue
 from ssl_swin.runs.folder import RunFolder
+
+PUT_BACK = (
+    "with the folder put back in its place, the same command continues from its last checkpoint; "
+    "without it, it begins anew"
+)
 
 
 @contextmanager
@@ -26,7 +31,8 @@ def telling_what_stays(folder: RunFolder, step: Callable[[], int] | None = None)
         if not told:
             raise
         stopped = "" if step is None else f"stopped at step {step():,}; "
-        raise DiskError(f"{told}\n{stopped}{_what_stays(folder)}") from error
+        stays = PUT_BACK if isinstance(error, FolderGoneError) else _what_stays(folder)
+        raise DiskError(f"{told}\n{stopped}{stays}") from error
 
 
 def _told(error: DiskError | OSError) -> str:

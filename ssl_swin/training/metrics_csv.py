@@ -1,5 +1,6 @@
 """Every logged scalar in one readable file, whatever else is logged to."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,26 @@ class MetricsCsv(Logger):
     those steps are about to be done again.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool, progress: Progress) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        resume: bool,
+        progress: Progress,
+        check_place: Callable[[], None] = lambda: None,
+    ) -> None:
         """Sets the logger up.
 
         Args:
             path: The file.
             resume: Continue it if it exists, instead of writing it anew.
             progress: Says which step a row is of.
+            check_place: Raises a DiskError if the folder has vanished, before it is made anew.
         """
         super().__init__()
         self.file = MetricsFile(path)
         self.progress = progress
+        self._check_place = check_place
         self.note = self.file.read() if resume else ""  # what was found damaged
 
     @property
@@ -59,6 +69,7 @@ class MetricsCsv(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds to the row of the step that is done; `step`, as Lightning counts it, is not used."""
         values = {name: float(value) for name, value in metrics.items()}
+        self._check_place()
         self.file.write(self.progress.step, {**seen(self.progress), **values})
 
     @rank_zero_only
@@ -69,6 +80,7 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def flush(self) -> None:
         """Makes what was written outlive a failure of the machine; done with every checkpoint."""
+        self._check_place()
         self.file.sync()
 
     @rank_zero_only

@@ -2,13 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from ssl_swin.disk_errors import DiskError
 from ssl_swin.divided_checkpoint import load_state, open_state
 from ssl_swin.errors import TrainingGaveUp
 from ssl_swin.files import atomic_path, fsync, remove, set_aside
@@ -28,22 +26,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def __init__(
         self,
-        folder: str | Path | None = None,
         *,
+        check_place: Callable[[], None] = lambda: None,
         identity: Callable[[], str] = lambda: "",
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """Sets the plugin up.
 
         Args:
-            folder: Of the run, which must not vanish; None where there is none.
+            check_place: Raises a DiskError if the run's folder has vanished, before it is made anew
+                without its files.
             identity: Returns the run's identity, which is written into every checkpoint.
             config: The run's resolved configuration, which is written there too.
         """
-        self._folder = None if folder is None else Path(folder)
+        self._check_place = check_place
         self._identity = identity
         self._config = config
-        self._place: tuple[int, int] | None = None  # device and inode of the folder
         self._retention: dict[str, Retention] = {}
 
     def retain(self, name: str, retention: Retention) -> None:
@@ -67,7 +65,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         file, step = Path(path), int(checkpoint.get("global_step", 0))
         _check_finite(non_finite(checkpoint), step)
         catalogue = Catalogue(file.parent)
-        self._check_folder()
+        self._check_place()
         content, run = checkpoint | self._facts(), self._identity()
         replaced = None
         if file.is_dir():
@@ -90,7 +88,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         catalogue = Catalogue(folder.parent)
 
         def begin() -> dict[str, Any]:
-            self._check_folder()
+            self._check_place()
             return self._facts()
 
         def finish(temporary: Path) -> None:
@@ -178,20 +176,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             remove_superseded(catalogue, name, self._retention[name])
         elif replaced is not None:
             remove(replaced)
-
-    def _check_folder(self) -> None:
-        """Notice that the run's folder was removed, instead of making it anew without its files."""
-        if self._folder is None:
-            return
-        place: tuple[int, int] | None = None
-        with suppress(OSError):
-            status = self._folder.stat()
-            place = status.st_dev, status.st_ino
-        self._place = self._place or place
-        if place is None or place != self._place:  # a picture may have made one of that name
-            raise DiskError(
-                f"the run's folder {self._folder} was removed in mid-run, or its disk was"
-            )
 
 
 def _check_finite(bad: Sequence[str], step: int) -> None:

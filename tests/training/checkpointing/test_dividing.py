@@ -31,15 +31,16 @@ def alone() -> Iterator[DeviceMesh]:
 def test_save_parts__a_removed_run_folder_is_noticed(tmp_path: Path, alone: DeviceMesh) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
+    run.place.note()
     weight = torch.arange(6.0).view(2, 3)
     checkpoint = {"global_step": 4, "state_dict": {"weight": distribute_tensor(weight, alone)}}
-    io = AtomicCheckpointIO(run.path, identity=run.identity)
+    io = AtomicCheckpointIO(check_place=run.place.check, identity=run.identity)
     io.save_parts(checkpoint, run.last_checkpoint)
     saved = load_state(run.last_checkpoint)
     assert saved["state_dict"]["weight"].equal(weight)
     assert saved[RUN]["id"] == run.known_identity() != ""
     run.path.rename(tmp_path / "elsewhere")
-    with pytest.raises(DiskError, match=f"the run's folder {run.path} was removed in mid-run"):
+    with pytest.raises(DiskError, match=f"folder {run.path} was moved or removed in mid-run"):
         io.save_parts(checkpoint, run.last_checkpoint)
     assert not run.path.exists()
 

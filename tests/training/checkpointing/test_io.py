@@ -11,6 +11,7 @@ from ssl_swin.disk_errors import DiskError
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.runs.catalogue import Catalogue
 from ssl_swin.runs.checkpoint_files import read_facts
+from ssl_swin.runs.place import Place
 from ssl_swin.runs.retention import Retention
 from ssl_swin.training.checkpointing import writing
 from ssl_swin.training.checkpointing.io import AtomicCheckpointIO
@@ -93,7 +94,7 @@ def full_disk(*args: object, **others: object) -> None:
 def test_save_checkpoint__a_full_disk_is_one_message_and_the_last_stays(tmp_path, monkeypatch, at):
     run = tmp_path / "run"
     path = run / "checkpoints" / "last.ckpt"
-    io = AtomicCheckpointIO(run)
+    io = AtomicCheckpointIO()
     run.mkdir()
     io.retain("last.ckpt", Retention(1, None))
     io.save_checkpoint(CHECKPOINT, path)
@@ -142,16 +143,18 @@ def test_save_checkpoint__weights_that_are_not_finite_are_never_written(tmp_path
 def test_save_checkpoint__a_removed_run_folder_is_noticed(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    io = AtomicCheckpointIO(run)
+    place = Place(run)
+    place.note()
+    io = AtomicCheckpointIO(check_place=place.check)
     io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
     shutil.rmtree(run / "checkpoints")  # made anew
     io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
     os.rename(run, tmp_path / "elsewhere")
-    with pytest.raises(DiskError, match=f"the run's folder {run} was removed in mid-run"):
+    with pytest.raises(DiskError, match=f"the run's folder {run} was moved or removed in mid-run"):
         io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
     assert not run.exists()
     run.mkdir()
-    with pytest.raises(DiskError, match=f"the run's folder {run} was removed in mid-run"):
+    with pytest.raises(DiskError, match=f"the run's folder {run} was moved or removed in mid-run"):
         io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
 
 
@@ -170,7 +173,7 @@ def test_save_checkpoint__keeps_previous_states(tmp_path, monkeypatch, links):
 
 
 def test_save_checkpoint__carries_identity_and_configuration(tmp_path):
-    io = AtomicCheckpointIO(tmp_path, identity=lambda: "abcd", config={"seed": 3})
+    io = AtomicCheckpointIO(identity=lambda: "abcd", config={"seed": 3})
     io.save_checkpoint(CHECKPOINT, tmp_path / "last.ckpt")
     facts = read_facts(tmp_path / "last.ckpt")
     assert (facts.step, facts.run, facts.config) == (77, "abcd", {"seed": 3})
