@@ -73,11 +73,12 @@ def _export(run: Run, trainer: Trainer, objective: Objective, reader: Split) -> 
 
 def _conclude(run: Run, trainer: Trainer, readers: Mapping[str, Split]) -> None:
     path = run.folder.path
+    pictures = path / "reconstructions"
     finish(
         run,
         trainer,
         results=[
-            ("pictures", f"{path}/reconstructions/"),
+            *([("pictures", f"{pictures}/")] if pictures.is_dir() else []),
             ("backbone", f"{path}/backbone/"),
             ("", timm_line(run.folder.backbone, num_classes=0)),
         ],

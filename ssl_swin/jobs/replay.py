@@ -33,6 +33,7 @@ from ssl_swin.runs.skipped_steps import (
 from ssl_swin.tasks.base import Task
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.health.replay import ReplayedStep, replay_step
+from ssl_swin.training.optim import progress_at
 from ssl_swin.weights.formats.run_checkpoints import FACTS
 
 
@@ -74,6 +75,7 @@ def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str)
         global_batch_size=record.batch_size * record.world_size * record.accumulated,
     )
     optimizer: Any = module.optimizer(objective, schedule=module.schedule, length=length)
+    objective.before_step(progress_at(record.step, length))
     found = replay_step(
         module,
         record,

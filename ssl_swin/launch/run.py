@@ -76,7 +76,7 @@ def open_run(cfg: DictConfig, description: type[JobSettings]) -> Run:
     resume = plain.get("resume", "auto")
     if resume == "never" and not is_first_process():
         resume = "auto"  # the first process has just created the folder
-    resumption = checkpoint_to_resume(folder, resume, plain, changeable(description))
+    resumption = checkpoint_to_resume(folder, resume, plain, changeable(description, plain))
     for note in resumption.notes:
         say(note)
     return Run(cfg, plain, folder, resumption, time.time(), lock)

@@ -7,6 +7,7 @@ differ when a run is continued is marked `MAY_CHANGE`; all else belongs to the r
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
@@ -32,6 +33,8 @@ from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.remote.cache_options import CacheOptions
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
+from ssl_swin.launch.signatures import signature_of
+from ssl_swin.launch.targets import TARGET, located
 from ssl_swin.pixels import check_normalization
 
 
@@ -200,18 +203,29 @@ def _check_window(model: Mapping[str, Any]) -> None:
         )
 
 
-def changeable(description: type) -> tuple[str, ...]:
+def changeable(description: type, settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """Return the dotted keys that may differ when a run of a job is continued.
 
     Args:
         description: The job's dataclass.
+        settings: The configuration of a run: what a `_target_` makes may declare its `places`.
     """
     keys: list[str] = []
     for name, annotation in get_type_hints(description, include_extras=True).items():
         marks = [mark for mark in get_args(annotation) if isinstance(mark, MayChange)]
         for mark in marks:
             keys += [f"{name}.{key}" for key in mark.keys] if mark.keys else [name]
+        keys += [f"{name}.{key}" for key in _places((settings or {}).get(name), f"{name}.{TARGET}")]
         if dataclasses.is_dataclass(annotation):
             assert isinstance(annotation, type)
             keys += [f"{name}.{key}" for key in changeable(annotation)]
     return tuple(keys)
+
+
+def _places(group: Any, key: str) -> tuple[str, ...]:
+    """Return the settings of a group that only say where something lies."""
+    if not isinstance(group, Mapping) or group.get(TARGET) is None:
+        return ()
+    target = located(key, group[TARGET])
+    made = target if inspect.isclass(target) else signature_of(target).returns
+    return tuple(getattr(made, "places", ()))

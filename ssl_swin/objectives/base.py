@@ -47,6 +47,19 @@ class Output(NamedTuple):
     logs: Mapping[str, Tensor] = {}  # further scalars of this step, logged as train/NAME
 
 
+class Progress(NamedTuple):
+    """Where a run is, for what changes along it, as momentum and temperatures."""
+
+    step: int  # optimiser steps made so far, those left out included
+    num_steps: int  # of the whole run, as its schedules count them
+    steps_per_epoch: int
+
+    @property
+    def share(self) -> float:
+        """Share of the run that is done, from 0 to 1."""
+        return min(1.0, self.step / self.num_steps)
+
+
 class Objective(nn.Module, ABC):
     """An encoder under training, and what is minimised.
 
@@ -55,12 +68,15 @@ class Objective(nn.Module, ABC):
         title: Name for a reader.
         tags: Words for the model card.
         members: Members of a sample that it needs besides the image, as ("mask",).
+        places: Its settings that only say where something lies, which may have moved when a run is
+            continued; that it is still the same, `outside` has to tell.
     """
 
     encoder: Encoder
     title: str
     tags: tuple[str, ...] = ()
     members: ClassVar[tuple[str, ...]] = ()
+    places: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, encoder: Encoder) -> None:
         """Wrap an encoder.
@@ -129,12 +145,33 @@ class Objective(nn.Module, ABC):
         output = self(batch, normalize)
         metrics["loss"].update(output.loss, weight=len(batch.names))
 
+    def before_step(self, progress: Progress) -> None:
+        """Take note of where the run is; called once per optimiser step, before its first batch.
+
+        What changes along a run is a function of this, and so the same after a resume.
+
+        Args:
+            progress: The run's.
+        """
+
     def after_step(self, step: int) -> None:
         """Do what follows an optimiser step, as the update of a momentum encoder.
+
+        It is not called after a step that was left out, being not finite.
 
         Args:
             step: Number of optimiser steps made so far.
         """
+
+    def outside(self) -> dict[str, str]:
+        """Return digests of what it computes with and does not keep, as a frozen teacher's weights.
+
+        They are written into checkpoints, and a run that goes on must find the same.
+
+        Returns:
+            By name of the setting, as {"teacher": "1f0c..."}; by default nothing.
+        """
+        return {}
 
     def undecayed(self) -> frozenset[str]:
         """Return the dotted names of its own parameters that weight decay spares.
@@ -148,7 +185,10 @@ class Objective(nn.Module, ABC):
         return ()
 
     def figure(self, batch: Any, normalize: Normalize) -> Figure:
-        """Return what to draw of a batch and the model's idea of it; by default the preview."""
+        """Return what to draw of a batch and the model's idea of it; by default the preview.
+
+        Nothing, where the objective predicts nothing that can be drawn.
+        """
         return self.preview(batch, normalize)
 
     def extra_weights(self) -> dict[str, dict[str, Tensor]]:

@@ -13,12 +13,13 @@ from torchmetrics import Metric
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.objectives.base import Objective
-from ssl_swin.optim.schedules import Schedule
+from ssl_swin.optim.schedules import RunLength, Schedule
 from ssl_swin.pixels import normalize
+from ssl_swin.training.checkpointing.outside import OUTSIDE, check_outside
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
-from ssl_swin.training.optim import run_length
+from ssl_swin.training.optim import progress_at, run_length
 from ssl_swin.training.sharding import full
 
 LEAST_LOSS_SCALE = 1.0  # of fp16: below it, overflows are no longer a search for the right scale
@@ -87,6 +88,7 @@ class TrainingModule(LightningModule):
         self.skipped_in_a_row = 0
         self._step = -1
         self._batch_of_step = 0
+        self._length: RunLength | None = None
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Turns raw pixels (B, C, H, W) into model input, on their device."""
@@ -138,6 +140,7 @@ class TrainingModule(LightningModule):
         """Optimiser and schedule for a run of this trainer over this data."""
         num_batches = data.num_train_batches()
         length = run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
+        self._length = length
         return self.optimizer(self.model, schedule=self.schedule, length=length)
 
     def on_train_start(self) -> None:
@@ -166,6 +169,8 @@ class TrainingModule(LightningModule):
         self._step = self.global_step
         if self._batch_of_step == 0:
             self.guard.begin()
+            if self._length is not None:  # else a subclass brought an optimiser of its own
+                self.model.before_step(progress_at(self.global_step, self._length))
         seed_globals(keyed_generator(*self.random_key))
 
     @property
@@ -174,15 +179,21 @@ class TrainingModule(LightningModule):
         return (self.seed, "training", self._step, self._batch_of_step, self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the encoder, and the count of steps that were left out."""
+        """Adds what rebuilds the encoder, what lies outside, and the count of steps left out."""
         checkpoint |= self.facts()
+        checkpoint[OUTSIDE] = self.model.outside()
         checkpoint[HEALTH] = {
             "num_skipped": self.num_skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting the steps that are left out."""
+        """Goes on counting the steps that are left out.
+
+        Raises:
+            UserError: If what the objective computes with has changed since.
+        """
+        check_outside(checkpoint, self.model.outside())
         health = checkpoint.get(HEALTH, {})
         self.num_skipped = health.get("num_skipped", 0)
         self.skipped_in_a_row = health.get("skipped_in_a_row", 0)

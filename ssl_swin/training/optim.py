@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_swin.arguments import InnerFraction, Portion, Rate, RateOr0, checked
 from ssl_swin.errors import UserError
-from ssl_swin.objectives.base import Objective
+from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
 from ssl_swin.optim.schedules import BoundSchedule, RunLength, Schedule, scale_lr
 
@@ -125,6 +125,16 @@ def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLen
         num_epochs=trainer.max_epochs,
         global_batch_size=batch_size * trainer.world_size * accumulated,
     )
+
+
+def progress_at(step: int, length: RunLength) -> Progress:
+    """Returns where a run is after so many optimiser steps.
+
+    Args:
+        step: Optimiser steps made.
+        length: Of the run.
+    """
+    return Progress(step, length.steps_per_epoch * length.num_epochs, length.steps_per_epoch)
 
 
 def num_limited(num_batches: int, limit: int | float) -> int:

@@ -51,6 +51,9 @@ class Layers(nn.Sequential):
 
     def after_step(self, step: int) -> None: ...
 
+    def outside(self) -> dict[str, str]:
+        return {}
+
     def evaluate(self, metrics: Any, batch: Any, normalized: Any) -> None: ...
 
 

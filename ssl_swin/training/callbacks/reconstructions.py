@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from ssl_swin.arguments import PathName, Positive, checked
 from ssl_swin.figure import Figure
 from ssl_swin.runs.metrics import RECONSTRUCTIONS
 from ssl_swin.training.callbacks.held_out_figures import HeldOutFigures, ShownBands
 from ssl_swin.training.module import TrainingModule
+
+say = rank_zero_only(print)
 
 
 class Reconstructions(HeldOutFigures):
@@ -42,7 +46,12 @@ class Reconstructions(HeldOutFigures):
             bands=bands,
             animate=animate,
         )
+        self._has_told = False
 
     def figure_of(self, module: TrainingModule, batch: Any) -> Figure:
-        """Return the model's own figure."""
-        return module.model.figure(batch, module.normalized)
+        """Return the model's own figure; where it has none, say so once."""
+        figure = module.model.figure(batch, module.normalized)
+        if not figure and not self._has_told:
+            say(f"note: {module.model.title} has nothing to draw: no {self.folder.name}")
+            self._has_told = True
+        return figure

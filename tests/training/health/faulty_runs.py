@@ -93,6 +93,11 @@ class Faulty(nn.Module):
 
     def check_batch_size(self, batch_size: int, global_batch_size: int) -> None: ...
 
+    def before_step(self, progress: Any) -> None: ...
+
+    def outside(self) -> dict[str, str]:
+        return {}
+
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         self.after.append(step)
