@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
     from ssl_swin.data.transforms import RandomCrop as RandomCrop
     from ssl_swin.encoders.beit import beit as beit
+    from ssl_swin.encoders.convnext import convnext as convnext
     from ssl_swin.encoders.encoder import Encoder as Encoder
+    from ssl_swin.encoders.resnet import resnet as resnet
     from ssl_swin.encoders.swin import swin as swin
+    from ssl_swin.encoders.swin_mlp import swin_mlp as swin_mlp
     from ssl_swin.errors import TrainingGaveUp as TrainingGaveUp
     from ssl_swin.errors import UserError as UserError
     from ssl_swin.jobs.embedding import embed as embed
@@ -85,6 +88,7 @@ _HOMES = {
     "UserError": "ssl_swin.errors",
     "WandbLogger": "ssl_swin.training.wandb_logger",
     "beit": "ssl_swin.encoders.beit",
+    "convnext": "ssl_swin.encoders.convnext",
     "embed": "ssl_swin.jobs.embedding",
     "export_weights": "ssl_swin.weights.formats.exporting",
     "finetune": "ssl_swin.jobs.in_process",
@@ -96,8 +100,10 @@ _HOMES = {
     "prepare_demo": "ssl_swin.data.synthetic.prepare",
     "pretrain": "ssl_swin.jobs.in_process",
     "pretrain_optimizer": "ssl_swin.training.optim",
+    "resnet": "ssl_swin.encoders.resnet",
     "save_backbone": "ssl_swin.weights.backbone",
     "swin": "ssl_swin.encoders.swin",
+    "swin_mlp": "ssl_swin.encoders.swin_mlp",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 

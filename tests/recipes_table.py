@@ -42,6 +42,7 @@ PRETRAIN = SHARED | {
     "objective.mask_ratio": 0.6,
     "objective.mask_patch_size_px": None,
     "objective.shared_mask": False,
+    "objective.blank_pixels": None,
     "objective._target_": "ssl_swin.SimMIM",
     "objective._partial_": True,
     "objective.normalize_target_window_px": None,

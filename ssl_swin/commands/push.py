@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.launch.artifacts import local_backbone
     from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import override
+    from ssl_swin.weights.backbone import import_for_timm
     from ssl_swin.weights.hub import push_backbone
     from ssl_swin.weights.sources import default_cache
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     with waiting(f"uploading to {args.repository}"):
         url = push_backbone(folder, args.repository, private=args.private, license_id=args.license)
     print(f"uploaded {folder} to {url}")
-    print(f'timm: timm.create_model("hf-hub:{args.repository}", pretrained=True, num_classes=0)')
+    call = f'timm.create_model("hf-hub:{args.repository}", pretrained=True, num_classes=0)'
+    print(f"timm: {import_for_timm(folder)}{call}")
     backbone = override("backbone", f"hf-hub:{args.repository}")
     print(f"next: {job_line('linear_probe', [backbone])}")

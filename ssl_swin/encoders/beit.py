@@ -42,6 +42,8 @@ class BeitEncoder(VisibleEncoder):
     architecture = BEIT_ARCHITECTURE
     architectures = (BEIT_ARCHITECTURE,)
     head_prefix = "head"
+    timm_names = ("beit_*", "beitv2_*")
+    required_args = frozenset({"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"})
     num_class_token_rows = 3
     undecayed = r"(cls_token|pos_embed|relative_position_bias_table)$"
     # In pretraining the original has no keywords for a ViT at all, and its list of names lacks the
@@ -69,6 +71,13 @@ class BeitEncoder(VisibleEncoder):
         self.depths: tuple[int, ...] = (model_args["depth"],)
         self.stage_blocks = tuple(sorted(range(model_args["depth"], 0, -2)))
         self.stage_dims: tuple[int, ...] = (self.embed_dim,) * len(self.stage_blocks)
+
+    @property
+    def kind(self) -> str:
+        """See `Encoder.kind`: fine-tuning gives every block a table, and norms what is pooled."""
+        arguments = self.model_args
+        is_finetuned = arguments["use_fc_norm"] and not arguments["use_shared_rel_pos_bias"]
+        return "fine-tuned ViT" if is_finetuned else "ViT"
 
     def embed(self, images: Tensor) -> Tensor:
         """Turns normalised images (B, C, H, W) into patch tokens (B, H/p, W/p, embed_dim)."""

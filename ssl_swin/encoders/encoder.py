@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from ssl_swin.encoders.sizes import Size, Window
+from ssl_swin.errors import UserError
 
 
 class Encoder(nn.Module, ABC):
@@ -28,6 +29,17 @@ class Encoder(nn.Module, ABC):
             to spare from weight decay.
         decayed_by_accident: By phase ("pretraining", "finetuning"), the pattern of those names
             that the published runs decayed nevertheless.
+        timm_names: Patterns of the names under which timm publishes weights of the family.
+        timm_import: Module whose import lets timm know the architectures.
+        first_conv: timm's name of the layer that sees the image.
+        fixed_input_size: Whether the network is built for one image size, which timm then takes as
+            an argument, `img_size`. Otherwise `model_args` alone hold it.
+        required_args: Names of `model_args` without which timm's own defaults would count.
+        landmark: Name of a tensor that every network of the family has, and nothing else.
+        state_patterns: Names of its tensors, as in `ssl_swin.weights.formats.key_maps`. None where
+            a module of formats has them.
+        overlapping_patches: Whether a token sees pixels beyond its own patch, so that visible
+            tokens see masked pixels, unless these are painted over before.
         init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
         head_init_scale: Factor on the initial weights of a classifier's head.
         architecture: Name of the timm model that `model_args` vary, one of `architectures`.
@@ -50,6 +62,14 @@ class Encoder(nn.Module, ABC):
     num_class_token_rows: ClassVar[int] = 0
     undecayed: ClassVar[str]
     decayed_by_accident: ClassVar[Mapping[str, str]] = {}
+    timm_names: ClassVar[tuple[str, ...]] = ()
+    timm_import: ClassVar[str] = "timm"
+    first_conv: ClassVar[str] = "patch_embed.proj"
+    fixed_input_size: ClassVar[bool] = True
+    required_args: ClassVar[frozenset[str]] = frozenset()
+    landmark: ClassVar[str] = "patch_embed.proj.weight"
+    state_patterns: ClassVar[tuple[str, ...]] = ()
+    overlapping_patches: ClassVar[bool] = False
     init_bound: ClassVar[float]
     head_init_scale: ClassVar[float]
 
@@ -81,6 +101,37 @@ class Encoder(nn.Module, ABC):
             KeyError: If an argument is missing.
             UserError: If the arguments contradict each other.
         """
+
+    @classmethod
+    def of_timm(cls, model: Any) -> "Encoder | None":
+        """Return an encoder for a model of timm, with fresh weights; None if it is of no such kind.
+
+        Args:
+            model: Any model of timm.
+
+        Raises:
+            UserError: If it is a variant that the family does not cover.
+        """
+        return None
+
+    @classmethod
+    def of_tensors(
+        cls, state: Mapping[str, Tensor], img_size_px: Size | None, window_size: int | None
+    ) -> "Encoder":
+        """Return an encoder for weights that nothing but their shapes describes.
+
+        Args:
+            state: Tensors by the names of `model`.
+            img_size_px: (height, width) that a file or the user tells.
+            window_size: Attention window that a file or the user tells, in tokens.
+
+        Raises:
+            UserError: If they do not tell all that it takes.
+        """
+        raise UserError(
+            f"nothing in it tells the arguments of {cls.architectures[0]}: it must lie beside its "
+            "config.json"
+        )
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -147,6 +198,11 @@ class Encoder(nn.Module, ABC):
     def for_finetuning(self) -> "Encoder":
         """Return the encoder that fine-tuning trains, with these weights: here this very one."""
         return self
+
+    @property
+    def kind(self) -> str:
+        """What formats of weights tell it from other encoders by."""
+        return self.title
 
     @property
     def last_layer(self) -> int:

@@ -8,6 +8,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor
 
 from ssl_swin.encoders.beit import BeitEncoder, beit
+from ssl_swin.encoders.build import known_architectures
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import Window, stage_window_sizes
 from ssl_swin.encoders.swin import SwinEncoder, swin
@@ -18,26 +19,35 @@ def encoder_of(model: Any) -> Encoder:
     """Copies a timm model without its head into an encoder that knows its sizes.
 
     Args:
-        model: A Swin Transformer, Swin Transformer V2 or BEiT of timm.
+        model: A Swin Transformer, Swin Transformer V2 or BEiT of timm, or a model that the class of
+            another family adopts (`Encoder.of_timm`).
 
     Raises:
         UserError: If it is of another class, or a variant that the encoders here do not cover.
     """
-    encoder: SwinEncoder | BeitEncoder
-    if isinstance(model, SwinTransformer):
-        encoder = _swin_like(model, version=1)
-    elif isinstance(model, SwinTransformerV2):
-        encoder = _swin_like(model, version=2)
-    elif isinstance(model, Beit):
-        encoder = _beit_like(model)
-    else:
-        raise UserError(f"a {type(model).__name__} of timm cannot be an encoder here")
+    encoder = _adopted(model) or _built(model)
     try:
-        encoder.model.load_state_dict(_without_head(model.state_dict()))
+        encoder.model.load_state_dict(_without_head(model.state_dict(), encoder.head_prefix))
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:400]
         raise UserError(f"this variant of {type(model).__name__} is unknown: {problem}") from error
     return encoder
+
+
+def _adopted(model: Any) -> Encoder | None:
+    families = dict.fromkeys(known_architectures().values())
+    adopted = (family.of_timm(model) for family in families)
+    return next((encoder for encoder in adopted if encoder is not None), None)
+
+
+def _built(model: Any) -> Encoder:
+    if isinstance(model, SwinTransformer):
+        return _swin_like(model, version=1)
+    if isinstance(model, SwinTransformerV2):
+        return _swin_like(model, version=2)
+    if isinstance(model, Beit):
+        return _beit_like(model)
+    raise UserError(f"a {type(model).__name__} of timm cannot be an encoder here")
 
 
 def _swin_like(model: Any, *, version: int) -> SwinEncoder:
@@ -84,5 +94,6 @@ def _beit_like(model: Any) -> BeitEncoder:
     )
 
 
-def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+def _without_head(state: dict[str, Tensor], head_prefix: str) -> dict[str, Tensor]:
+    head = f"{head_prefix}."
+    return {name: tensor for name, tensor in state.items() if not name.startswith(head)}

@@ -45,6 +45,8 @@ class SwinEncoder(VisibleEncoder):
     family = "swin"
     architectures = tuple(TIMM_ARCHITECTURES.values())
     head_prefix = "head.fc"
+    timm_names: ClassVar[tuple[str, ...]] = ("swin_*_patch4_window*", "swinv2_*_window*")
+    required_args = frozenset({"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"})
     undecayed = r"(pos_embed|cls_token|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
     # In pretraining, the original's keywords carry a prefix, `encoder.`, that never occurs inside
     # the names they are matched against.
@@ -144,6 +146,11 @@ class SwinEncoder(VisibleEncoder):
         """Bins masks for `encode_visible`, and can be sent to the processes that load data."""
         with torch.inference_mode(False):
             return VisibleWindows(self.model)
+
+    @property
+    def kind(self) -> str:
+        """See `Encoder.kind`."""
+        return f"Swin V{self.version}"
 
     @property
     def last_grid(self) -> tuple[int, int]:
@@ -342,7 +349,7 @@ def swin(
             many as their heads.
     """
     size = as_size(img_size_px)
-    _check_stages(embed_dim, depths, num_heads)
+    check_stages(embed_dim, depths, num_heads)
     check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
     model_args: dict[str, Any] = {
         "img_size": size,
@@ -368,7 +375,17 @@ def swin(
     return SwinEncoder(model, version=version, model_args=model_args)
 
 
-def _check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
+def check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:
+    """Refuse stages of which one lacks depth or heads, or is not divided by its heads.
+
+    Args:
+        embed_dim: Width of the first stage.
+        depths: Blocks of each stage.
+        num_heads: Heads of each stage.
+
+    Raises:
+        UserError: Naming the stage.
+    """
     if len(depths) != len(num_heads):
         raise UserError(
             "every stage needs its depth and its heads: "

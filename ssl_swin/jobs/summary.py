@@ -19,6 +19,7 @@ from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.callbacks.bad_samples import BadSamples
 from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm
 from ssl_swin.training.callbacks.skipped_steps import SkippedSteps
+from ssl_swin.weights.backbone import import_for_timm
 from ssl_swin.weights.cards import Training
 
 TELLING = (BadSamples, SkippedSteps, CollapseAlarm)  # callbacks with a line at the end
@@ -94,7 +95,7 @@ def timm_line(folder: Path, **arguments: int) -> str:
         return "timm reads it from a folder with a plainer name"
     more = "".join(f", {name}={value}" for name, value in arguments.items())
     address = json.dumps(address, ensure_ascii=False)
-    return f"timm.create_model({address}, pretrained=True{more})"
+    return f"{import_for_timm(folder)}timm.create_model({address}, pretrained=True{more})"
 
 
 def _notes(trainer: Trainer) -> list[str]:

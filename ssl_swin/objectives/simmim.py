@@ -239,8 +239,21 @@ class SimMIM(MaskedImageModel):
         shared_mask: bool = False,
         normalize_target_window_px: OddWindow | None = None,
         normalize_target_patch_px: Positive | None = None,
+        blank_pixels: bool | None = None,
     ) -> None:
-        """Wrap an encoder; see `MaskedImageModel`."""
+        """Wrap an encoder.
+
+        Args:
+            encoder: See `MaskedImageModel`.
+            mask_ratio: See `MaskedImageModel`.
+            mask_patch_size_px: See `MaskedImageModel`.
+            shared_mask: See `MaskedImageModel`.
+            normalize_target_window_px: See `MaskedImageModel`.
+            normalize_target_patch_px: See `MaskedImageModel`.
+            blank_pixels: Whether masked pixels are painted with the data's mean before the encoder
+                sees the image. None does where its tokens see beyond their own patches, as behind
+                a ResNet's stem; elsewhere the mask token hides them all.
+        """
         super().__init__(
             encoder,
             mask_ratio=mask_ratio,
@@ -249,6 +262,8 @@ class SimMIM(MaskedImageModel):
             normalize_target_window_px=normalize_target_window_px,
             normalize_target_patch_px=normalize_target_patch_px,
         )
+        overlaps = encoder.overlapping_patches
+        self.blank_pixels = overlaps if blank_pixels is None else blank_pixels
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         bound = encoder.init_bound
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-bound, b=bound)
@@ -259,7 +274,7 @@ class SimMIM(MaskedImageModel):
 
     def reconstruct(self, images: Tensor, mask: Tensor, plan: Any = None) -> Reconstruction:
         """See `MaskedImageModel.reconstruct`."""
-        tokens = self.encoder.embed(images)
+        tokens = self.encoder.embed(self._shown(images, mask))
         masked = expand_mask(mask, (tokens.shape[1], tokens.shape[2]))
         tokens = torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
         features = self.encoder.encode(tokens)
@@ -267,6 +282,12 @@ class SimMIM(MaskedImageModel):
         return Reconstruction(
             masked_l1(prediction, self.target(images), masked), prediction, features
         )
+
+    def _shown(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Returns what the encoder may see of normalised images (B, C, H, W)."""
+        if not self.blank_pixels:
+            return images
+        return images.masked_fill(_masked_pixels(mask, images), 0.0)
 
     def undecayed(self) -> frozenset[str]:
         """See `Objective.undecayed`."""

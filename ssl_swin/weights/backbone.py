@@ -34,7 +34,6 @@ from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
-_SIZES = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"}
 SWIN_CROP_RATIO = 0.875  # 224 of 256, the evaluation crop of the Swin recipe
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _LEAVE_OUT = (
@@ -204,9 +203,38 @@ def describes_encoder(config: Mapping[str, Any]) -> bool:
     Args:
         config: Content of the file.
     """
+    family = known_architectures().get(config.get("architecture", ""))
     arguments = config.get("model_args")
-    is_known = config.get("architecture") in known_architectures()
-    return is_known and isinstance(arguments, Mapping) and arguments.keys() >= _SIZES
+    if family is None or not isinstance(arguments, Mapping):
+        return False
+    return encoder_args(config).keys() >= {*family.required_args, "img_size"}
+
+
+def encoder_args(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `model_args` of the encoder that a config.json describes.
+
+    timm does not take the image size of every network as an argument; it stands in its input size.
+
+    Args:
+        config: Content of the file, with an architecture that is known.
+    """
+    family = known_architectures().get(config["architecture"])
+    told = config.get("pretrained_cfg", {}).get("input_size")
+    if family is None or family.fixed_input_size or not told:
+        return dict(config["model_args"])
+    return {"img_size": tuple(told[1:]), **config["model_args"]}
+
+
+def import_for_timm(folder: Path) -> str:
+    """Return the Python that lets timm know a backbone's architecture; empty where it does.
+
+    Args:
+        folder: Folder of the backbone.
+    """
+    family = known_architectures().get(str(_read_config(folder).get("architecture")))
+    if family is None or family.timm_import == "timm":
+        return ""
+    return f"import {family.timm_import}; "
 
 
 def find_backbone(path: str | Path) -> Path:
@@ -269,16 +297,20 @@ def _timm_config(
         "num_classes": num_classes,
         "num_features": encoder.num_features,
         "global_pool": "avg",
-        "model_args": encoder.model_args,
+        "model_args": {
+            name: value
+            for name, value in encoder.model_args.items()
+            if name != "img_size" or encoder.fixed_input_size
+        },
         "pretrained_cfg": {
             "input_size": [encoder.in_chans, *encoder.img_size_px],
-            "fixed_input_size": True,
+            "fixed_input_size": encoder.fixed_input_size,
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
             "interpolation": "bicubic",
             "crop_pct": crop_ratio,
             "num_classes": num_classes,
-            "first_conv": "patch_embed.proj",
+            "first_conv": encoder.first_conv,
             "classifier": encoder.head_prefix,
             "custom_load": False,
         },
@@ -297,8 +329,10 @@ def _write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], card:
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        arguments, preprocessing = config["model_args"], config["pretrained_cfg"]
-        _ = config["architecture"], arguments["img_size"], arguments["patch_size"]
+        preprocessing = config["pretrained_cfg"]
+        arguments = encoder_args(config)
+        family = known_architectures().get(config["architecture"], Encoder)
+        _ = arguments["img_size"], [arguments[name] for name in sorted(family.required_args)]
         _ = preprocessing["mean"], preprocessing["std"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
@@ -311,7 +345,7 @@ def _build_encoder(
     try:
         return build_encoder(
             config["architecture"],
-            config["model_args"],
+            encoder_args(config),
             drop_path_rate=drop_path_rate,
             grad_checkpointing=grad_checkpointing,
         )
@@ -328,7 +362,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _load_weights(encoder: Encoder, path: Path) -> None:
     state = _read_safetensors(path)
-    encoder_state = {name: t for name, t in state.items() if not name.startswith("head.")}
+    head = f"{encoder.head_prefix}."
+    encoder_state = {name: t for name, t in state.items() if not name.startswith(head)}
     try:
         encoder.model.load_state_dict(encoder_state)
     except RuntimeError as error:

@@ -40,7 +40,7 @@ def backbone_card(encoder: Encoder, training: Training, tags: Sequence[str]) -> 
 A {encoder.title} pretrained without labels.
 
 ```python
-import timm
+{_imports(encoder)}
 
 model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True, num_classes=0)
 ```
@@ -75,7 +75,7 @@ def task_card(
 A {encoder.title}, fine-tuned for {_plain(task)}.
 
 ```python
-import timm
+{_imports(encoder)}
 
 model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 ```
@@ -109,6 +109,12 @@ def timm_card(weights: str, num_classes: int) -> str:
     name = _plain(weights)
     head = f"with its head of {num_classes:,} classes" if num_classes else "without a head"
     return f"# {name}\n\nThe weights of timm's {name}, {head}.\n"
+
+
+def _imports(encoder: Encoder) -> str:
+    """Returns what a program imports that loads the weights through timm."""
+    own = "" if encoder.timm_import == "timm" else f"import {encoder.timm_import}  # for timm\n"
+    return f"{own}import timm"
 
 
 def _front_matter(*tags: str) -> str:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
+from ssl_swin.encoders.build import known_architectures
 from ssl_swin.encoders.from_timm import encoder_of
 from ssl_swin.errors import UserError
 from ssl_swin.tasks.classification import Classifier
@@ -23,8 +24,6 @@ from ssl_swin.weights.backbone import (
 )
 from ssl_swin.weights.cards import timm_card
 
-SUPPORTED = ("swin_*_patch4_window*", "swinv2_*_window*", "beit_*", "beitv2_*")  # of timm's names
-
 
 def is_timm_name(name: str) -> bool:
     """Returns whether timm has this architecture, with or without a tag behind a dot."""
@@ -34,8 +33,14 @@ def is_timm_name(name: str) -> bool:
 
 def supported_names() -> list[str]:
     """Lists the architectures of timm that can be backbones."""
-    names: list[str] = timm.list_models(list(SUPPORTED))
+    names: list[str] = timm.list_models(list(_patterns()))
     return names
+
+
+def _patterns() -> dict[str, None]:
+    """Returns the patterns of timm's names that encoders of some family take."""
+    families = dict.fromkeys(known_architectures().values())
+    return dict.fromkeys(pattern for family in families for pattern in family.timm_names)
 
 
 def timm_repository(name: str) -> str:
@@ -84,7 +89,7 @@ def convert_timm(folder: Path, target: Path) -> None:
     weights = f"{architecture}.{source['tag']}" if source.get("tag") else architecture
     moments = {"mean": source["mean"], "std": source["std"]}
     crop_ratio = source.get("crop_pct") or SWIN_CROP_RATIO
-    head = _head_of(model)
+    head = _head_of(model, encoder.head_prefix)
     if head is None or encoder.for_finetuning() is not encoder:
         card = timm_card(weights, 0)
         save_backbone(target, encoder, **moments, card=card, crop_ratio=crop_ratio)
@@ -101,9 +106,9 @@ def convert_timm(folder: Path, target: Path) -> None:
     )
 
 
-def _head_of(model: Any) -> nn.Linear | None:
-    """Returns the last layer of a timm model; None where it has none."""
-    layer = getattr(model.head, "fc", model.head)
+def _head_of(model: Any, name: str) -> nn.Linear | None:
+    """Returns the last layer of a timm model, which has that name; None where it has none."""
+    layer = model.get_submodule(name)
     return layer if isinstance(layer, nn.Linear) and layer.bias is not None else None
 
 
@@ -116,7 +121,7 @@ def _names(config: Mapping[str, Any], num_classes: int) -> list[str]:
 
 
 def _check_supported(architecture: str) -> None:
-    if not any(fnmatch(architecture, pattern) for pattern in SUPPORTED):
+    if not any(fnmatch(architecture, pattern) for pattern in _patterns()):
         raise UserError(f"{architecture} of timm cannot be a backbone here; {_supported()}")
 
 

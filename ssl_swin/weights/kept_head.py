@@ -9,13 +9,12 @@ import safetensors
 import torch
 from torch import Tensor
 
+from ssl_swin.encoders.build import known_architectures
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Task
 from ssl_swin.weights.backbone import CONFIG, WEIGHTS
 from ssl_swin.weights.formats.head_classes import published_rows
-
-_HEADS = ("head.fc.", "head.")  # timm's names in a Swin and in a ViT
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,12 @@ def read_head(folder: Path) -> KeptHead | None:
     Args:
         folder: Holds config.json and model.safetensors.
     """
-    with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
-        stored = set(file.keys())
-        prefix = next((each for each in _HEADS if f"{each}weight" in stored), None)
-        if prefix is None or f"{prefix}bias" not in stored:
-            return None
-        weight, bias = file.get_tensor(f"{prefix}weight"), file.get_tensor(f"{prefix}bias")
     config = json.loads((folder / CONFIG).read_text())
+    prefix = known_architectures()[config["architecture"]].head_prefix
+    with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
+        if not {f"{prefix}.weight", f"{prefix}.bias"} <= set(file.keys()):
+            return None
+        weight, bias = file.get_tensor(f"{prefix}.weight"), file.get_tensor(f"{prefix}.bias")
     names = config.get("label_names", ())
     fits = isinstance(names, list) and len(names) == len(bias)
     return KeptHead(weight, bias, tuple(map(str, names)) if fits else ())

@@ -151,7 +151,7 @@ def test_resolve_backbone__converts_once_and_anew_when_the_file_changes(tmp_path
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"architecture": "resnet18"}, "resnet18 of timm cannot be a backbone here; supported: "),
+        ({"architecture": "vgg11"}, "vgg11 of timm cannot be a backbone here; supported: "),
         ({"architecture": "swin_s3_tiny_224"}, "swin_s3_tiny_224 of timm cannot be a backbone"),
         ({"architecture": "swin_small_patch4_window7_224", "model_args": {}}, "does not fit"),
         ({"model_args": {"no_such": 1}}, "does not fit the config.json: .*no_such"),
@@ -181,8 +181,8 @@ def test_resolve_backbone__needs_a_configuration(folder, cache, config, problem)
 
 
 def test_encoder_of__refuses_other_models_and_varying_windows():
-    with pytest.raises(UserError, match="a ResNet of timm cannot be an encoder"):
-        encoder_of(timm.create_model("resnet18"))
+    with pytest.raises(UserError, match="a MobileNetV3 of timm cannot be an encoder"):
+        encoder_of(timm.create_model("mobilenetv3_small_050"))
     searched = timm.create_model("swin_s3_tiny_224", embed_dim=8, num_heads=(1, 1, 1, 1))
     with pytest.raises(UserError, match=r"windows of \(7, 7, 14, 7\) tokens"):
         encoder_of(searched)

@@ -123,8 +123,8 @@ class WindowBlockV1(WindowBlock, swin_transformer.SwinTransformerBlock):  # type
         self, tokens: Tensor, layout: WindowLayout, scale1: Tensor | None, scale2: Tensor | None
     ) -> Tensor:
         """Computes the block; see `WindowBlock.compute`."""
-        tokens = _add(tokens, self.attn(self.norm1(tokens), layout=layout), scale1)
-        return _add(tokens, self.mlp(self.norm2(tokens)), scale2)
+        tokens = add_branch(tokens, self.attn(self.norm1(tokens), layout=layout), scale1)
+        return add_branch(tokens, self.mlp(self.norm2(tokens)), scale2)
 
 
 class WindowBlockV2(WindowBlock, swin_transformer_v2.SwinTransformerV2Block):  # type: ignore[misc]
@@ -134,8 +134,8 @@ class WindowBlockV2(WindowBlock, swin_transformer_v2.SwinTransformerV2Block):  #
         self, tokens: Tensor, layout: WindowLayout, scale1: Tensor | None, scale2: Tensor | None
     ) -> Tensor:
         """Computes the block; see `WindowBlock.compute`."""
-        tokens = _add(tokens, self.norm1(self.attn(tokens, layout=layout)), scale1)
-        return _add(tokens, self.norm2(self.mlp(tokens)), scale2)
+        tokens = add_branch(tokens, self.norm1(self.attn(tokens, layout=layout)), scale1)
+        return add_branch(tokens, self.norm2(self.mlp(tokens)), scale2)
 
 
 class MergingV1(swin_transformer.PatchMerging):
@@ -208,7 +208,8 @@ def _compute(
     return block.compute(tokens, layout, *scales)
 
 
-def _add(tokens: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+def add_branch(tokens: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    """Adds a residual path to tokens (B, N, C), scaled by (B, 1, 1) where it may be dropped."""
     return tokens + (branch if scale is None else branch * scale)
 
 

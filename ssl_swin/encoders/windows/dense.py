@@ -68,8 +68,10 @@ def dense_layouts(
         index = _stage_order(size, windows[0][0])
         if sizes:
             merging = _merging(before, indices[-1], size, index)
+        pads = any(getattr(block, "pads_shift", False) for block in stage.blocks)
+        layout_of = _padded_shift_layout if pads else _layout
         layouts = {
-            (window, shift): _layout(size, window, shift, index, device)
+            (window, shift): layout_of(size, window, shift, index, device)
             for window, shift in windows
         }
         blocks = tuple(layouts[window_and_shift] for window_and_shift in windows)
@@ -110,6 +112,32 @@ def _layout(
     else:  # the stage's tokens are in raster order
         order = PaddedOrder.of(slots, len(stage_order))
     return MovedWindows(order, _attn_bias(_padded(size, window), window, shift)).to(device)
+
+
+def _padded_shift_layout(
+    size: Size, window: Size, shift: Size, stage_order: Tensor, device: torch.device
+) -> WindowLayout:
+    """Returns the layout of a block whose shift moves windows over the rims, where zeros are.
+
+    Args:
+        size: Rows and columns of the map, which windows tile.
+        window: Rows and columns of a window.
+        shift: Rows and columns of zeros at the bottom and on the right; what they lack of a window
+            is at the top and on the left.
+        stage_order: Raster indices of the stage's tokens, int64 (N,).
+        device: Device of the layout.
+    """
+    if not any(shift):
+        return _layout(size, window, shift, stage_order, device)
+    (rows, columns), (high, wide), (down, across) = size, window, shift
+    top, left = -down % high, -across % wide
+    places = torch.full((top + rows + down, left + columns + across), rows * columns)
+    places[top : top + rows, left : left + columns] = Permutation.of(stage_order).inverse.view(
+        rows, columns
+    )
+    order = PaddedOrder.of(_in_windows(places, window).flatten(), rows * columns)
+    area = high * wide
+    return MovedWindows(order, torch.zeros(1, 1, area, area)).to(device)
 
 
 def _padded(size: Size, window: Size) -> Size:

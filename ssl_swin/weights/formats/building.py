@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl_swin.encoders.beit import BeitEncoder, beit
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import Size, Window, as_size, stage_window_sizes
 from ssl_swin.encoders.swin import SwinEncoder, swin
@@ -18,11 +17,13 @@ from ssl_swin.weights.formats.architecture import (
     stored_windows,
 )
 from ssl_swin.weights.formats.format import FileSettings
-from ssl_swin.weights.formats.known_formats import enumerate_names
-from ssl_swin.weights.formats.official_beit import beit_architecture
+from ssl_swin.weights.formats.names import enumerate_names
 from ssl_swin.weights.formats.report import Entry, LoadReport
 
-_POOL_NORM = "fc_norm."
+_OPTIONAL = {
+    "fc_norm.": "a norm of pooled features, which pretraining has not",
+    ".num_batches_tracked": "a number of batches, which nothing needs",
+}
 
 
 def build_swin(
@@ -72,37 +73,20 @@ def build_swin(
     )
 
 
-def build_vit(
-    state: Mapping[str, Tensor],
-    settings: FileSettings,
-    img_size_px: int | None,
-    window_size: int | None,
-) -> BeitEncoder:
-    """Builds the ViT that a state dict, by our names, was pretrained or fine-tuned as.
-
-    Its tables of position biases tell the image size.
-
-    Raises:
-        UserError: If a tensor is missing that tells the architecture, or a window is given.
-    """
-    if window_size is not None:
-        raise UserError(f"window_size={window_size} is for a Swin; this is a ViT")
-    return beit(**beit_architecture({f"encoder.{name}": t for name, t in state.items()}))
-
-
 def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], report: LoadReport) -> LoadReport:
     """Loads an encoder's tensors, which must be all of them.
 
-    A ViT pretrained without a final norm has one here for its pooled features, which stays fresh.
+    A ViT pretrained without a final norm has one here for its pooled features, which stays fresh,
+    and old files of networks with batch norm do not count the batches.
 
     Raises:
         UserError: As `load_into`.
     """
     own = encoder.model.state_dict()
-    fresh = {n: t for n, t in own.items() if n.startswith(_POOL_NORM) and n not in state}
-    load_into(encoder.model, {**fresh, **state}, report)
-    reason = "a norm of pooled features, which pretraining has not"
-    return report + LoadReport(missing=tuple(Entry(name, "", reason) for name in fresh))
+    absent = [name for name in own if name not in state]
+    reasons = {name: why for name in absent for part, why in _OPTIONAL.items() if part in name}
+    load_into(encoder.model, {**{name: own[name] for name in reasons}, **state}, report)
+    return report + LoadReport(missing=tuple(Entry(n, "", why) for n, why in reasons.items()))
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], report: LoadReport) -> None:

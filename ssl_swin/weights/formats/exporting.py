@@ -24,7 +24,7 @@ from ssl_swin.weights.formats.tables import tables_of
 from ssl_swin.weights.sources import default_cache, resolve_backbone
 
 _HEAD = "head.fc."
-_OUTSIDE = ("decoder.", "head.")  # not part of the encoder, so without its prefix
+_OUTSIDE = ("decoder.", _HEAD)  # not part of the encoder, so without its prefix
 
 
 @checked
@@ -48,7 +48,7 @@ def export_weights(backbone: PathLike, out: PathName, *, to: str) -> LoadReport:
     encoder = loaded.encoder
     target = format_for(to, encoder)
     check_representable(encoder, target)
-    heads = load_simmim_head(folder) | _classification_head(folder)
+    heads = load_simmim_head(folder) | _classification_head(folder, encoder.head_prefix)
     if target.name == "simmim" and target.holds_simmim and "mask_token" not in heads:
         without = "swin" if isinstance(encoder, SwinEncoder) else "timm"
         raise UserError(
@@ -117,10 +117,10 @@ def _with_prefix(entry: Entry, prefix: str) -> Entry:
     return entry._replace(became=became, reason=entry.reason or "another name")
 
 
-def _classification_head(folder: Path) -> dict[str, Tensor]:
+def _classification_head(folder: Path, prefix: str) -> dict[str, Tensor]:
     """Reads the last layer, which timm names `head.fc` in a Swin and `head` in a ViT."""
     state = safetensors.torch.load_file(folder / WEIGHTS)
-    head = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
+    head = {name: tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
     return {f"{_HEAD}{name.rpartition('.')[2]}": tensor for name, tensor in head.items()}
 
 

@@ -13,6 +13,8 @@ from ssl_swin.weights.formats.key_maps import Rule, rename, same
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
+# Of tensors, what the file says, and image size and window where the user says them.
+Builder = Callable[[State, "FileSettings", int | None, int | None], Encoder]
 Layout = Literal["bare", "model", "state_dict", "safetensors", "folder"]
 
 
@@ -81,12 +83,14 @@ class Format:
         rules: The key map.
         recognised_by: Regular expressions; a file is of this format if each is found in the list of
             its names, one per line.
-        kinds: Kinds of encoder that it holds, as returned by `kind_of`.
+        kinds: Kinds of encoder that it holds (`Encoder.kind`).
         holds_simmim: Whether exports have the mask token and pixel head.
         prefixes: What may stand before the encoder's names; exports have the first.
         tables: Names, in our terms, of the tables that it stores and we rebuild.
         dropped: Regular expressions of names that are not taken, with the reason.
         missing: What its model has and an export does not, with the reason.
+        landmark: Name, in our terms, of a tensor that every network of its kinds has.
+        build: Builds the encoder of tensors by our names; None builds a Swin V1 or V2.
         limits: Lists what keeps an encoder out of it.
         notes: Lists what a user should know of an encoder in it.
         settings: Reads the configuration that lies in or beside the file.
@@ -104,6 +108,8 @@ class Format:
     tables: tuple[str, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    landmark: str = "patch_embed.proj.weight"
+    build: Builder | None = None
     limits: Callable[[SwinEncoder], tuple[str, ...]] = no_limits
     notes: Callable[[SwinEncoder], tuple[str, ...]] = no_limits
     settings: Callable[[Config], FileSettings] = says_nothing
@@ -113,20 +119,6 @@ class Format:
 
 
 VIT, FINETUNED_VIT = "ViT", "fine-tuned ViT"
-VITS = frozenset((VIT, FINETUNED_VIT))
-
-
-def kind_of(encoder: Encoder) -> str:
-    """Names the kind of an encoder: "Swin V1", "Swin V2", "ViT" or "fine-tuned ViT".
-
-    The last has a table of position biases in every block, and norms what is pooled.
-    """
-    if isinstance(encoder, SwinEncoder):
-        return f"Swin V{encoder.version}"
-    arguments = encoder.model_args
-    is_finetuned = arguments["use_fc_norm"] and not arguments["use_shared_rel_pos_bias"]
-    return FINETUNED_VIT if is_finetuned else VIT
-
 
 BLOCK = "layers.{s}.blocks.{b}"
 INDEX, COORDINATES, MASK = "relative_position_index", "relative_coords_table", "attn_mask"

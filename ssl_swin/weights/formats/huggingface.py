@@ -16,7 +16,6 @@ from ssl_swin.weights.formats.format import (
     FileSettings,
     Format,
     every,
-    kind_of,
     needs_one_window,
     needs_square,
 )
@@ -172,7 +171,7 @@ def settings(config: Config) -> FileSettings:
 def configs(exported: Exported) -> dict[str, Config]:
     """Writes `config.json` and `preprocessor_config.json`."""
     encoder, arguments = exported.encoder, exported.encoder.model_args
-    is_v1, side_px = kind_of(encoder) == "Swin V1", encoder.img_size_px[0]
+    is_v1, side_px = encoder.kind == "Swin V1", encoder.img_size_px[0]
     config: dict[str, Any] = {
         "architectures": [f"{'Swin' if is_v1 else 'Swinv2'}{_MODELS[exported.head]}"],
         "model_type": "swin" if is_v1 else "swinv2",

@@ -20,12 +20,13 @@ from ssl_swin.weights.backbone import (
     Backbone,
     check_same_architecture,
     describes_encoder,
+    encoder_args,
     save_backbone,
     save_classifier,
     save_extra_weights,
 )
-from ssl_swin.weights.formats.building import build_swin, build_vit, load_encoder
-from ssl_swin.weights.formats.format import COORDINATES, VITS, FileSettings, kind_of
+from ssl_swin.weights.formats.building import build_swin, load_encoder
+from ssl_swin.weights.formats.format import COORDINATES, FileSettings
 from ssl_swin.weights.formats.head_classes import choose_classes
 from ssl_swin.weights.formats.heads import HEAD, with_classifier, with_simmim
 from ssl_swin.weights.formats.known_formats import check_format
@@ -115,9 +116,9 @@ def import_weights(
         settings = _with_given(told, pretrained_window_sizes, mean, std)
         is_told = describes_encoder(file.config) and network.format.name == "timm"
         if is_told and window_size is None:
-            encoder = build_encoder(file.config["architecture"], file.config["model_args"])
+            encoder = build_encoder(file.config["architecture"], encoder_args(file.config))
         else:
-            build = build_swin if VITS.isdisjoint(network.format.kinds) else build_vit
+            build = network.format.build or build_swin
             encoder = build(parts.encoder | parts.tables, settings, img_size_px, window_size)
         if like is not None:
             check_same_architecture(encoder, like)
@@ -186,7 +187,7 @@ def _assumptions(
     """Lists what neither the file nor the caller tells."""
     assumed = [] if settings.mean else [_ASSUMED_NORMALISATION]
     tells_windows = settings.pretrained_window_sizes or any(COORDINATES in name for name in tables)
-    if kind_of(encoder) == "Swin V2" and not tells_windows:
+    if encoder.kind == "Swin V2" and not tells_windows:
         assumed.append(_ASSUMED_WINDOWS)
     return tuple(assumed)
 

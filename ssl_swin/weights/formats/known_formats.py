@@ -1,26 +1,33 @@
 """The table of checkpoint formats, and which of them a file is."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.detectron2 import DETECTRON2
-from ssl_swin.weights.formats.format import Format, kind_of
+from ssl_swin.weights.formats.family_formats import family_formats
+from ssl_swin.weights.formats.format import Format
 from ssl_swin.weights.formats.huggingface import HUGGINGFACE, HUGGINGFACE_V2
 from ssl_swin.weights.formats.official_format import SIMMIM, SWIN
+from ssl_swin.weights.formats.official_mlp_format import SWIN_MLP
 from ssl_swin.weights.formats.official_vit_format import SIMMIM_FINETUNED_VIT, SIMMIM_VIT, TIMM_VIT
 from ssl_swin.weights.formats.openmmlab import OPENMMLAB
 from ssl_swin.weights.formats.timm_format import TIMM
-from ssl_swin.weights.formats.torchvision_format import TORCHVISION, TORCHVISION_V2
+from ssl_swin.weights.formats.torchvision_format import (
+    TORCHVISION,
+    TORCHVISION_RESNET,
+    TORCHVISION_V2,
+)
 
-# The first that recognises a file counts.
+# The first that recognises a file counts; those of `family_formats` come last.
 FORMATS: tuple[Format, ...] = (
     SIMMIM,
     SIMMIM_VIT,
     SIMMIM_FINETUNED_VIT,
+    SWIN_MLP,
     SWIN,
     TIMM,
     TIMM_VIT,
@@ -32,13 +39,17 @@ FORMATS: tuple[Format, ...] = (
     DETECTRON2,
 )
 NAMES = tuple(dict.fromkeys(each.name for each in FORMATS))
-_MAX_NAMES_SHOWN = 4
+
+
+def formats() -> tuple[Format, ...]:
+    """Returns all formats that are known by now."""
+    return (*FORMATS, *family_formats(), TORCHVISION_RESNET)
 
 
 def recognise(state: Mapping[str, Tensor]) -> Format | None:
     """Returns the format that the names of the tensors show; None if they show none."""
     names = "\n".join(state)
-    for known in FORMATS:
+    for known in formats():
         if all(re.search(part, names, re.MULTILINE) for part in known.recognised_by):
             return known
     return None
@@ -68,19 +79,13 @@ def format_for(name: str, encoder: Encoder) -> Format:
         UserError: If there is none.
     """
     _check_name(name)
-    kind = kind_of(encoder)
-    of_name = [known for known in FORMATS if known.name == name]
+    kind = encoder.kind
+    of_name = [known for known in formats() if known.name == name]
     for known in of_name:
         if kind in known.kinds:
             return known
     kinds = ", ".join(kind for known in of_name for kind in known.kinds)
     raise UserError(f"a {kind} cannot be written as {name!r}, which is for {kinds}")
-
-
-def enumerate_names(names: Sequence[str]) -> str:
-    """Lists the first few names."""
-    shown, rest = names[:_MAX_NAMES_SHOWN], len(names) - _MAX_NAMES_SHOWN
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_name(name: str) -> None:

@@ -1,7 +1,7 @@
 """Which networks a file holds, under whatever names they are wrapped, and which one is taken.
 
 Training programs put words of their own before the names of a network, keep a slow copy of it
-beside it, and wrap its modules. A network is found by the tensor that every encoder begins with,
+beside it, and wrap its modules. A network is found by a tensor that every encoder of its kind has,
 and counts as one if a known format recognises what stands beside that tensor.
 """
 
@@ -14,12 +14,12 @@ from torch import Tensor
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.format import Format
 from ssl_swin.weights.formats.key_maps import to_theirs
-from ssl_swin.weights.formats.known_formats import FORMATS, NAMES, enumerate_names, recognise
+from ssl_swin.weights.formats.known_formats import NAMES, formats, recognise
+from ssl_swin.weights.formats.names import enumerate_names
 from ssl_swin.weights.formats.report import Entry
 
 Sections = Mapping[str, Mapping[str, Tensor]]  # tensors by name, by the key that they lie under
 
-_PATCHES = "patch_embed.proj.weight"
 # Modules that only wrap another: of torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # What self-supervised methods call the slow copy of a network that they train.
@@ -124,7 +124,7 @@ def _explain_none(tensors: Sections) -> str:
     for state in tensors.values():
         known = recognise(state)
         if known is not None:
-            return f"the tensor {known.prefixes[0]}{_first_tensor(known)} is missing"
+            return f"the tensor {known.prefixes[0]}{_landmark(known)} is missing"
     names = [name for state in tensors.values() for name in state]
     return (
         f"not a Swin in any of the formats {', '.join(NAMES)}: "
@@ -138,8 +138,8 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """Returns what stands before a tensor that an encoder of some format begins with."""
-    stems = dict.fromkeys(_first_tensor(known) for known in FORMATS)
+    """Returns what stands before the landmark of some format."""
+    stems = dict.fromkeys(_landmark(known) for known in formats())
     prefixes = (
         name.removesuffix(stem)
         for name in names
@@ -149,8 +149,8 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(prefixes))
 
 
-def _first_tensor(known: Format) -> str:
-    (name,) = to_theirs(known.rules, {_PATCHES: Tensor()}).state
+def _landmark(known: Format) -> str:
+    (name,) = to_theirs(known.rules, {known.landmark: Tensor()}).state
     return name
 
 
@@ -173,7 +173,7 @@ def _network(
         and not place.prefix.startswith(other.prefix)
     )
     given_as = {name: file for name, file in unwrapped.items() if not name.startswith(elsewhere)}
-    own_words = {words for known in FORMATS for words in known.prefixes}
+    own_words = {words for known in formats() for words in known.prefixes}
     for words in sorted(own_words, key=len, reverse=True):
         wrapper = place.prefix.removesuffix(words)
         if f"{wrapper}{words}" != place.prefix or not (wrapper == "" or wrapper.endswith(".")):
@@ -184,7 +184,7 @@ def _network(
             if name.startswith(wrapper)
         }
         known = recognise({name: tensors[file] for name, file in inside.items()})
-        if known and words in known.prefixes and f"{words}{_first_tensor(known)}" in inside:
+        if known and words in known.prefixes and f"{words}{_landmark(known)}" in inside:
             return Network(
                 place.name,
                 known,

@@ -20,7 +20,6 @@ from ssl_swin.weights.formats.format import (
     Exported,
     FileSettings,
     Format,
-    kind_of,
 )
 from ssl_swin.weights.formats.key_maps import rename, same
 
@@ -58,7 +57,7 @@ def configs(exported: Exported) -> dict[str, Config]:
     arguments = exported.encoder.model_args
     height_px, width_px = exported.encoder.img_size_px
     swin: dict[str, Any] = {"WINDOW_SIZE": arguments["window_size"]}
-    kind = "swin" if kind_of(exported.encoder) == "Swin V1" else "swinv2"
+    kind = "swin" if exported.encoder.kind == "Swin V1" else "swinv2"
     if kind == "swinv2":
         swin["PRETRAINED_WINDOW_SIZES"] = list(arguments["pretrained_window_sizes"])
     size = height_px if height_px == width_px else [height_px, width_px]

@@ -1,7 +1,22 @@
 """The ViT of the original SimMIM, pretrained or fine-tuned, whose names are timm's."""
 
-from ssl_swin.weights.formats.format import FINETUNED_VIT, INDEX, VIT, Config, Exported, Format
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ssl_swin.encoders.beit import BeitEncoder, beit
+from ssl_swin.errors import UserError
+from ssl_swin.weights.formats.format import (
+    FINETUNED_VIT,
+    INDEX,
+    VIT,
+    Config,
+    Exported,
+    FileSettings,
+    Format,
+)
 from ssl_swin.weights.formats.key_maps import rename, same
+from ssl_swin.weights.formats.official_beit import beit_architecture
 from ssl_swin.weights.formats.official_format import SIMMIM_HEAD, settings
 from ssl_swin.weights.formats.timm_format import settings as timm_settings
 
@@ -36,12 +51,31 @@ def configs(exported: Exported) -> dict[str, Config]:
     }
 
 
+def build_vit(
+    state: Mapping[str, Tensor],
+    settings: FileSettings,
+    img_size_px: int | None,
+    window_size: int | None,
+) -> BeitEncoder:
+    """Builds the ViT that a state dict, by our names, was pretrained or fine-tuned as.
+
+    Its tables of position biases tell the image size.
+
+    Raises:
+        UserError: If a tensor is missing that tells the architecture, or a window is given.
+    """
+    if window_size is not None:
+        raise UserError(f"window_size={window_size} is for a Swin; this is a ViT")
+    return beit(**beit_architecture({f"encoder.{name}": t for name, t in state.items()}))
+
+
 SIMMIM_VIT = Format(
     name="simmim",
     title="the original SimMIM's ViT",
     rules=(*_RULES, *SIMMIM_HEAD),
     recognised_by=(r"^encoder\.mask_token$", rf"^encoder\.{_TABLE}"),
     kinds=(VIT,),
+    build=build_vit,
     prefixes=("encoder.",),
     tables=(INDEX,),
     settings=settings,
@@ -55,6 +89,7 @@ SIMMIM_FINETUNED_VIT = Format(
     rules=(*_RULES, *_OF_CLASSIFIER),
     recognised_by=(rf"^blocks\.0\.attn\.{INDEX}$", r"^fc_norm\.weight$"),
     kinds=(FINETUNED_VIT,),
+    build=build_vit,
     tables=(INDEX,),
     settings=settings,
     layout="model",
@@ -69,6 +104,7 @@ TIMM_VIT = Format(
         rf"^(encoder\.model\.)?{_TABLE}",
     ),
     kinds=(VIT, FINETUNED_VIT),
+    build=build_vit,
     prefixes=("", "encoder.model."),
     settings=timm_settings,
     layout="safetensors",

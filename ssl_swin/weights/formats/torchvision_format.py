@@ -4,7 +4,11 @@ Stages and mergings are numbered through; its Swin V2 has one bias for query, ke
 which the key's part has no effect. It pads maps that are smaller than the window.
 """
 
+from dataclasses import replace
+
+from ssl_swin.encoders.resnet import ResNetEncoder
 from ssl_swin.encoders.swin import SwinEncoder
+from ssl_swin.weights.formats.family_formats import format_of
 from ssl_swin.weights.formats.format import (
     BLOCK,
     COORDINATES,
@@ -81,6 +85,8 @@ def trained_with_own_windows(encoder: SwinEncoder) -> tuple[str, ...]:
     return ("it divides by zero in windows of one token",) if 1 in own else ()
 
 
+_NO_HEAD = "a backbone has no head: load with strict=False, or train"
+
 TORCHVISION = Format(
     name="torchvision",
     title="torchvision's Swin",
@@ -88,7 +94,7 @@ TORCHVISION = Format(
     recognised_by=(_PATCHES, r"^features\.1\.0\.attn\.relative_position_bias_table$"),
     kinds=("Swin V1",),
     tables=(INDEX,),
-    missing={"head.weight, head.bias": "a backbone has no head: load with strict=False, or train"},
+    missing={"head.weight, head.bias": _NO_HEAD},
     limits=every(needs_rgb, needs_one_window),
 )
 TORCHVISION_V2 = Format(
@@ -98,6 +104,14 @@ TORCHVISION_V2 = Format(
     recognised_by=(_PATCHES, r"^features\.1\.0\.attn\.logit_scale$"),
     kinds=("Swin V2",),
     tables=(INDEX, COORDINATES),
-    missing={"head.weight, head.bias": "a backbone has no head: load with strict=False, or train"},
+    missing={"head.weight, head.bias": _NO_HEAD},
     limits=every(needs_rgb, needs_one_window, trained_with_own_windows),
+)
+TORCHVISION_RESNET = replace(  # whose names timm has, so that files are taken for timm's
+    format_of(ResNetEncoder),
+    name="torchvision",
+    title="torchvision's ResNet",
+    holds_simmim=False,
+    missing={"fc.weight, fc.bias": _NO_HEAD},
+    layout="bare",
 )

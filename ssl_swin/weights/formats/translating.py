@@ -9,12 +9,11 @@ from torch import Tensor
 from ssl_swin.errors import UserError
 from ssl_swin.weights.formats.format import Format
 from ssl_swin.weights.formats.key_maps import Rule, to_ours, to_theirs
-from ssl_swin.weights.formats.known_formats import enumerate_names
+from ssl_swin.weights.formats.names import enumerate_names
 from ssl_swin.weights.formats.networks import OUTSIDE, Network
 from ssl_swin.weights.formats.report import Entry, LoadReport
 
-_PATCHES = "patch_embed.proj.weight"
-_OF_HEADS = ("mask_token", "decoder.", "head.")  # ours, and beside the encoder in some formats
+_OF_HEADS = ("mask_token", "decoder.", "head.fc.")  # ours, and beside the encoder in some formats
 
 
 class Translated(NamedTuple):
@@ -71,11 +70,11 @@ def _with_given_names(report: LoadReport, given_as: Mapping[str, str]) -> LoadRe
 
 
 def _prefix(state: Mapping[str, Tensor], source: Format) -> str:
-    (patches,) = to_theirs(source.rules, {_PATCHES: Tensor()}).state
+    (landmark,) = to_theirs(source.rules, {source.landmark: Tensor()}).state
     for prefix in sorted(source.prefixes, key=len, reverse=True):
-        if f"{prefix}{patches}" in state:
+        if f"{prefix}{landmark}" in state:
             return prefix
-    raise UserError(f"the tensor {source.prefixes[0]}{patches} is missing")
+    raise UserError(f"the tensor {source.prefixes[0]}{landmark} is missing")
 
 
 def _reason(name: str, source: Format) -> str | None:
