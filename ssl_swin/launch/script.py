@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from ssl_swin import __version__
 from ssl_swin.disk_errors import cannot_use, disk_error
+from ssl_swin.display.console import lasting_console
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.launch.command_line import command, how_to_continue
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
@@ -72,7 +73,7 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     if "--version" in options:  # Hydra would print its own
         print(f"ssl_swin {__version__}")
         return
-    with watching_signals(owns_process=True), _plain_messages(job, options):
+    with lasting_console(), watching_signals(owns_process=True), _plain_messages(job, options):
         words, since = readable(job, options), time.time()
         _check_config_dir(words)
         sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
@@ -111,7 +112,7 @@ def run_job(job: str, cfg: DictConfig) -> float:
     The message has to be made in here: Hydra adds a line of its own to what a task raises.
     """
     sleep_while_waiting()  # before torch is loaded; what a launcher starts may have no environment
-    with _plain_messages(job, None), job_session(owns_process=True):
+    with lasting_console(), _plain_messages(job, None), job_session(owns_process=True):
         importlib.import_module(f"ssl_swin.jobs.{job}").main(cfg)
     return result_of(cfg)
 

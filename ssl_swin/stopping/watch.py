@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -125,7 +125,7 @@ class SignalWatch:
         if not self._deferred:
             raise RunStopped(self.status)
         if number == signal.SIGINT and self._answer:
-            os.write(2, f"\n{self._answer}\n".encode())
+            _tell(f"\n{self._answer}")
 
 
 class _ProcessEnd:
@@ -182,12 +182,17 @@ def end_process(status: int) -> None:
     """
     if is_first_by_environment():
         reason = RunStopped(status).reason
-        os.write(2, f"stopped at once by {reason}; what was not saved is lost\n".encode())
+        _tell(f"stopped at once by {reason}; what was not saved is lost")
     for child in multiprocessing.active_children():
         child.kill()
     for remove in _LEFTOVERS:
         remove()
     os._exit(status)
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # of a terminal that is closed
+        os.write(2, f"{line}\n".encode())
 
 
 _LEFTOVERS: list[Callable[[], None]] = []  # what must not stay behind, as temporary files
