@@ -15,6 +15,7 @@ from ssl_swin.optim.schedules import RunLength
 from ssl_swin.plurals import counted
 from ssl_swin.reporting.animation import film_bytes
 from ssl_swin.reporting.page import MAX_RECONSTRUCTIONS
+from ssl_swin.reporting.pictures import as_webp
 from ssl_swin.training.callbacks.held_out_figures import HeldOutFigures
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
@@ -31,6 +32,7 @@ class Pictures(NamedTuple):
     number: int
     size_bytes: int
     film_bytes: int = 0  # of all of them together, if there is one
+    bytes_in_report: int = 0  # of those that a report shows
 
     @property
     def total_bytes(self) -> int:
@@ -92,7 +94,8 @@ def pictures_of(
             if picture := callback.sample(module, batch, precision):
                 number = callback.num_pictures(num_steps)
                 film = 0 if callback.animation is None else film_bytes(picture, number)
-                found.append(Pictures(number, _png_bytes(picture), film))
+                in_report = min(number, MAX_RECONSTRUCTIONS) * len(as_webp(picture))
+                found.append(Pictures(number, _png_bytes(picture), film, in_report))
     return found
 
 
@@ -125,7 +128,7 @@ def disk_use(
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     num_rows = (num_steps // every if every else 0) + math.ceil(num_steps / length.steps_per_epoch)
     drawn = sum(each.total_bytes for each in pictures)
-    shown = sum(min(each.number, MAX_RECONSTRUCTIONS) * each.size_bytes for each in pictures)
+    shown = sum(each.bytes_in_report for each in pictures)
     weights = sum(t.numel() * t.element_size() for t in module.model.state_dict().values())
     return DiskUse(
         num_checkpoints=num_kept(

@@ -1,21 +1,15 @@
 """The classes of a split in a report: confusions, surest mistakes, accuracy of each class."""
 
-import base64
 import csv
 import math
 from pathlib import Path
 from typing import NamedTuple
 
+from ssl_swin.reporting.pictures import Picture, picture_of
+
 PREFIX = "confusion_"
 CAPTIONS = {"confusion.png": "confusion matrix", "mistakes.png": "most confident mistakes"}
 MOST_ROWS = 200  # of the table, the worst
-
-
-class Picture(NamedTuple):
-    """A PNG file and what it shows."""
-
-    caption: str
-    base64: str
 
 
 class JudgedSplit(NamedTuple):
@@ -26,16 +20,6 @@ class JudgedSplit(NamedTuple):
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # the classes of lowest accuracy first
     num_classes: int
-
-
-def picture_of(path: Path, caption: str) -> Picture:
-    """Return a picture as a page holds it.
-
-    Args:
-        path: A PNG file.
-        caption: What it shows.
-    """
-    return Picture(caption, base64.b64encode(path.read_bytes()).decode())
 
 
 def judged_splits(run_folder: Path) -> tuple[JudgedSplit, ...]:

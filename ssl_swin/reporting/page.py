@@ -17,8 +17,9 @@ from ssl_swin.reporting.chart import MAX_POINTS
 from ssl_swin.reporting.curves import Curves, read_with_samples
 from ssl_swin.reporting.facts import Fact, facts_of, read_config, read_provenance, x_name_of
 from ssl_swin.reporting.history import environment_of, next_steps_of, starts_of, warnings_of
-from ssl_swin.reporting.judged_splits import JudgedSplit, Picture, judged_splits, picture_of
+from ssl_swin.reporting.judged_splits import JudgedSplit, judged_splits
 from ssl_swin.reporting.panels import rendered
+from ssl_swin.reporting.pictures import Picture, photographs_of, picture_of
 from ssl_swin.reporting.sections import Section, sections_of
 from ssl_swin.reporting.thinning import Curve
 
@@ -151,4 +152,4 @@ def pictures_over_steps(folder: Path, most: int) -> tuple[Picture, ...]:
         if match := re.fullmatch(r"step_(\d+)", path.stem):
             steps[int(match[1])] = path
     shown = spread_over(sorted(steps), most)
-    return tuple(picture_of(steps[step], f"step {step:,}") for step in shown)
+    return tuple(photographs_of(steps[step], f"step {step:,}") for step in shown)

@@ -1,10 +1,13 @@
 import base64
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_swin.errors import UserError
 from ssl_swin.reporting.comparison import write_comparison
@@ -64,7 +67,7 @@ def test_write_report__returns_the_page_and_leaves_nothing_else(run_folder):
 def test_write_report__is_self_contained_and_inert(run_folder):
     page = report(run_folder)
     assert "default-src 'none'" in page
-    assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', page)
+    assert not re.search(r'(?:src|href)="(?!data:image/(?:png|webp);base64,)', page)
     assert "@import" not in page and "url(" not in page
     assert scripts_of(page) == 1
 
@@ -85,6 +88,20 @@ def test_write_report__embeds_pictures_byte_for_byte(run_folder):
         (PNG + b"0", "step 0"),
         (PNG, "confusion_matrix"),
     ]
+
+
+def test_write_report__photographs_take_fewer_bytes_and_look_the_same(tmp_path):
+    (tmp_path / "reconstructions").mkdir()
+    smooth = np.add.outer(np.arange(96), np.arange(64))[..., None] * [1.0, 1.2, 0.8]
+    noise = np.random.default_rng(0).normal(0, 4, (96, 64, 3))
+    pixels = (smooth + noise).clip(0, 255).astype(np.uint8)
+    path = tmp_path / "reconstructions/step_7.png"
+    Image.fromarray(pixels).save(path)
+    ((kind, data),) = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', report(tmp_path))
+    embedded = base64.b64decode(data)
+    assert kind == "webp" and len(embedded) < path.stat().st_size / 3
+    shown = np.asarray(Image.open(io.BytesIO(embedded)).convert("RGB")).astype(int)
+    assert np.abs(shown - pixels).mean() < 4
 
 
 def test_write_report__shows_six_reconstructions_spread_over_the_run(tmp_path):
