@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-PICTURES = {"Reconstructions", "Probes"}  # before the first step, every N, after the last
+# Before the first step, every N, after the last.
+PICTURES = {"Reconstructions", "FeaturePictures", "Probes"}
 OCCASIONAL = PICTURES | {"StepCheckpoint"}
 FORMULA = """\
 whole run = batches * median s of a batch
