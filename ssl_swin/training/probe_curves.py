@@ -53,6 +53,13 @@ class ProbeCurves:
         for step, row in metrics.rows(after=-1, up_to=up_to):
             self.add(step, row)
 
+    def ranks(self) -> tuple[float, float] | None:
+        """Return the first and the newest rank of the last stage's features, if known."""
+        by_stage = self._values["rep/rankme"]
+        if not by_stage or 0 not in (values := by_stage[max(by_stage)]):
+            return None
+        return values[0], values[max(values)]
+
     def write(self, path: Path) -> Image.Image:
         """Draw the curves into a file, and return the picture.
 

@@ -93,6 +93,36 @@ def test_probes__draw_the_course_of_every_stage(pretrain, make_probes, tmp_path)
     assert (drawn == last).all() and drawn.shape == before.shape and (drawn != before).any()
 
 
+@pytest.mark.parametrize(
+    ("ratio", "ranks", "warned_at"),
+    [
+        (0.1, [36.5, 1.19, 2.3, 1.9], [1]),  # said once
+        (0.1, [34.9, 13.7, 18.1, 21.5], []),
+        (0.1, [36.5, 1.19, 20.0, 1.2], [1, 3]),
+        (0.0, [36.5, 1.0], []),
+    ],
+)
+def test_probes__warn_of_a_rank_that_falls(make_probes, tmp_path, capsys, ratio, ranks, warned_at):
+    probes = make_probes(tmp_path, min_rank_ratio=ratio)
+    for step, rank in enumerate(ranks):
+        probes.curves.add(step, {"rep/rankme/stage1": 1.0, "rep/rankme/stage2": rank})
+        probes._look_at_rank(step)
+        warned = "warning" in (said := capsys.readouterr().out)
+        assert warned == (step in warned_at)
+        assert not warned or (f"{rank:.3g}" in said and "36.5" in said)
+
+
+def test_probes__look_at_the_rank_after_each_of_them(
+    pretrain, make_probes, tmp_path, capsys, monkeypatch
+):
+    ranks = iter([1.0, 9.0, 1.0, 8.0, 1.0, 0.5])  # of two stages, at steps 0, 3 and 6
+    home = "ssl_swin.training.callbacks.probes.label_free"
+    monkeypatch.setattr(home, lambda *features: {"rankme": next(ranks)})
+    pretrain(make_probes(tmp_path, every_n_steps=3, min_rank_ratio=0.1))
+    said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(said) == 1 and "at step 6 " in said[0] and "of 0.5," in said[0]
+
+
 def test_probe_curves__of_a_run_that_is_continued_are_those_of_an_uninterrupted_one(
     pretrain, make_probes, tmp_path
 ):

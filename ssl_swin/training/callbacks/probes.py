@@ -9,7 +9,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from ssl_swin.arguments import Above0, Neighbours, PathName, Portion, Positive, Rate, checked
+from ssl_swin.arguments import (
+    Above0,
+    Neighbours,
+    PathName,
+    Portion,
+    Positive,
+    Rate,
+    RateBelow1,
+    checked,
+)
 from ssl_swin.plurals import counted
 from ssl_swin.probing.stage_scores import QuickProbe, label_free
 from ssl_swin.runs.metrics import STAGES
@@ -61,6 +70,7 @@ class Probes(Extra):
         linear_base_lr: Rate,
         max_s: Above0,
         max_time_ratio: Portion,
+        min_rank_ratio: RateBelow1 = 0.0,
     ) -> None:
         """Sets the callback up.
 
@@ -81,6 +91,8 @@ class Probes(Extra):
                 the later ones take as many.
             max_time_ratio: Largest share of the run's time for all probes. What would exceed it
                 waits for a later multiple of `every_n_steps`; only the first one does not.
+            min_rank_ratio: Share of the untrained network's RankMe below which the last stage's
+                features are said to collapse; 0 never says so.
         """
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
@@ -93,6 +105,8 @@ class Probes(Extra):
         self._num_batches: dict[str, int] = {}  # of a device, as the first probe found it
         self._last_step = -1
         self._has_waited = False
+        self.min_rank_ratio = min_rank_ratio
+        self._is_low_rank = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probes the untrained model; a run that is continued goes on as it did before."""
@@ -154,6 +168,21 @@ class Probes(Extra):
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(key=STAGES, images=[picture], step=step)
+        self._look_at_rank(step)
+
+    def _look_at_rank(self, step: int) -> None:
+        if (ranks := self.curves.ranks()) is None:
+            return
+        first, newest = ranks
+        before, self._is_low_rank = self._is_low_rank, newest < self.min_rank_ratio * first
+        if self._is_low_rank and not before:
+            say(
+                f"warning: at step {step:,} the features of the last stage have a rank (RankMe) of "
+                f"{newest:.3g}, the untrained network's {first:.3g}: they collapse to few "
+                "dimensions. Lower optim.base_lr or lengthen the warm-up "
+                f"(callbacks.probes.min_rank_ratio={self.min_rank_ratio:g})",
+                flush=True,
+            )
 
     def _take_up(self, trainer: Trainer) -> None:
         """Take the curves of a run that is continued, and give dashboards the picture they lack."""
