@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ssl_swin.weights.backbone import save_backbone as save_backbone
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
     from ssl_swin.weights.formats.importing import import_weights as import_weights
+    from ssl_swin.weights.teachers import distillation as distillation
 
 __version__ = "0.1.0"
 
@@ -89,6 +90,7 @@ _HOMES = {
     "WandbLogger": "ssl_swin.training.wandb_logger",
     "beit": "ssl_swin.encoders.beit",
     "convnext": "ssl_swin.encoders.convnext",
+    "distillation": "ssl_swin.weights.teachers",
     "embed": "ssl_swin.jobs.embedding",
     "export_weights": "ssl_swin.weights.formats.exporting",
     "finetune": "ssl_swin.jobs.in_process",

@@ -13,7 +13,9 @@ import pytest
 import torch
 from launched import LIMIT_S, finish, output, start
 
+from ssl_swin.encoders.swin import swin
 from ssl_swin.safe_pickle import load_checkpoint
+from ssl_swin.weights.backbone import save_backbone
 
 pytestmark = pytest.mark.slow
 TINY = (
@@ -46,6 +48,7 @@ class Setting(NamedTuple):
     num_workers: int
     accumulate: int
     objective: str = "simmim"
+    options: tuple[str, ...] = ()
 
     def overrides(self) -> tuple[str, ...]:
         return (
@@ -54,7 +57,16 @@ class Setting(NamedTuple):
             f"batch_size={self.batch_size}",
             f"num_workers={self.num_workers}",
             f"trainer.accumulate_grad_batches={self.accumulate}",
+            *self.options,
         )
+
+
+def save_teacher(folder: Path) -> None:
+    """Writes what objective=distillation learns from."""
+    torch.manual_seed(1)
+    encoder = swin(version=1, img_size_px=96, window_size=6, embed_dim=8, depths=(1, 1, 1),
+                   num_heads=(1, 1, 2))  # fmt: skip
+    save_backbone(folder, encoder, mean=(0.5,) * 3, std=(0.2,) * 3, card="")
 
 
 def run(setting: Setting, folder: Path) -> None:
@@ -122,11 +134,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         Setting(num_ranks=2, batch_size=2, num_workers=0, accumulate=1),
         Setting(num_ranks=2, batch_size=2, num_workers=1, accumulate=3),
         Setting(num_ranks=2, batch_size=2, num_workers=1, accumulate=1, objective="simmim_sparse"),
+        Setting(1, 4, 0, 1, "distillation", ("objective.teacher=../teacher",)),
+        Setting(2, 2, 0, 1, "distillation", ("objective.teacher=../teacher",)),
     ],
     ids=str,
 )
 def test_pretrain__killed_five_times_ends_the_same(tmp_path: Path, setting: Setting) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    save_teacher(tmp_path / "teacher")
     run(setting, whole)
     seed = sum(setting[:4])
     draw = random.Random(seed)

@@ -1,0 +1,59 @@
+"""The recipes of feature distillation have the values of the published runs.
+
+From configs/pretrain of SwinTransformer/Feature-Distillation 2115145; rates per 512 images.
+"""
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from ssl_swin.launch.resolvers import register_resolvers
+
+SHARED = {
+    "batch_size": 128,
+    "optim.weight_decay": 0.05,
+    "optim.betas": [0.9, 0.999],
+    "schedule._target_": "ssl_swin.CosineSchedule",
+    "schedule.warmup_epochs": 10,
+    "schedule.warmup_prefix": True,
+    "trainer.max_epochs": 300,
+    "trainer.gradient_clip_val": 3.0,
+    "augment.crop_scale": [0.08, 1.0],
+    "augment.flip_probability": 0.5,
+    "augment._target_": "ssl_swin.RandomCrop",
+    "objective.beta": 2.0,
+    "model.img_size_px": 224,
+}
+VIT = SHARED | {
+    "optim.base_lr": 3e-4,
+    "optim.weight_decay_policy": "official",
+    "schedule.warmup_lr": 5e-7,
+    "schedule.min_lr": 5e-6,
+    "model._target_": "ssl_swin.beit",
+    "model.patch_size_px": 16,
+}
+PUBLISHED = {
+    "pretrain_fd_swinv2_b_300ep": SHARED
+    | {
+        "optim.base_lr": 2e-4,
+        "optim.weight_decay_policy": "intended",
+        "schedule.warmup_lr": 1e-6,
+        "schedule.min_lr": 1e-5,
+        "model.version": 2,
+        "model.embed_dim": 128,
+        "model.window_size": 14,
+        "model.drop_path_rate": 0.3,
+    },
+    "pretrain_fd_vit_b_clip_300ep": VIT | {"model.drop_path_rate": 0.2},
+    "pretrain_fd_vit_b_dino_300ep": VIT | {"model.drop_path_rate": 0.3},
+    "pretrain_fd_vit_b_deit_300ep": VIT | {"model.drop_path_rate": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipe__has_the_published_values(name: str) -> None:
+    register_resolvers()
+    with initialize_config_module("ssl_swin.conf", version_base="1.3"):
+        cfg = compose("pretrain", overrides=[f"experiment={name}"])
+    found = {key: OmegaConf.select(cfg, key) for key in PUBLISHED[name]}
+    assert found == PUBLISHED[name]
