@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import shutil
@@ -156,6 +157,26 @@ def test_save_checkpoint__a_removed_run_folder_is_noticed(tmp_path):
     run.mkdir()
     with pytest.raises(DiskError, match=f"the run's folder {run} was moved or removed in mid-run"):
         io.save_checkpoint(CHECKPOINT, run / "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS])
+def test_save_checkpoint__what_else_a_disk_says_is_one_message_too(
+    tmp_path, monkeypatch, number, at
+):
+    """A quota is told by NFS when a file is synced or closed, and not when it is written."""
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(CHECKPOINT, path)
+
+    def refuse(*args: object, **others: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, at, refuse)
+    with pytest.raises(DiskError, match=f"^cannot write {path}: {os.strerror(number)}$"):
+        AtomicCheckpointIO().save_checkpoint({**CHECKPOINT, "global_step": 78}, path)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert AtomicCheckpointIO().load_checkpoint(path)["global_step"] == 77
 
 
 @pytest.mark.parametrize("links", [True, False])
