@@ -5,7 +5,8 @@ python -m benchmarks.features.study benchmarks/features/clothing.yaml --data SHA
 The file names arms, each a few settings of `pretrain.py`, and what all of them share. Of every arm
 the time of a step is measured first, in seconds of processor time; it gets as many whole epochs as
 fit into the budget. What was used is in the table. Use an idle machine, one arm a core: on a
-virtual one, processor time too grows with other work. An arm and seed that is in the table is not run again. The probe is that of `linear_probe.py`.
+virtual one, processor time too grows with other work. An arm and seed that is in the table is not
+run again. The probe is that of `linear_probe.py`.
 """
 
 import argparse
