@@ -89,7 +89,7 @@ def _hand_over(
     finish(
         run,
         trainer,
-        results=[
+        results=lambda: [
             (task.result_title, measured),
             *([] if best is None else [("best", f"{path}/checkpoints/{best.name}")]),
             (task.folder, f"{path}/{task.folder}/"),

@@ -77,7 +77,7 @@ def _conclude(run: Run, trainer: Trainer, readers: Mapping[str, Split]) -> None:
     finish(
         run,
         trainer,
-        results=[
+        results=lambda: [
             *([("pictures", f"{pictures}/")] if pictures.is_dir() else []),
             ("backbone", f"{path}/backbone/"),
             ("", timm_line(run.folder.backbone, num_classes=0)),

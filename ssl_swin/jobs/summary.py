@@ -43,7 +43,7 @@ def finish(
     run: Run,
     trainer: Trainer,
     *,
-    results: Sequence[tuple[str, str]],
+    results: Callable[[], Sequence[tuple[str, str]]],
     next_steps: Callable[[], Sequence[str]],
 ) -> None:
     """Writes report and status, closes the loggers, and says where everything is.
@@ -51,7 +51,8 @@ def finish(
     Args:
         run: The run.
         trainer: After the last step.
-        results: (what, where) besides the report and the metrics.
+        results: Returns (what, where) besides the report and the metrics; asked on the first
+            process alone, which has written them.
         next_steps: Returns what to type now, or what is missing for it.
     """
     close_loggers(trainer.loggers)
@@ -63,7 +64,7 @@ def finish(
         f"\nfinished {run.name}: {trainer.global_step:,} steps, "
         f"{_minutes(seconds)}; {', '.join(_last_metrics(trainer))}",
         *_notes(trainer),
-        *closing_lines(run, results),
+        *closing_lines(run, results()),
     ]
     if failed := SideFailures(run.folder.path).summary():
         lines.insert(1, f"  note: {failed}")
