@@ -223,6 +223,8 @@ def test_check_settings__accepts_every_configuration_of_the_package(
 ) -> None:
     register_resolvers()
     needed = ["data.root=somewhere"] + ([] if job == "pretrain" else ["backbone=some"])
+    if "distillation" in override or "_fd_" in override:
+        needed.append("objective.teacher=some")
     cfg = compose_job(job, [override, *needed])
     check_settings(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), JOBS[job])
 
