@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssl_swin.data.transforms import Augmentation as Augmentation
     from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
     from ssl_swin.data.transforms import RandomCrop as RandomCrop
+    from ssl_swin.data.views import ColorViews as ColorViews
     from ssl_swin.encoders.beit import beit as beit
     from ssl_swin.encoders.convnext import convnext as convnext
     from ssl_swin.encoders.encoder import Encoder as Encoder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ssl_swin.launch.sweep import SweepFolder as SweepFolder
     from ssl_swin.objectives.base import Objective as Objective
     from ssl_swin.objectives.base import Output as Output
+    from ssl_swin.objectives.moby import MoBY as MoBY
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
     from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
@@ -68,9 +70,11 @@ _HOMES = {
     "Classification": "ssl_swin.tasks.classification",
     "Classifier": "ssl_swin.tasks.classification",
     "CollapseAlarm": "ssl_swin.training.callbacks.collapse_alarm",
+    "ColorViews": "ssl_swin.data.views",
     "CosineSchedule": "ssl_swin.optim.schedules",
     "Encoder": "ssl_swin.encoders.encoder",
     "FeaturePictures": "ssl_swin.training.callbacks.feature_pictures",
+    "MoBY": "ssl_swin.objectives.moby",
     "MultistepSchedule": "ssl_swin.optim.schedules",
     "Objective": "ssl_swin.objectives.base",
     "Output": "ssl_swin.objectives.base",

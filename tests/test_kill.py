@@ -39,6 +39,8 @@ TINY = (
     "callbacks.last.save_on_train_epoch_end=null",
 )
 
+SMALL_HEADS = ("objective.hidden_dim=32", "objective.out_dim=16", "objective.queue_length=64")
+
 
 class Setting(NamedTuple):
     """How a run is spread out."""
@@ -134,6 +136,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         Setting(num_ranks=2, batch_size=2, num_workers=0, accumulate=1),
         Setting(num_ranks=2, batch_size=2, num_workers=1, accumulate=3),
         Setting(num_ranks=2, batch_size=2, num_workers=1, accumulate=1, objective="simmim_sparse"),
+        Setting(1, 4, 0, 1, "moby", SMALL_HEADS),
+        Setting(2, 2, 0, 3, "moby", SMALL_HEADS),
         Setting(1, 4, 0, 1, "distillation", ("objective.teacher=../teacher",)),
         Setting(2, 2, 0, 1, "distillation", ("objective.teacher=../teacher",)),
     ],

@@ -1,6 +1,7 @@
-"""The recipes of feature distillation have the values of the published runs.
+"""The recipes of feature distillation and MoBY have the values of the published runs.
 
-From configs/pretrain of SwinTransformer/Feature-Distillation 2115145; rates per 512 images.
+From configs/pretrain of SwinTransformer/Feature-Distillation 2115145, and from the configuration of
+SwinTransformer/Transformer-SSL 4510de1; rates per 512 images.
 """
 
 import pytest
@@ -47,6 +48,36 @@ PUBLISHED = {
     "pretrain_fd_vit_b_clip_300ep": VIT | {"model.drop_path_rate": 0.2},
     "pretrain_fd_vit_b_dino_300ep": VIT | {"model.drop_path_rate": 0.3},
     "pretrain_fd_vit_b_deit_300ep": VIT | {"model.drop_path_rate": 0.3},
+    "pretrain_moby_swin_t_300ep": {
+        "batch_size": 64,
+        "model.embed_dim": 96,
+        "model.depths": [2, 2, 6, 2],
+        "model.img_size_px": 224,
+        "model.window_size": 7,
+        "model.drop_path_rate": 0.2,
+        "optim.base_lr": 1e-3,
+        "optim.weight_decay": 0.05,
+        "optim.weight_decay_policy": "official",
+        "schedule._target_": "ssl_swin.CosineSchedule",
+        "schedule.warmup_epochs": 5,
+        "schedule.warmup_lr": 5e-7,
+        "schedule.min_lr": 5e-6,
+        "schedule.warmup_prefix": False,
+        "trainer.max_epochs": 300,
+        "trainer.gradient_clip_val": 5.0,
+        "augment.crop_scale": [0.08, 1.0],
+        "objective.temperature": 0.2,
+        "objective.queue_length": 4096,
+        "objective.momentum": 0.99,
+        "objective.hidden_dim": 4096,
+        "objective.out_dim": 256,
+        "objective.colors.color_jitter": [0.4, 0.4, 0.2, 0.1],
+        "objective.colors.color_jitter_probability": 0.8,
+        "objective.colors.grayscale_probability": 0.2,
+        "objective.colors.blur_radius_px": [0.1, 2.0],
+        "objective.colors.blur_probability": [1.0, 0.1],
+        "objective.colors.solarize_probability": [0.0, 0.2],
+    },
 }
 
 
