@@ -46,6 +46,7 @@ PRETRAIN = SHARED | {
     "objective._target_": "ssl_swin.SimMIM",
     "objective._partial_": True,
     "objective.normalize_target_window_px": None,
+    "objective.normalize_target_patch_px": None,
 }
 FINETUNE = SHARED | {
     "model.grad_checkpointing": False,

@@ -185,7 +185,7 @@ def test_wandb__offline_run_holds_scalars_and_pictures(run: Path) -> None:
     assert re.fullmatch(r"dataset-[0-9a-f]{16}", data.name)
     kept.remove(data)
     assert {artifact.type: artifact.name for artifact in kept} == {
-        kind: f"{kind}-{identity}" for kind in ("backbone", "reconstructions")
+        kind: f"{kind}-{identity}" for kind in ("backbone", "features", "reconstructions")
     }
     for artifact in kept:
         held = {content.path for content in artifact.manifest.contents}

@@ -226,12 +226,18 @@ def encoder_args(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def import_for_timm(folder: Path) -> str:
-    """Return the Python that lets timm know a backbone's architecture; empty where it does.
+    """Return the Python that lets timm know a backbone's architecture.
+
+    Empty where it knows it, and where the folder does not tell.
 
     Args:
         folder: Folder of the backbone.
     """
-    family = known_architectures().get(str(_read_config(folder).get("architecture")))
+    try:
+        config = _read_config(folder)
+    except (OSError, UserError):  # a line for a reader is not worth a run
+        return ""
+    family = known_architectures().get(str(config.get("architecture")))
     if family is None or family.timm_import == "timm":
         return ""
     return f"import {family.timm_import}; "

@@ -240,7 +240,7 @@ def test_finetune__backbone_of_another_architecture(
         ("model=swin_bb", ["no model=swin_bb", "swin_b", "model can be: "]),
         (
             "model=null",
-            ["py: model=null: model is a group, choose one of: from_backbone, swin_b, "],
+            ["py: model=null: model is a group, choose one of: convnext_b, "],
         ),
         ("data=imagenet", ["no data=imagenet", "did you mean imagenet1k or imagenet22k"]),
         ("experiment=pretrain_smal", ["no experiment=pretrain_smal", "pretrain_small"]),

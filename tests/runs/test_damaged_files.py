@@ -157,7 +157,8 @@ def test_the_killed_run_has_every_kind_of_file(place: Path) -> None:
     names = files_beside_checkpoints(place / "killed")
     assert {*TOLD_OF, "errors.log", "checkpoints/catalogue.json"} <= set(names)
     folders = {name.partition("/")[0] for name in names if "/" in name}
-    assert folders == {"batch_digest", "checkpoints", "nonfinite", "probes", "reconstructions"}
+    pictures = {"features", "reconstructions"}
+    assert folders == {"batch_digest", "checkpoints", "nonfinite", "probes", *pictures}
 
 
 @pytest.mark.slow
