@@ -16,6 +16,7 @@ from ssl_swin.plurals import counted
 from ssl_swin.reporting.animation import film_bytes
 from ssl_swin.reporting.page import MAX_RECONSTRUCTIONS
 from ssl_swin.reporting.pictures import as_webp
+from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.callbacks.held_out_figures import HeldOutFigures
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
@@ -23,6 +24,7 @@ from ssl_swin.training.module import TrainingModule
 # Bytes, as `python -m benchmarks.long_run` measures them: docs/RESULTS.md.
 METRICS_ROW, WANDB_ROW, TENSORBOARD_ROW = 100, 1150, 600
 WANDB_RUN, REPORT, SMALL_FILES = 90_000, 60_000, 20_000  # of any length
+PREDICTIONS = 500_000  # of a classifier: confusion matrix, mistakes, both again in the report
 BASE64 = 4 / 3  # of a picture inside the report
 
 
@@ -129,6 +131,7 @@ def disk_use(
     num_rows = (num_steps // every if every else 0) + math.ceil(num_steps / length.steps_per_epoch)
     drawn = sum(each.total_bytes for each in pictures)
     shown = sum(each.bytes_in_report for each in pictures)
+    predictions = PREDICTIONS if isinstance(module.model, Classification) else 0
     weights = sum(t.numel() * t.element_size() for t in module.model.state_dict().values())
     return DiskUse(
         num_checkpoints=num_kept(
@@ -138,7 +141,7 @@ def disk_use(
         pictures=pictures,
         metrics_bytes=num_rows * METRICS_ROW,
         dashboard_bytes=_dashboard_bytes(run.config.get("logger"), num_rows, drawn),
-        others_bytes=int(weights + REPORT + SMALL_FILES + BASE64 * shown),
+        others_bytes=int(weights + REPORT + SMALL_FILES + predictions + BASE64 * shown),
     )
 
 

@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from ssl_swin.reporting.pictures import Picture, picture_of
+from ssl_swin.reporting.pictures import Picture, photographs_of, picture_of
 
 PREFIX = "confusion_"
-CAPTIONS = {"confusion.png": "confusion matrix", "mistakes.png": "most confident mistakes"}
+MISTAKES = "mistakes.png"
+CAPTIONS = {"confusion.png": "confusion matrix", MISTAKES: "most confident mistakes"}
 MOST_ROWS = 200  # of the table, the worst
 
 
@@ -35,7 +36,7 @@ def judged_splits(run_folder: Path) -> tuple[JudgedSplit, ...]:
 def _judged(folder: Path) -> JudgedSplit:
     name = folder.name.removeprefix(PREFIX)
     pictures = tuple(
-        picture_of(folder / file, f"{caption}, {name}")
+        (photographs_of if file == MISTAKES else picture_of)(folder / file, f"{caption}, {name}")
         for file, caption in CAPTIONS.items()
         if (folder / file).is_file()
     )

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,23 @@ SETTINGS = [
     "name=k",
 ]
 STEPS_PER_EPOCH = 4
+NUM_STAGES = 3
 TOLD_OF = ("metrics.csv", "provenance.json", "config.yaml", "run_id", "bad_samples.jsonl")
 
 
 @dataclass(frozen=True)
 class FailingProbe:
-    """A probe that raises, so that there is an errors.log."""
+    """Probes that raise, but for the first one, so that there are their files and an errors.log."""
 
     def __call__(self) -> None:
         from ssl_swin.probing import stage_scores
 
-        def fail(*args: Any, **settings: Any) -> None:
-            raise MemoryError
+        calls = count(1)
+
+        def fail(*args: Any, **settings: Any) -> Any:
+            if next(calls) > NUM_STAGES:
+                raise MemoryError
+            return knn_predict(*args, **settings)
 
         assert stage_scores.knn_predict is knn_predict
         stage_scores.knn_predict = fail

@@ -100,6 +100,8 @@ def fsdp(root: Path) -> Job:
 
 def assert_same_training(ours: Job, theirs: Job, after: int = 0) -> None:
     for name, tolerance in COMPARED.items():
+        if after and "to_init" in name:  # the first network's features are in the other's folder
+            continue
         values = ours.logged(name, after)
         assert values  # a probe of the first step there is older than the checkpoint
         expected = theirs.logged(name, after)[-len(values) :]
