@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from ssl_swin.commands import (
 from ssl_swin.commands.jobs import JOBS, job_of_completion, run_job
 from ssl_swin.commands.mistakes import OF_THE_SYSTEM, as_user_error
 from ssl_swin.commands.parsing import CommandParser
+from ssl_swin.display.console import lasting_console
 from ssl_swin.errors import UserError
 
 INTERRUPTED = 130
@@ -57,15 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None takes those of the process.
 
     Returns:
-        Exit status: that of the command, 2 after a mistake of the user, 130 after Ctrl-C.
+        Exit status: that of the command, 2 after a mistake of the user or where what it printed
+        could not be written, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in JOBS:  # Hydra reads the rest
         return run_job(words[0], words[1:])
     if words and words[0] in ("-sc", "--shell-completion"):
         return run_job(job_of_completion(os.environ), words)
+    with lasting_console(is_of_a_run=False) as output:
+        status = _status(words)
+        output.flush()
+        return status or (_refused(UserError(output.loss)) if output.loss else 0)
+
+
+def _status(words: Sequence[str]) -> int:
     try:
-        args = _parser().parse_words(words)
+        args = _parsed(words)
+        if args is None:
+            return 0
         with _second_interrupt_ends_at_once():
             return int(args.run(args) or 0)
     except UserError as error:
@@ -78,6 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             os._exit(INTERRUPTED)  # the interpreter's own end takes seconds, open to the next one
         return INTERRUPTED
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace | None:
+    """Return what the words say; None where they asked for help or the version, and had it."""
+    try:
+        return _parser().parse_words(words)
+    except SystemExit:
+        return None
 
 
 def _refused(error: UserError) -> int:

@@ -26,6 +26,7 @@ _SHORT = {
 _WITHOUT_VALUE = {
     "--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion"
 }  # fmt: skip
+_QUESTIONS = {"--help", "--hydra-help", "--version", "--cfg", "--info", "--shell-completion"}
 _INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _CHOICES: Mapping[str, Sequence[str]] = {"--cfg": ("job", "hydra", "all"), "--info": _INFOS}
 _FREE = {"--config-dir", "--package"}
@@ -78,6 +79,16 @@ def taken_apart(options: Sequence[str]) -> CommandLine:
     if "--shell-completion" in flags and not any(word.startswith(_SHELL) for word in overrides):
         raise UserError(f"--shell-completion is for a shell: add {' or '.join(_SHELL)} and a shell")
     return CommandLine(flags, overrides)
+
+
+def is_question(options: Sequence[str]) -> bool:
+    """Whether a command line only has something printed.
+
+    Args:
+        options: The command line after the job's name.
+    """
+    flags = [option.partition("=")[0] for option in options]
+    return any(_SHORT.get(flag, flag) in _QUESTIONS for flag in flags)
 
 
 def _value(name: str, flag: str, value: str | None, rest: list[str]) -> str | None:

@@ -20,6 +20,7 @@ from ssl_swin.display.console import lasting_console
 from ssl_swin.errors import TrainingGaveUp, UserError
 from ssl_swin.launch.command_line import command, how_to_continue
 from ssl_swin.launch.config_files import PACKAGE, check_config_dir, register_user_folder
+from ssl_swin.launch.flags import is_question
 from ssl_swin.launch.overrides import readable
 from ssl_swin.launch.requeue import requeue_slurm_job
 from ssl_swin.launch.resolvers import register_resolvers, wandb_offline
@@ -62,29 +63,42 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
     register_resolvers()
     register_user_folder()
     register_sweeper()
-    started = list(sys.argv)
-    options = started[1:] if arguments is None else list(arguments)
+    options = sys.argv[1:] if arguments is None else list(arguments)
+    asks = is_question(options)
+    with (
+        lasting_console(is_of_a_run=not asks) as output,
+        watching_signals(owns_process=True),
+        _plain_messages(job, options),
+    ):
+        words = readable(job, options)
+        _check_config_dir(words)
+        if "--version" in words:  # Hydra would print its own
+            print(f"ssl_swin {__version__}")
+        else:
+            _compose_and_run(job, words)
+        output.flush()
+        if asks and output.loss:
+            raise UserError(output.loss)
+
+
+def _compose_and_run(job: str, words: Sequence[str]) -> None:
+    """Let Hydra compose the configuration of one run, or of several, and run the job with it."""
     main = hydra.main(
         version_base="1.3",
         config_path=f"pkg://{PACKAGE}",
         config_name=job,
         **whitelist_for_hydra(hydra.main),
     )
-    if "--version" in options:  # Hydra would print its own
-        print(f"ssl_swin {__version__}")
-        return
-    with lasting_console(), watching_signals(owns_process=True), _plain_messages(job, options):
-        words, since = readable(job, options), time.time()
-        _check_config_dir(words)
-        sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
-        try:
-            with explaining_hydras_settings(words), jobs_without_result():
-                main(_Task(job, started))()
-        finally:
-            sys.argv = started
-            status = conclude_sweep(since)
-        if status:
-            sys.exit(status)
+    started, since = list(sys.argv), time.time()
+    sys.argv = [started[0], *words, *naming_option(words)]  # Hydra reads nothing else
+    try:
+        with explaining_hydras_settings(words), jobs_without_result():
+            main(_Task(job, started))()
+    finally:
+        sys.argv = started
+        status = conclude_sweep(since)
+    if status:
+        sys.exit(status)
 
 
 def _check_config_dir(options: Sequence[str]) -> None:
