@@ -229,7 +229,8 @@ def test_enlarge__opens_and_closes(opened: Any, report: Path, which: str, way: s
         page.get_by_role("button", name="close").click()
     else:
         page.keyboard.press("Escape")
-    assert not dialog.is_visible() and dialog.locator("figure").count() == 0
+    playwright.expect(dialog).to_be_hidden()
+    playwright.expect(dialog.locator("figure")).to_have_count(0)  # at the event after that
     assert page.locator(which).first.get_attribute("data-title") == title
     assert button.evaluate("(it) => it === document.activeElement")
 
@@ -245,7 +246,7 @@ def test_values__as_a_table(opened: Any, report: Path) -> None:
     figure = page.locator(".panels figure").first
     figure.locator("summary").click()
     rows = figure.locator("tr")
-    assert rows.count() == 12
+    playwright.expect(rows).to_have_count(12)  # at the event after the click
     assert rows.nth(0).locator("th").all_inner_texts() == ["step", "train", "val"]
     assert rows.nth(1).locator("th, td").all_inner_texts() == ["0", "1", "0.75"]
     assert rows.nth(6).locator("th, td").all_inner_texts() == ["50", "0.1", ""]
@@ -286,7 +287,7 @@ def test_report__hostile_names_stay_text(opened: Any, tmp_path: Path) -> None:
     page.keyboard.press("ArrowRight")
     assert ATTACK in figure.locator(".readout").inner_text()
     figure.locator("summary").click()
-    assert ATTACK in figure.locator("th").nth(1).inner_text()
+    playwright.expect(figure.locator("th").nth(1)).to_contain_text(ATTACK)
     assert page.locator("img[src=x]").count() == 0
 
 
