@@ -19,6 +19,8 @@ from faults import NotANumber, Together
 from launched import LIMIT_S, output, start
 
 from ssl_swin.divided_checkpoint import load_state
+from ssl_swin.encoders.swin import swin
+from ssl_swin.weights.backbone import save_backbone
 
 TINY = (
     "model.embed_dim=8",
@@ -39,6 +41,7 @@ TINY = (
     "batch_size=4",
 )
 NO_PICTURES = "callbacks.reconstructions=null"  # larger than a checkpoint
+TEACHER = "teacher"
 MOST_ROUNDS = 40  # of one job; more means that it does not get on
 
 
@@ -53,6 +56,7 @@ class Job:
         num_ranks: Processes.
         strategy: How the weights lie on them; "" for the usual one.
         always: Fault that the run without interruptions has too.
+        has_teacher: Whether it learns from a backbone, in the folder TEACHER.
         more_kinds: Of rounds, besides those that any job may have.
     """
 
@@ -62,6 +66,7 @@ class Job:
     num_ranks: int = 1
     strategy: str = ""
     always: Fault | None = None
+    has_teacher: bool = False
     more_kinds: tuple[Kind, ...] = ()
 
     @property
@@ -93,12 +98,34 @@ JOBS = (
             "callbacks.last.every_n_train_steps=1",
         ),
     ),
+    Job(
+        "pretrain, distillation",
+        settings=(
+            NO_PICTURES,
+            "objective=distillation",
+            f"objective.teacher={TEACHER}",
+            "num_workers=0",
+        ),
+        has_teacher=True,
+    ),
     Job("fine-tune", job="finetune", settings=("num_workers=0",)),
     Job(
         "pretrain, 2 ranks, a loss that is NaN on one",
         settings=("num_workers=0", "batch_size=2", NO_PICTURES),
         num_ranks=2,
         always=NotANumber(step=7, rank=1),
+    ),
+    Job(
+        "pretrain, MoBY, 2 ranks",
+        settings=(
+            "objective=moby",
+            "objective.hidden_dim=32",
+            "objective.out_dim=16",
+            "objective.queue_length=16",
+            "num_workers=0",
+            "batch_size=2",
+        ),
+        num_ranks=2,
     ),
     Job(
         "pretrain, 2 ranks, divided weights, checkpoints in parts",
@@ -123,12 +150,22 @@ class Outcome:
     differences: list[str] = field(default_factory=list)
 
 
+def save_teacher(folder: Path) -> None:
+    """Write a backbone that `objective=distillation` can learn from."""
+    torch.manual_seed(1)
+    sizes = {"embed_dim": 8, "depths": (1, 1, 1), "num_heads": (1, 1, 2)}
+    encoder = swin(version=1, img_size_px=96, window_size=6, **sizes)
+    save_backbone(folder, encoder, mean=(0.5,) * 3, std=(0.2,) * 3, card="")
+
+
 def run_whole(job: Job, place: Path) -> None:
     """Run a job that nothing happens to.
 
     Raises:
         AssertionError: If it fails.
     """
+    if job.has_teacher:
+        save_teacher(place / TEACHER)
     statuses = _run(job, place, job.always)
     assert set(statuses) == {0}, output(place, 0)
 
@@ -140,7 +177,7 @@ def torment(
 
     Args:
         job: What to run.
-        whole: Where it ran without any; its data are copied.
+        whole: Where it ran without any; its data and its teacher are copied.
         place: Working directory.
         draw: Chooses kinds and moments.
         kinds: Of the first rounds; all further ones are drawn.
@@ -150,7 +187,8 @@ def torment(
             traceback, or the job does not get on.
     """
     outcome, planned = Outcome(), list(kinds)
-    shutil.copytree(whole / "data", place / "data")
+    for given in ("data", TEACHER) if job.has_teacher else ("data",):
+        shutil.copytree(whole / given, place / given)
     for _ in range(MOST_ROUNDS):
         kind = planned.pop(0) if planned else draw.choice(job.kinds)
         faults = (kind.draw(draw), *(() if job.always is None else (job.always,)))

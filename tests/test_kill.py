@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from chaos import save_teacher
 from launched import LIMIT_S, finish, output, start
 
-from ssl_swin.encoders.swin import swin
 from ssl_swin.safe_pickle import load_checkpoint
-from ssl_swin.weights.backbone import save_backbone
 
 pytestmark = pytest.mark.slow
 TINY = (
@@ -61,14 +60,6 @@ class Setting(NamedTuple):
             f"trainer.accumulate_grad_batches={self.accumulate}",
             *self.options,
         )
-
-
-def save_teacher(folder: Path) -> None:
-    """Writes what objective=distillation learns from."""
-    torch.manual_seed(1)
-    encoder = swin(version=1, img_size_px=96, window_size=6, embed_dim=8, depths=(1, 1, 1),
-                   num_heads=(1, 1, 2))  # fmt: skip
-    save_backbone(folder, encoder, mean=(0.5,) * 3, std=(0.2,) * 3, card="")
 
 
 def run(setting: Setting, folder: Path) -> None:
