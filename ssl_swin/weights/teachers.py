@@ -130,11 +130,11 @@ def _is_of_timm_alone(folder: Path) -> bool:
 
 
 def _of_timm(folder: Path, reference: str, size_px: Size) -> Teacher:
-    config = json.loads((folder / CONFIG).read_text())
-    source = config.get("pretrained_cfg") or {}
-    fixed = source.get("fixed_input_size", False)
-    options: dict[str, Any] = {"img_size": size_px} if fixed else {}
     try:
+        config = json.loads((folder / CONFIG).read_text())
+        source = config.get("pretrained_cfg") or {}
+        fixed = source.get("fixed_input_size", False)
+        options: dict[str, Any] = {"img_size": size_px} if fixed else {}
         model: Any = timm.create_model(
             f"local-dir:{folder}", pretrained=True, num_classes=0, **options
         )
@@ -144,6 +144,7 @@ def _of_timm(folder: Path, reference: str, size_px: Size) -> Teacher:
         AssertionError,
         AttributeError,
         LookupError,
+        OSError,
         RuntimeError,
         TypeError,
         ValueError,
