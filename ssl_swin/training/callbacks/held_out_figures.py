@@ -1,6 +1,6 @@
 """A figure of the same held-out images again and again while the model learns."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,7 +11,7 @@ from annotated_types import MinLen
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from ssl_swin.arguments import Count, PathName, Positive
+from ssl_swin.arguments import Count, PathName, Positive, checked
 from ssl_swin.figure import Figure
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.animation import write_animation
@@ -30,7 +30,7 @@ ShownBands = (
 )
 
 
-class HeldOutFigures(Extra):
+class HeldOutFigures(Extra, ABC):
     """Draws a figure at step 0, every N steps, and at the end.
 
     All devices compute it, so that none is left waiting in a pass of its own; the first one draws.
@@ -42,14 +42,15 @@ class HeldOutFigures(Extra):
     title = "a picture"
     key: ClassVar[str]
 
+    @checked
     def __init__(
         self,
         folder: PathName,
         *,
         every_n_steps: Positive,
         num_images: Positive,
-        bands: ShownBands,
-        animate: bool,
+        bands: ShownBands = None,
+        animate: bool = False,
     ) -> None:
         """Sets the callback up.
 
@@ -57,8 +58,8 @@ class HeldOutFigures(Extra):
             folder: Folder for `step_*.png`.
             every_n_steps: Optimiser steps between pictures.
             num_images: Rows of a picture.
-            bands: Channels drawn as red, green and blue; see `band_groups`. Other than 8-bit pixels
-                are stretched to be seen.
+            bands: Channels drawn as red, green and blue, or one drawn grey, or a list of such
+                groups, each of which is drawn. Other than 8-bit pixels are stretched to be seen.
             animate: Whether the pictures of the whole run become a film at its end, beside the
                 folder as `FOLDER.webp`.
         """

@@ -4,10 +4,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_swin.arguments import PathName, Positive, checked
 from ssl_swin.figure import Figure
 from ssl_swin.runs.metrics import RECONSTRUCTIONS
-from ssl_swin.training.callbacks.held_out_figures import HeldOutFigures, ShownBands
+from ssl_swin.training.callbacks.held_out_figures import HeldOutFigures
 from ssl_swin.training.module import TrainingModule
 
 say = rank_zero_only(print)
@@ -18,35 +17,7 @@ class Reconstructions(HeldOutFigures):
 
     key = RECONSTRUCTIONS
 
-    @checked
-    def __init__(
-        self,
-        folder: PathName,
-        *,
-        every_n_steps: Positive,
-        num_images: Positive,
-        bands: ShownBands = None,
-        animate: bool = False,
-    ) -> None:
-        """Sets the callback up.
-
-        Args:
-            folder: Folder for `step_*.png`.
-            every_n_steps: Optimiser steps between pictures.
-            num_images: Rows of a picture.
-            bands: Channels drawn as red, green and blue, or one drawn grey, or a list of such
-                groups, each of which is drawn. Other than 8-bit pixels are stretched to be seen.
-            animate: Whether the pictures of the whole run become a film at its end, beside the
-                folder as `FOLDER.webp`.
-        """
-        super().__init__(
-            folder,
-            every_n_steps=every_n_steps,
-            num_images=num_images,
-            bands=bands,
-            animate=animate,
-        )
-        self._has_told = False
+    _has_told = False
 
     def figure_of(self, module: TrainingModule, batch: Any) -> Figure:
         """Return the model's own figure; where it has none, say so once."""
