@@ -24,7 +24,8 @@ from ssl_swin.training.module import TrainingModule
 # Bytes, as `python -m benchmarks.long_run` measures them: docs/RESULTS.md.
 METRICS_ROW, WANDB_ROW, TENSORBOARD_ROW = 100, 1150, 600
 WANDB_RUN, REPORT, SMALL_FILES = 90_000, 60_000, 20_000  # of any length
-PREDICTIONS = 500_000  # of a classifier: confusion matrix, mistakes, both again in the report
+# What the demo's classifier leaves: confusion.png 58 kB, mistakes.png 303 kB, both in the report.
+PREDICTIONS = 500_000
 BASE64 = 4 / 3  # of a picture inside the report
 
 
