@@ -5,9 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 
 from benchmarks.features import study as module
-from benchmarks.features.study import LONG, SHORT, Study, main
+from benchmarks.features.study import LONG, ROOT, SHORT, Study, main
+from ssl_swin.launch.resolvers import register_resolvers
+
+CLOTHING = yaml.safe_load((ROOT / "benchmarks/features/clothing.yaml").read_text())
 
 SETTINGS = {
     "budget_cpu_s": 120,
@@ -102,3 +109,16 @@ def test_cpu_s__is_that_of_the_command(tmp_path: Path) -> None:
     )
     assert idle < 0.3
     assert (tmp_path / "log").read_text() == "5\n"
+
+
+@pytest.mark.parametrize("arm", sorted(CLOTHING["arms"]))
+def test_clothing__arm_composes_and_builds(arm: str) -> None:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        given = [*CLOTHING["shared"], *CLOTHING["arms"][arm], "data=shards", "data.root=x"]
+        cfg = compose("pretrain", overrides=given, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    encoder = instantiate(cfg.model)
+    objective = instantiate(cfg.objective)(encoder)
+    assert 0 < sum(each.numel() for each in objective.parameters()) < 4e6
+    assert encoder.img_size_px == (96, 96)
