@@ -2,11 +2,11 @@
 
 python -m benchmarks.features.study benchmarks/features/clothing.yaml --data SHARDS --out study
 
-The file names arms, each a few settings of `pretrain.py`, and what all of them share. Of every arm
-the time of a step is measured first, in seconds of processor time; it gets as many whole epochs as
-fit into the budget. What was used is in the table. Use an idle machine, one arm a core: on a
-virtual one, processor time too grows with other work. An arm and seed that is in the table is not
-run again. The probe is that of `linear_probe.py`.
+The file names arms, each a few settings of `pretrain.py`, and what all of them share. An arm gets
+as many whole epochs as fit into the budget, by the processor time of its steps: that of
+`step_cpu_s` in the file, or one that is measured first. What was used is in the table. Use an idle
+machine, one arm a core: on a virtual one, processor time too grows with other work. An arm and seed
+that is in the table is not run again. The probe is that of `linear_probe.py`.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Study:
         self.settings, self.out = settings, out
         self.data = ["data=shards", f"data.root={data.resolve()}", "logger=csv"]
         self.table = out / "table.csv"
-        self.step_cpu_s: dict[str, float] = {}
+        self.step_cpu_s: dict[str, float] = dict(settings.get("step_cpu_s") or {})
 
     def run(self, arm: str, seed: int) -> dict[str, object]:
         """Pretrain an arm and probe it."""

@@ -77,6 +77,15 @@ def test_study__gives_each_arm_the_epochs_of_the_budget(
     assert f"backbone=runs/pretrain/{arm}_3" in probe and "seed=3" in probe
 
 
+def test_study__takes_the_time_of_a_step_that_was_measured_apart(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "step_cpu_s": {"quick": 2.0}}
+    assert Study(settings, tmp_path / "shards", tmp_path).run("quick", seed=3)["epochs"] == 6
+    training, _ = jobs.commands
+    assert "trainer.max_epochs=6" in training
+
+
 def test_study__control_is_not_trained(jobs: Jobs, tmp_path: Path) -> None:
     row = Study(SETTINGS, tmp_path, tmp_path).run("random", seed=0)
     assert (row["epochs"], row["train_cpu_s"]) == (0, 0)
