@@ -183,6 +183,16 @@ class Encoder(nn.Module, ABC):
     def compile_blocks(self) -> None:
         """Compile what its blocks compute, without a change of names or weights."""
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse batches that it cannot be trained with; by default it takes all.
+
+        Args:
+            batch_size: Images per device and step.
+
+        Raises:
+            UserError: If it cannot take them.
+        """
+
     def blocks(self) -> Sequence[nn.Module]:
         """Return the modules that hold most of the weights and are called one after the other.
 

@@ -55,6 +55,15 @@ class ResNetEncoder(ConvEncoder):
     first_stage = 1
     block_pattern = r"(^|\.)(layer(?P<stage>\d)\.(?P<block>\d+)|(?P<stem>conv1|bn1))\."
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """See `Encoder.check_batch_size`; a batch norm needs two values of each channel."""
+        height, width = self.img_size_px
+        if batch_size * height * width < 2 * self.stride**2:
+            raise UserError(
+                f"batch_size=1 with images of {height}x{width} px leaves one value to the batch "
+                f"norms of a {self.title}: give batch_size=2 or more, or larger images"
+            )
+
     def stem(self, images: Tensor) -> Tensor:
         """See `ConvEncoder.stem`."""
         model = self.model

@@ -24,9 +24,10 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
     """Check batches, folder, space and one image of every split; tell of what will never happen.
 
     Raises:
-        UserError: If the objective cannot take such batches, or the run cannot keep its
-            checkpoints or read one of its splits.
+        UserError: If the objective or the encoder cannot take such batches, or the run cannot keep
+            its checkpoints or read one of its splits.
     """
+    module.model.encoder.check_batch_size(data.batch_size)
     module.model.check_batch_size(data.batch_size, data.batch_size * trainer.world_size)
     length = length_of(trainer, data)
     if trainer.is_global_zero:

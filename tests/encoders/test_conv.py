@@ -384,3 +384,18 @@ def test_builders__refuse(kind: str, changes: dict[str, Any], message: str):
 def test_embed__refuses_images_of_another_size():
     with pytest.raises(UserError, match=r"takes images of 3 channels and 64x64 px, got \(3, 32"):
         built("convnext")(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(("size_px", "batch_size"), [(32, 2), ((64, 32), 1), (64, 1)])
+def test_resnet__trains_on_the_smallest_batch_that_it_takes(size_px, batch_size: int) -> None:
+    encoder = resnet(img_size_px=size_px, depths=(1, 1, 1, 1), channels=(8, 8, 8, 8)).train()
+    encoder.check_batch_size(batch_size)
+    encoder(torch.randn(batch_size, 3, *encoder.img_size_px)).sum().backward()
+
+
+def test_resnet__refuses_a_batch_without_statistics() -> None:
+    encoder = resnet(img_size_px=32, depths=(1, 1, 1, 1), channels=(8, 8, 8, 8)).train()
+    with pytest.raises(UserError, match=r"batch_size=1 with images of 32x32 px .* batch_size=2"):
+        encoder.check_batch_size(1)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        encoder(torch.randn(1, 3, 32, 32))
