@@ -13,6 +13,7 @@ from faults import (
     KillAtValidation,
     KillInWrite,
     SignalAtBatch,
+    UsedUpQuota,
 )
 from faults_in_parts import KillInPart, OnRank
 
@@ -124,6 +125,7 @@ KINDS = (
         STOPPED,
     ),
     Kind("disk full", lambda draw: FullDisk(DISK_BYTES), (1, 2)),
+    Kind("quota used up", lambda draw: UsedUpQuota(DISK_BYTES), (2,)),
     Kind("killed; one bit of the newest checkpoint flipped", _kill, KILLED, flip_a_bit),
     Kind("killed; the newest checkpoint cut off", _kill, KILLED, cut_off),
     Kind("killed; the newest checkpoint gone, or a part of it", _kill, KILLED, remove_one),

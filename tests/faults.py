@@ -3,6 +3,7 @@
 Each is a small frozen class that can be sent to the process; calling it there plants the fault.
 """
 
+import errno
 import io
 import os
 import resource
@@ -228,6 +229,30 @@ class FullDisk:
     def __call__(self) -> None:
         """Plant it."""
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, resource.RLIM_INFINITY))
+
+
+@dataclass(frozen=True)
+class UsedUpQuota:
+    """No file of this size or more is taken, which is told when it is synced, as NFS does.
+
+    Attributes:
+        limit_bytes: More than the small files of a run, less than a checkpoint.
+    """
+
+    limit_bytes: int
+
+    def __call__(self) -> None:
+        """Plant it."""
+
+        def around(original: Callable[[int], None]) -> Callable[[int], None]:
+            def replacement(descriptor: int) -> None:
+                if os.fstat(descriptor).st_size >= self.limit_bytes:
+                    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+                original(descriptor)
+
+            return replacement
+
+        wrap(os, "fsync", around)
 
 
 @dataclass(frozen=True)
