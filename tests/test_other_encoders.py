@@ -68,6 +68,7 @@ def test_pretraining__hands_a_backbone_to_timm(pretrained: tuple[str, Path, str]
     backbone = folder / "runs/pretrain/it/backbone"
     encoder = load_backbone(backbone).encoder.eval()
     assert encoder.title == kind
+    assert "note: an image has" in said  # of so few mask patches
     assert f"A {kind} pretrained" in (backbone / "README.md").read_text()
     assert ("import ssl_swin.encoders.swin_mlp; timm.create_model" in said) == (kind == "Swin-MLP")
     model = timm.create_model(f"local-dir:{backbone}", pretrained=True, num_classes=0).eval()

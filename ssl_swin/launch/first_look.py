@@ -41,6 +41,8 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
         _tell_overlap(data)
         _tell_few_images(run, data)
     _tell_never_written(run, length)
+    for note in module.model.notes():
+        say(f"note: {note}")
 
 
 def length_of(trainer: Trainer, data: ImageDataModule) -> RunLength:

@@ -130,6 +130,13 @@ class Objective(nn.Module, ABC):
             UserError: If it cannot take them.
         """
 
+    def notes(self) -> Sequence[str]:
+        """Return what a reader should know before the first step, a line each; by default nothing.
+
+        As of settings that can be trained with and seldom should be.
+        """
+        return ()
+
     def new_metrics(self) -> dict[str, Metric]:
         """Return fresh metrics of an evaluation by name, logged as val/NAME."""
         return {"loss": MeanMetric()}

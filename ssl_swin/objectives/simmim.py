@@ -4,8 +4,9 @@ Reference: SimMIM (arXiv:2111.09886); the normalised target is that of Swin Tran
 recipe. Equal to the original implementation to rounding, see tests/test_golden.py.
 """
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
 from ssl_swin.objectives.psnr import MaskedPsnr, deviations
 from ssl_swin.objectives.targets import ImageTarget, PatchTarget, Target, WindowTarget
+from ssl_swin.plurals import counted
 
+FEWEST_PATCHES = 36  # of the published recipes: 192 px in mask patches of 32
 LEAST_CONTRAST = 1e-4  # loss of predicting the mean below which it is rounding, and no measure
 
 
@@ -88,6 +91,17 @@ class MaskedImageModel(Objective):
             self.encoder.img_size_px,
             self.mask_patch_size_px,
             patch_size_px=self.encoder.patch_size_px,
+        )
+
+    def notes(self) -> Sequence[str]:
+        """See `Objective.notes`; the number of mask patches sets how much there is to learn."""
+        number = math.prod(self.mask_grid)
+        if number >= FEWEST_PATCHES:
+            return ()
+        return (
+            f"an image has {counted(number, 'mask patch')} of {self.mask_patch_size_px} px, where "
+            f"the published recipes have {FEWEST_PATCHES} or more, and features learned from fewer "
+            "are poorer: give larger images, or a model whose last map is finer",
         )
 
     @abstractmethod

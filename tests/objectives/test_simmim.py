@@ -301,3 +301,10 @@ def test_evaluate__a_ratio_to_nothing_has_no_value(tiny_encoder, first, second, 
     result = metrics["loss_vs_mean"].compute().item()
     assert result != result if share is None else result == pytest.approx(share)
     assert metrics["loss"].compute().item() == pytest.approx(0.75 if second else 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(("side_px", "number"), [(8, 64), (16, 16), (32, 4)])
+def test_notes__of_few_mask_patches(tiny_encoder, side_px, number):
+    notes = SimMIM(tiny_encoder(), mask_patch_size_px=side_px).notes()
+    assert len(notes) == (number < 36)
+    assert all(f"an image has {number} mask patches of {side_px} px" in note for note in notes)
