@@ -1,6 +1,7 @@
 """Pretraining that starts from weights."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,25 @@ import pytest
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from torch.nn import AvgPool2d
 
 import ssl_swin
+from ssl_swin.data.views import ColorViews
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.launch.continuing import Start
+from ssl_swin.objectives.base import Objective
+from ssl_swin.objectives.distillation import FeatureDistillation
+from ssl_swin.objectives.moby import MoBY
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
+from ssl_swin.objectives.teacher import Teacher
 from ssl_swin.weights.backbone import load_backbone, save_backbone, save_extra_weights
 from ssl_swin.weights.formats.exporting import export_weights
+from ssl_swin.weights.formats.importing import import_weights, save_import
+from ssl_swin.weights.formats.known_formats import NAMES
 
 MODEL = {
     "_target_": "ssl_swin.swin",
@@ -116,6 +126,55 @@ def test_start__takes_a_file_of_another_format(
     start.take_over(trained)
     assert equal(trained, given)
     assert "note: the backbone was trained with mean (0.485" in capsys.readouterr().out
+
+
+def distilled(encoder: Encoder) -> FeatureDistillation:
+    teacher = Teacher(AvgPool2d(32), name="cells", size_px=encoder.img_size_px, mean=MEAN, std=STD)
+    return FeatureDistillation(encoder, teacher)
+
+
+COLORS = ColorViews(
+    color_jitter=None,
+    color_jitter_probability=0.0,
+    grayscale_probability=0.0,
+    blur_radius_px=[0.1, 2.0],
+    blur_probability=[0.0, 0.0],
+    solarize_probability=None,
+)
+OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
+    "simmim": SimMIM,
+    "sparse": SparseSimMIM,
+    "distillation": distilled,
+    "moby": partial(MoBY, colors=COLORS, queue_length=8, hidden_dim=16, out_dim=8),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("format_name", NAMES)
+@pytest.mark.parametrize("size_px", [128, 256])
+def test_start__of_every_form_of_weights_for_every_objective(
+    tiny_encoder: Build, tmp_path: Path, objective: str, format_name: str, size_px: int
+) -> None:
+    """As `ssl-swin import` makes a backbone of them, told the size that some do not tell."""
+    model = SimMIM(tiny_encoder(img_size_px=128))
+    save_backbone(tmp_path / "given", model.encoder, mean=MEAN, std=STD, card="")
+    save_extra_weights(tmp_path / "given", model.extra_weights())
+    endings = {"huggingface": "", "timm": ".safetensors"}
+    form = tmp_path / f"form{endings.get(format_name, '.pth')}"
+    export_weights(tmp_path / "given", form, to=format_name)
+    imported, _ = import_weights(form, format_name=format_name, img_size_px=128)
+    save_import(tmp_path / "imported", imported, card="")
+    start = Start(config(str(tmp_path / "imported"), MODEL | {"img_size_px": size_px}), None)
+    trained = OBJECTIVES[objective](start.encoder)
+    start.take_over(trained)
+    expected = resize_encoder(model.encoder, img_size_px=size_px, window_size=4).state_dict()
+    followers = [trained.encoder, *([trained.target] if isinstance(trained, MoBY) else [])]
+    for follower in followers:
+        found = follower.state_dict()
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, msg=name)
 
 
 @pytest.mark.parametrize(
