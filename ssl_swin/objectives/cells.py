@@ -16,8 +16,8 @@ from ssl_swin.masking import expand_mask
 class MaskedCells(NamedTuple):
     """The masked cells of R images, one after the other."""
 
-    index: Tensor  # int64 (M,), image * number of cells + cell, ascending
-    weight: Tensor  # float32 (M,), 1 / masked cells of the same image
+    places: Tensor  # int64 (M,), image * number of cells + cell, ascending
+    weights: Tensor  # float32 (M,), 1 / masked cells of the same image
 
 
 def masked_cells(mask: Tensor, grid: tuple[int, int]) -> MaskedCells:

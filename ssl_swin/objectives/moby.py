@@ -15,6 +15,7 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.figure import Figure, ImageColumn
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output, Progress
+from ssl_swin.objectives.collapse import unit_spread
 from ssl_swin.objectives.momentum import cosine_momentum, follow, momentum_encoder
 from ssl_swin.objectives.over_ranks import GlobalBatchNorm1d, gathered_rows
 from ssl_swin.objectives.view_batches import ViewsBatch, ViewsTransform, collate_views
@@ -114,8 +115,8 @@ class MoBY(Objective):
             logs = {
                 "positive_cosine": ((query1 * key2).sum(1).mean() + (query2 * key1).sum(1).mean())
                 / 2,
-                "key_std": _spread(key1),
-                "rep/std_mean": _spread(F.normalize(features.float(), dim=1)),
+                "key_std": unit_spread(key1),
+                "rep/std_mean": unit_spread(features),
             }
         return Output(loss, logs)
 
@@ -185,9 +186,3 @@ def _head(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
 def _unit(rows: Tensor) -> Tensor:
     with torch.autocast(rows.device.type, enabled=False):
         return F.normalize(rows.float(), dim=1)
-
-
-def _spread(rows: Tensor) -> Tensor:
-    """Deviation of each channel of unit rows (B, C) times the root of C: 0 where all are alike."""
-    spread: Tensor = rows.std(dim=0, correction=0).mean() * rows.shape[1] ** 0.5
-    return spread

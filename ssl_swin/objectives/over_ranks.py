@@ -25,6 +25,16 @@ def gathered_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Return the mean of a tensor over all ranks, without a gradient; all ranks must call it."""
+    if num_ranks() == 1:
+        return values.detach()
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / num_ranks()
+
+
 class _SumOverRanks(torch.autograd.Function):
     """The sum over ranks, whose gradient is the sum of the gradients of all of them."""
 
