@@ -161,6 +161,12 @@ class Objective(nn.Module, ABC):
             progress: The run's.
         """
 
+    def after_backward(self) -> None:
+        """Change the gradient of a step before it is clipped, as to freeze a layer (`grad = None`).
+
+        Called once per optimiser step, when all batches and devices have added to it.
+        """
+
     def after_step(self, step: int) -> None:
         """Do what follows an optimiser step, as the update of a momentum encoder.
 

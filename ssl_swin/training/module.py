@@ -218,6 +218,7 @@ class TrainingModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips by the global L2 norm, or leaves the step out where something is not finite."""
+        self.model.after_backward()
         parameters = [p for p in self.parameters() if p.grad is not None]
         norm = full(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)

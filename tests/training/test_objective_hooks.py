@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 from ssl_swin.errors import UserError
@@ -32,6 +33,30 @@ def test_before_step__is_told_once_per_optimiser_step_where_the_run_is(pretrain,
     before = [Progress(step, num_steps=4, steps_per_epoch=2) for step in range(4)]
     assert told == [each for step in range(4) for each in (before[step], step + 1)]
     assert [progress.share for progress in before] == [0, 0.25, 0.5, 0.75]
+
+
+def test_after_backward__may_freeze_a_layer_and_its_gradient_counts_no_more(pretrain, monkeypatch):
+    norms: list[float] = []
+
+    def freeze_all_but_the_bias(self: SimMIM) -> None:
+        for name, parameter in self.named_parameters():
+            assert parameter.grad is not None, name
+            if name != "decoder.0.bias":
+                parameter.grad = None
+        norms.append(float(self.get_parameter("decoder.0.bias").grad.norm()))
+
+    monkeypatch.setattr(SimMIM, "after_backward", freeze_all_but_the_bias)
+    start: dict[str, torch.Tensor] = {}
+
+    class Watch(Callback):
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            start.update((n, p.detach().clone()) for n, p in module.model.named_parameters())
+
+    trainer = pretrain(Watch(), accumulate_grad_batches=2, max_epochs=1)  # two steps
+    model = trainer.lightning_module.model
+    changed = {n for n, p in model.named_parameters() if not p.equal(start[n])}
+    assert changed == {"decoder.0.bias"}
+    assert len(norms) == 2 and float(trainer.logged_metrics["optim/grad_norm"]) == norms[-1]
 
 
 def test_progress__is_never_more_than_the_whole() -> None:

@@ -95,6 +95,8 @@ class Faulty(nn.Module):
 
     def before_step(self, progress: Any) -> None: ...
 
+    def after_backward(self) -> None: ...
+
     def outside(self) -> dict[str, str]:
         return {}
 
