@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ssl_swin.launch.sweep import SweepFolder as SweepFolder
     from ssl_swin.objectives.base import Objective as Objective
     from ssl_swin.objectives.base import Output as Output
+    from ssl_swin.objectives.ibot import IBOT as IBOT
     from ssl_swin.objectives.moby import MoBY as MoBY
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
@@ -74,6 +75,7 @@ _HOMES = {
     "CosineSchedule": "ssl_swin.optim.schedules",
     "Encoder": "ssl_swin.encoders.encoder",
     "FeaturePictures": "ssl_swin.training.callbacks.feature_pictures",
+    "IBOT": "ssl_swin.objectives.ibot",
     "MoBY": "ssl_swin.objectives.moby",
     "MultistepSchedule": "ssl_swin.optim.schedules",
     "Objective": "ssl_swin.objectives.base",

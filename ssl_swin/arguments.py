@@ -43,6 +43,7 @@ Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
 MOST_WORKERS = 1024  # processes or threads; every one takes memory
 Workers = Annotated[int, Ge(0), Le(MOST_WORKERS)]
+Several = Annotated[int, Ge(2)]
 NonNegative = Annotated[float, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
 MOST_RATE = 1e6  # of a learning rate or decay; whatever is higher is a slip of the keyboard
@@ -66,6 +67,7 @@ EACH_ONCE = Rule(lambda values: len(set(values)) == len(values), "each once")
 OddWindow = Annotated[int, Ge(3), Rule(lambda value: value % 2 == 1, "odd")]
 _ASCENDING = Rule(lambda values: values[0] <= values[1], "the smaller first")
 PortionRange = Annotated[tuple[Portion, Portion], _ASCENDING]
+InnerFractionRange = Annotated[tuple[InnerFraction, InnerFraction], _ASCENDING]
 Above0Range = Annotated[tuple[Above0, Above0], _ASCENDING]
 
 _WORDS: dict[Any, tuple[str, str]] = {  # one, several

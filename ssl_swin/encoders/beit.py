@@ -101,7 +101,8 @@ class BeitEncoder(VisibleEncoder):
         if not self.model_args["use_shared_rel_pos_bias"]:
             raise UserError(
                 f"a {self.title} whose blocks have position tables of their own, as fine-tuning "
-                "makes them, cannot leave out patches; objective=simmim takes it"
+                "makes them, cannot leave out patches; objective=simmim takes it, as does every "
+                "objective that is not sparse"
             )
         return partial(_list_visible, grid=self._grid)
 

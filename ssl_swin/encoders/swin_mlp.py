@@ -121,7 +121,7 @@ class SwinMlpEncoder(SwinEncoder):
         """
         raise UserError(
             f"a {self.title} cannot leave out patches, since its matrices are for whole windows; "
-            "objective=simmim takes it"
+            "objective=simmim takes it, as does every objective that is not sparse"
         )
 
     def encode_visible(self, images: Tensor, plan: VisiblePlan) -> Tensor:

@@ -20,6 +20,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.launch.continuing import Start
 from ssl_swin.objectives.base import Objective
 from ssl_swin.objectives.distillation import FeatureDistillation
+from ssl_swin.objectives.ibot import IBOT
 from ssl_swin.objectives.moby import MoBY
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
@@ -146,6 +147,7 @@ OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
     "sparse": SparseSimMIM,
     "distillation": distilled,
     "moby": partial(MoBY, colors=COLORS, queue_length=8, hidden_dim=16, out_dim=8),
+    "ibot": partial(IBOT, colors=COLORS, num_prototypes=8, hidden_dim=16, bottleneck_dim=8),
 }
 
 
@@ -169,7 +171,8 @@ def test_start__of_every_form_of_weights_for_every_objective(
     trained = OBJECTIVES[objective](start.encoder)
     start.take_over(trained)
     expected = resize_encoder(model.encoder, img_size_px=size_px, window_size=4).state_dict()
-    followers = [trained.encoder, *([trained.target] if isinstance(trained, MoBY) else [])]
+    followers = [part for part in trained.modules() if isinstance(part, Encoder)]
+    assert len(followers) == 1 + (objective in ("moby", "ibot"))
     for follower in followers:
         found = follower.state_dict()
         assert found.keys() == expected.keys()

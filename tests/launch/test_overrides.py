@@ -61,7 +61,7 @@ def test_readable__an_interpolation_stays_one() -> None:
     [
         ("logger=null", "logger=null: logger is a group, choose one of: csv, tensorboard, wandb"),
         ("~logger", "~logger: logger is a group, choose one of: csv, tensorboard, wandb"),
-        ("objective=[1]", "objective is a group, choose one of: distillation, moby, simmim, "),
+        ("objective=[1]", "objective is a group, choose one of: distillation, ibot, ibot_sparse, "),
         ("objective={a: 1}", "objective is a group"),
         ("model=3", "model is a group, choose one of: convnext_b, "),
         ("schedule=true", "schedule is a group, choose one of: cosine"),

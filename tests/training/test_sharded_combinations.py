@@ -31,12 +31,24 @@ SETTINGS = (
 FINETUNE = ("backbone=none", "model=swin_nano", "optim.layer_decay=0.7")
 # Of two batches a step, so that epochs are twice as many.
 ACCUMULATED = ("trainer.accumulate_grad_batches=2", "trainer.max_epochs=4")
+IBOT = (
+    "objective=ibot",
+    "objective.hidden_dim=32",
+    "objective.bottleneck_dim=8",
+    "objective.num_prototypes=32",
+    "objective.pixel_weight=1",
+)
 CASES = {
     "layer decay": ("finetune", (*FINETUNE, "trainer.max_epochs=2")),
     "layer decay, accumulated": ("finetune", (*FINETUNE, *ACCUMULATED)),
     "sparse": ("pretrain", ("objective=simmim_sparse", "trainer.max_epochs=2")),
     "sparse, accumulated": ("pretrain", ("objective=simmim_sparse", *ACCUMULATED)),
     "accumulated": ("pretrain", ACCUMULATED),
+    "self-distillation": ("pretrain", (*IBOT, "trainer.max_epochs=2")),
+    "self-distillation, sparse, accumulated": (
+        "pretrain",
+        ("objective=ibot_sparse", *IBOT[1:], *ACCUMULATED),
+    ),
     "gradient checkpointing, accumulated": (
         "pretrain",
         ("model.grad_checkpointing=true", *ACCUMULATED),
