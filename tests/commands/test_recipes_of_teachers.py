@@ -1,7 +1,8 @@
-"""The recipes of feature distillation and MoBY have the values of the published runs.
+"""The recipes of feature distillation, MoBY and iBOT have the values of the published runs.
 
-From configs/pretrain of SwinTransformer/Feature-Distillation 2115145, and from the configuration of
-SwinTransformer/Transformer-SSL 4510de1; rates per 512 images.
+From configs/pretrain of SwinTransformer/Feature-Distillation 2115145, from the configuration of
+SwinTransformer/Transformer-SSL 4510de1, and from bytedance/ibot da316d8: its README's arguments for
+Swin-T and the defaults of main_ibot.py. Rates are per 512 images.
 """
 
 import pytest
@@ -71,6 +72,51 @@ PUBLISHED = {
         "objective.momentum": 0.99,
         "objective.hidden_dim": 4096,
         "objective.out_dim": 256,
+        "objective.colors.color_jitter": [0.4, 0.4, 0.2, 0.1],
+        "objective.colors.color_jitter_probability": 0.8,
+        "objective.colors.grayscale_probability": 0.2,
+        "objective.colors.blur_radius_px": [0.1, 2.0],
+        "objective.colors.blur_probability": [1.0, 0.1],
+        "objective.colors.solarize_probability": [0.0, 0.2],
+    },
+    "pretrain_ibot_swin_t_300ep": {
+        "batch_size": 64,
+        "model.embed_dim": 96,
+        "model.depths": [2, 2, 6, 2],
+        "model.img_size_px": 224,
+        "model.window_size": 7,
+        "model.drop_path_rate": 0.1,
+        "optim.base_lr": 5e-4 * 512 / 256,
+        "optim.weight_decay": 0.04,
+        "optim.weight_decay_policy": "official",
+        "schedule._target_": "ssl_swin.CosineSchedule",
+        "schedule.warmup_epochs": 10,
+        "schedule.warmup_lr": 0,
+        "schedule.min_lr": 1e-6 * 512 / 1024,
+        "schedule.warmup_prefix": True,
+        "trainer.max_epochs": 300,
+        "trainer.gradient_clip_val": 3.0,
+        "augment.crop_scale": [0.14, 1.0],
+        "objective.sparse": False,
+        "objective.mask_ratio": [0.1, 0.5],  # 0.3 +- 0.2
+        "objective.mask_probability": 0.5,
+        "objective.mask_from_epoch": 50,
+        "objective.mask_patch_size_px": None,  # 8 patches of 4 px
+        "objective.image_weight": 1.0,
+        "objective.cell_weight": 1.0,
+        "objective.region_weight": 0.0,
+        "objective.pixel_weight": 0.0,
+        "objective.teacher_momentum": 0.996,
+        "objective.teacher_temperature": 0.07,
+        "objective.teacher_temperature_start": 0.04,
+        "objective.temperature_warmup_epochs": 30,
+        "objective.student_temperature": 0.1,
+        "objective.centre_momentum": 0.9,
+        "objective.num_prototypes": 8192,
+        "objective.unit_prototypes": False,
+        "objective.freeze_prototypes_epochs": 1,
+        "objective.hidden_dim": 2048,
+        "objective.bottleneck_dim": 256,
         "objective.colors.color_jitter": [0.4, 0.4, 0.2, 0.1],
         "objective.colors.color_jitter_probability": 0.8,
         "objective.colors.grayscale_probability": 0.2,
