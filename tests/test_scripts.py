@@ -235,8 +235,14 @@ def stop_after_first_epoch(cwd: Path, options: tuple[str, ...]) -> None:
 
 
 def test_pretrain__one_command_again_says_it_is_done(workplace: Path) -> None:
+    card = workplace / "runs/pretrain/swin_nano_demo/backbone/README.md"
+    before = card.read_text()
     printed = start("pretrain", *BRIEF, cwd=workplace)
-    assert "finished swin_nano_demo: 10 steps" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("finished "))
+    assert line.startswith("finished swin_nano_demo: 10 steps")
+    (measured,) = (line for line in before.splitlines() if line.startswith("| last measured | "))
+    assert measured == f"| last measured | {line.partition('; ')[2]} |" and "val/loss " in line
+    assert measured in card.read_text().splitlines()
 
 
 def test_multirun__one_folder_and_one_wandb_run_each(workplace: Path) -> None:

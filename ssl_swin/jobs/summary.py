@@ -3,8 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from timm.models import parse_model_name
@@ -15,6 +16,7 @@ from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import shell_path
 from ssl_swin.reporting.page import write_report
+from ssl_swin.runs.last_values import last_values
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.callbacks.bad_samples import BadSamples
 from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm
@@ -35,7 +37,7 @@ def training_facts(run: Run, trainer: Trainer, reader: Split, objective: str) ->
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
         objective=objective,
-        losses=", ".join(_last_metrics(trainer)),
+        losses=_last_metrics(run, trainer),
     )
 
 
@@ -60,9 +62,9 @@ def finish(
         return
     steps = next_steps()
     seconds = run.folder.finish(time.time() - run.started, next_steps=steps)
+    done = f"\nfinished {run.name}: {trainer.global_step:,} steps, {_minutes(seconds)}"
     lines = [
-        f"\nfinished {run.name}: {trainer.global_step:,} steps, "
-        f"{_minutes(seconds)}; {', '.join(_last_metrics(trainer))}",
+        "; ".join(filter(None, (done, _last_metrics(run, trainer)))),
         *_notes(trainer),
         *closing_lines(run, results()),
     ]
@@ -105,12 +107,20 @@ def _notes(trainer: Trainer) -> list[str]:
     return [f"  note: {callback.summary()}" for callback in found if callback.summary()]
 
 
-def _last_metrics(trainer: Trainer) -> list[str]:
-    return [
+def _last_metrics(run: Run, trainer: Trainer) -> str:
+    """Return the last metrics in a row; of a run that had finished before, those of its file."""
+    measured: Mapping[str, Any] = trainer.callback_metrics or last_values(
+        run.folder.metrics, _is_told
+    )
+    return ", ".join(
         f"{name} {_in_words(name, float(value))}"
-        for name, value in trainer.callback_metrics.items()
-        if name == "train/loss" or name.startswith(("val/", "test/"))
-    ]
+        for name, value in measured.items()
+        if _is_told(name)
+    )
+
+
+def _is_told(name: str) -> bool:
+    return name == "train/loss" or name.startswith(("val/", "test/"))
 
 
 def _in_words(name: str, value: float) -> str:
