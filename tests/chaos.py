@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from chaos_kinds import KINDS, OF_PARTS, STEPS_PER_EPOCH, STOPPED, Fault, Kind
+from chaos_kinds import KINDS, OF_BEST, OF_PARTS, STEPS_PER_EPOCH, STOPPED, Fault, Kind
 from faults import NotANumber, Together
 from launched import LIMIT_S, output, start
 
@@ -108,7 +108,7 @@ JOBS = (
         ),
         has_teacher=True,
     ),
-    Job("fine-tune", job="finetune", settings=("num_workers=0",)),
+    Job("fine-tune", job="finetune", settings=("num_workers=0",), more_kinds=OF_BEST),
     Job(
         "pretrain, 2 ranks, a loss that is NaN on one",
         settings=("num_workers=0", "batch_size=2", NO_PICTURES),
@@ -303,7 +303,9 @@ def main() -> None:
 
 def _print_table(outcomes: Sequence[tuple[Job, Outcome]]) -> None:
     print("\n| fault | rounds | exit codes |\n|---|---|---|")
-    statuses: dict[str, Counter[int]] = {kind.name: Counter() for kind in (*KINDS, *OF_PARTS)}
+    statuses: dict[str, Counter[int]] = {
+        kind.name: Counter() for kind in (*KINDS, *OF_BEST, *OF_PARTS)
+    }
     for _, outcome in outcomes:
         for kind, codes in outcome.rounds:
             statuses[kind].update(codes[:1])

@@ -108,11 +108,6 @@ KINDS = (
         KILLED,
     ),
     Kind(
-        "killed between best.ckpt and last.ckpt",
-        lambda draw: KillAtRename("best.ckpt", 1, after=True),
-        KILLED,
-    ),
-    Kind(
         "SIGTERM, SIGINT or SIGUSR1 in a step",
         lambda draw: SignalAtBatch(
             draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]), draw.randint(1, 12)
@@ -130,5 +125,12 @@ KINDS = (
     Kind("killed; the newest checkpoint cut off", _kill, KILLED, cut_off),
     Kind("killed; the newest checkpoint gone, or a part of it", _kill, KILLED, remove_one),
     Kind("killed; the run's folder moved to another place", _kill, KILLED),
+)
+OF_BEST = (
+    Kind(
+        "killed between best.ckpt and last.ckpt",
+        lambda draw: KillAtRename("best.ckpt", 1, after=True),
+        KILLED,
+    ),
 )
 OF_PARTS = (Kind("one of two killed in the middle of writing its part", _kill_in_part, KILLED),)
