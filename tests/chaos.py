@@ -108,6 +108,19 @@ JOBS = (
         ),
         has_teacher=True,
     ),
+    Job(
+        "pretrain, sparse iBOT with pixels",
+        settings=(
+            NO_PICTURES,
+            "objective=ibot_sparse",
+            "objective.hidden_dim=32",
+            "objective.bottleneck_dim=8",
+            "objective.num_prototypes=32",
+            "objective.pixel_weight=1",
+            "objective.freeze_prototypes_epochs=2",
+            "num_workers=0",
+        ),
+    ),
     Job("fine-tune", job="finetune", settings=("num_workers=0",), more_kinds=OF_BEST),
     Job(
         "pretrain, 2 ranks, a loss that is NaN on one",
