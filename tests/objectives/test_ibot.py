@@ -489,3 +489,39 @@ def test_describe__says_what_is_masked_and_weighed() -> None:
         "sparse iBOT, 10 of 16 mask patches of 16 px masked, 16 prototypes, "
         "weights: image 1, cell 1"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"mask_ratio": 0.6, "mask_probability": 1.0}, SPARSE])
+def test_training__finds_the_other_view_of_smooth_images(settings: dict[str, Any]) -> None:
+    """Of images whose masked cells can be told from the others: from far off to few candidates."""
+    sizes = {"num_prototypes": 256, "bottleneck_dim": 64, "hidden_dim": 128}
+    slow_start = {"teacher_momentum": 0.98, "freeze_prototypes_epochs": 2}
+    objective = ibot(**settings, **sizes, **slow_start, teacher_temperature=0.04).train()
+    noise, draw = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    corners = torch.randn(32, 3, 2, 2, generator=noise)
+    images = torch.nn.functional.interpolate(corners, 64, mode="bilinear")
+    groups = weight_decay_groups(objective, lr=5e-4, weight_decay=0.05, policy="official")
+    optimizer = torch.optim.AdamW(groups)
+    logs = []
+    for step in range(40):
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-4 * min(1, (step + 1) / 20)
+        objective.before_step(Progress(step, num_steps=40, steps_per_epoch=10))
+        views = images + 0.3 * torch.randn(2, *images.shape, generator=noise)
+        examples = [
+            MaskedViewsExample(list(pair), [objective.mask_draw(draw) for _ in range(2)], "x")
+            for pair in views.transpose(0, 1)
+        ]
+        output = run(objective, objective.make_collate()(examples))
+        optimizer.zero_grad()
+        output.loss.backward()
+        objective.after_backward()
+        optimizer.step()
+        objective.after_step(step + 1)
+        logs.append({name: float(value) for name, value in output.logs.items()})
+    first, last = logs[0], logs[-1]
+    assert last["image_loss"] < 0.6 * first["image_loss"]
+    assert last["cell_loss"] < 0.6 * first["cell_loss"]
+    assert last["mean_target_entropy"] - last["target_entropy"] > 0.2
+    assert last["rep/std_mean"] > 0.8
