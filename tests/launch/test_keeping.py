@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 from wandb_files import wandb_records
 
 from ssl_swin.launch.keeping import artifact_of, keep_folders, use_backbone, use_data
@@ -95,6 +96,7 @@ def artifacts_written(folder: Path, *, asked_for: bool) -> list[Any]:
     }
     use_data(run, [dashboard(logger, StepAt())], readers)
     logger.experiment.finish()
+    wandb.teardown()  # whose process may write the last records after finish() is done
     (file,) = folder.glob("wandb/offline-run-*/run-abc.wandb")
     records = wandb_records(file)
     return [r for r in records if "artifact" in str(r.WhichOneof("record_type") or r)[:40]]
