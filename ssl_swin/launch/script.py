@@ -75,7 +75,11 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
         if "--version" in words:  # Hydra would print its own
             print(f"ssl_swin {__version__}")
         else:
-            _compose_and_run(job, words)
+            try:
+                _compose_and_run(job, words)
+            except SystemExit as end:  # also where Hydra has printed its help
+                if end.code or not asks:
+                    raise
         output.flush()
         if asks and output.loss:
             raise UserError(output.loss)
