@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with lasting_console(is_of_a_run=False) as output:
         status = _status(words)
         output.flush()
-        return status or (_refused(UserError(output.loss)) if output.loss else 0)
+        return status or (_refused(UserError(output.refusal)) if output.refusal else 0)
 
 
 def _status(words: Sequence[str]) -> int:

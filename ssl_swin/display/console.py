@@ -22,12 +22,12 @@ class Lasting:
         Args:
             stream: Where to.
             name: In words, for the one line that tells of it.
-            is_of_a_run: Print that line, since the run goes on; else `loss` has it.
+            is_of_a_run: Print that line, since the run goes on; else `refusal` has it.
         """
         self._stream = stream
         self._name = name
         self._is_told = not is_of_a_run
-        self.loss = ""  # why a text was not taken, unless its reader had left
+        self.refusal = ""  # why a text was not taken, unless its reader had left
 
     def write(self, text: str) -> int:
         """Write a text; of characters that the stream does not know, their escapes."""
@@ -70,7 +70,7 @@ class Lasting:
             self._send_nowhere()  # also what other processes of the run write there
         reason = f"{self._name} takes no text ({getattr(error, 'strerror', None) or error})"
         if not isinstance(error, BrokenPipeError):
-            self.loss = self.loss or reason
+            self.refusal = self.refusal or reason
         if self._is_told:
             return
         self._is_told = True
@@ -91,7 +91,7 @@ def lasting_console(is_of_a_run: bool = True) -> Iterator[Lasting]:
         is_of_a_run: Say that the run goes on, where its output is taken no more.
 
     Yields:
-        The output; once it was flushed, its `loss` tells whether all of it was taken.
+        The output; once it was flushed, its `refusal` tells why not all of it was taken.
     """
     if isinstance(sys.stdout, Lasting):
         yield sys.stdout

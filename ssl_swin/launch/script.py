@@ -81,8 +81,8 @@ def run_script(job: str, arguments: Sequence[str] | None = None) -> None:
                 if end.code or not asks:
                     raise
         output.flush()
-        if asks and output.loss:
-            raise UserError(output.loss)
+        if asks and output.refusal:
+            raise UserError(output.refusal)
 
 
 def _compose_and_run(job: str, words: Sequence[str]) -> None:

@@ -101,19 +101,19 @@ def test_lasting_console__is_as_before_afterwards(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "a line\n"
 
 
-@pytest.mark.parametrize(("number", "is_loss"), [(errno.ENOSPC, True), (errno.EPIPE, False)])
+@pytest.mark.parametrize(("number", "is_lost"), [(errno.ENOSPC, True), (errno.EPIPE, False)])
 def test_lasting__of_a_command_says_nothing_and_knows_what_was_lost(
-    capsys: pytest.CaptureFixture[str], number: int, is_loss: bool
+    capsys: pytest.CaptureFixture[str], number: int, is_lost: bool
 ) -> None:
     stream = Refusing()
     lasting = Lasting(stream, "the output", is_of_a_run=False)
     lasting.write("one ")
-    assert lasting.loss == ""
+    assert lasting.refusal == ""
     stream.number = number
     lasting.write("two ")
     lasting.write("three")
-    assert (lasting.loss == "the output takes no text (No space left on device)") == is_loss
-    assert bool(lasting.loss) == is_loss
+    assert (lasting.refusal == "the output takes no text (No space left on device)") == is_lost
+    assert bool(lasting.refusal) == is_lost
     assert capsys.readouterr().err == ""
 
 
