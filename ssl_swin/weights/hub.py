@@ -61,6 +61,7 @@ def download_backbone(repository: str) -> Path:
             "pickled weights such as pytorch_model.bin are never loaded"
         )
     _check_content(folder / WEIGHTS)
+    _check_configuration(folder / CONFIG)
     return folder
 
 
@@ -160,4 +161,17 @@ def _check_content(weights: Path) -> None:
         raise UserError(
             f"{weights} arrived damaged: its hash is {digest[:12]}..., not {blob.name[:12]}...; "
             f"delete {blob} and try again"
+        )
+
+
+def _check_configuration(config: Path) -> None:
+    """Refuse what is no JSON object; the cache does not name small files by what is in them."""
+    try:
+        is_object = isinstance(json.loads(config.read_text("utf-8")), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise UserError(
+            f"{config} is no JSON object, so it describes no model: it arrived damaged, or was "
+            f"published so; delete {config.resolve()} and try again"
         )
