@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from plain_views import plain_views
 from torch.nn import AvgPool2d
 
 import ssl_swin
-from ssl_swin.data.views import ColorViews
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.encoders.swin import SwinEncoder
@@ -134,20 +134,12 @@ def distilled(encoder: Encoder) -> FeatureDistillation:
     return FeatureDistillation(encoder, teacher)
 
 
-COLORS = ColorViews(
-    color_jitter=None,
-    color_jitter_probability=0.0,
-    grayscale_probability=0.0,
-    blur_radius_px=[0.1, 2.0],
-    blur_probability=[0.0, 0.0],
-    solarize_probability=None,
-)
 OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
     "simmim": SimMIM,
     "sparse": SparseSimMIM,
     "distillation": distilled,
-    "moby": partial(MoBY, colors=COLORS, queue_length=8, hidden_dim=16, out_dim=8),
-    "ibot": partial(IBOT, colors=COLORS, num_prototypes=8, hidden_dim=16, bottleneck_dim=8),
+    "moby": partial(MoBY, colors=plain_views(), queue_length=8, hidden_dim=16, out_dim=8),
+    "ibot": partial(IBOT, colors=plain_views(), num_prototypes=8, hidden_dim=16, bottleneck_dim=8),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_views import NO_COLORS, plain_views
 from torch import Tensor
 
 from ssl_swin.data.images.pixel_format import PixelFormat
@@ -31,14 +32,6 @@ from ssl_swin.objectives.self_distillation import image_loss, targets
 from ssl_swin.objectives.simmim import masked_l1
 from ssl_swin.optim.param_groups import weight_decay_groups
 
-NO_COLORS: dict[str, Any] = {
-    "color_jitter": None,
-    "color_jitter_probability": 0.8,
-    "grayscale_probability": None,
-    "blur_radius_px": (0.1, 2.0),
-    "blur_probability": None,
-    "solarize_probability": None,
-}
 RGB = PixelFormat(3, "uint8")
 SWIN = {"img_size_px": 64, "window_size": 4, "embed_dim": 8, "depths": (1, 2, 1),
         "num_heads": (1, 2, 2)}  # fmt: skip
@@ -58,7 +51,7 @@ SPARSE = {"sparse": True, "mask_ratio": 0.6, "mask_probability": 1.0}
 def ibot(encoder: Encoder | str = "swin v1", **settings: Any) -> IBOT:
     torch.manual_seed(0)
     small = {
-        "colors": ColorViews(**NO_COLORS),
+        "colors": plain_views(),
         "num_prototypes": 16,
         "hidden_dim": 32,
         "bottleneck_dim": 8,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from plain_views import plain_views
 from torch import Tensor
 
-from ssl_swin.data.views import ColorViews
 from ssl_swin.encoders.swin import swin
 from ssl_swin.objectives.base import Output
 from ssl_swin.objectives.ibot import IBOT
@@ -29,16 +29,8 @@ def ibot(kind: str) -> IBOT:
     torch.manual_seed(0)
     encoder = swin(version=1, img_size_px=32, window_size=4, embed_dim=8, depths=(1, 1),
                    num_heads=(1, 2))  # fmt: skip
-    colors = ColorViews(
-        color_jitter=None,
-        color_jitter_probability=0.0,
-        grayscale_probability=None,
-        blur_radius_px=(0.1, 2.0),
-        blur_probability=None,
-        solarize_probability=None,
-    )
     sizes = {"num_prototypes": 16, "hidden_dim": 32, "bottleneck_dim": 8}
-    return IBOT(encoder, colors=colors, **sizes, **SETTINGS[kind])
+    return IBOT(encoder, colors=plain_views(), **sizes, **SETTINGS[kind])
 
 
 def batch(objective: IBOT, images: slice) -> MaskedViewsBatch:

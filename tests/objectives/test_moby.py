@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_views import NO_COLORS, plain_views
 from torch import Tensor
 
 from ssl_swin.data.images.pixel_format import PixelFormat
@@ -28,14 +29,6 @@ GOLDEN = (
     Path(os.environ.get("SSL_SWIN_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
     / "objectives"
 )
-NO_COLORS: dict[str, Any] = {
-    "color_jitter": None,
-    "color_jitter_probability": 0.8,
-    "grayscale_probability": None,
-    "blur_radius_px": (0.1, 2.0),
-    "blur_probability": None,
-    "solarize_probability": None,
-}
 ALL_COLORS = NO_COLORS | {
     "color_jitter": (0.4, 0.4, 0.2, 0.1),
     "grayscale_probability": 0.2,
@@ -49,7 +42,7 @@ def moby(**settings: Any) -> MoBY:
     torch.manual_seed(0)
     encoder = swin(version=1, img_size_px=32, window_size=4, embed_dim=8, depths=(1, 2),
                    num_heads=(1, 2))  # fmt: skip
-    small = {"colors": ColorViews(**NO_COLORS), "queue_length": 8, "hidden_dim": 32, "out_dim": 16}
+    small = {"colors": plain_views(), "queue_length": 8, "hidden_dim": 32, "out_dim": 16}
     return MoBY(encoder, **(small | settings))
 
 

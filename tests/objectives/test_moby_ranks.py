@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from plain_views import plain_views
 from torch import Tensor
 
-from ssl_swin.data.views import ColorViews
 from ssl_swin.encoders.swin import swin
 from ssl_swin.objectives.base import Output
 from ssl_swin.objectives.moby import MoBY
@@ -24,15 +24,7 @@ def moby() -> MoBY:
     torch.manual_seed(0)
     encoder = swin(version=1, img_size_px=32, window_size=4, embed_dim=8, depths=(1, 1),
                    num_heads=(1, 2))  # fmt: skip
-    colors = ColorViews(
-        color_jitter=None,
-        color_jitter_probability=0.0,
-        grayscale_probability=None,
-        blur_radius_px=(0.1, 2.0),
-        blur_probability=None,
-        solarize_probability=None,
-    )
-    return MoBY(encoder, colors=colors, queue_length=24, hidden_dim=32, out_dim=16)
+    return MoBY(encoder, colors=plain_views(), queue_length=24, hidden_dim=32, out_dim=16)
 
 
 def batch(images: slice) -> ViewsBatch:

@@ -246,7 +246,9 @@ def test_download_backbone__notices_changed_bytes(hub, folder):
 @pytest.mark.parametrize("config", [b"[]", b"null", b"{", b"", b"\xff\xfe", b"[" * 100_000])
 def test_download_backbone__notices_a_configuration_that_is_none(hub, folder, config):
     hub.add("user/name", files_in(folder) | {"config.json": config})
-    with pytest.raises(UserError, match=r"config\.json is no JSON object.*; delete .* and try again"):
+    with pytest.raises(
+        UserError, match=r"config\.json is no JSON object.*; delete .* and try again"
+    ):
         download_backbone("user/name")
 
 
