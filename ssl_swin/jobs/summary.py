@@ -3,9 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 from timm.models import parse_model_name
@@ -16,7 +15,6 @@ from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import shell_path
 from ssl_swin.reporting.page import write_report
-from ssl_swin.runs.last_values import last_values
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.callbacks.bad_samples import BadSamples
 from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm
@@ -37,7 +35,7 @@ def training_facts(run: Run, trainer: Trainer, reader: Split, objective: str) ->
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
         objective=objective,
-        losses=_last_metrics(run, trainer),
+        losses=_measured(run, trainer),
     )
 
 
@@ -61,10 +59,11 @@ def finish(
     if not trainer.is_global_zero:
         return
     steps = next_steps()
-    seconds = run.folder.finish(time.time() - run.started, next_steps=steps)
+    measured = _measured(run, trainer)
+    seconds = run.folder.finish(time.time() - run.started, next_steps=steps, measured=measured)
     done = f"\nfinished {run.name}: {trainer.global_step:,} steps, {_minutes(seconds)}"
     lines = [
-        "; ".join(filter(None, (done, _last_metrics(run, trainer)))),
+        "; ".join(filter(None, (done, measured))),
         *_notes(trainer),
         *closing_lines(run, results()),
     ]
@@ -107,20 +106,14 @@ def _notes(trainer: Trainer) -> list[str]:
     return [f"  note: {callback.summary()}" for callback in found if callback.summary()]
 
 
-def _last_metrics(run: Run, trainer: Trainer) -> str:
-    """Return the last metrics in a row; of a run that had finished before, those of its file."""
-    measured: Mapping[str, Any] = trainer.callback_metrics or last_values(
-        run.folder.metrics, _is_told
-    )
-    return ", ".join(
+def _measured(run: Run, trainer: Trainer) -> str:
+    """Return the last metrics in a row; of a run that was finished before, those of that time."""
+    now = (
         f"{name} {_in_words(name, float(value))}"
-        for name, value in measured.items()
-        if _is_told(name)
+        for name, value in trainer.callback_metrics.items()
+        if name == "train/loss" or name.startswith(("val/", "test/"))
     )
-
-
-def _is_told(name: str) -> bool:
-    return name == "train/loss" or name.startswith(("val/", "test/"))
+    return ", ".join(now) or run.folder.measured()
 
 
 def _in_words(name: str, value: float) -> str:

@@ -17,6 +17,7 @@ from ssl_swin.runs.provenance import provenance
 from ssl_swin.runs.side_failures import FILE as ERRORS
 
 FACTS = ("git", "data", "python", "packages", "machine", "gpus")
+MEASURED = "measured"  # in provenance.json
 
 
 class RunFolder:
@@ -107,14 +108,26 @@ class RunFolder:
         write_atomically(self.config, yaml.safe_dump(dict(config), sort_keys=False))
         earlier_s = self._recorded_s() if resumed else 0.0
         since = {"from": self._started_from(str(config.get("resume", "auto")))}
-        earlier = (self._record() or {}).get("starts") if resumed else None
+        before = (self._record() or {}) if resumed else {}
         record = provenance({**facts, **since, "earlier_s": earlier_s})
-        record["starts"] = [*(earlier if isinstance(earlier, list) else []), record["started"]]
+        starts = before.get("starts")
+        record["starts"] = [*(starts if isinstance(starts, list) else []), record["started"]]
+        if MEASURED in before:
+            record[MEASURED] = before[MEASURED]
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return notes
 
+    def measured(self) -> str:
+        """Return what was measured last when this run was finished before; empty if it was not."""
+        found = (self._record() or {}).get(MEASURED)
+        return found if isinstance(found, str) else ""
+
     def finish(
-        self, seconds: float, status: str = "finished", next_steps: Iterable[str] = ()
+        self,
+        seconds: float,
+        status: str = "finished",
+        next_steps: Iterable[str] = (),
+        measured: str = "",
     ) -> float:
         """Record that the run ended after this many seconds; return all its recorded seconds.
 
@@ -124,10 +137,12 @@ class RunFolder:
             seconds: Since this start.
             status: How it ended.
             next_steps: What to do now, for whoever reads its report.
+            measured: What was measured last, in one phrase.
         """
         record = self._record() or {}
         total_s = round(_seconds(record, "earlier_s") + seconds, 1)
         record |= {"status": status, "duration_s": total_s, "next": list(next_steps)}
+        record |= {MEASURED: measured} if measured else {}
         write_atomically(self.provenance, json.dumps(record, indent=2) + "\n")
         return total_s
 

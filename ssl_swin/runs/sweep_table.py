@@ -10,7 +10,8 @@ from typing import Any
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
-from ssl_swin.runs.last_values import last_values
+from ssl_swin.runs.metrics_rows import LineCheck, columns_of, read_row
+from ssl_swin.runs.metrics_tail import lines_from_end
 
 RECORD = ".job.json"  # in the folder of each job
 TABLE = "sweep.csv"  # in the folder of the sweep
@@ -94,9 +95,16 @@ def last_value(metrics: Path, names: Sequence[str]) -> float:
     Returns:
         The value; nan if there is none.
     """
-    for name in names:
-        if found := last_values(metrics, name.__eq__):
-            return found[name]
+    if not metrics.is_file():
+        return math.nan
+    with metrics.open("rb") as file:
+        columns, start = columns_of(file.readline()) or [], file.tell()
+        for name in (name for name in names if name in columns):
+            check = LineCheck(columns)
+            for line in lines_from_end(file, start):
+                whole = check.whole_line(line)
+                if whole is not None and name in (row := read_row(columns, whole)):
+                    return row[name]
     return math.nan
 
 

@@ -289,3 +289,24 @@ def test_start__keeps_when_a_run_was_started_and_finish_what_to_do_next(new_run)
     new_run.start(CONFIG, {}, resumed=False)
     afresh = json.loads(new_run.provenance.read_text())
     assert afresh["starts"] == [afresh["started"]]
+
+
+def test_measured__outlasts_a_start_that_measures_nothing(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.start(CONFIG, {})
+    assert run.measured() == ""
+    run.finish(1.0, measured="train/loss 0.5")
+    for told in ("", "train/loss 0.4"):
+        run.start(CONFIG, {}, resumed=True)
+        assert run.measured() == "train/loss 0.5"
+        run.finish(1.0, measured=told)
+    assert run.measured() == "train/loss 0.4"
+    run.start(CONFIG, {})
+    assert run.measured() == ""
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"measured": 3}'])
+def test_measured__of_a_damaged_record_is_nothing(tmp_path, text):
+    run = RunFolder(tmp_path)
+    run.provenance.write_text(text)
+    assert run.measured() == ""
