@@ -45,6 +45,7 @@ SMALL_SCORES = (
     "objective.num_prototypes=32",
     "objective.pixel_weight=1",
 )
+LOCAL = ("objective.local_views=2", "objective.local_size_px=24")
 
 
 class Setting(NamedTuple):
@@ -135,7 +136,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         Setting(num_ranks=2, batch_size=2, num_workers=1, accumulate=1, objective="simmim_sparse"),
         Setting(1, 4, 0, 1, "moby", SMALL_HEADS),
         Setting(2, 2, 0, 3, "moby", SMALL_HEADS),
-        Setting(1, 4, 2, 1, "ibot", (*SMALL_SCORES, "objective.region_weight=0.5")),
+        Setting(1, 4, 2, 1, "ibot", (*SMALL_SCORES, "objective.region_weight=0.5", *LOCAL)),
         Setting(2, 2, 0, 3, "ibot", (*SMALL_SCORES, "objective.mask_from_epoch=1")),
         Setting(2, 2, 1, 1, "ibot_sparse", SMALL_SCORES),
         Setting(1, 4, 0, 1, "distillation", ("objective.teacher=../teacher",)),

@@ -7,6 +7,7 @@ one draw for its pixels, mask and boxes. Normalisation comes later, on the devic
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,21 @@ class Augmentation(ABC):
         Raises:
             UserError: If it cannot change them.
         """
+
+    def of_details(self, size_px: Size, crop_scale: tuple[float, float]) -> "Augmentation | None":
+        """Return the same augmentation of smaller crops; None from one that shows whole images.
+
+        Args:
+            size_px: Height and width of the result.
+            crop_scale: Smallest and largest area of the crop, as fractions of the image.
+
+        Raises:
+            UserError: If it has none.
+        """
+        raise UserError(
+            f"a {type(self).__name__} makes no crops of details, as local views are: choose "
+            "augment._target_=ssl_swin.RandomCrop"
+        )
 
     def on_pixels(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
         """Return augmented pixels: (C, H, W) to (C, height, width) of the same type.
@@ -110,6 +126,12 @@ class RandomCrop(Augmentation):
         flipped = generator.random() < self.flip_probability
         return contiguous(flip(resized) if flipped else resized)
 
+    def of_details(self, size_px: Size, crop_scale: tuple[float, float]) -> "RandomCrop":
+        """See `Augmentation.of_details`."""
+        smaller = copy(self)
+        smaller.size_px, smaller.crop_scale = size_px, crop_scale
+        return smaller
+
     def random_box(
         self, height_px: int, width_px: int, generator: np.random.Generator
     ) -> tuple[int, int, int, int]:
@@ -152,6 +174,9 @@ class CentreCrop(Augmentation):
         """
         self.size_px = size_px
         self.crop_ratio = crop_ratio
+
+    def of_details(self, size_px: Size, crop_scale: tuple[float, float]) -> None:
+        """Return None: evaluations look at whole images."""
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """Return the centre of the resized sample; nothing is drawn."""

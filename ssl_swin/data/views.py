@@ -20,7 +20,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.plurals import counted
 
 Jitter = Annotated[Sequence[NonNegative], Len(4, 4)]  # brightness, contrast, saturation, hue
-PerView = Annotated[Sequence[Fraction], MinLen(1)]  # probabilities, one per view
+PerView = Annotated[Sequence[Fraction], MinLen(1)]  # probabilities; the last one serves the rest
 SOLARIZED_FROM = 128  # of 255
 
 
@@ -46,8 +46,9 @@ class ColorViews:
             color_jitter_probability: Probability of the jitter.
             grayscale_probability: Probability of gray.
             blur_radius_px: Smallest and largest standard deviation of a Gaussian blur.
-            blur_probability: Of each view.
-            solarize_probability: Of each view, to invert what is at least half as bright as can be.
+            blur_probability: Of each view; the last number is that of all further ones too.
+            solarize_probability: In the same way, to invert what is at least half as bright as can
+                be.
 
         Raises:
             UserError: If hue is more than 0.5.
@@ -61,12 +62,12 @@ class ColorViews:
         self.blur_probability = blur_probability
         self.solarize_probability = solarize_probability
 
-    def check(self, pixels: PixelFormat, num_views: int, key: str) -> None:
+    def check(self, pixels: PixelFormat, views: Sequence[str], key: str) -> None:
         """Refuse images whose colours cannot be changed so, and too few probabilities.
 
         Args:
             pixels: What images are.
-            num_views: How many views there are.
+            views: What the views are that need a probability each.
             key: Dotted key of these settings, for the message.
 
         Raises:
@@ -74,9 +75,10 @@ class ColorViews:
         """
         for name in ("blur_probability", "solarize_probability"):
             given = getattr(self, name)
-            if given is not None and len(given) != num_views:
+            if given is not None and len(given) != len(views):
                 raise UserError(
-                    f"{key}.{name} needs {num_views} numbers, one per view, got {list(given)}"
+                    f"{key}.{name} needs {len(views)} numbers, of {', of '.join(views)}, got "
+                    f"{list(given)}"
                 )
         names = ("color_jitter", "grayscale_probability", "solarize_probability")
         asked = [name for name in names if getattr(self, name) is not None]
@@ -100,11 +102,15 @@ class ColorViews:
             pixels = _jittered(pixels, self.color_jitter, generator)
         if _happens(self.grayscale_probability, generator):
             pixels = TF.rgb_to_grayscale(pixels, num_output_channels=3)
-        if self.blur_probability and _happens(self.blur_probability[view], generator):
+        if _happens(_of_view(self.blur_probability, view), generator):
             pixels = blurred(pixels, generator.uniform(*self.blur_radius_px))
-        if self.solarize_probability and _happens(self.solarize_probability[view], generator):
+        if _happens(_of_view(self.solarize_probability, view), generator):
             pixels = TF.solarize(pixels, SOLARIZED_FROM)
         return pixels
+
+
+def _of_view(probabilities: PerView | None, view: int) -> float | None:
+    return None if probabilities is None else probabilities[min(view, len(probabilities) - 1)]
 
 
 def _happens(probability: float | None, generator: np.random.Generator) -> bool:

@@ -33,6 +33,7 @@ class ConvEncoder(Encoder):
 
     family = "conv"
     fixed_input_size = False
+    takes_any_size = True
     undecayed = r"(?!)"  # norms, biases and scales have one dimension and are spared anyway
     init_bound = 2.0
     head_init_scale = 1.0
@@ -93,6 +94,10 @@ class ConvEncoder(Encoder):
         """Run all stages on patch tokens; see `Encoder.encode`."""
         *_, last = self._maps(tokens)
         return last.contiguous()
+
+    def forward_any_size(self, images: Tensor) -> Tensor:
+        """See `Encoder.forward_any_size`."""
+        return self.encode(self.stem(images).permute(0, 2, 3, 1))
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Return the map (B, C_i, H_i, W_i) of every stage."""

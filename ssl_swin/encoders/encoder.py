@@ -40,6 +40,7 @@ class Encoder(nn.Module, ABC):
             a module of formats has them.
         overlapping_patches: Whether a token sees pixels beyond its own patch, so that visible
             tokens see masked pixels, unless these are painted over before.
+        takes_any_size: Whether `forward_any_size` is offered.
         init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
         head_init_scale: Factor on the initial weights of a classifier's head.
         architecture: Name of the timm model that `model_args` vary, one of `architectures`.
@@ -70,6 +71,7 @@ class Encoder(nn.Module, ABC):
     landmark: ClassVar[str] = "patch_embed.proj.weight"
     state_patterns: ClassVar[tuple[str, ...]] = ()
     overlapping_patches: ClassVar[bool] = False
+    takes_any_size: ClassVar[bool] = False
     init_bound: ClassVar[float]
     head_init_scale: ClassVar[float]
 
@@ -204,6 +206,16 @@ class Encoder(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Turn normalised images (B, C, H, W) into the last map."""
         return self.encode(self.embed(images))
+
+    def forward_any_size(self, images: Tensor) -> Tensor:
+        """Turn normalised images (B, C, h, w) of another size into the last map, sides rounded up.
+
+        Raises:
+            UserError: If it takes images of its own size alone.
+        """
+        raise UserError(
+            f"a {self.title} takes images of its own size alone, got {tuple(images.shape[2:])} px"
+        )
 
     def for_finetuning(self) -> "Encoder":
         """Return the encoder that fine-tuning trains, with these weights: here this very one."""

@@ -53,6 +53,7 @@ class SwinEncoder(VisibleEncoder):
     decayed_by_accident: ClassVar[Mapping[str, str]] = {
         "pretraining": r"(relative_position_bias_table|logit_scale|cpb_mlp\.\d\.weight)$"
     }
+    takes_any_size = True
     init_bound = 2.0  # a hundred deviations: none is ever cut off
     head_init_scale = 1.0
 
@@ -114,6 +115,10 @@ class SwinEncoder(VisibleEncoder):
             any_size: Take images of other sizes than `img_size_px`; see `stages`.
         """
         return self.encode(self.embed(images, any_size=any_size), any_size=any_size)
+
+    def forward_any_size(self, images: Tensor) -> Tensor:
+        """See `Encoder.forward_any_size`; by the rule of `stages`."""
+        return self.forward(images, any_size=True)
 
     def stages(
         self, images: Tensor, *, any_size: bool = False, final_norm: bool = True

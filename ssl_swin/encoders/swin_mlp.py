@@ -93,6 +93,7 @@ class SwinMlpEncoder(SwinEncoder):
         "norm.{p}",
     )
     title = "Swin-MLP"
+    takes_any_size = False
 
     def __init__(self, model: SwinMlp, *, model_args: dict[str, Any]) -> None:
         super().__init__(model, version=1, model_args=model_args)

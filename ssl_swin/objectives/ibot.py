@@ -10,14 +10,17 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_swin.arguments import (
     Above0,
+    Count,
     Fraction,
     InnerFraction,
     InnerFractionRange,
     NonNegative,
+    PortionRange,
     Positive,
     Several,
     checked,
@@ -32,6 +35,7 @@ from ssl_swin.objectives.base import Collate, Normalize, Objective, Output, Prog
 from ssl_swin.objectives.cells import MaskedCells, check_mask_patch, patchify, unpatchify
 from ssl_swin.objectives.collapse import unit_spread
 from ssl_swin.objectives.ibot_settings import Temperature, Weights, check_sparse
+from ssl_swin.objectives.local_views import LocalViews, SeenLocally, see_local
 from ssl_swin.objectives.masked_students import DenseStudent, Seen, SparseStudent, Student
 from ssl_swin.objectives.masked_views import (
     MaskDraw,
@@ -56,11 +60,13 @@ class IBOT(Objective):
     view; and of the pixels of masked cells.
 
     Differs from the reference: masks are whole mask patches drawn independently, momentum and
-    temperatures change with every step also after a resume, and there are no local views.
+    temperatures change with every step also after a resume, and there are no local views unless
+    asked for. They have no masks, and evaluations have none of them.
 
     Attributes:
         is_sparse: Whether the student sees visible patches alone.
         mask_draw: How many mask patches of a view are masked.
+        local_views: What the student sees besides.
     """
 
     @checked
@@ -78,6 +84,9 @@ class IBOT(Objective):
         cell_weight: NonNegative = 1.0,
         region_weight: NonNegative = 0.0,
         pixel_weight: Fraction = 0.0,
+        local_views: Count = 0,
+        local_size_px: Positive = 96,
+        local_crop_scale: PortionRange = (0.05, 0.25),
         teacher_momentum: Fraction = 0.996,
         teacher_temperature: Above0 = 0.07,
         teacher_temperature_start: Above0 = 0.04,
@@ -110,6 +119,11 @@ class IBOT(Objective):
             region_weight: Weight of EsViT's loss of all cells against the other view.
             pixel_weight: Weight of the mean absolute error of the pixels of masked cells, in
                 [0, 1]; 0 predicts none.
+            local_views: Number of smaller views of each image, which the student alone sees, and
+                which count as images, and their cells for the region term. The encoder must take
+                images of any size, as Swin and convolutional ones do.
+            local_size_px: Their side, below that of the encoder's images.
+            local_crop_scale: Smallest and largest area that they show, over the image's.
             teacher_momentum: What remains of the teacher in the first step; rises to 1 over the run
                 in half a cosine. Small batches want more, as 0.9995 at 256 images.
             teacher_temperature: What the teacher's scores are divided by.
@@ -140,6 +154,9 @@ class IBOT(Objective):
         self.mask_from_epoch = mask_from_epoch
         self.weights = Weights(image_weight, cell_weight, region_weight, pixel_weight)
         self.weights.check(self.mask_draw)
+        smallest, largest = local_crop_scale
+        self.local_views = LocalViews(local_views, local_size_px, (smallest, largest))
+        self.local_views.check(encoder)
         self.teacher_momentum = teacher_momentum
         self.teacher_temperature = Temperature(
             teacher_temperature_start, teacher_temperature, temperature_warmup_epochs
@@ -174,9 +191,10 @@ class IBOT(Objective):
         self, augmentation: Augmentation, pixels: PixelFormat, *, seed: int
     ) -> MaskedViewsTransform:
         """See `Objective.make_transform`."""
-        self.colors.check(pixels, NUM_VIEWS, "objective.colors")
-        views = ViewsTransform(augmentation, self.colors, pixels, num_views=NUM_VIEWS, seed=seed)
-        return MaskedViewsTransform(views, self.mask_draw)
+        self.colors.check(pixels, ("view 1", "view 2", "local views"), "objective.colors")
+        crops = [augmentation] * NUM_VIEWS + self.local_views.crops(augmentation)
+        views = ViewsTransform(crops, self.colors, pixels, seed=seed)
+        return MaskedViewsTransform(views, self.mask_draw, num_masked=NUM_VIEWS)
 
     def make_collate(self) -> Collate:
         """Lists what is masked of every batch, and plans what a sparse student computes of it."""
@@ -195,7 +213,8 @@ class IBOT(Objective):
             batch = batch.unmasked()
         images = _views(batch, normalize)
         taught = self.teacher(images, batch.cells)
-        terms, logs = self._terms(images, batch, taught)
+        local = see_local(self.encoder, batch.local, normalize)
+        terms, logs = self._terms(images, batch, taught, local)
         if self.training:
             self.teacher.update_centres(taught)
         total = sum(
@@ -232,13 +251,16 @@ class IBOT(Objective):
         return frozenset(f"student.{name}" for name in self.student.undecayed)
 
     def preview(self, batch: MaskedViewsBatch, normalize: Normalize) -> Figure:
-        """The two views, and what the masks leave of them."""
+        """The two views, and what the masks leave of them; a local view, if there are any."""
         views = _views(batch, normalize).chunk(NUM_VIEWS)
         masks = batch.masks.chunk(NUM_VIEWS)
         return tuple(
             ImageColumn(f"{title}view {number + 1}", view, masked=mask if title else None)
             for number, view in enumerate(views)
             for title, mask in (("", None), ("masked ", masks[number]))
+        ) + tuple(
+            ImageColumn("local view", F.interpolate(normalize(pixels), self.encoder.img_size_px))
+            for pixels in batch.local[:1]
         )
 
     def figure(self, batch: MaskedViewsBatch, normalize: Normalize) -> Figure:
@@ -292,16 +314,15 @@ class IBOT(Objective):
         return MaskDraw(grid, (float(lowest), float(highest)), probability)
 
     def _terms(
-        self, images: Tensor, batch: MaskedViewsBatch, taught: Taught
+        self, images: Tensor, batch: MaskedViewsBatch, taught: Taught, local: SeenLocally
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the terms of the loss by name, and what is logged besides."""
         seen = self.student(self.encoder, images, batch)
         of_images = self.teacher.image_targets(taught, self._temperature())
         cold = self.student_temperature
+        scores = self.head(torch.cat([seen.images, *local.pooled]))
         terms = {
-            "image": image_loss(
-                self.head(seen.images).chunk(NUM_VIEWS), of_images.chunk(NUM_VIEWS), cold
-            ),
+            "image": image_loss(scores.split(len(batch.names)), of_images.chunk(NUM_VIEWS), cold),
             "cell": cell_loss(
                 self.head(seen.cells),
                 self.teacher.cell_targets(taught, self._temperature(self.mask_from_epoch)),
@@ -311,7 +332,7 @@ class IBOT(Objective):
             ),
         }
         if self.weights.region:
-            terms["region"] = self._region_loss(seen, taught)
+            terms["region"] = self._region_loss(seen, taught, local)
         if self.weights.pixel:
             terms["pixel"] = self._pixel_loss(seen, images, batch.cells)
         return terms, {
@@ -326,13 +347,14 @@ class IBOT(Objective):
             return self.teacher_temperature.end
         return self.teacher_temperature.at(self._progress, from_epoch=from_epoch)
 
-    def _region_loss(self, seen: Seen, taught: Taught) -> Tensor:
+    def _region_loss(self, seen: Seen, taught: Taught, local: SeenLocally) -> Tensor:
         assert seen.tokens is not None
         warmth = self._temperature(self.mask_from_epoch)
         of_cells = self.teacher.all_cell_targets(taught, warmth)
+        tokens = [*seen.tokens.chunk(NUM_VIEWS), *local.tokens]
         return region_loss(
-            self.head(seen.tokens).chunk(NUM_VIEWS),
-            seen.tokens.chunk(NUM_VIEWS),
+            [self.head(view) for view in tokens],
+            tokens,
             of_cells.chunk(NUM_VIEWS),
             taught.features.chunk(NUM_VIEWS),
             self.student_temperature,

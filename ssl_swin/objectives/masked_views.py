@@ -16,13 +16,13 @@ from ssl_swin.objectives.view_batches import ViewsTransform, collate_views
 class MaskedViewsExample(NamedTuple):
     """One image in V views, and a mask of each."""
 
-    views: list[Tensor]  # uint8, uint16 or float32 (C, H, W), of one size
-    masks: list[Tensor]  # bool (rows, columns), True = masked
+    views: list[Tensor]  # uint8, uint16 or float32 (C, H, W); local ones last, of another size
+    masks: list[Tensor]  # bool (rows, columns), True = masked; none of local views
     name: str  # of the image in its set
 
 
 class MaskedViewsBatch(NamedTuple):
-    """A batch of V views of each of B images, with a mask of each view."""
+    """A batch of V views of each of B images, with a mask of each view, and of local views."""
 
     pixels: Tensor  # the first views, uint8, uint16 or float32 (B, C, H, W)
     others: list[Tensor]  # further ones, each (B, C, H, W)
@@ -30,6 +30,7 @@ class MaskedViewsBatch(NamedTuple):
     cells: MaskedCells  # the masked cells of the last map, of the V * B views in this order
     names: list[str]  # B
     plan: Any = None  # what the encoder works out of the masks ahead of the step
+    local: Sequence[Tensor] = ()  # smaller views without a mask, each (B, C, height, width)
 
     def unmasked(self) -> "MaskedViewsBatch":
         """Return the batch without masks."""
@@ -53,20 +54,22 @@ class MaskDraw(NamedTuple):
 
 
 class MaskedViewsTransform:
-    """Makes several views of an image, and draws a mask of each.
+    """Makes several views of an image, and draws a mask of each but the local ones.
 
     A mask is a function of (seed, epoch, name, view), by a generator of its own.
     """
 
-    def __init__(self, views: ViewsTransform, draw: MaskDraw) -> None:
+    def __init__(self, views: ViewsTransform, draw: MaskDraw, *, num_masked: int) -> None:
         """Set the transform up.
 
         Args:
             views: Makes the views.
             draw: Draws a mask.
+            num_masked: Number of views that have a mask; those that follow are local.
         """
         self.views = views
         self.draw = draw
+        self.num_masked = num_masked
 
     def __call__(self, encoded: Any, epoch: int) -> MaskedViewsExample:
         """Make the example of an encoded sample in an epoch."""
@@ -74,7 +77,7 @@ class MaskedViewsTransform:
         key = self.views.seed, epoch, name
         masks = [
             self.draw(keyed_generator(*key, f"mask of view {number + 1}"))
-            for number in range(len(views))
+            for number in range(self.num_masked)
         ]
         return MaskedViewsExample(views, masks, name)
 
@@ -93,6 +96,9 @@ def collate_masked_views(
             it.
     """
     pixels, others, names = collate_views(examples)  # type: ignore[arg-type]
-    masks = torch.cat([torch.stack(of) for of in zip(*(e.masks for e in examples), strict=True)])
+    by_view = [torch.stack(masks) for masks in zip(*(e.masks for e in examples), strict=True)]
+    others, local = others[: len(by_view) - 1], others[len(by_view) - 1 :]
+    masks = torch.cat(by_view)
     planned = None if plan is None else plan(masks)
-    return MaskedViewsBatch(pixels, others, masks, masked_cells(masks, grid), names, planned)
+    cells = masked_cells(masks, grid)
+    return MaskedViewsBatch(pixels, others, masks, cells, names, planned, local)

@@ -80,8 +80,8 @@ class MoBY(Objective):
         self, augmentation: Augmentation, pixels: PixelFormat, *, seed: int
     ) -> ViewsTransform:
         """See `Objective.make_transform`."""
-        self.colors.check(pixels, 2, "objective.colors")
-        return ViewsTransform(augmentation, self.colors, pixels, num_views=2, seed=seed)
+        self.colors.check(pixels, ("view 1", "view 2"), "objective.colors")
+        return ViewsTransform([augmentation] * 2, self.colors, pixels, seed=seed)
 
     def make_collate(self) -> Collate:
         """See `Objective.make_collate`."""

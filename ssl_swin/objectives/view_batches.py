@@ -16,7 +16,7 @@ from ssl_swin.data.views import ColorViews
 class ViewsExample(NamedTuple):
     """One image in several views."""
 
-    views: list[Tensor]  # uint8, uint16 or float32 (C, H, W), of one size
+    views: list[Tensor]  # uint8, uint16 or float32 (C, H, W)
     name: str  # of the image in its set
 
 
@@ -24,7 +24,7 @@ class ViewsBatch(NamedTuple):
     """A batch of several views of each image."""
 
     pixels: Tensor  # the first views, uint8, uint16 or float32 (B, C, H, W)
-    others: list[Tensor]  # further ones, each (B, C, H, W)
+    others: list[Tensor]  # further ones, each (B, C, H, W), perhaps of other sizes
     names: list[str]  # B
 
 
@@ -37,26 +37,23 @@ class ViewsTransform:
 
     def __init__(
         self,
-        augmentation: Augmentation,
+        crops: Sequence[Augmentation],
         colors: ColorViews,
         pixels: PixelFormat,
         *,
-        num_views: int,
         seed: int,
     ) -> None:
         """Set the transform up.
 
         Args:
-            augmentation: Crops and flips an image.
+            crops: Crop and flip an image, one for each view.
             colors: Changes colours by rules of each view.
             pixels: What a decoded image is.
-            num_views: Number of views.
             seed: Seed of all draws.
         """
-        self.augmentation = augmentation
+        self.crops = tuple(crops)
         self.colors = colors
         self.pixels = pixels
-        self.num_views = num_views
         self.seed = seed
 
     def __call__(self, encoded: Any, epoch: int) -> ViewsExample:
@@ -64,10 +61,10 @@ class ViewsTransform:
         decoded = replace(decode_sample(encoded, self.pixels), name=encoded.name)
         key = self.seed, epoch, encoded.name
         views = []
-        for view in range(self.num_views):
-            crop = self.augmentation(decoded, keyed_generator(*key, f"view {view + 1}"))
+        for view, crop in enumerate(self.crops):
+            cropped = crop(decoded, keyed_generator(*key, f"view {view + 1}"))
             colors = keyed_generator(*key, f"colors of view {view + 1}")
-            views.append(self.colors(crop.pixels, view, colors))
+            views.append(self.colors(cropped.pixels, view, colors))
         return ViewsExample(views, encoded.name)
 
 

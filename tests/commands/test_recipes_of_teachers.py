@@ -96,8 +96,11 @@ PUBLISHED = {
         "schedule.warmup_prefix": True,
         "trainer.max_epochs": 300,
         "trainer.gradient_clip_val": 3.0,
-        "augment.crop_scale": [0.14, 1.0],
+        "augment.crop_scale": [0.25, 1.0],
         "objective.sparse": False,
+        "objective.local_views": 10,
+        "objective.local_size_px": 96,
+        "objective.local_crop_scale": [0.05, 0.25],
         "objective.mask_ratio": [0.1, 0.5],  # 0.3 +- 0.2
         "objective.mask_probability": 0.5,
         "objective.mask_from_epoch": 50,
@@ -121,8 +124,8 @@ PUBLISHED = {
         "objective.colors.color_jitter_probability": 0.8,
         "objective.colors.grayscale_probability": 0.2,
         "objective.colors.blur_radius_px": [0.1, 2.0],
-        "objective.colors.blur_probability": [1.0, 0.1],
-        "objective.colors.solarize_probability": [0.0, 0.2],
+        "objective.colors.blur_probability": [1.0, 0.1, 0.5],
+        "objective.colors.solarize_probability": [0.0, 0.2, 0.0],
     },
 }
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 NUM_RANKS, PER_RANK = 2, 4
 ALL = slice(None)
 SETTINGS: dict[str, dict[str, Any]] = {
-    "dense": {"pixel_weight": 1.0, "region_weight": 0.5},
+    "dense": {"pixel_weight": 1.0, "region_weight": 0.5, "local_views": 1, "local_size_px": 16},
     "sparse": {"pixel_weight": 1.0, "sparse": True, "mask_ratio": 0.6, "mask_probability": 1.0},
 }
 
@@ -37,11 +37,13 @@ def batch(objective: IBOT, images: slice) -> MaskedViewsBatch:
     """Part of a batch whose views differ in how much is masked, but for sparse students."""
     noise = torch.Generator().manual_seed(1)
     views = torch.randn(NUM_RANKS * PER_RANK, 2, 3, 32, 32, generator=noise)
+    local = torch.randn(NUM_RANKS * PER_RANK, 3, 16, 16, generator=noise)
     draw = np.random.default_rng(1)
-    examples = [
-        MaskedViewsExample(list(pair), [objective.mask_draw(draw) for _ in range(2)], "x")
-        for pair in views
-    ]
+    examples = []
+    for pair, detail in zip(views, local, strict=True):
+        all_views = [*pair, detail] if objective.local_views.number else [*pair]
+        masks = [objective.mask_draw(draw) for _ in range(2)]
+        examples.append(MaskedViewsExample(all_views, masks, "x"))
     return objective.make_collate()(examples[images])
 
 

@@ -268,7 +268,7 @@ def views_of(name: str = "a", *, seed: int = 0, epoch: int = 0, **colors: Any) -
     crop = RandomCrop((32, 32), crop_scale=(0.2, 1.0), crop_aspect=(0.75, 1.33),
                       flip_probability=0.5)  # fmt: skip
     made = ColorViews(**(ALL_COLORS | colors))
-    transform = ViewsTransform(crop, made, RGB, num_views=2, seed=seed)
+    transform = ViewsTransform([crop] * 2, made, RGB, seed=seed)
     return transform(Encoded(name), epoch)
 
 
