@@ -48,6 +48,7 @@ from ssl_swin.objectives.momentum_teacher import MomentumTeacher, Taught
 from ssl_swin.objectives.projection_head import ProjectionHead
 from ssl_swin.objectives.self_distillation import cell_loss, entropy, image_loss, region_loss
 from ssl_swin.objectives.view_batches import ViewsTransform
+from ssl_swin.plurals import counted
 
 NUM_VIEWS = 2
 
@@ -291,6 +292,8 @@ class IBOT(Objective):
         )
         if not self.is_sparse:
             phrase += f" in {100 * self.mask_draw.probability:g} % of the views"
+        if number_local := self.local_views.number:
+            phrase += f", {counted(number_local, 'local view')} of {self.local_views.size_px} px"
         named = self.weights._asdict().items()
         weights = ", ".join(f"{name} {weight:g}" for name, weight in named if weight)
         return f"{phrase}, {len(self.head.prototypes)} prototypes, weights: {weights}"

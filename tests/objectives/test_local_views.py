@@ -179,6 +179,11 @@ class TestTransform:
         assert len(self.example(timms, local_views=0).views) == 2
 
 
+def test_describe__tells_local_views() -> None:
+    assert "of the views, 3 local views of 40 px, 16 prototypes" in ibot().describe()
+    assert "local" not in ibot(local_views=0).describe()
+
+
 def test_preview__shows_a_local_view() -> None:
     objective = ibot().eval()
     titles = [column.title for column in objective.preview(batch(objective), as_is)]
