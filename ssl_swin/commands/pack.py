@@ -45,9 +45,9 @@ def add_parser(
         "ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
         "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
         "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
-        "the binary archive of CIFAR-10 or CIFAR-100; or shards, to be shuffled anew. Pixels are "
-        "taken as stored: EXIF rotation has an effect if a run asks for it, colour profiles have "
-        "none.",
+        "the binary archive of CIFAR-10 or CIFAR-100; a list of images (.txt of paths, .csv or "
+        ".tsv with a column of them); or shards, to be shuffled anew. Pixels are taken as stored: "
+        "EXIF rotation has an effect if a run asks for it, colour profiles have none.",
         usage="%(prog)s [options] images out",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -39,6 +39,7 @@ from ssl_swin.data.sources.left_out import (
     shown,
     some,
 )
+from ssl_swin.data.sources.listed import LIST_EXTENSIONS, ListedDataset
 from ssl_swin.data.sources.packed import open_shards_below
 from ssl_swin.data.sources.pair_report import Pairs, report_pairs
 from ssl_swin.data.sources.pairing import pair_files
@@ -109,6 +110,7 @@ def open_data(
       tars' names may say the split: ILSVRC2012's two tars give "train" and "val".
     - Parquet files, and what `save_to_disk` of Hugging Face's `datasets` wrote, see
       `data/sources/tables.py`.
+    - A list of images: a `.txt` of paths, or a `.csv` or `.tsv` with a column of them.
     - The binary versions of CIFAR-10 and CIFAR-100 give "train" and "val".
     - Shards are opened by their index, to be shuffled anew.
 
@@ -178,6 +180,12 @@ def _open_file(path: Path, reading: Reading) -> OpenedData:
         return OpenedData({**open_parquet(path.parent, [path], reading.labelled)})
     if is_cifar_archive(path):
         return _open_cifar(path, reading)
+    if extension_of(path.name) in LIST_EXTENSIONS:
+        _check_leaves_nothing_out(path, reading)
+        listed = ListedDataset(path, reading.labelled)
+        return OpenedData(
+            {"train": listed}, listed.classes_from if reading.labelled else UNLABELLED
+        )
     if extension_of(path.name) != "tar":
         refuse_file(path)
     check_is_tar(path)

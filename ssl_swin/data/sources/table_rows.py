@@ -35,7 +35,7 @@ class ArrowRows:
     most_open = 10_000  # a mapping takes no memory and no file descriptor
 
     def __init__(self, path: Path) -> None:
-        arrow = _pyarrow()
+        arrow = pyarrow()
         with arrow.memory_map(str(path)) as file, _naming(path):
             self._table = arrow.ipc.open_stream(file).read_all()
         self.schema = self._table.schema
@@ -58,7 +58,7 @@ class ParquetRows:
     most_open = 8  # row groups of images are of 10 MB and more
 
     def __init__(self, path: Path) -> None:
-        _pyarrow()
+        pyarrow()
         from pyarrow.parquet import ParquetFile
 
         with _naming(path):
@@ -87,7 +87,7 @@ class ParquetRows:
 
     def unpack(self, column: str, path: Path) -> None:
         """Write one column as an Arrow stream, all of it or nothing."""
-        arrow = _pyarrow()
+        arrow = pyarrow()
         schema = arrow.schema([self.schema.field(column)])
         with atomic_path(path) as temporary, arrow.ipc.new_stream(str(temporary), schema) as stream:
             for group in range(len(self._starts) - 1):
@@ -110,12 +110,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"cannot read {path}: {reason}. Download it anew") from error
 
 
-def _pyarrow() -> Any:
+def pyarrow() -> Any:
+    """Return the module, with its `parquet`.
+
+    Raises:
+        UserError: If it is not installed.
+    """
     try:
         import pyarrow
+        import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            "parquet files and Hugging Face data sets are read with pyarrow, which is not "
+            "parquet files and Hugging Face data sets need pyarrow, which is not "
             "installed: pip install 'ssl_swin[hf]'"
         ) from error
     return pyarrow
