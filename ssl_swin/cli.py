@@ -16,6 +16,7 @@ from ssl_swin import __version__
 from ssl_swin.commands import (
     check,
     dashboard,
+    embed,
     export,
     import_,
     index,
@@ -45,6 +46,7 @@ COMMANDS = (
     push,
     import_,
     export,
+    embed,
     replay,
     report,
     sweep_table,

@@ -1,31 +1,27 @@
 """Features of images as an array, from Python."""
 
-from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_swin.arguments import PathLike, Portion, Positive, checked
-from ssl_swin.data.images.decode import decode_image
+from ssl_swin.arguments import Name, PathLike, Portion, Positive, Workers, checked
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sources.layout import Reading
-from ssl_swin.data.sources.opening import open_data
-from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.errors import UserError
+from ssl_swin.inference.images import open_images
+from ssl_swin.inference.parts import told_of
+from ssl_swin.inference.vectors import Precision, View, Wanted, rows_of, vector_function
 from ssl_swin.launch.build import usable_device
-from ssl_swin.pixels import normalize
-from ssl_swin.probing.features import Pooling, pool_map
+from ssl_swin.launch.data_settings import remote_cache
+from ssl_swin.probing.features import Pooling
 from ssl_swin.weights.backbone import Backbone
 
 
 class Embeddings(NamedTuple):
     """One vector per image."""
 
-    names: list[str]  # N, of the images in their folder or archive
+    names: list[str]  # N, of the images in their folder, archive or shards
     vectors: Tensor  # float32 (N, C), on the CPU
 
 
@@ -36,22 +32,34 @@ def embed(
     *,
     stage: Positive | None = None,
     pooling: Pooling = "mean",
+    normalize: bool = False,
     crop_ratio: Portion = 0.875,
     batch_size: Positive = 64,
+    num_workers: Workers = 0,
     device: torch.device | str = "cpu",
+    precision: Precision = "float32",
     pixels: PixelFormat | None = None,
+    split: Name | None = None,
 ) -> Embeddings:
     """Compute features of images, labelled or not, in the view of evaluation.
 
+    `ssl-swin embed` writes the same numbers to a file, and goes on after a kill.
+
     Args:
         backbone: What `load_backbone` returned.
-        images: Whatever `ssl-swin pack` takes: a folder of images, an archive, a table.
+        images: Whatever `ssl-swin pack` takes: a folder of images, an archive, a table, a list,
+            shards; or a URL of shards.
         stage: Stage of the encoder whose map is pooled, from 1; None takes the last.
         pooling: "mean" or "max" over the map.
+        normalize: Whether to scale each vector to length 1, so that products are cosines.
         crop_ratio: Side of the centre crop over the shorter side of an image, in (0, 1].
         batch_size: Images that go through the encoder at a time.
+        num_workers: Loading processes; 0 loads in this one.
         device: Device on which the encoder computes.
+        precision: Of matrix products: "float32", "bfloat16" or "float16".
         pixels: What decoded images are; None takes the encoder's number of channels, of uint8.
+        split: The only split to take; None takes all, and names each image SPLIT/NAME if there are
+            several.
 
     Returns:
         Names and vectors, split by split and in the order of the data.
@@ -60,34 +68,22 @@ def embed(
         UserError: If there are no images, one cannot be read, or an argument is not possible.
     """
     encoder = backbone.encoder
-    number = len(encoder.stage_dims) if stage is None else stage
-    if not 1 <= number <= len(encoder.stage_dims):
-        raise UserError(f"there is no stage {stage}: they are 1 to {len(encoder.stage_dims)}")
-    training = encoder.training
-    encoder.eval().to(usable_device(str(device)))
+    place = usable_device(str(device))
+    compute = vector_function(
+        backbone, Wanted(stage, pooling, normalize), device=place, precision=precision
+    )
+    found = open_images(images, reading=Reading(labelled=False), split=split, cache=remote_cache())
     names, vectors = [], []
-    try:
-        pixel_format = pixels or PixelFormat(encoder.in_chans, "uint8")
-        views = _views(backbone, Path(images), pixel_format, crop_ratio)
-        while batch := list(islice(views, batch_size)):
-            batch_pixels = torch.stack([view for _, view in batch]).to(device)
-            with torch.no_grad():
-                maps = encoder.stages(normalize(batch_pixels, backbone.mean, backbone.std))
-            vectors.append(pool_map(maps[number - 1].float(), pooling).cpu())
-            names += [name for name, _ in batch]
-    finally:
-        encoder.train(training)
+    for rows in rows_of(
+        found.dataset,
+        compute,
+        View(pixels or PixelFormat(encoder.in_chans, "uint8"), crop_ratio),
+        size_px=encoder.img_size_px,
+        batch_size=batch_size,
+        num_workers=num_workers,
+    ):
+        if rows.bad_samples:
+            raise UserError(told_of(rows.bad_samples[0]))
+        names += rows.names
+        vectors.append(rows.values["vectors"])
     return Embeddings(names, torch.cat(vectors))
-
-
-def _views(
-    backbone: Backbone, images: Path, pixel_format: PixelFormat, crop_ratio: float
-) -> Iterator[tuple[str, Tensor]]:
-    encoder = backbone.encoder
-    crop = CentreCrop(encoder.img_size_px, crop_ratio=crop_ratio)
-    unused = np.random.default_rng(0)
-    for dataset in open_data(images, Reading(labelled=False), any_split=True).splits.values():
-        for index in range(len(dataset)):
-            encoded = dataset[index]
-            pixels = decode_image(encoded.data, pixel_format, name=encoded.name)
-            yield encoded.name, crop.on_pixels(pixels, unused)

@@ -101,7 +101,7 @@ def _growing_array(path: Path, width: int, dtype: np.dtype[Any]) -> Iterator[App
 
         def append(rows: Tensor) -> None:
             nonlocal num_rows
-            file.write(_in_dtype(rows.numpy(), dtype).tobytes())
+            file.write(in_dtype(rows.numpy(), dtype, "set features.dtype=float32").tobytes())
             num_rows += len(rows)
 
         _write_header(file, (0, width), dtype)
@@ -115,10 +115,20 @@ def _write_header(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) 
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _in_dtype(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def in_dtype(rows: NDArray[Any], dtype: np.dtype[Any], way_out: str) -> NDArray[Any]:
+    """Return features in another type.
+
+    Args:
+        rows: Of floats, not empty.
+        dtype: float32 or float16.
+        way_out: What to do where float16 is too small.
+
+    Raises:
+        UserError: If a value does not fit, or is not finite.
+    """
     largest = float(np.abs(rows).max())
     if not largest <= float(np.finfo(dtype).max):
-        way_out = "set features.dtype=float32" if dtype == np.float16 else "check the weights"
+        way_out = way_out if dtype == np.float16 else "check the weights"
         raise UserError(f"a feature of {largest:g} does not fit {dtype}: {way_out}")
     return rows.astype(dtype)
 

@@ -1,0 +1,147 @@
+"""Options of the commands that put images through a network."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ssl_swin.arguments import Count, Portion, Positive, Workers
+from ssl_swin.commands.parsing import text, value_of
+from ssl_swin.commands.pixel_options import (
+    add_array_options,
+    add_fill_option,
+    add_limit_options,
+    indices,
+    pixel_format,
+)
+from ssl_swin.commands.reading_options import add_reading_options, reading_of
+from ssl_swin.plurals import counted
+
+if TYPE_CHECKING:
+    from ssl_swin.data.dataset import ImageDataset
+    from ssl_swin.inference.images import Images
+    from ssl_swin.inference.run import Computing
+
+IMAGES = (
+    "whatever `ssl-swin pack` takes (a folder, an archive, a table, a list of paths), shards, or a "
+    "URL or pipe of shards"
+)
+
+
+def add_inference_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of a command."""
+    parser.add_argument(
+        "--batch-size", type=value_of(Positive), default=64, help="images at a time"
+    )
+    parser.add_argument(
+        "--workers", type=value_of(Workers), default=2, help="loading processes; 0 is this one"
+    )
+    parser.add_argument("--device", type=text, default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of matrix products",
+    )
+    parser.add_argument("--split", type=text, metavar="NAME", help="the only split to take")
+    parser.add_argument(
+        "--max-bad",
+        type=value_of(Count),
+        metavar="N",
+        help="stop when more images cannot be read (default: 50 and a thousandth of the images)",
+    )
+    parser.add_argument("--index-dir", type=text, help="folder of the shards' index, if another")
+    parser.add_argument("--cache-dir", type=text, help="folder of the cache, for remote shards")
+    parser.add_argument("--bands", type=indices, metavar="0,1,2", help="channels of the files")
+    parser.add_argument(
+        "--pixel-dtype",
+        choices=("uint8", "uint16", "float32"),
+        default="uint8",
+        help="of the images that the network was trained on, as data.dtype",
+    )
+    parser.add_argument(
+        "--exif-rotation", action="store_true", help="turn pictures as their EXIF orientation says"
+    )
+    add_array_options(parser)
+    add_fill_option(parser)
+    add_limit_options(parser)
+    add_reading_options(parser)
+
+
+def add_crop_option(parser: argparse.ArgumentParser, default: float | None, told: str) -> None:
+    """Describe the centre crop.
+
+    Args:
+        parser: Of a command.
+        default: What it is if it is not given.
+        told: What that is, in words; empty where the default says it.
+    """
+    parser.add_argument(
+        "--crop-ratio",
+        type=value_of(Portion),
+        default=default,
+        metavar="R",
+        help=f"side of the centre crop over the shorter side of an image{told}",
+    )
+
+
+def images_of(args: argparse.Namespace) -> "Images":
+    """Open the images that the options name, and print what is to be known of them.
+
+    Raises:
+        UserError: If there are none.
+    """
+    from ssl_swin.inference.images import open_images
+    from ssl_swin.launch.data_settings import remote_cache
+
+    cache = remote_cache() | ({"dir": args.cache_dir} if args.cache_dir else {})
+    images = open_images(
+        args.images,
+        reading=reading_of(args),
+        split=args.split,
+        index_dir=args.index_dir,
+        cache=cache,
+    )
+    for note in images.notes:
+        print(f"note: {note}")
+    return images
+
+
+def computing_of(
+    args: argparse.Namespace,
+    dataset: "ImageDataset",
+    *,
+    channels: int,
+    size_px: tuple[int, int],
+    crop_ratio: float,
+) -> "Computing":
+    """Return how images go through a network, as the options say.
+
+    Args:
+        args: The options.
+        dataset: The images.
+        channels: That the network takes.
+        size_px: That the network takes.
+        crop_ratio: Of the centre crop.
+
+    Raises:
+        UserError: If a value is not allowed, or there is no such device.
+    """
+    from ssl_swin.inference.run import Computing
+    from ssl_swin.inference.vectors import View
+    from ssl_swin.launch.build import usable_device
+    from ssl_swin.launch.data_settings import most_bad
+    from ssl_swin.launch.resolvers import auto_device
+
+    return Computing(
+        View(pixel_format(args, channels=channels, dtype=args.pixel_dtype), crop_ratio),
+        size_px,
+        args.batch_size,
+        args.workers,
+        most_bad(len(dataset)) if args.max_bad is None else args.max_bad,
+        usable_device(auto_device() if args.device == "auto" else args.device),
+        args.precision,
+    )
+
+
+def told_of_bad(num_bad: int, listed: object) -> str:
+    """Return a phrase on images that could not be read; nothing if there are none."""
+    return f"; {counted(num_bad, 'image')} could not be read, listed in {listed}" if num_bad else ""

@@ -1,0 +1,1 @@
+"""From images to a file of results: vectors, neighbours, predictions."""

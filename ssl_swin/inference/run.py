@@ -1,0 +1,123 @@
+"""Work over images to a file: all that the results depend on, and how far it is."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_swin import __version__
+from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.fingerprint import fingerprint
+from ssl_swin.inference.parts import Parts
+from ssl_swin.inference.vectors import Compute, Precision, View, rows_of
+from ssl_swin.probing.feature_store import weights_fingerprint
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How images go through a network.
+
+    Attributes:
+        view: What the network sees of an image.
+        size_px: Height and width that the network takes.
+        batch_size: Images at a time.
+        num_workers: Loading processes.
+        max_bad: Most images that may be unreadable.
+        device: Where the network computes.
+        precision: Of its matrix products.
+    """
+
+    view: View
+    size_px: tuple[int, int]
+    batch_size: int
+    num_workers: int
+    max_bad: int
+    device: torch.device
+    precision: Precision
+
+
+def facts_of(
+    model: nn.Module, dataset: ImageDataset, computing: Computing, **options: Any
+) -> dict[str, Any]:
+    """Return all that results depend on, by words for the user.
+
+    Args:
+        model: Its weights count.
+        dataset: The images; of files, their sizes count too.
+        computing: How they go through the network.
+        options: What else was chosen.
+    """
+    sizes = dataset.image_sizes()
+    return {
+        "versions": [__version__, torch.__version__],
+        "weights": weights_fingerprint(model),
+        "images": fingerprint([dataset.fingerprint], b"" if sizes is None else sizes.tobytes()),
+        "number of images": len(dataset),
+        "view": {**asdict(computing.view), "size_px": [*computing.size_px]},
+        "batch size": computing.batch_size,
+        "device": computing.device.type,
+        "precision": computing.precision,
+        **{name.replace("_", " "): value for name, value in options.items()},
+    }
+
+
+def compute_file(
+    out: Path,
+    dataset: ImageDataset,
+    compute: Compute,
+    computing: Computing,
+    facts: dict[str, Any],
+    write: Callable[[Parts], int],
+    *,
+    name: str,
+    tell: Tell,
+) -> tuple[int, int]:
+    """Compute something of all images, and write it to a file.
+
+    Args:
+        out: The file, which is not there.
+        dataset: The images.
+        compute: Maps pixels to values.
+        computing: How images go through the network.
+        facts: What `facts_of` returned.
+        write: Writes the file from whole parts, and returns its number of rows.
+        name: What is done, for the progress.
+        tell: Prints a line.
+
+    Returns:
+        Numbers of rows and of images that could not be read.
+
+    Raises:
+        UserError: If too many images cannot be read, a file cannot be written, or another process
+            writes it.
+        KeyboardInterrupt: With a note on what is kept.
+    """
+    parts = Parts(out, num_images=len(dataset), batch_size=computing.batch_size)
+    with parts.held(facts) as line:
+        if line:
+            tell(line)
+        try:
+            parts.compute(
+                lambda first: rows_of(
+                    dataset,
+                    compute,
+                    computing.view,
+                    size_px=computing.size_px,
+                    batch_size=computing.batch_size,
+                    num_workers=computing.num_workers,
+                    first_batch=first,
+                ),
+                name,
+                max_bad=computing.max_bad,
+            )
+            num_rows = write(parts)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(parts.kept())
+            raise
+        parts.remove()
+    return num_rows, len(dataset) - num_rows
