@@ -59,7 +59,7 @@ EDGES: dict[str, set[str]] = {
     "optim": {"errors", "arguments", "encoders", "objectives"},
     "reporting": GROUND | {"probing", "runs"},
     "weights": GROUND | {"divided_checkpoint", "encoders", "objectives", "tasks"},
-    "inference": GROUND | {"data", "encoders", "probing", "weights"},
+    "inference": GROUND | {"data", "encoders", "probing", "reporting", "tasks", "weights"},
     "training": GROUND
     | {"data", "disk_errors", "divided_checkpoint", "encoders", "objectives", "tasks", "optim"}
     | {"probing", "reporting", "runs"},

@@ -32,6 +32,24 @@ def check_file(option: str, place: Path) -> None:
         raise UserError(f"{option} {place} is a folder; give the name of a file in it")
 
 
+def check_picture(option: str, place: Path) -> None:
+    """Refuse a place for a picture that cannot become one.
+
+    Args:
+        option: The option that names it.
+        place: What it names.
+
+    Raises:
+        UserError: If it is a folder, or its name is not that of a PNG.
+    """
+    check_file(option, place)
+    if place.suffix.lower() != ".png":
+        raise UserError(
+            f"{option} {place}: the picture is a PNG; give a name that ends in .png, such as "
+            f"{place.with_suffix('.png')}"
+        )
+
+
 def check_link(place: Path) -> None:
     """Refuse a link that leads nowhere.
 

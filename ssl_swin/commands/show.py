@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_swin.arguments import Count, Positive
 from ssl_swin.commands.parsing import path, value_of
-from ssl_swin.commands.places import check_file
+from ssl_swin.commands.places import check_picture
 from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.pixels import normalize
     from ssl_swin.reporting.figures import draw_figure
 
-    _check_picture(args.out)
+    check_picture("--out", args.out)
     cfg = _compose(args.settings)
     with only_user_errors(JOB, None):
         objective, batch = _first_batch(cfg, args.images, args.epoch)
@@ -71,22 +70,6 @@ def run(args: argparse.Namespace) -> None:
         f"{args.out}: {counted(len(batch.names), 'image')} of epoch {args.epoch}, "
         f"{channels} x {height_px} x {width_px}; {objective.describe()}"
     )
-
-
-def _check_picture(out: Path) -> None:
-    """Refuse a place for the picture that cannot become one.
-
-    Raises:
-        UserError: If it is a folder, or its name is not that of a PNG.
-    """
-    from ssl_swin.errors import UserError
-
-    check_file("--out", out)
-    if out.suffix.lower() != ".png":
-        raise UserError(
-            f"--out {out}: the picture is a PNG; give a name that ends in .png, such as "
-            f"{out.with_suffix('.png')}"
-        )
 
 
 def _compose(settings: Sequence[str]) -> "DictConfig":

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ class Parts:
         """
         done = self.num_done
         bad = [sample for number in range(done) for sample in self.read(number).bad_samples]
-        _check_bad(bad, max_bad, self.num_images)
+        check_bad(bad, len(bad), max_bad, self.num_images)
         first_image = min(done * self.images_per_part, self.num_images)
         if done == self.num_parts:
             return
@@ -133,7 +133,7 @@ class Parts:
             for rows in batches_from(done * self.batches_per_part):
                 pending.append(rows)
                 bad += rows.bad_samples
-                _check_bad(bad, max_bad, self.num_images)
+                check_bad(bad, len(bad), max_bad, self.num_images)
                 work.advance(rows.num_images, f"{len(bad)} bad" if bad else "")
                 if len(pending) == self.batches_per_part:
                     self._write(done, pending)
@@ -209,11 +209,22 @@ def told_of(bad: BadSample) -> str:
     return bad.reason if bad.name in bad.reason else f"{bad.name}: {bad.reason}"
 
 
-def _check_bad(bad: list[BadSample], most: int, num_images: int) -> None:
-    if len(bad) <= most and len(bad) < num_images:
+def check_bad(bad: Sequence[BadSample], number: int, most: int, num_images: int) -> None:
+    """Refuse to go on with images of which too many cannot be read.
+
+    Args:
+        bad: Some of those.
+        number: How many there are.
+        most: How many there may be.
+        num_images: Number of images of the whole work.
+
+    Raises:
+        UserError: If they are more, or all.
+    """
+    if number <= most and number < num_images:
         return
     first = "; ".join(told_of(sample) for sample in bad[:NAMED_IN_ERROR])
-    limit = f"more than the {most:,} that --max-bad allows" if len(bad) > most else "so all of them"
+    limit = f"more than the {most:,} that --max-bad allows" if number > most else "so all of them"
     raise UserError(
-        f"{len(bad):,} of {num_images:,} images could not be read, {limit}. The first: {first}"
+        f"{number:,} of {num_images:,} images could not be read, {limit}. Among them: {first}"
     )

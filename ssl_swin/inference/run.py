@@ -1,18 +1,25 @@
 """Work over images to a file: all that the results depend on, and how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ssl_swin import __version__
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.fingerprint import fingerprint
-from ssl_swin.inference.parts import Parts
-from ssl_swin.inference.vectors import Compute, Precision, View, rows_of
+from ssl_swin.data.samples import LabeledTransform
+from ssl_swin.data.transforms import CentreCrop
+from ssl_swin.display.work import Work
+from ssl_swin.inference.parts import Parts, check_bad
+from ssl_swin.inference.vector_files import Vectors, in_utf8, labels_of
+from ssl_swin.inference.vectors import Compute, Precision, Rows, View, rows_of
 from ssl_swin.probing.feature_store import weights_fingerprint
 
 Tell = Callable[[str], None]
@@ -66,6 +73,47 @@ def facts_of(
     }
 
 
+def vectors_in_memory(dataset: ImageDataset, compute: Compute, computing: Computing) -> Vectors:
+    """Compute vectors of all images that can be read, without a file.
+
+    Args:
+        dataset: The images.
+        compute: Maps pixels to {"vectors": (B, D)}.
+        computing: How images go through the network.
+
+    Raises:
+        UserError: If too many images cannot be read.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    found: list[NDArray[np.float32]] = []
+    num_bad = 0
+    with Work("embedding", len(dataset)) as work:
+        for rows in _rows(dataset, compute, computing):
+            num_bad += len(rows.bad_samples)
+            check_bad(rows.bad_samples, num_bad, computing.max_bad, len(dataset))
+            names += map(in_utf8, rows.names)
+            labels += (label or "" for label in labels_of(rows, dataset.classes))
+            found += [rows.values["vectors"].numpy()] if rows.names else []
+            work.advance(rows.num_images)
+    return Vectors(names, labels, np.concatenate(found))
+
+
+def vectors_of_samples(
+    samples: Sequence[EncodedSample], compute: Compute, computing: Computing
+) -> NDArray[np.float32]:
+    """Compute vectors (N, D) of a few samples.
+
+    Raises:
+        UserError: If one cannot be decoded.
+    """
+    crop = CentreCrop(computing.size_px, crop_ratio=computing.view.crop_ratio)
+    transform = LabeledTransform(crop, computing.view.pixels, seed=0)
+    pixels = torch.stack([transform(sample, 0).pixels for sample in samples])
+    vectors: NDArray[np.float32] = compute(pixels)["vectors"].numpy()
+    return vectors
+
+
 def compute_file(
     out: Path,
     dataset: ImageDataset,
@@ -103,15 +151,7 @@ def compute_file(
             tell(line)
         try:
             parts.compute(
-                lambda first: rows_of(
-                    dataset,
-                    compute,
-                    computing.view,
-                    size_px=computing.size_px,
-                    batch_size=computing.batch_size,
-                    num_workers=computing.num_workers,
-                    first_batch=first,
-                ),
+                lambda first: _rows(dataset, compute, computing, first),
                 name,
                 max_bad=computing.max_bad,
             )
@@ -121,3 +161,17 @@ def compute_file(
             raise
         parts.remove()
     return num_rows, len(dataset) - num_rows
+
+
+def _rows(
+    dataset: ImageDataset, compute: Compute, computing: Computing, first_batch: int = 0
+) -> Iterator[Rows]:
+    return rows_of(
+        dataset,
+        compute,
+        computing.view,
+        size_px=computing.size_px,
+        batch_size=computing.batch_size,
+        num_workers=computing.num_workers,
+        first_batch=first_batch,
+    )

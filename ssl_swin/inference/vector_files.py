@@ -111,6 +111,19 @@ def read_vectors(path: Path) -> Vectors:
     return Vectors(names, labels, vectors.astype(np.float32))
 
 
+def is_vector_file(path: Path) -> bool:
+    """Return whether a path is that of a file of vectors; other safetensors may be weights."""
+    if path.suffix.lower() not in _READERS or not path.is_file():
+        return False
+    if path.suffix.lower() != ".safetensors":
+        return True
+    try:
+        with safe_open(path, "np") as file:
+            return "names" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def in_utf8(name: str) -> str:
     """Return a name as every reader takes it: bytes that are no UTF-8 are written as escapes."""
     raw = name.encode("utf-8", "surrogateescape")

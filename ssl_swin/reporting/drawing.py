@@ -1,5 +1,6 @@
 """Colours for numbers, and text that fits into pictures."""
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,13 @@ def heat(levels: NDArray[np.floating]) -> NDArray[np.uint8]:
 def ink_on(level: float) -> Colour:
     """Chooses the text colour that can be read on `heat(level)`."""
     return PAPER if level > _LIGHT_TEXT_FROM else INK
+
+
+def class_colours(number: int) -> list[Colour]:
+    """Returns a colour for each of so many classes: hues a golden angle apart."""
+    hues = (0.618034 * label % 1 for label in range(number))
+    colours = (colorsys.hsv_to_rgb(hue, 0.7, 0.9) for hue in hues)
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
 
 
 def font(size_px: float) -> Font:

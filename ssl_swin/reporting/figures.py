@@ -1,6 +1,5 @@
 """Figures of images in columns, as objectives and tasks describe them."""
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +20,7 @@ from ssl_swin.figure import (
 )
 from ssl_swin.masking import expand_mask
 from ssl_swin.pixels import denormalize
+from ssl_swin.reporting.drawing import class_colours
 
 MASKED_GREY = 118  # of masked pixels
 Bands = Sequence[int] | Sequence[Sequence[int]] | None
@@ -180,10 +180,7 @@ def _around(centre: int, reach: int) -> slice:
 def _label_colours(labels: Tensor) -> np.ndarray:
     """Classes (B, H, W) to uint8 colours (B, H, W, 3): hues a golden angle apart."""
     values = labels.cpu().numpy()
-    palette = [
-        [round(255 * part) for part in colorsys.hsv_to_rgb(0.618034 * label % 1, 0.7, 0.9)]
-        for label in range(int(values.max(initial=0)) + 1)
-    ]
+    palette = class_colours(int(values.max(initial=0)) + 1)
     colours: np.ndarray = np.array(palette, dtype=np.uint8)[values.clip(min=0)]
     colours[values < 0] = MASKED_GREY
     return colours

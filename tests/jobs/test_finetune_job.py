@@ -25,7 +25,7 @@ from ssl_swin.jobs import linear_probe
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
 from ssl_swin.launch.script import run_job
-from ssl_swin.reporting.mistakes_figure import GAP_PX, TILE_PX
+from ssl_swin.reporting.tiles import GAP_PX, TILE_PX
 from ssl_swin.weights.backbone import load_backbone, save_backbone
 
 ROOT = Path(__file__).parents[2]

@@ -3,14 +3,8 @@
 import numpy as np
 import torch
 
-from ssl_swin.reporting.mistakes_figure import (
-    GAP_PX,
-    TEXT_PX,
-    TILE_PX,
-    Mistake,
-    draw_mistakes,
-    surest,
-)
+from ssl_swin.reporting.mistakes_figure import Mistake, draw_mistakes, surest
+from ssl_swin.reporting.tiles import GAP_PX, TEXT_PX, TILE_PX
 
 
 def mistake(confidence: float, name: str = "a", level: float = 0.0, size=(20, 20), bands: int = 3):

@@ -14,7 +14,8 @@ from ssl_swin.data.batch import LabeledBatch
 from ssl_swin.files import atomic_path
 from ssl_swin.reporting.confusion import confusion_matrix, save_confusion
 from ssl_swin.reporting.figures import Bands, shown_bands
-from ssl_swin.reporting.mistakes_figure import TILE_PX, Mistake, draw_mistakes, surest
+from ssl_swin.reporting.mistakes_figure import Mistake, draw_mistakes, surest
+from ssl_swin.reporting.tiles import TILE_PX
 from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.all_ranks import done_by_all
 from ssl_swin.training.extras import Extra
