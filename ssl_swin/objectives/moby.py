@@ -1,14 +1,18 @@
 """MoBY: self-distillation by contrast, between two views, against a queue of earlier images.
 
-Reference: MoBY (arXiv:2105.04553). Equal to the original implementation to rounding, see
-tests/objectives/test_moby.py.
+References: MoBY (arXiv:2105.04553), to which it is equal to rounding, see
+tests/objectives/test_moby.py; MIM-Refiner (arXiv:2402.10093) for heads on several stages, whose
+losses add up.
 """
+
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_swin.arguments import Above0, Fraction, Positive, checked
+from ssl_swin.arguments import EACH_ONCE, Above0, Fraction, NotEmpty, Positive, checked
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.data.views import ColorViews
 from ssl_swin.encoders.encoder import Encoder
@@ -29,6 +33,14 @@ class MoBY(Objective):
 
     Attributes:
         momentum: Of the target in the first step; it rises to 1.
+        stages: Numbers, from 1, of the maps that have a projector, a predictor and queues each.
+        projectors: Of each of these stages.
+        predictors: Of each of these stages.
+        target: Encoder that follows.
+        target_projectors: Follow the projectors.
+        keys1: Queues of keys of the first views, (stages, queue_length, out_dim).
+        keys2: The same of the second views.
+        next_key: Place of the oldest key in each queue.
     """
 
     title = "MoBY"
@@ -48,6 +60,7 @@ class MoBY(Objective):
         momentum: Fraction = 0.99,
         hidden_dim: Positive = 4096,
         out_dim: Positive = 256,
+        stages: Annotated[NotEmpty, EACH_ONCE] | None = None,
     ) -> None:
         """Put an encoder beside its target.
 
@@ -59,20 +72,28 @@ class MoBY(Objective):
             momentum: What remains of the target in the first step; it rises to 1 in half a cosine.
             hidden_dim: Width of the hidden layer of projector and predictor.
             out_dim: Width of what is compared.
+            stages: Numbers, from 1, of the encoder's maps that are compared, each by heads and
+                queues of its own, the last one among them; None for the last one alone.
+
+        Raises:
+            UserError: If there is no such stage, or the last one is left out.
         """
         super().__init__(encoder)
+        self.stages = _stages(encoder, stages)
         self.colors = colors
         self.temperature = temperature
         self.queue_length = queue_length
         self.momentum = momentum
-        self.projector = _head(encoder.num_features, hidden_dim, out_dim)
-        self.predictor = _head(out_dim, hidden_dim, out_dim)
+        widths = [encoder.stage_dims[stage - 1] for stage in self.stages]
+        self.projectors = _heads(widths, hidden_dim, out_dim)
+        self.predictors = _heads([out_dim] * len(widths), hidden_dim, out_dim)
         self.target = momentum_encoder(encoder)
-        self.target_projector = _head(encoder.num_features, hidden_dim, out_dim)
-        self.target_projector.load_state_dict(self.projector.state_dict())
-        self.target_projector.requires_grad_(False)
+        self.target_projectors = _heads(widths, hidden_dim, out_dim)
+        self.target_projectors.load_state_dict(self.projectors.state_dict())
+        self.target_projectors.requires_grad_(False)
         for name in ("keys1", "keys2"):
-            self.register_buffer(name, F.normalize(torch.randn(queue_length, out_dim), dim=1))
+            keys = torch.randn(len(widths), queue_length, out_dim)
+            self.register_buffer(name, F.normalize(keys, dim=-1))
         self.register_buffer("next_key", torch.zeros((), dtype=torch.int64))
         self._num_steps: int | None = None
 
@@ -104,21 +125,16 @@ class MoBY(Objective):
     def forward(self, batch: ViewsBatch, normalize: Normalize) -> Output:
         """See `Objective.forward`; in training, the keys then join the queues."""
         view1, view2 = normalize(batch.pixels), normalize(batch.others[0])
-        query1, query2 = self._query(view1), self._query(view2)
+        queries1, queries2 = self._queries(view1), self._queries(view2)
         with torch.no_grad():
-            features, key1 = self._key(view1)
-            _, key2 = self._key(view2)
-        loss = self._contrast(query1, key2, self.keys2) + self._contrast(query2, key1, self.keys1)
+            features, keys1 = self._keys(view1)
+            _, keys2 = self._keys(view2)
+        sides = ((queries1, keys2, self.keys2), (queries2, keys1, self.keys1))
+        losses = [self._contrast(*each) for side in sides for each in zip(*side, strict=True)]
         if self.training:
-            self._enqueue(key1, key2)
-        with torch.no_grad():
-            logs = {
-                "positive_cosine": ((query1 * key2).sum(1).mean() + (query2 * key1).sum(1).mean())
-                / 2,
-                "key_std": unit_spread(key1),
-                "rep/std_mean": unit_spread(features),
-            }
-        return Output(loss, logs)
+            self._enqueue(keys1, keys2)
+        logs = self._logs(features, (queries1, queries2), (keys1, keys2))
+        return Output(torch.stack(losses).sum(), logs)
 
     def before_step(self, progress: Progress) -> None:
         """See `Objective.before_step`."""
@@ -128,7 +144,8 @@ class MoBY(Objective):
         """Let the target follow, as the reference does at the start of the next step."""
         assert self._num_steps is not None
         momentum = self.momentum_at(step / self._num_steps)
-        follow([self.target, self.target_projector], [self.encoder, self.projector], momentum)
+        leaders = [self.encoder, self.projectors]
+        follow([self.target, self.target_projectors], leaders, momentum)
 
     def momentum_at(self, share: float) -> float:
         """Return the target's momentum where a share of the run is done."""
@@ -143,18 +160,50 @@ class MoBY(Objective):
 
     def describe(self) -> str:
         """See `Objective.describe`."""
+        several = ""
+        if len(self.stages) > 1:
+            several = f"heads on stages {' and '.join(map(str, self.stages))}, "
         return (
-            f"MoBY, {self.queue_length} keys, temperature {self.temperature:g}, momentum from "
-            f"{self.momentum:g}"
+            f"MoBY, {several}{self.queue_length} keys, temperature {self.temperature:g}, momentum "
+            f"from {self.momentum:g}"
         )
 
-    def _query(self, images: Tensor) -> Tensor:
-        features = self.encoder.pool(self.encoder(images))
-        return _unit(self.predictor(self.projector(features)))
+    def _queries(self, images: Tensor) -> list[Tensor]:
+        features = self._features(self.encoder, images)
+        heads = zip(self.projectors, self.predictors, features, strict=True)
+        return [_unit(predictor(projector(rows))) for projector, predictor, rows in heads]
 
-    def _key(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.target.pool(self.target(images))
-        return features, _unit(self.target_projector(features))
+    def _keys(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the last map's features, and the keys of each stage."""
+        features = self._features(self.target, images)
+        heads = zip(self.target_projectors, features, strict=True)
+        return features[-1], [_unit(projector(rows)) for projector, rows in heads]
+
+    def _features(self, encoder: Encoder, images: Tensor) -> list[Tensor]:
+        """Return the pooled map (B, C_i) of each stage; the last one as a classifier sees it.
+
+        Others are means of what no norm follows; the batch statistics of the heads take their
+        place.
+        """
+        *inner, last = self.stages
+        if not inner:
+            return [encoder.pool(encoder(images))]
+        maps = encoder.stages(images)
+        means = [maps[stage - 1].mean(dim=(2, 3)) for stage in inner]
+        return [*means, encoder.pool(maps[last - 1])]
+
+    @torch.no_grad()
+    def _logs(
+        self, features: Tensor, queries: Sequence[list[Tensor]], keys: Sequence[list[Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return what is logged; of several stages, the last by the plain names."""
+        logs = {"rep/std_mean": unit_spread(features)}
+        for stage, query1, query2, key1, key2 in zip(self.stages, *queries, *keys, strict=True):
+            cosines = (query1 * key2).sum(1).mean() + (query2 * key1).sum(1).mean()
+            suffix = "" if stage == self.stages[-1] else f"/stage{stage}"
+            logs[f"positive_cosine{suffix}"] = cosines / 2
+            logs[f"key_std{suffix}"] = unit_spread(key1)
+        return logs
 
     def _contrast(self, query: Tensor, key: Tensor, keys: Tensor) -> Tensor:
         """Cross-entropy of finding the key among the keys of the queue."""
@@ -165,21 +214,49 @@ class MoBY(Objective):
             return F.cross_entropy(similarities, similarities.new_zeros(len(query)).long())
 
     @torch.no_grad()
-    def _enqueue(self, key1: Tensor, key2: Tensor) -> None:
+    def _enqueue(self, keys1: list[Tensor], keys2: list[Tensor]) -> None:
         """Put the keys of all devices in place of the oldest."""
-        for keys, new in ((self.keys1, key1), (self.keys2, key2)):
-            rows = gathered_rows(new)
-            places = (self.next_key + torch.arange(len(rows), device=rows.device)) % len(keys)
-            keys.index_copy_(0, places, rows)
-        self.next_key.copy_((self.next_key + len(rows)) % len(self.keys1))
+        for queues, new in ((self.keys1, keys1), (self.keys2, keys2)):
+            for queue, keys in zip(queues, new, strict=True):
+                rows = gathered_rows(keys)
+                places = self.next_key + torch.arange(len(rows), device=rows.device)
+                queue.index_copy_(0, places % len(queue), rows)
+        self.next_key.copy_((self.next_key + len(rows)) % self.queue_length)
 
 
-def _head(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim),
-        GlobalBatchNorm1d(hidden_dim),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden_dim, out_dim),
+def _stages(encoder: Encoder, stages: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the numbers of the stages that are compared, in their order.
+
+    Raises:
+        UserError: If there is no such stage, or the last one is left out.
+    """
+    last = len(encoder.stage_dims)
+    if stages is None:
+        return (last,)
+    asked = f"objective.stages={list(stages)}"
+    if max(stages) > last:
+        nearest = list(range(max(1, last - 1), last + 1))
+        raise UserError(
+            f"{asked}: the encoder has the stages 1 to {last}; give some of these, as "
+            f"objective.stages={nearest}"
+        )
+    if last not in stages:
+        raise UserError(
+            f"{asked} leaves stage {last} without a loss, which is the one that is handed on: name "
+            "it too"
+        )
+    return tuple(sorted(stages))
+
+
+def _heads(in_dims: Sequence[int], hidden_dim: int, out_dim: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Sequential(
+            nn.Linear(in_dim, hidden_dim),
+            GlobalBatchNorm1d(hidden_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_dim, out_dim),
+        )
+        for in_dim in in_dims
     )
 
 

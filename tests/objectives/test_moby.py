@@ -60,7 +60,9 @@ def original_name(name: str) -> str:
     for ours, theirs in (
         ("encoder.model.", "encoder."),
         ("target.model.", "encoder_k."),
-        ("target_projector.", "projector_k."),
+        ("target_projectors.0.", "projector_k."),
+        ("projectors.0.", "projector."),
+        ("predictors.0.", "predictor."),
     ):
         if name.startswith(ours):
             name = theirs + name.removeprefix(ours)
@@ -79,7 +81,7 @@ def load_golden(objective: MoBY, arrays: dict[str, np.ndarray]) -> None:
             given = torch.as_tensor(arrays[f"param/{original_name(name)}"])
             parameter.copy_(given.view_as(parameter))
         for ours, theirs in (("keys1", "queue1"), ("keys2", "queue2")):
-            objective.get_buffer(ours).copy_(torch.as_tensor(arrays[f"buffer/{theirs}"]).t())
+            objective.get_buffer(ours)[0] = torch.as_tensor(arrays[f"buffer/{theirs}"]).t()
 
 
 def test_golden__three_steps_of_the_original() -> None:
@@ -116,7 +118,7 @@ def test_golden__three_steps_of_the_original() -> None:
         optimizer.step()
         for ours, theirs in (("keys1", "queue1"), ("keys2", "queue2")):
             queue = arrays[f"step/{step}/{theirs}"].T
-            np.testing.assert_allclose(objective.get_buffer(ours), queue, atol=1e-4)
+            np.testing.assert_allclose(objective.get_buffer(ours)[0], queue, atol=1e-4)
         assert int(objective.next_key) == int(arrays[f"step/{step}/queue_ptr"][0])
         if step in (0, 2):
             prefix = f"step/{step}/after/"
@@ -149,7 +151,7 @@ def test_momentum__rises_to_1_in_half_a_cosine(share: float, momentum: float) ->
 def test_target__starts_as_a_copy_and_follows_only_after_a_step() -> None:
     objective = moby(momentum=0.9)
     assert_equal(objective.target, objective.encoder)
-    assert_equal(objective.target_projector, objective.projector)
+    assert_equal(objective.target_projectors, objective.projectors)
     objective.before_step(Progress(0, num_steps=4, steps_per_epoch=2))
     start = {name: p.clone() for name, p in objective.target.named_parameters()}
     with torch.no_grad():
@@ -171,7 +173,7 @@ def test_target__is_never_trained() -> None:
     objective = moby()
     groups = weight_decay_groups(objective, lr=0.1, weight_decay=0.1, policy="official")
     trained = {id(p) for group in groups for p in group["params"]}
-    own = [*objective.target.parameters(), *objective.target_projector.parameters()]
+    own = [*objective.target.parameters(), *objective.target_projectors.parameters()]
     assert trained.isdisjoint(map(id, own)) and not objective.extra_weights()
     objective(batch(), as_is).loss.backward()
     assert all(p.grad is None for p in own)
@@ -183,14 +185,14 @@ def test_queue__holds_the_last_keys_and_wraps() -> None:
     kept = []
     for number in range(3):  # of 4 keys
         views = batch(seed=number)
-        keys = objective.keys1.clone()
+        keys = objective.keys1[0].clone()
         objective(views, as_is)
         place = 4 * number % 8
-        kept.append(objective.keys1[place : place + 4].clone())
+        kept.append(objective.keys1[0, place : place + 4].clone())
         keys[place : place + 4] = kept[-1]
-        assert keys.equal(objective.keys1)
-    assert objective.keys1.equal(torch.cat([kept[2], kept[1]])) and int(objective.next_key) == 4
-    torch.testing.assert_close(objective.keys1.norm(dim=1), torch.ones(8))
+        assert keys.equal(objective.keys1[0])
+    assert objective.keys1[0].equal(torch.cat([kept[2], kept[1]])) and int(objective.next_key) == 4
+    torch.testing.assert_close(objective.keys1[0].norm(dim=1), torch.ones(8))
 
 
 def test_evaluation__changes_nothing() -> None:
@@ -334,4 +336,4 @@ def test_queue__in_half_precision_is_compared_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = objective(batch(), as_is).loss
     assert loss.dtype == objective.keys1.dtype == torch.float32
-    assert F.normalize(objective.keys1, dim=1).allclose(objective.keys1)
+    assert F.normalize(objective.keys1, dim=-1).allclose(objective.keys1)

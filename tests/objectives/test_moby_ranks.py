@@ -20,11 +20,12 @@ pytestmark = pytest.mark.slow
 NUM_RANKS, PER_RANK = 2, 4
 
 
-def moby() -> MoBY:
+def moby(stages: tuple[int, ...]) -> MoBY:
     torch.manual_seed(0)
     encoder = swin(version=1, img_size_px=32, window_size=4, embed_dim=8, depths=(1, 1),
                    num_heads=(1, 2))  # fmt: skip
-    return MoBY(encoder, colors=plain_views(), queue_length=24, hidden_dim=32, out_dim=16)
+    sizes = {"queue_length": 24, "hidden_dim": 32, "out_dim": 16}
+    return MoBY(encoder, colors=plain_views(), stages=stages, **sizes)
 
 
 def batch(images: slice) -> ViewsBatch:
@@ -44,25 +45,28 @@ def step(objective: MoBY, images: slice) -> dict[str, Tensor]:
     return {"loss": output.loss.detach(), **gradients, **dict(objective.named_buffers())}
 
 
-def on_rank(rank: int, folder: Path) -> None:
+def on_rank(rank: int, folder: Path, stages: tuple[int, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=NUM_RANKS
     )
-    found = step(moby(), slice(rank * PER_RANK, (rank + 1) * PER_RANK))
+    found = step(moby(stages), slice(rank * PER_RANK, (rank + 1) * PER_RANK))
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_ranks__equal_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stages", [(2,), (1, 2)])
+def test_two_ranks__equal_one(tmp_path: Path, stages: tuple[int, ...]) -> None:
     context = multiprocessing.get_context("spawn")
-    ranks: list[Any] = [context.Process(target=on_rank, args=(r, tmp_path)) for r in range(2)]
+    ranks: list[Any] = [
+        context.Process(target=on_rank, args=(rank, tmp_path, stages)) for rank in range(2)
+    ]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(100)
         assert process.exitcode == 0
-    whole = moby()
+    whole = moby(stages)
     start = copy.deepcopy(whole.state_dict())
     expected = step(whole, slice(None))
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
