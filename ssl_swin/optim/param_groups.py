@@ -82,7 +82,13 @@ def weight_decay_groups(
 
 
 def layer_decay_groups(
-    model: Objective, *, lr: float, layer_decay: float, weight_decay: float
+    model: Objective,
+    *,
+    lr: float,
+    layer_decay: float,
+    weight_decay: float,
+    policy: str = "official",
+    phase: str = "finetuning",
 ) -> list[dict[str, Any]]:
     """Group parameters by layer, with learning rates that shrink towards the input.
 
@@ -90,10 +96,12 @@ def layer_decay_groups(
     spares Swin's position-bias parameters from weight decay, but decays a ViT's.
 
     Args:
-        model: The task with its encoder, which numbers the layers.
+        model: The task or objective with its encoder, which numbers the layers.
         lr: Learning rate of the head.
         layer_decay: Factor per layer, in (0, 1]; 1 turns it off.
         weight_decay: Weight decay of the decayed groups.
+        policy: See `is_decayed`.
+        phase: See `is_decayed`.
 
     Raises:
         UserError: If `layer_decay` is out of range.
@@ -103,13 +111,16 @@ def layer_decay_groups(
     encoder, last = model.encoder, model.encoder.last_layer
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in _trainable(model):
-        layer = encoder.layer_id(name)
+        # Whatever their names, an objective's own blocks are none of the encoder's; its mask token
+        # is at the input.
+        is_own = not name.startswith("encoder.") and not name.endswith("mask_token")
+        layer = last if is_own else encoder.layer_id(name)
         decayed = is_decayed(
             name,
             parameter,
-            "official",
+            policy,
             encoder=encoder,
-            phase="finetuning",
+            phase=phase,
             undecayed=model.undecayed(),
         )
         group_name = f"layer_{layer}_{'decay' if decayed else 'no_decay'}"

@@ -50,6 +50,7 @@ def pretrain_optimizer(
     betas: tuple[InnerFraction, InnerFraction],
     eps: Portion,
     weight_decay_policy: Literal["official", "intended"],
+    layer_decay: Portion | None = None,
 ) -> OptimizerLRScheduler:
     """AdamW for pretraining.
 
@@ -57,16 +58,23 @@ def pretrain_optimizer(
         model: What to train.
         schedule: Schedule of the learning rate.
         length: Length of the run.
-        base_lr: Peak learning rate per 512 images.
+        base_lr: Peak learning rate per 512 images; with `layer_decay` that of what is not backbone.
         weight_decay: Weight decay of the decayed parameters.
         betas: AdamW's betas.
         eps: AdamW's eps.
         weight_decay_policy: "official" or "intended", see `param_groups.is_decayed`.
+        layer_decay: Factor on the rate per layer towards the input, in (0, 1], for a backbone that
+            is pretrained already; None for one rate.
     """
-    lr = scale_lr(base_lr, length.global_batch_size)
-    groups = weight_decay_groups(
-        model, lr=lr, weight_decay=weight_decay, policy=weight_decay_policy
-    )
+    shared: dict[str, Any] = {
+        "lr": scale_lr(base_lr, length.global_batch_size),
+        "weight_decay": weight_decay,
+        "policy": weight_decay_policy,
+    }
+    if layer_decay is None:
+        groups = weight_decay_groups(model, **shared)
+    else:
+        groups = layer_decay_groups(model, layer_decay=layer_decay, phase="pretraining", **shared)
     return _with_schedule(groups, betas, eps, schedule.bind(length))
 
 

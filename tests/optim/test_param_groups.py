@@ -13,6 +13,7 @@ from ssl_swin.encoders.beit import BeitEncoder, beit, vit_layer_id
 from ssl_swin.encoders.swin import SwinEncoder, swin, swin_layer_id
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import SimMIM
+from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 from ssl_swin.optim.param_groups import (
     is_decayed,
     layer_decay_groups,
@@ -306,6 +307,16 @@ def test_layer_decay_groups__equal_the_original_for_every_parameter():
         for name, entry in table["params"].items()
     }
     assert ours == official
+
+
+def test_layer_decay_groups__take_blocks_of_an_objective_for_none_of_the_encoder():
+    model = SparseSimMIM(vit())
+    groups = layer_decay_groups(model, lr=1.0, layer_decay=0.5, weight_decay=0.05)
+    group_of = by_name(model, groups)
+    (block, *_) = [name for name in group_of if ".blocks.0." in name and "encoder." not in name]
+    assert group_of[block]["lr"] == 1.0
+    of_encoder = {group_of[name]["lr"] for name in group_of if name.startswith("encoder.")}
+    assert of_encoder == {0.5**layer for layer in range(6)}
 
 
 def test_layer_decay_groups__one_turns_it_off():

@@ -74,6 +74,29 @@ def test_pretrain_optimizer__two_groups_at_one_rate(tiny_encoder):
         assert used == pytest.approx([cosine(max(0, step - 1), 2e-3)] * 2)
 
 
+@pytest.mark.parametrize("policy", ["official", "intended"])
+def test_pretrain_optimizer__rates_fall_towards_the_input_and_decays_stay(tiny_encoder, policy):
+    model = SimMIM(tiny_encoder())
+    plain, layered = (
+        by_parameter(
+            pretrain_optimizer(model, weight_decay_policy=policy, layer_decay=each, **RECIPE)
+        )
+        for each in (None, 0.5)
+    )
+    assert plain.keys() == layered.keys()
+    assert {k: group["weight_decay"] for k, group in layered.items()} == {
+        k: group["weight_decay"] for k, group in plain.items()
+    }
+    for name, parameter in model.named_parameters():
+        layer = 7 if name.startswith("decoder.") else model.encoder.layer_id(name)
+        assert layered[id(parameter)]["initial_lr"] == pytest.approx(2e-3 * 0.5 ** (7 - layer))
+
+
+def by_parameter(made: Any) -> dict[int, dict[str, Any]]:
+    groups = made["optimizer"].param_groups
+    return {id(parameter): group for group in groups for parameter in group["params"]}
+
+
 def two_groups() -> tuple[SGD, StepSchedule]:
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [w], "lr": lr} for w, lr in zip(weights, (1e-3, 4e-4), strict=True)]
