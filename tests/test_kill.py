@@ -39,6 +39,7 @@ TINY = (
 )
 
 SMALL_HEADS = ("objective.hidden_dim=32", "objective.out_dim=16", "objective.queue_length=64")
+REFINED = ("objective.stages=[2,3]", "freeze_backbone_epochs=1")
 SMALL_SCORES = (
     "objective.hidden_dim=32",
     "objective.bottleneck_dim=8",
@@ -136,6 +137,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         Setting(num_ranks=2, batch_size=2, num_workers=1, accumulate=1, objective="simmim_sparse"),
         Setting(1, 4, 0, 1, "moby", SMALL_HEADS),
         Setting(2, 2, 0, 3, "moby", SMALL_HEADS),
+        Setting(1, 4, 2, 1, "moby", (*SMALL_HEADS, *REFINED)),
+        Setting(2, 2, 0, 3, "moby", (*SMALL_HEADS, *REFINED)),
         Setting(1, 4, 2, 1, "ibot", (*SMALL_SCORES, "objective.region_weight=0.5", *LOCAL)),
         Setting(2, 2, 0, 3, "ibot", (*SMALL_SCORES, "objective.mask_from_epoch=1")),
         Setting(2, 2, 1, 1, "ibot_sparse", SMALL_SCORES),

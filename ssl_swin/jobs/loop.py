@@ -65,4 +65,5 @@ def training_module(cfg: DictConfig, objective: Objective, suffix: str = "") -> 
         std=list(cfg.data.std),
         seed=cfg.seed,
         suffix=suffix,
+        freeze_backbone_epochs=cfg.get("freeze_backbone_epochs"),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from ssl_swin.arguments import EACH_ONCE, InnerFraction, Name, NonNegative, Positive, SizePx
+from ssl_swin.arguments import EACH_ONCE, Above0, InnerFraction, Name, NonNegative, Positive, SizePx
 from ssl_swin.data.loading.few_labels import FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
@@ -77,6 +77,7 @@ class PretrainSettings(OfAnyModel, TrainingSettings):
     """Settings of `pretrain`."""
 
     backbone: Name | None = None
+    freeze_backbone_epochs: Above0 | None = None
     objective: Annotated[Built, Makes(Objective, partial=True, added=frozenset({"encoder"}))]
 
 

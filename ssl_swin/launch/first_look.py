@@ -24,12 +24,13 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
     """Check batches, folder, space and one image of every split; tell of what will never happen.
 
     Raises:
-        UserError: If the objective or the encoder cannot take such batches, or the run cannot keep
-            its checkpoints or read one of its splits.
+        UserError: If the objective or the encoder cannot take such batches, the backbone would
+            never be trained, or the run cannot keep its checkpoints or read one of its splits.
     """
     module.model.encoder.check_batch_size(data.batch_size)
     module.model.check_batch_size(data.batch_size, data.batch_size * trainer.world_size)
     length = length_of(trainer, data)
+    _check_freeze(trainer, module, length)
     if trainer.is_global_zero:
         check_can_be_made(run.folder.path, "run_dir")
         size = checkpoint_bytes(module.model, has_average=bool(run.cfg.get("ema_decay")))
@@ -50,6 +51,24 @@ def length_of(trainer: Trainer, data: ImageDataModule) -> RunLength:
     data.trainer = trainer
     num_batches = data.num_train_batches()
     return run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
+
+
+def _check_freeze(trainer: Trainer, module: TrainingModule, length: RunLength) -> None:
+    """Refuse a run that ends before its backbone is trained."""
+    if module.freezing is None:
+        return
+    asked = f"freeze_backbone_epochs={module.freezing.num_epochs:g}"
+    frozen = module.freezing.num_steps(length.steps_per_epoch)
+    if frozen >= length.num_epochs * length.steps_per_epoch:
+        raise UserError(
+            f"{asked} is the whole run of {counted(length.num_epochs, 'epoch')}, which would not "
+            "change the backbone: give less, or more trainer.max_epochs"
+        )
+    if 0 <= trainer.max_steps <= frozen:
+        raise UserError(
+            f"{asked} is {counted(frozen, 'step')} here, and trainer.max_steps={trainer.max_steps} "
+            "would not change the backbone: give less, or more steps"
+        )
 
 
 def _check_readable(split: str, reader: Split, data: ImageDataModule) -> None:

@@ -6,17 +6,19 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.objectives.base import Objective
+from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.schedules import RunLength, Schedule
 from ssl_swin.pixels import normalize
 from ssl_swin.training.checkpointing.outside import OUTSIDE, check_outside
 from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.freezing import Freeze
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
 from ssl_swin.training.optim import progress_at, run_length
@@ -38,6 +40,7 @@ class TrainingModule(LightningModule):
     Attributes:
         verdict: What was found of the last optimiser step.
         loss_scale: fp16's factor of the loss in that step; None in other formats.
+        freezing: Keeps the backbone as it is at the start; None where it is trained throughout.
         made_step: Whether the last optimiser step changed the weights.
         num_skipped: Steps left out so far, those not counted that fp16 leaves out to find its
             scale.
@@ -57,6 +60,7 @@ class TrainingModule(LightningModule):
         std: Sequence[float],
         seed: int,
         suffix: str = "",
+        freeze_backbone_epochs: float | None = None,
     ) -> None:
         """Puts the pieces together.
 
@@ -68,6 +72,10 @@ class TrainingModule(LightningModule):
             std: Per channel, of pixel values in [0, 1].
             seed: Seed of what the model draws while it trains, such as dropped paths.
             suffix: Appended to the names of evaluation metrics.
+            freeze_backbone_epochs: Epochs in which only what is not the backbone is trained.
+
+        Raises:
+            UserError: If nothing would be trained in these.
         """
         super().__init__()
         self.model = model
@@ -82,6 +90,8 @@ class TrainingModule(LightningModule):
         self.val_metrics = nn.ModuleDict(model.new_metrics())
         self.test_metrics = nn.ModuleDict(model.new_metrics())
         self.guard = StepGuard(model)
+        epochs = freeze_backbone_epochs
+        self.freezing = None if epochs is None else Freeze(model, epochs)
         self.made_step = True
         self.loss_scale: float | None = None
         self.num_skipped = 0
@@ -170,8 +180,15 @@ class TrainingModule(LightningModule):
         if self._batch_of_step == 0:
             self.guard.begin()
             if self._length is not None:  # else a subclass brought an optimiser of its own
-                self.model.before_step(progress_at(self.global_step, self._length))
+                self._begin_step(progress_at(self.global_step, self._length))
         seed_globals(keyed_generator(*self.random_key))
+
+    def _begin_step(self, progress: Progress) -> None:
+        self.model.before_step(progress)
+        if self.freezing is not None:
+            # Of several devices, each waits for every gradient of the others.
+            is_alone = not isinstance(self.trainer.strategy, DDPStrategy)
+            self.freezing.begin(self.model, progress, is_alone=is_alone)
 
     @property
     def random_key(self) -> RandomKey:
@@ -219,6 +236,8 @@ class TrainingModule(LightningModule):
     ) -> None:
         """Clips by the global L2 norm, or leaves the step out where something is not finite."""
         self.model.after_backward()
+        if self.freezing is not None:
+            self.freezing.after_backward(self.model)
         parameters = [p for p in self.parameters() if p.grad is not None]
         norm = full(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)

@@ -77,6 +77,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
         loggers: Sequence[Any] = (),
         num_classes: int = 2,
         num_val: int = 6,
+        freeze_backbone_epochs: float | None = None,
         **options: Any,
     ) -> Trainer:
         """Trains on 12 images in batches of 4: three steps an epoch."""
@@ -99,6 +100,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
             schedule=CosineSchedule(0, 0.0, 0.0, warmup_prefix=False),
             mean=[0.5] * 3,
             std=[0.25] * 3,
+            freeze_backbone_epochs=freeze_backbone_epochs,
         )
         crop, pixels = CentreCrop((16, 16)), PixelFormat(3, "uint8")
         samples = objective.make_transform(crop, pixels, seed=0)

@@ -49,6 +49,10 @@ CASES = {
         "pretrain",
         ("objective=ibot_sparse", *IBOT[1:], *ACCUMULATED),
     ),
+    "self-distillation, heads alone at first": (
+        "pretrain",
+        (*IBOT, "freeze_backbone_epochs=1", "trainer.max_epochs=2"),
+    ),
     "gradient checkpointing, accumulated": (
         "pretrain",
         ("model.grad_checkpointing=true", *ACCUMULATED),
