@@ -46,7 +46,9 @@ OUR_OWN = {
     "pretrain_swin_t_1gpu",
     "finetune_swin_t_1gpu",
 }
-OF_OTHER_OBJECTIVES = {name for name in EXPERIMENTS if re.match("pretrain_(fd|moby|ibot)_", name)}
+OF_OTHER_OBJECTIVES = {
+    name for name in EXPERIMENTS if re.match("pretrain_(fd|moby|ibot|refine)_", name)
+}
 PRETRAINING = sorted(name for name in OFFICIAL if name.startswith("pretrain"))
 FINETUNING = sorted(name for name in OFFICIAL if name.startswith("finetune"))
 

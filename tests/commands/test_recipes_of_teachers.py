@@ -1,8 +1,9 @@
-"""The recipes of feature distillation, MoBY and iBOT have the values of the published runs.
+"""The recipes of feature distillation, MoBY, iBOT and refinement have their published values.
 
 From configs/pretrain of SwinTransformer/Feature-Distillation 2115145, from the configuration of
 SwinTransformer/Transformer-SSL 4510de1, and from bytedance/ibot da316d8: its README's arguments for
-Swin-T and the defaults of main_ibot.py. Rates are per 512 images.
+Swin-T and the defaults of main_ibot.py. Of refinement, what ml-jku/MIM-Refiner 58497d1 has of its
+two stages for MAE's ViT-L, and MoBY's contrast. Rates are per 512 images.
 """
 
 import pytest
@@ -11,6 +12,20 @@ from omegaconf import OmegaConf
 
 from ssl_swin.launch.resolvers import register_resolvers
 
+REFINED = {
+    "freeze_backbone_epochs": 20,
+    "batch_size": 1024 // 8,
+    "model.img_size_px": None,
+    "optim.layer_decay": 0.65,
+    "optim.weight_decay": 0.05,
+    "schedule._target_": "ssl_swin.CosineSchedule",
+    "schedule.warmup_epochs": 4,
+    "trainer.max_epochs": 20 + 30,
+    "augment.crop_scale": [0.08, 1.0],
+    "objective.stages": [3, 4],
+    "objective.temperature": 0.2,
+    "objective.queue_length": 4096,
+}
 SHARED = {
     "batch_size": 128,
     "optim.weight_decay": 0.05,
@@ -79,6 +94,7 @@ PUBLISHED = {
         "objective.colors.blur_probability": [1.0, 0.1],
         "objective.colors.solarize_probability": [0.0, 0.2],
     },
+    "pretrain_refine_moby_50ep": REFINED,
     "pretrain_ibot_swin_t_300ep": {
         "batch_size": 64,
         "model.embed_dim": 96,

@@ -289,6 +289,32 @@ TINY = (
 
 
 @pytest.mark.slow
+def test_pretrain__refines_a_finished_masked_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = ssl_swin.pretrain([*TINY, "trainer.max_epochs=1", "name=first"])
+    small = [option for option in TINY if not option.startswith("model.")]
+    recipe = ["experiment=pretrain_refine_moby_50ep", "data=demo", *small, "trainer=cpu"]
+    heads = ["objective.queue_length=16", "objective.hidden_dim=16", "objective.out_dim=8"]
+    shorter = ["trainer.max_epochs=2", "freeze_backbone_epochs=1", "schedule.warmup_epochs=0"]
+    started = [*recipe, *heads, *shorter, f"backbone={first}"]
+    with pytest.raises(UserError, match=r"the stages 1 to 3; .* objective\.stages=\[2, 3\]"):
+        ssl_swin.pretrain(started)
+    with pytest.raises(UserError, match="the backbone's architecture: give backbone="):
+        ssl_swin.pretrain(started[:-1])
+    capsys.readouterr()
+    refined = ssl_swin.pretrain([*started, "objective.stages=[2,3]"])
+    said = capsys.readouterr().out
+    assert f"starting from {first}: encoder; projectors, predictors, target, " in said
+    assert "MoBY, heads on stages 2 and 3, 16 keys" in said
+    assert refined.name == "refined_first_demo"
+    before, after = (load_backbone(run).encoder for run in (first, refined))
+    assert before.model_args == after.model_args and not equal(before, after)
+    assert (refined / "backbone/README.md").is_file()
+
+
+@pytest.mark.slow
 def test_pretrain__continues_from_weights_and_then_without_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
