@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ssl_swin import __version__
 from ssl_swin.commands import (
+    calibrate,
     check,
     dashboard,
     embed,
@@ -23,6 +24,7 @@ from ssl_swin.commands import (
     map_,
     neighbours,
     pack,
+    predict,
     push,
     recipes,
     replay,
@@ -51,6 +53,8 @@ COMMANDS = (
     embed,
     neighbours,
     map_,
+    predict,
+    calibrate,
     replay,
     report,
     sweep_table,

@@ -84,19 +84,25 @@ def vectors_in_memory(dataset: ImageDataset, compute: Compute, computing: Comput
     Raises:
         UserError: If too many images cannot be read.
     """
-    names: list[str] = []
-    labels: list[str] = []
-    found: list[NDArray[np.float32]] = []
+    rows = values_in_memory(dataset, compute, computing, "embedding")
+    names = [in_utf8(name) for each in rows for name in each.names]
+    labels = [label or "" for each in rows for label in labels_of(each, dataset.classes)]
+    return Vectors(names, labels, np.concatenate([each.values["vectors"] for each in rows]))
+
+
+def values_in_memory(
+    dataset: ImageDataset, compute: Compute, computing: Computing, name: str
+) -> list[Rows]:
+    """Compute something of all images that can be read, without a file; see `vectors_in_memory`."""
+    found = []
     num_bad = 0
-    with Work("embedding", len(dataset)) as work:
+    with Work(name, len(dataset)) as work:
         for rows in _rows(dataset, compute, computing):
             num_bad += len(rows.bad_samples)
             check_bad(rows.bad_samples, num_bad, computing.max_bad, len(dataset))
-            names += map(in_utf8, rows.names)
-            labels += (label or "" for label in labels_of(rows, dataset.classes))
-            found += [rows.values["vectors"].numpy()] if rows.names else []
+            found += [rows] if rows.names else []
             work.advance(rows.num_images)
-    return Vectors(names, labels, np.concatenate(found))
+    return found
 
 
 def vectors_of_samples(

@@ -1,0 +1,135 @@
+"""`ssl-swin predict`: what a fine-tuned model says of images, as a table."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_swin.arguments import Positive
+from ssl_swin.commands.inference_options import (
+    IMAGES,
+    add_crop_option,
+    add_inference_options,
+    computing_of,
+    images_of,
+    told_of_bad,
+)
+from ssl_swin.commands.parsing import path, text, value_of
+from ssl_swin.commands.places import check_new, check_picture
+from ssl_swin.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_swin.inference.predictors.base import Predictor
+
+CLASSIFIER = (
+    "run of a fine-tuning, its folder classifier/, or whatever backbone= takes that has a head"
+)
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Describes the command."""
+    parser = commands.add_parser(
+        "predict",
+        help="write the classes of images to a file",
+        description="Writes the most probable classes of each image and their scores, in the order "
+        "of the images; of labelled images their class too, and how many are right. Cut short by "
+        "whatever means, the same command goes on to the same bytes.",
+        epilog="The ending of OUT says what is written: .csv (name, label, class1, score1, ...), "
+        ".jsonl (name, label, predictions), .parquet (name, label, classes, scores; pip install "
+        "'ssl_swin[hf]'). Images that cannot be read are listed in OUT.bad.csv.",
+        usage="%(prog)s [options] classifier images out",
+    )
+    parser.add_argument("classifier", type=text, help=CLASSIFIER)
+    parser.add_argument("images", type=text, help=IMAGES)
+    parser.add_argument("out", type=path, help="file to write")
+    parser.add_argument(
+        "--top", type=value_of(Positive), default=5, metavar="K", help="classes of each image"
+    )
+    parser.add_argument(
+        "--scores",
+        choices=("probability", "logit"),
+        default="probability",
+        help="probabilities are calibrated where `ssl-swin calibrate` was run",
+    )
+    parser.add_argument(
+        "--figure", type=path, metavar="FILE.png", help="draw 24 of the images with their classes"
+    )
+    add_crop_option(parser, None, " (default: the classifier's)")
+    add_inference_options(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Computes, writes, and says what came of it."""
+    check_new(args.out)
+    if args.figure is not None:
+        check_picture("--figure", args.figure)
+    from ssl_swin.inference.predictors.base import Options
+    from ssl_swin.inference.run import compute_file, facts_of
+    from ssl_swin.inference.vector_files import bad_beside
+
+    predictor = predictor_of(args.classifier)
+    _check_ending(args.out, predictor)
+    dataset = images_of(args).dataset
+    computing = computing_of(
+        args,
+        dataset,
+        channels=predictor.encoder.in_chans,
+        size_px=predictor.encoder.img_size_px,
+        crop_ratio=args.crop_ratio or predictor.crop_ratio,
+    )
+    options = Options(args.top, args.scores, args.figure)
+    facts = facts_of(predictor.model, dataset, computing, **predictor.facts(options))
+    try:
+        number, num_bad = compute_file(
+            args.out,
+            dataset,
+            predictor.compute(options, computing.device, computing.precision),
+            computing,
+            facts,
+            lambda parts: predictor.write(parts, dataset, computing.view.pixels, options),
+            name="predicting",
+            tell=print,
+        )
+    except KeyboardInterrupt as interrupt:
+        print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
+        raise
+    print(f"{args.out}: {number:,} images{told_of_bad(num_bad, bad_beside(args.out))}")
+    if args.figure is not None:
+        print(f"drawn: {args.figure}")
+    for line in predictor.told():
+        print(line)
+
+
+def predictor_of(reference: str) -> "Predictor":
+    """Load a classifier, or what else predicts, whatever it is named by.
+
+    Args:
+        reference: As `backbone=` takes it; of a run that has both, the fine-tuned model goes
+            before the backbone.
+
+    Raises:
+        UserError: If there is none.
+    """
+    from ssl_swin.inference.predictors.base import load_predictor
+    from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.weights.sources import default_cache
+
+    predictor = load_predictor(local_backbone(reference, default_cache()))
+    for note in predictor.notes:
+        print(f"note: {note}")
+    return predictor
+
+
+def _check_ending(out: Path, predictor: "Predictor") -> None:
+    if out.suffix.lower() not in predictor.endings:
+        raise UserError(
+            f"{out}: the ending says how predictions are written, and it must be one of "
+            f"{', '.join(predictor.endings)}"
+        )
+    if out.suffix.lower() == ".parquet":
+        from ssl_swin.data.sources.table_rows import pyarrow
+
+        pyarrow()
