@@ -2,20 +2,21 @@
 
 It has no absolute positions, one table of relative position biases that all blocks share, and layer
 scale; timm's module equals the original's under the same names. Fine-tuning gives every block its
-own table and moves the last norm behind the pooling.
+own table and moves the last norm behind the pooling. Positions at the input, as in MAE, are an
+option.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from timm.models.beit import Beit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssl_swin.arguments import Positive, RateBelow1, SizePx, checked
+from ssl_swin.arguments import Above0, Positive, RateBelow1, SizePx, checked
 from ssl_swin.encoders.sizes import Size, Window, as_size
 from ssl_swin.encoders.visible import VisibleCells, VisibleEncoder, VisiblePlan, visible_cells
 from ssl_swin.errors import UserError
@@ -122,7 +123,7 @@ class BeitEncoder(VisibleEncoder):
         visible = plan.visible.expand(len(images), -1)
         tokens = self.embed(images).flatten(1, 2)
         chosen = tokens.gather(1, visible[..., None].expand(-1, -1, self.embed_dim))
-        sequence = self._with_cls(chosen[:, None])
+        sequence = self._with_cls(chosen[:, None], visible)
         bias = self._bias_between(plan.visible)
         for block in self.model.blocks:
             sequence = self._run(block, sequence, bias)
@@ -185,6 +186,8 @@ class BeitEncoder(VisibleEncoder):
             num_heads=model_args["num_heads"],
             final_norm=not model_args["use_fc_norm"],
             shared_position_bias=model_args["use_shared_rel_pos_bias"],
+            fixed_positions=model_args["use_abs_pos_emb"],
+            layer_scale=model_args["init_values"],
             **training,
         )
         assert isinstance(encoder, cls)
@@ -223,13 +226,21 @@ class BeitEncoder(VisibleEncoder):
             in_chans=self.in_chans,
             final_norm=False,
             shared_position_bias=False,
+            fixed_positions=self.model_args["use_abs_pos_emb"],
+            layer_scale=self.model_args["init_values"],
             drop_path_rate=self.drop_path_rate,
             grad_checkpointing=self.model.grad_checkpointing,
         )
 
-    def _with_cls(self, tokens: Tensor) -> Tensor:
+    def _with_cls(self, tokens: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Puts the cls token before patch tokens, all of them or these, and adds positions."""
         cls = self.model.cls_token.expand(len(tokens), -1, -1)
-        return torch.cat([cls, tokens.flatten(1, 2)], dim=1)
+        positions: Tensor | None = self.model.pos_embed
+        tokens = tokens.flatten(1, 2)
+        if positions is not None:
+            of_tokens = positions[:, 1:] if patches is None else positions[0, 1:][patches]
+            cls, tokens = cls + positions[:, :1], tokens + of_tokens
+        return torch.cat([cls, tokens], dim=1)
 
     def _shared_bias(self) -> Tensor | None:
         shared = self.model.rel_pos_bias
@@ -288,6 +299,9 @@ def beit(
     in_chans: Positive = 3,
     final_norm: bool = True,
     shared_position_bias: bool = True,
+    fixed_positions: bool = False,
+    layer_scale: Above0 = 0.1,
+    initial_weights: Literal["simmim", "mae"] = "simmim",
     drop_path_rate: RateBelow1 = 0.0,
     grad_checkpointing: bool = False,
 ) -> BeitEncoder:
@@ -303,15 +317,25 @@ def beit(
         final_norm: Norm the last block's tokens, as the original's shipped recipe does, although
             its authors speak of leaving it out. Without it, `pool` norms the average instead.
         shared_position_bias: One table for all blocks (pretraining), or one each (fine-tuning).
+        fixed_positions: Add sines and cosines of its row and column to each patch token; no step
+            changes them. As in MAE (arXiv:2111.06377); it has no tables beside them, as here.
+        layer_scale: What the factors start at that each block's output is multiplied with.
+        initial_weights: "simmim" draws them from N(0, 0.02^2), cut off at one deviation, and
+            divides the last layers of block i by sqrt(2 i); "mae" takes Xavier's uniform ones.
         drop_path_rate: Drop path rate of the last block; rises linearly from 0 over the blocks.
         grad_checkpointing: Recompute each block in the backward pass: less memory, a third slower.
 
     Raises:
-        UserError: If patches do not tile the image, heads do not divide the width, or a number is
-            out of range.
+        UserError: If patches do not tile the image, heads do not divide the width, a number is out
+            of range, or fixed positions do not fill the width.
     """
     size = as_size(img_size_px)
     _check(size, patch_size_px, embed_dim, num_heads)
+    if fixed_positions and embed_dim % 4:
+        raise UserError(
+            f"model.fixed_positions=true needs a width that 4 divides, for the sine and cosine of "
+            f"row and column; got {embed_dim}"
+        )
     model_args: dict[str, Any] = {
         "img_size": size,
         "patch_size": patch_size_px,
@@ -319,15 +343,20 @@ def beit(
         "embed_dim": embed_dim,
         "depth": depth,
         "num_heads": num_heads,
-        "init_values": 0.1,
-        "use_abs_pos_emb": False,
+        "init_values": layer_scale,
+        "use_abs_pos_emb": fixed_positions,
         "use_shared_rel_pos_bias": shared_position_bias,
         "use_rel_pos_bias": not shared_position_bias,
         "use_fc_norm": not final_norm,
         "global_pool": "avg",
     }
     model = Beit(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
-    _initialise(model)
+    if initial_weights == "mae":
+        _initialise_as_mae(model)
+    else:
+        _initialise(model)
+    if fixed_positions:
+        _set_positions(model)
     if shared_position_bias:
         model.fc_norm.requires_grad_(False)  # pretraining does not pool
     if grad_checkpointing:
@@ -359,3 +388,39 @@ def _initialise(model: Beit) -> None:
     for weight in weights:
         nn.init.trunc_normal_(weight, std=_INIT_STD, a=-_INIT_STD, b=_INIT_STD)
     model.fix_init_weight()  # divides attn.proj and mlp.fc2 of block i by sqrt(2 i)
+
+
+def _set_positions(model: Beit) -> None:
+    positions = model.pos_embed
+    assert positions is not None
+    rows, columns = model.patch_embed.grid_size
+    positions.requires_grad_(False).zero_()[0, 1:] = sine_cosine(rows, columns, model.embed_dim)
+
+
+def _initialise_as_mae(model: Beit) -> None:
+    """Redraws every product as MAE's pretraining does; the class token as timm."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def sine_cosine(rows: int, columns: int, dim: int) -> Tensor:
+    """Return fixed positions (rows * columns, dim): a quarter each sin and cos of column and row.
+
+    Wavelengths rise from 2 pi to 10,000 times that, in patches.
+
+    Args:
+        rows: Of the map of patches.
+        columns: Of the same.
+        dim: Width, a multiple of 4.
+    """
+    frequencies = 10_000 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64),
+        torch.arange(columns, dtype=torch.float64),
+        indexing="ij",
+    )
+    angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]
+    return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()

@@ -91,6 +91,7 @@ def _beit_like(model: Any) -> BeitEncoder:
         num_heads=model.blocks[0].attn.num_heads,
         final_norm="norm.weight" in model.state_dict(),
         shared_position_bias=model.rel_pos_bias is not None,
+        fixed_positions=model.pos_embed is not None,
     )
 
 

@@ -2,7 +2,8 @@
 
 Reference: the change of window in SimMIM's fine-tuning. Swin V1 and BEiT have one position bias per
 offset, a table that is resized here. Swin V2 computes its bias from offsets in units of the window
-that it was trained with, so that one is only built anew. No other weight depends on size or window.
+that it was trained with, so that one is only built anew. Positions at a ViT's input are resized as
+timm does. No other weight depends on size or window.
 """
 
 import math
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from ssl_swin.encoders.build import build_encoder
@@ -20,6 +22,7 @@ from ssl_swin.encoders.spline import spline_matrix
 from ssl_swin.errors import UserError
 
 _TABLE = "relative_position_bias_table"
+_POSITIONS = "pos_embed"
 
 
 def resize_encoder(
@@ -60,7 +63,7 @@ def resize_encoder(
 def fit_state_to(
     state: Mapping[str, Tensor], encoder: Encoder, *, source_windows: Sequence[Window] | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Resizes the position-bias tables of a state to the windows of an encoder.
+    """Resizes the position-bias tables of a state, and positions, to the windows of an encoder.
 
     Args:
         state: Tensors by timm's names; whatever is not a table of this encoder passes through.
@@ -82,7 +85,19 @@ def fit_state_to(
         if source != targets[stage]:
             fitted[name] = torch.cat([resize_bias_table(offsets, source, targets[stage]), kept])
             notes.append(f"{name}: resized from window {source} to {targets[stage]}")
+            if _POSITIONS in fitted:
+                fitted[_POSITIONS] = _resized_positions(fitted[_POSITIONS], source, targets[stage])
     return fitted, notes
+
+
+def _resized_positions(positions: Tensor, source: Window, target: Window) -> Tensor:
+    """Resizes positions (1, 1 + patches, C), of which the first is the class token's."""
+    if positions.shape[1] == 1 + math.prod(_sides(target)):
+        return positions
+    resized: Tensor = resample_abs_pos_embed(
+        positions, list(_sides(target)), list(_sides(source)), num_prefix_tokens=1
+    )
+    return resized
 
 
 def resize_bias_table(table: Tensor, source_window: Window, target_window: Window) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_swin.encoders.beit import BeitEncoder, beit
+from ssl_swin.encoders.beit import BeitEncoder, beit, sine_cosine
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 from ssl_swin.objectives.simmim import SimMIM
@@ -40,9 +40,10 @@ def timm_map(encoder: BeitEncoder, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"in_chans": 5}, {"img_size_px": (32, 96)}, {"patch_size_px": 8}, {"final_norm": False}],
+    [{}, {"in_chans": 5}, {"img_size_px": (32, 96)}, {"patch_size_px": 8}, {"final_norm": False},
+     {"img_size_px": (32, 96), "fixed_positions": True}],
     ids=str,
-)
+)  # fmt: skip
 def test_encoder__equals_timms_own_forward(changes):
     encoder = vit(**changes)
     images = images_for(encoder)
@@ -233,6 +234,50 @@ def test_init__is_cut_off_at_one_deviation():
         assert (state[name] == value).all(), name
 
 
+def test_init__as_in_mae():
+    torch.manual_seed(0)
+    model = beit(
+        img_size_px=64, embed_dim=256, depth=2, num_heads=4, initial_weights="mae", layer_scale=1.0
+    ).model
+    bounds = {"patch_embed.proj": (256 + 768), "blocks.1.attn.qkv": (256 + 768),
+              "blocks.1.attn.proj": (256 + 256), "blocks.1.mlp.fc2": (256 + 1024)}  # fmt: skip
+    for name, ends in bounds.items():
+        layer, bound = model.get_submodule(name), math.sqrt(6 / ends)
+        assert 0.99 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        assert layer.bias is None or not layer.bias.any()
+    assert all((block.gamma_1 == 1).all() for block in model.blocks)
+
+
+def test_sine_cosine__by_hand():
+    found = sine_cosine(2, 3, 8)
+    assert found.shape == (6, 8)
+    row, column, slow = 1, 2, 0.01  # frequencies of a width of 8: 1 and 1 / 100
+    expected = [
+        math.sin(column),
+        math.sin(column * slow),
+        math.cos(column),
+        math.cos(column * slow),
+    ]
+    expected += [math.sin(row), math.sin(row * slow), math.cos(row), math.cos(row * slow)]
+    assert found[row * 3 + column].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_fixed_positions__are_added_to_patches_and_never_trained():
+    encoder = beit(**TINY, fixed_positions=True)
+    positions = encoder.model.pos_embed
+    assert positions[0, 1:].equal(sine_cosine(4, 4, 8)) and not positions[0, 0].any()
+    assert (
+        not positions.requires_grad and not encoder.for_finetuning().model.pos_embed.requires_grad
+    )
+    assert encoder.for_finetuning().model.pos_embed.equal(positions)
+    model = SimMIM(encoder)
+    mask = torch.eye(2, dtype=torch.bool).expand(2, 2, 2)
+    model.reconstruct(images_for(encoder), mask).loss.backward()
+    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert unused == []
+
+
 @pytest.mark.parametrize("final_norm", [True, False])
 @torch.no_grad()
 def test_for_finetuning__gives_every_block_the_shared_table(final_norm):
@@ -312,7 +357,12 @@ def test_autocast__half_precision_stays_close():
 
 
 @pytest.mark.parametrize("finetuned", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"final_norm": False}, {"img_size_px": (32, 96)}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"final_norm": False}, {"img_size_px": (32, 96)},
+     {"fixed_positions": True, "layer_scale": 1.0}],
+    ids=str,
+)  # fmt: skip
 @torch.no_grad()
 def test_hand_off__timm_builds_the_same_from_name_and_arguments(changes, finetuned):
     encoder = vit(**changes)
@@ -338,6 +388,9 @@ def test_hand_off__timm_builds_the_same_from_name_and_arguments(changes, finetun
         ({"patch_size_px": 0}, "patch_size_px must be a whole number of at least 1"),
         ({"in_chans": 0}, "in_chans must be a whole number of at least 1, got 0"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate must be a number in \[0, 1\), got 1.0"),
+        ({"embed_dim": 6, "fixed_positions": True}, "needs a width that 4 divides.* got 6"),
+        ({"layer_scale": 0.0}, "layer_scale must be a number above 0"),
+        ({"initial_weights": "xavier"}, "initial_weights must be .*simmim"),
         ({"img_size_px": (64, 64, 64)}, "img_size_px must be .* or a list of 2 whole numbers"),
     ],
     ids=str,

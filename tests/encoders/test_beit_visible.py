@@ -30,7 +30,9 @@ def hidden_keys(encoder: BeitEncoder, images: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"img_size_px": (32, 96), "in_chans": 5}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"img_size_px": (32, 96), "in_chans": 5}, {"fixed_positions": True}], ids=str
+)
 def test_encode_visible__equals_the_dense_encoder_with_masked_keys_hidden(changes, shared):
     encoder = vit(**changes)
     images, mask = images_for(encoder), mask_for(encoder, shared=shared)
@@ -53,9 +55,10 @@ def test_encode_visible__masked_pixels_change_nothing():
         assert not encoder.encode_visible(images.where(pixels, 9.0), plan).allclose(found)
 
 
-def test_encode_visible__takes_the_bias_of_each_patchs_own_place():
+@pytest.mark.parametrize("fixed_positions", [False, True])
+def test_encode_visible__takes_bias_and_position_of_each_patchs_own_place(fixed_positions):
     """With all shown in another order, features come in that order."""
-    encoder = vit()
+    encoder = vit(fixed_positions=fixed_positions)
     images = images_for(encoder)
     number = encoder.last_grid[0] * encoder.last_grid[1]
     order = torch.randperm(number, generator=torch.Generator().manual_seed(1))

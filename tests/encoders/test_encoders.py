@@ -304,11 +304,6 @@ def test_build_encoder__rebuilds_from_what_a_file_says(tiny_encoder, index):
     [
         ("vit_base_patch16_224", {}, "'vit_base_patch16_224' is unknown here; known: swin_tiny"),
         ("beit_base_patch16_224", {"embed_dim": ...}, "beit_base_patch16_224 lack 'embed_dim'"),
-        (
-            "beit_base_patch16_224",
-            {"use_abs_pos_emb": True},
-            "use_abs_pos_emb=False here, not True",
-        ),
         ("beit_base_patch16_224", {"swiglu_mlp": True}, "swiglu_mlp=None here, not True"),
         ("beit_base_patch16_224", {"use_rel_pos_bias": True}, "use_rel_pos_bias=False here"),
         ("beit_base_patch16_224", {"num_heads": 3}, "3 heads do not divide a width of 8"),

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
@@ -240,6 +241,20 @@ def test_resize_encoder__of_a_vit(shared):
     assert all(theirs[name].equal(ours[name]) for name in ours.keys() - set(tables))
     with torch.no_grad():
         assert resized(noise(1, 3, 48, 64)).shape == (1, 8, 6, 8)
+
+
+def test_resize_encoder__of_positions_at_the_input():
+    encoder = beit(
+        img_size_px=32, patch_size_px=8, embed_dim=8, depth=2, num_heads=2, fixed_positions=True
+    )
+    resized = resize_encoder(encoder, img_size_px=(48, 64))
+    ours, theirs = encoder.model.pos_embed, resized.model.pos_embed
+    assert theirs.shape == (1, 1 + 6 * 8, 8) and not theirs.requires_grad
+    assert theirs[:, 0].equal(ours[:, 0])
+    grid = ours[0, 1:].T.view(1, 8, 4, 4)
+    expected = F.interpolate(grid, (6, 8), mode="bicubic", antialias=True)
+    torch.testing.assert_close(theirs[0, 1:].T.view(1, 8, 6, 8), expected)
+    assert resize_encoder(resized, img_size_px=(48, 64)).model.pos_embed.equal(theirs)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ THIN = {  # so that the large ones build in a moment
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "model", [m for m in options("model") if m not in ("from_backbone", "vit_b")]
+    "model", [m for m in options("model") if m != "from_backbone" and "vit" not in m]
 )
 def test_model__builds_and_says_its_size(model: str) -> None:
     thin: tuple[str, ...] = ()
@@ -69,11 +69,12 @@ def test_model__builds_and_says_its_size(model: str) -> None:
     assert encoder.stride == (16 if model == "swin_nano" else OFFICIAL_STRIDE_PX)
 
 
-def test_model__vit_has_units_of_two_patches() -> None:
+@pytest.mark.parametrize(("model", "patch_px"), [("vit_b", 16), ("vit_nano", 8)])
+def test_model__vit_has_units_of_two_patches(model: str, patch_px: int) -> None:
     changes = ("model.embed_dim=32", "model.depth=2", "model.num_heads=1")
-    cfg = composed("pretrain", "model=vit_b", *changes)
-    encoder = instantiate(cfg.model)
-    assert (encoder.mask_patch_size_px, encoder.stride) == (32, 16)
+    encoder = instantiate(composed("pretrain", f"model={model}", *changes).model)
+    assert (encoder.mask_patch_size_px, encoder.stride) == (2 * patch_px, patch_px)
+    assert (encoder.model.pos_embed is not None) == (model == "vit_nano")
 
 
 @pytest.mark.slow
@@ -85,6 +86,7 @@ def test_model__vit_has_units_of_two_patches() -> None:
         ("swin_b", 86.73),
         ("swinv2_s", 48.96),
         ("vit_b", 85.67),
+        ("vit_nano", 1.56),
     ],
 )
 def test_model__has_the_official_number_of_parameters(model: str, million: float) -> None:

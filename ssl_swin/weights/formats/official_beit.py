@@ -26,8 +26,8 @@ def beit_architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
             `encoder.`, with that put before them.
 
     Returns:
-        Sizes of the square image, of patches and blocks, whether there is a final norm, and whether
-        the blocks share one table of position biases.
+        Sizes of the square image, of patches and blocks, whether there is a final norm, whether the
+        blocks share one table of position biases, and whether tokens have positions at the input.
 
     Raises:
         UserError: If a tensor that is needed for it is missing or has a shape that a ViT pretrained
@@ -51,6 +51,7 @@ def beit_architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_heads": num_heads,
         "final_norm": "encoder.norm.weight" in state,
         "shared_position_bias": table == _SHARED_TABLE,
+        "fixed_positions": "encoder.pos_embed" in state,
     }
 
 

@@ -23,6 +23,7 @@ from ssl_swin.weights.formats.timm_format import settings as timm_settings
 _BLOCK = "blocks.{b}"
 _RULES = same(
     "cls_token",
+    "pos_embed",
     "patch_embed.proj.{p}",
     "rel_pos_bias.relative_position_bias_table",
     f"rel_pos_bias.{INDEX}",

@@ -52,13 +52,16 @@ def test_official_state__is_all_of_the_original():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"in_chans": 5, "patch_size_px": 8}, {"depth": 11, "final_norm": True}], ids=str
-)
+    "changes",
+    [{}, {"in_chans": 5, "patch_size_px": 8}, {"depth": 11, "final_norm": True},
+     {"fixed_positions": True}],
+    ids=str,
+)  # fmt: skip
 def test_beit_architecture__builds_the_model_that_the_state_fits(changes):
     state = official_state(**changes)
     arguments = beit_architecture(state)
     expected = {"patch_size_px": 16, "in_chans": 3, "final_norm": True} | TINY | changes
-    expected |= {"shared_position_bias": True}
+    expected = {"shared_position_bias": True, "fixed_positions": False} | expected
     assert arguments == expected
 
     model = SimMIM(beit(**arguments))
