@@ -10,6 +10,11 @@ GPU the peak of a step without what other variants hold, and on a CPU what the f
 for the backward pass. The first step includes compilation. The share is of the rate at which the
 same run multiplies large square matrices of the same type. Bringing a mask into a variant's form is
 the loader's work and not part of the step; its time per batch is in the last column.
+
+python -m benchmarks.step --model swin_nano --objectives
+
+compares objectives instead: `benchmarks.step.objectives` says what a step of theirs is, and the
+last column is then the time of decoding and augmenting a batch in one process. Losses tell nothing.
 """
 
 import argparse
@@ -19,7 +24,10 @@ from typing import Any
 
 from benchmarks.step.command import make_parser, positive, run
 from benchmarks.step.comparison import BATCH_SIZES, STEPS, Comparison, compare
+from benchmarks.step.objectives import NAMES as OBJECTIVES
+from benchmarks.step.objectives import build_objective
 from benchmarks.step.timing import ratios, spread
+from benchmarks.step.variants import build
 from benchmarks.step.workload import make_workload
 from benchmarks.tables import mebibytes, table
 
@@ -87,10 +95,11 @@ def measure(args: argparse.Namespace, original: ModuleType | None) -> list[dict[
         print(f"\n{args.model}, {len(workload.images)} images of {size} px, {precision}")
         comparison = compare(
             workload,
-            args.variants,
+            args.variants if args.objectives is None else args.objectives or OBJECTIVES,
             original,
             rounds=args.rounds,
             steps=STEPS[args.device.type],
+            build=build if args.objectives is None else build_objective,
         )
         show(comparison)
         results.append(asdict(comparison))
@@ -105,6 +114,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--img-size-px", type=positive, help="default: the model's own")
     parser.add_argument(
         "--rounds", type=positive, default=5, help="turns of each, of which the median"
+    )
+    parser.add_argument(
+        "--objectives",
+        nargs="*",
+        choices=OBJECTIVES,
+        metavar="NAME",
+        help="objectives instead of variants; without a name all of them",
     )
     run(parser, measure, words)
 

@@ -21,6 +21,8 @@ STEPS = {"cpu": 1, "cuda": 5}  # in a turn, so that a GPU need not wait for each
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
 PRODUCT = "matrix product"
 
+Build = Callable[[str, Workload, ModuleType | None], Variant | Absent]
+
 
 @dataclass
 class Facts:
@@ -80,6 +82,7 @@ def compare(
     *,
     rounds: int,
     steps: int = 1,
+    build: Build = build,
 ) -> Comparison:
     """Measures variants in turn; a first round does not count.
 
@@ -89,11 +92,12 @@ def compare(
         original: See `variants.build`.
         rounds: Turns of each.
         steps: In a turn.
+        build: Makes a variant of its name, the workload and the original.
     """
     present: dict[str, tuple[Variant, Facts]] = {}
     absent: dict[str, str] = {}
     for name in names:
-        entered = enter(name, workload, original)
+        entered = enter(name, workload, original, build)
         if isinstance(entered, Absent):
             absent[name] = entered.reason
         else:
@@ -117,7 +121,7 @@ def compare(
 
 
 def enter(
-    name: str, workload: Workload, original: ModuleType | None
+    name: str, workload: Workload, original: ModuleType | None, build: Build = build
 ) -> tuple[Variant, Facts] | Absent:
     """Builds a variant and lets it do its first step; see `admit`."""
     others = allocated_bytes(workload.device)
