@@ -2,11 +2,13 @@
 
 python -m benchmarks.features.study benchmarks/features/clothing.yaml --data SHARDS --out study
 
-The file names arms, each a few settings of `pretrain.py`, and what all of them share. An arm gets
-as many whole epochs as fit into the budget, by the processor time of its steps: that of
-`step_cpu_s` in the file, or one that is measured first. What was used is in the table. Use an idle
-machine, one arm a core: on a virtual one, processor time too grows with other work. An arm and seed
-that is in the table is not run again. The probe is that of `linear_probe.py`.
+The file names arms, each a few settings of `pretrain.py`, what all of them share, and controls of
+random weights, each the settings of a model. An arm gets as many whole epochs as fit into the
+budget, by the processor time of its steps: that of `step_cpu_s` in the file, or one that is
+measured first. What was used is in the table. Use an idle machine, one arm a core: on a virtual
+one, processor time too grows with other work. A file that says `epochs` has no budget: all arms get
+as many. An arm and seed that is in the table is not run again. The probe is that of
+`linear_probe.py`.
 """
 
 import argparse
@@ -68,9 +70,8 @@ class Study:
         """Pretrain an arm and probe it."""
         name = f"{arm}_{seed}"
         epochs, used = 0, 0.0
-        if arm == "random":
-            model = self.settings["random"]
-            probed = ["backbone=none", *model]
+        if arm in self.settings["random"]:
+            probed = ["backbone=none", *self.settings["random"][arm]]
         else:
             epochs = self.epochs(arm)
             command = [*self.pretraining(arm), f"name={name}", f"seed={seed}"]
@@ -90,7 +91,9 @@ class Study:
         return row
 
     def epochs(self, arm: str) -> int:
-        """Return how many whole epochs of an arm fit into the budget."""
+        """Return how many whole epochs of an arm fit into the budget, or what the file says."""
+        if "epochs" in self.settings:
+            return int(self.settings["epochs"])
         if arm not in self.step_cpu_s:
             used = [
                 self.call(
@@ -143,7 +146,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     study = Study(yaml.safe_load(args.settings.read_text()), args.data, args.out)
-    arms = args.arms or ["random", *study.settings["arms"]]
+    arms = args.arms or [*study.settings["random"], *study.settings["arms"]]
     for seed in args.seeds:
         for arm in arms:
             done = {(row["arm"], row["seed"]) for row in study.rows()}

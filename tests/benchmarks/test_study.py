@@ -14,12 +14,16 @@ from benchmarks.features import study as module
 from benchmarks.features.study import LONG, ROOT, SHORT, Study, main
 from ssl_swin.launch.resolvers import register_resolvers
 
-CLOTHING = yaml.safe_load((ROOT / "benchmarks/features/clothing.yaml").read_text())
+STUDIES = {
+    name: yaml.safe_load((ROOT / f"benchmarks/features/{name}.yaml").read_text())
+    for name in ("clothing", "ladder")
+}
+SIDES_PX = {"clothing": 96, "ladder": 32}
 
 SETTINGS = {
     "budget_cpu_s": 120,
     "steps_per_epoch": 10,
-    "random": ["model=tiny"],
+    "random": {"random": ["model=tiny"]},
     "shared": ["batch_size=4"],
     "arms": {"quick": ["x=1"], "slow": ["x=2"]},
 }
@@ -86,6 +90,11 @@ def test_study__takes_the_time_of_a_step_that_was_measured_apart(
     assert "trainer.max_epochs=6" in training
 
 
+def test_study__gives_all_arms_the_epochs_that_the_file_says(jobs: Jobs, tmp_path: Path) -> None:
+    study = Study({**SETTINGS, "epochs": 7}, tmp_path, tmp_path)
+    assert [study.run(arm, seed=0)["epochs"] for arm in ("quick", "slow")] == [7, 7]
+
+
 def test_study__control_is_not_trained(jobs: Jobs, tmp_path: Path) -> None:
     row = Study(SETTINGS, tmp_path, tmp_path).run("random", seed=0)
     assert (row["epochs"], row["train_cpu_s"]) == (0, 0)
@@ -120,14 +129,17 @@ def test_cpu_s__is_that_of_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "5\n"
 
 
-@pytest.mark.parametrize("arm", sorted(CLOTHING["arms"]))
-def test_clothing__arm_composes_and_builds(arm: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "arm"), [(name, arm) for name, study in STUDIES.items() for arm in study["arms"]]
+)
+def test_files__arm_composes_and_builds(name: str, arm: str) -> None:
     register_resolvers()
+    study = STUDIES[name]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        given = [*CLOTHING["shared"], *CLOTHING["arms"][arm], "data=shards", "data.root=x"]
+        given = [*study["shared"], *study["arms"][arm], "data=shards", "data.root=x"]
         cfg = compose("pretrain", overrides=given, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     encoder = instantiate(cfg.model)
     objective = instantiate(cfg.objective)(encoder)
     assert 0 < sum(each.numel() for each in objective.parameters()) < 4e6
-    assert encoder.img_size_px == (96, 96)
+    assert encoder.img_size_px == (SIDES_PX[name], SIDES_PX[name])
