@@ -59,6 +59,11 @@ def add_parser(
     parser.add_argument(
         "--top", type=value_of(Neighbours), default=7, metavar="N", help="how many (default: 7)"
     )
+    parser.add_argument(
+        "--centre",
+        action="store_true",
+        help="take the mean of the images' vectors away first: what all share tells none apart",
+    )
     parser.add_argument("--backbone", type=text, help="that made the vectors, for other images")
     add_vector_options(parser)
     add_inference_options(parser)
@@ -75,7 +80,11 @@ def run(args: argparse.Namespace) -> None:
     search = _Search(args)
     rows = [search.row_of(query) for query in args.query]
     queries = search.vectors_of(args.query, rows)
-    found = nearest(search.vectors.vectors, queries, args.top, rows)
+    vectors = search.vectors.vectors
+    if args.centre:
+        mean = vectors.mean(axis=0)
+        vectors, queries = vectors - mean, queries - mean
+    found = nearest(vectors, queries, args.top, rows)
     answers = [
         search.answer(query, row, each.rows, each.cosines)
         for query, row, each in zip(args.query, rows, found, strict=True)

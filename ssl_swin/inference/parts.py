@@ -123,7 +123,11 @@ class Parts:
             UserError: If more images cannot be read.
         """
         done = self.num_done
-        bad = [sample for number in range(done) for sample in self.read(number).bad_samples]
+        bad = [
+            sample
+            for number in range(done)
+            for sample in self.read(number, values=False).bad_samples
+        ]
         check_bad(bad, len(bad), max_bad, self.num_images)
         first_image = min(done * self.images_per_part, self.num_images)
         if done == self.num_parts:
@@ -141,8 +145,12 @@ class Parts:
             if pending:
                 self._write(done, pending)
 
-    def read(self, number: int) -> Rows:
+    def read(self, number: int, *, values: bool = True) -> Rows:
         """Read a part.
+
+        Args:
+            number: From 0.
+            values: Whether its values are wanted; without them little is read.
 
         Raises:
             UserError: If it is damaged.
@@ -151,8 +159,9 @@ class Parts:
         try:
             with safe_open(path, "pt") as file:
                 told = json.loads(file.metadata()["rows"])
-            tensors = safetensors.torch.load_file(path)
-            labels = tensors.pop("labels")
+                labels = file.get_tensor("labels")
+                names = [name for name in file.keys() if name != "labels"] if values else []
+                tensors = {name: file.get_tensor(name) for name in names}
             bad_samples = [BadSample(*each) for each in told["bad"]]
             return Rows(told["names"], labels, tensors, bad_samples, told["num_images"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -160,6 +169,10 @@ class Parts:
 
     def __iter__(self) -> Iterator[Rows]:
         return map(self.read, range(self.num_parts))
+
+    def without_values(self) -> Iterator[Rows]:
+        """Yield the parts with their names, labels and bad images alone."""
+        return (self.read(number, values=False) for number in range(self.num_parts))
 
     @contextmanager
     def whole(self, out: Path) -> Iterator[Path]:

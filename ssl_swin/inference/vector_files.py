@@ -86,9 +86,11 @@ def write_vectors(parts: Parts, shape: Shape) -> int:
 
 
 def write_bad(parts: Parts) -> None:
-    """List the images that could not be read, if there are any."""
-    bad = [sample for part in parts for sample in part.bad_samples]
-    if bad:
+    """List the images that could not be read; of an earlier file, no such list stays."""
+    bad = [sample for part in parts.without_values() for sample in part.bad_samples]
+    if not bad:
+        bad_beside(parts.out).unlink(missing_ok=True)
+    else:
         with parts.whole(bad_beside(parts.out)) as path:
             write_csv(path, ["name", "reason"], [[in_utf8(n), in_utf8(r)] for n, r in bad])
 
@@ -150,14 +152,15 @@ def _chunks(parts: Parts, shape: Shape) -> Iterator[tuple[Rows, NDArray[Any]]]:
 
 
 def _size(parts: Parts) -> tuple[int, int]:
-    sizes = [part.values["vectors"].shape for part in parts if part.names]
-    return sum(number for number, _ in sizes), sizes[0][1]
+    number = sum(len(part.names) for part in parts.without_values())
+    first = next(part for part in parts if part.names)
+    return number, first.values["vectors"].shape[1]
 
 
 def _write_npy(parts: Parts, shape: Shape) -> int:
     header = ["name", "label"] if shape.classes else ["name"]
     with parts.whole(names_beside(parts.out)) as path:
-        named = (row for part in parts for row in _named(part, shape))
+        named = (row for part in parts.without_values() for row in _named(part, shape))
         write_csv(path, header, (row[: len(header)] for row in named))
     size = _size(parts)
     with parts.whole(parts.out) as path, path.open("wb") as file:
@@ -191,7 +194,7 @@ def _write_csv(parts: Parts, shape: Shape) -> int:
 
 def _write_safetensors(parts: Parts, shape: Shape) -> int:
     size = _size(parts)
-    named = [row for part in parts for row in _named(part, shape)]
+    named = [row for part in parts.without_values() for row in _named(part, shape)]
     num_bytes = size[0] * size[1] * shape.dtype.itemsize
     tensor = {"dtype": _SAFE_TYPES[shape.dtype.name], "shape": [*size]}
     told = {"names": json.dumps([n for n, _ in named]), "labels": json.dumps([c for _, c in named])}

@@ -94,6 +94,13 @@ def test_embed__batch_size_and_workers_change_rounding_alone(encoder: SwinEncode
     assert Path("workers.npy").read_bytes() == Path("four.npy").read_bytes()
 
 
+def test_embed__half_precision_is_near(encoder: SwinEncoder) -> None:
+    assert embed("whole.npy") == embed("half.npy", "--precision", "bfloat16") == 0
+    whole, half = np.load("whole.npy"), np.load("half.npy")
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - whole).max() < 0.05 * np.abs(whole).max()
+
+
 @pytest.mark.parametrize("ending", ["npy", "parquet", "safetensors", "csv"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_embed__every_kind_of_file_says_the_same(
@@ -165,6 +172,13 @@ def test_embed__lists_bad_images_up_to_a_limit(
     assert [row[0] for row in rows] == ["cat/002.png", "dog/021.png"]
     names, _, vectors = read_vectors(Path("v.npy"))
     assert len(names) == 20
+    Path("again.npy.bad.csv").write_text("of an earlier file")
+    assert embed("again.npy", "--split", "train") == 0
+    assert Path("again.npy.bad.csv").read_bytes() == Path("v.npy.bad.csv").read_bytes()
+    Path("v.npy").unlink()
+    draw(Path("photos"), NUM_IMAGES)
+    assert embed("v.npy") == 0
+    assert not Path("v.npy.bad.csv").exists()
     assert "cat/002.png" not in names
     for name, vector in zip(names, vectors, strict=True):
         np.testing.assert_allclose(vector, expected[name], rtol=1e-4, atol=1e-5)

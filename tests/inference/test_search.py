@@ -119,6 +119,17 @@ def test_neighbours__of_another_image(
     assert capsys.readouterr().out == of_file
 
 
+def test_neighbours__without_what_all_images_share(
+    world: SwinEncoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = np.load("v.npy")
+    centred = vectors - vectors.mean(axis=0)
+    first, second = centred[0], centred[1]
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    assert search("v.npy", "photos", "--query", "cat/000.png", "--top", "99", "--centre") == 0
+    assert f"cat/002.png {cosine:.3f}" in capsys.readouterr().out  # cat/001.png has no row
+
+
 def test_neighbours__refuses_other_images(
     world: SwinEncoder, capsys: pytest.CaptureFixture[str]
 ) -> None:
