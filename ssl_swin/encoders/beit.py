@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssl_swin.arguments import Above0, Positive, RateBelow1, SizePx, checked
+from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.encoders.sizes import Size, Window, as_size
 from ssl_swin.encoders.visible import VisibleCells, VisibleEncoder, VisiblePlan, visible_cells
 from ssl_swin.errors import UserError
@@ -404,23 +405,3 @@ def _initialise_as_mae(model: Beit) -> None:
             nn.init.xavier_uniform_(module.weight.flatten(1))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def sine_cosine(rows: int, columns: int, dim: int) -> Tensor:
-    """Return fixed positions (rows * columns, dim): a quarter each sin and cos of column and row.
-
-    Wavelengths rise from 2 pi to 10,000 times that, in patches.
-
-    Args:
-        rows: Of the map of patches.
-        columns: Of the same.
-        dim: Width, a multiple of 4.
-    """
-    frequencies = 10_000 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    row, column = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float64),
-        torch.arange(columns, dtype=torch.float64),
-        indexing="ij",
-    )
-    angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]
-    return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()

@@ -101,6 +101,7 @@ class IBOT(Objective):
         bottleneck_dim: Positive = 256,
         decoder_depth: Positive = 1,
         decoder_dim: Positive | None = None,
+        decoder_fixed_positions: bool = False,
     ) -> None:
         """Put an encoder beside its teacher.
 
@@ -141,6 +142,7 @@ class IBOT(Objective):
             bottleneck_dim: Width of what is compared with prototypes.
             decoder_depth: Transformer blocks of the sparse student's decoder.
             decoder_dim: Their width, a multiple of 32; None is half the encoder's last, rounded up.
+            decoder_fixed_positions: See `PatchDecoder`.
 
         Raises:
             UserError: If the settings contradict each other or the encoder.
@@ -170,7 +172,11 @@ class IBOT(Objective):
             visible = check_sparse(encoder, self.mask_draw, mask_from_epoch, region_weight)
             self._plan = visible.visible_planner()
             self.student = SparseStudent(
-                visible, depth=decoder_depth, dim=decoder_dim, predicts_pixels=pixel_weight > 0
+                visible,
+                depth=decoder_depth,
+                dim=decoder_dim,
+                fixed_positions=decoder_fixed_positions,
+                predicts_pixels=pixel_weight > 0,
             )
         else:
             self.student = DenseStudent(encoder, predicts_pixels=pixel_weight > 0)

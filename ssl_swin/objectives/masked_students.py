@@ -89,7 +89,13 @@ class SparseStudent(Student):
     undecayed = ("decoder.mask_token", "decoder.pos_embed")
 
     def __init__(
-        self, encoder: VisibleEncoder, *, depth: int, dim: int | None, predicts_pixels: bool
+        self,
+        encoder: VisibleEncoder,
+        *,
+        depth: int,
+        dim: int | None,
+        fixed_positions: bool,
+        predicts_pixels: bool,
     ) -> None:
         """Build the decoder.
 
@@ -97,6 +103,7 @@ class SparseStudent(Student):
             encoder: Declares widths and cells.
             depth: Blocks of the decoder.
             dim: Their width, see `PatchDecoder`.
+            fixed_positions: See `PatchDecoder`.
             predicts_pixels: Whether pixels of masked cells are predicted too.
 
         Raises:
@@ -105,7 +112,9 @@ class SparseStudent(Student):
         super().__init__()
         values = encoder.stride**2 * encoder.in_chans if predicts_pixels else 0
         self.parts = (encoder.num_features, values)
-        self.decoder = PatchDecoder(encoder, sum(self.parts), dim=dim, depth=depth)
+        self.decoder = PatchDecoder(
+            encoder, sum(self.parts), dim=dim, depth=depth, fixed_positions=fixed_positions
+        )
 
     def forward(self, encoder: Encoder, images: Tensor, batch: MaskedViewsBatch) -> Seen:
         """See `Student.forward`."""

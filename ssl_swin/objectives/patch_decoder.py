@@ -4,6 +4,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.encoders.visible import VisibleEncoder
 from ssl_swin.encoders.windows.layout import take_rows
 from ssl_swin.errors import UserError
@@ -16,7 +17,13 @@ class PatchDecoder(nn.Module):
     """A transformer over all cells of an image, visible or not, and a head on the masked ones."""
 
     def __init__(
-        self, encoder: VisibleEncoder, out_dim: int, *, dim: int | None, depth: int
+        self,
+        encoder: VisibleEncoder,
+        out_dim: int,
+        *,
+        dim: int | None,
+        depth: int,
+        fixed_positions: bool,
     ) -> None:
         """Build the decoder for an encoder's features.
 
@@ -26,6 +33,8 @@ class PatchDecoder(nn.Module):
             dim: Width of the blocks, a multiple of 32; None is half the encoder's last width,
                 rounded up.
             depth: Number of blocks.
+            fixed_positions: Whether cells have sines and cosines of their row and column, as in
+                MAE, instead of positions that are learnt from nearly nothing.
 
         Raises:
             UserError: If the width is no multiple of 32.
@@ -46,6 +55,8 @@ class PatchDecoder(nn.Module):
         self.head = nn.Linear(dim, out_dim)
         for parameter in (self.mask_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
+        if fixed_positions:
+            self.pos_embed.requires_grad_(False).copy_(sine_cosine(rows, columns, dim))
 
     def forward(self, features: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predict masked cells.

@@ -45,6 +45,7 @@ class SparseSimMIM(MaskedImageModel):
         shared_mask: bool = False,
         decoder_depth: Positive = 1,
         decoder_dim: Positive | None = None,
+        decoder_fixed_positions: bool = False,
         normalize_target_window_px: OddWindow | None = None,
         normalize_target_patch_px: Positive | None = None,
     ) -> None:
@@ -58,6 +59,7 @@ class SparseSimMIM(MaskedImageModel):
             decoder_depth: Number of transformer blocks over all patches, at least 1.
             decoder_dim: Width of the blocks, a multiple of 32; None is half the encoder's last
                 width, rounded up.
+            decoder_fixed_positions: See `PatchDecoder`; learnt ones want long runs.
             normalize_target_window_px: See `MaskedImageModel`.
             normalize_target_patch_px: See `MaskedImageModel`.
 
@@ -81,7 +83,11 @@ class SparseSimMIM(MaskedImageModel):
         self._plan = encoder.visible_planner()
         check_mask_patch(self.mask_patch_size_px, encoder.stride, "simmim_sparse")
         self.decoder = PatchDecoder(
-            encoder, encoder.stride**2 * encoder.in_chans, dim=decoder_dim, depth=decoder_depth
+            encoder,
+            encoder.stride**2 * encoder.in_chans,
+            dim=decoder_dim,
+            depth=decoder_depth,
+            fixed_positions=decoder_fixed_positions,
         )
 
     def make_collate(self) -> Collate:

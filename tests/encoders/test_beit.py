@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_swin.encoders.beit import BeitEncoder, beit, sine_cosine
+from ssl_swin.encoders.beit import BeitEncoder, beit
+from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 from ssl_swin.objectives.simmim import SimMIM

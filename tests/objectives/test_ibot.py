@@ -238,6 +238,14 @@ def test_student__sees_nothing_of_masked_pixels(kind: str, settings: dict[str, A
     )
 
 
+def test_fixed_positions__of_a_sparse_students_decoder() -> None:
+    objective = disturb(ibot(**SPARSE, decoder_fixed_positions=True))
+    fixed = [name for name, p in objective.student.named_parameters() if not p.requires_grad]
+    assert fixed == ["decoder.pos_embed"]
+    run(objective).loss.backward()
+    assert objective.student.decoder.pos_embed.grad is None
+
+
 def test_masked_cells__by_hand() -> None:
     mask = torch.zeros(3, 2, 2, dtype=torch.bool)
     mask[0, 0, 1] = mask[2, 1, 0] = mask[2, 1, 1] = True

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from ssl_swin.encoders.beit import BeitEncoder, beit
+from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask, random_mask
 from ssl_swin.objectives.simmim import masked_l1
@@ -112,6 +113,18 @@ def test_forward__bf16_is_near_float32(sparse, version):
     assert rounded.loss.dtype == torch.float32
     torch.testing.assert_close(rounded.loss, exact.loss, rtol=5e-3, atol=0)
     torch.testing.assert_close(rounded.features.float(), exact.features, rtol=0.05, atol=0.2)
+
+
+def test_fixed_positions__tell_the_decoder_where_cells_lie_and_are_not_trained(tiny_encoder):
+    model = SparseSimMIM(tiny_encoder(**BIG), decoder_fixed_positions=True)
+    positions = model.decoder.pos_embed
+    assert positions[0].equal(sine_cosine(4, 4, positions.shape[-1]))
+    images, mask = batch_for(model)
+    model.reconstruct(images, mask).loss.backward()
+    assert positions.grad is None
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    learnt = SparseSimMIM(tiny_encoder(**BIG)).decoder.pos_embed
+    assert learnt.requires_grad and learnt.shape == positions.shape
 
 
 def test_weight_decay__spares_tokens_and_places(sparse):
