@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssl_swin.encoders.encoder import Encoder as Encoder
     from ssl_swin.encoders.resnet import resnet as resnet
     from ssl_swin.encoders.swin import swin as swin
+    from ssl_swin.encoders.swin_ape import swin_ape as swin_ape
     from ssl_swin.encoders.swin_mlp import swin_mlp as swin_mlp
     from ssl_swin.errors import TrainingGaveUp as TrainingGaveUp
     from ssl_swin.errors import UserError as UserError
@@ -111,6 +112,7 @@ _HOMES = {
     "resnet": "ssl_swin.encoders.resnet",
     "save_backbone": "ssl_swin.weights.backbone",
     "swin": "ssl_swin.encoders.swin",
+    "swin_ape": "ssl_swin.encoders.swin_ape",
     "swin_mlp": "ssl_swin.encoders.swin_mlp",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

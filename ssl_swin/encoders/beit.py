@@ -47,6 +47,7 @@ class BeitEncoder(VisibleEncoder):
     timm_names = ("beit_*", "beitv2_*")
     required_args = frozenset({"img_size", "patch_size", "in_chans", "embed_dim", "num_heads"})
     num_class_token_rows = 3
+    positions = ("pos_embed", 1)
     undecayed = r"(cls_token|pos_embed|relative_position_bias_table)$"
     # In pretraining the original has no keywords for a ViT at all, and its list of names lacks the
     # mask token; in fine-tuning it has none for the table.

@@ -40,6 +40,8 @@ class Encoder(nn.Module, ABC):
             a module of formats has them.
         overlapping_patches: Whether a token sees pixels beyond its own patch, so that visible
             tokens see masked pixels, unless these are painted over before.
+        positions: Name of the positions at its input, if it has such, and how many of them at the
+            beginning are of no patch, as a class token's.
         takes_any_size: Whether `forward_any_size` is offered.
         init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
         head_init_scale: Factor on the initial weights of a classifier's head.
@@ -71,6 +73,7 @@ class Encoder(nn.Module, ABC):
     landmark: ClassVar[str] = "patch_embed.proj.weight"
     state_patterns: ClassVar[tuple[str, ...]] = ()
     overlapping_patches: ClassVar[bool] = False
+    positions: ClassVar[tuple[str, int] | None] = None
     takes_any_size: ClassVar[bool] = False
     init_bound: ClassVar[float]
     head_init_scale: ClassVar[float]

@@ -2,8 +2,8 @@
 
 Reference: the change of window in SimMIM's fine-tuning. Swin V1 and BEiT have one position bias per
 offset, a table that is resized here. Swin V2 computes its bias from offsets in units of the window
-that it was trained with, so that one is only built anew. Positions at a ViT's input are resized as
-timm does. No other weight depends on size or window.
+that it was trained with, so that one is only built anew. Positions at the input are resized as timm
+does. No other weight depends on size or window.
 """
 
 import math
@@ -12,17 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.positions import resized_positions
 from ssl_swin.encoders.sizes import Size, Window, as_size
 from ssl_swin.encoders.spline import spline_matrix
 from ssl_swin.errors import UserError
 
 _TABLE = "relative_position_bias_table"
-_POSITIONS = "pos_embed"
 
 
 def resize_encoder(
@@ -54,14 +53,21 @@ def resize_encoder(
         grad_checkpointing=grad_checkpointing,
     )
     state, _ = fit_state_to(
-        encoder.model.state_dict(), resized, source_windows=encoder.bias_windows()
+        encoder.model.state_dict(),
+        resized,
+        source_windows=encoder.bias_windows(),
+        source_grid=_grid(encoder),
     )
     resized.model.load_state_dict(state)
     return resized
 
 
 def fit_state_to(
-    state: Mapping[str, Tensor], encoder: Encoder, *, source_windows: Sequence[Window] | None = None
+    state: Mapping[str, Tensor],
+    encoder: Encoder,
+    *,
+    source_windows: Sequence[Window] | None = None,
+    source_grid: Size | None = None,
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Resizes the position-bias tables of a state, and positions, to the windows of an encoder.
 
@@ -69,12 +75,13 @@ def fit_state_to(
         state: Tensors by timm's names; whatever is not a table of this encoder passes through.
         encoder: Encoder that the state is for.
         source_windows: Windows by stage; None takes every table for one of a square window.
+        source_grid: Rows and columns of patches; None takes positions for those of a square.
 
     Returns:
         The state, and a note on each table that was resized.
 
     Raises:
-        UserError: If a table is not one of its window.
+        UserError: If a table is not one of its window, or positions not those of a square.
     """
     targets, fitted, notes = encoder.bias_windows(), dict(state), []
     num_kept = encoder.num_class_token_rows
@@ -85,19 +92,26 @@ def fit_state_to(
         if source != targets[stage]:
             fitted[name] = torch.cat([resize_bias_table(offsets, source, targets[stage]), kept])
             notes.append(f"{name}: resized from window {source} to {targets[stage]}")
-            if _POSITIONS in fitted:
-                fitted[_POSITIONS] = _resized_positions(fitted[_POSITIONS], source, targets[stage])
+    if encoder.positions and encoder.positions[0] in state:
+        name, num_tokens = encoder.positions
+        grid = source_grid or _square_grid(name, state[name].shape[1] - num_tokens)
+        target = _grid(encoder)
+        fitted[name] = resized_positions(state[name], grid, target, num_tokens=num_tokens)
+        notes += [f"{name}: resized from {grid} to {target} patches"] * (grid != target)
     return fitted, notes
 
 
-def _resized_positions(positions: Tensor, source: Window, target: Window) -> Tensor:
-    """Resizes positions (1, 1 + patches, C), of which the first is the class token's."""
-    if positions.shape[1] == 1 + math.prod(_sides(target)):
-        return positions
-    resized: Tensor = resample_abs_pos_embed(
-        positions, list(_sides(target)), list(_sides(source)), num_prefix_tokens=1
-    )
-    return resized
+def _grid(encoder: Encoder) -> Size:
+    """Returns the rows and columns of an encoder's patches."""
+    height_px, width_px = encoder.img_size_px
+    return height_px // encoder.patch_size_px, width_px // encoder.patch_size_px
+
+
+def _square_grid(name: str, number: int) -> Size:
+    side = math.isqrt(number)
+    if side**2 != number:
+        raise UserError(f"{name} has positions of {number} patches, which are no square")
+    return side, side
 
 
 def resize_bias_table(table: Tensor, source_window: Window, target_window: Window) -> Tensor:

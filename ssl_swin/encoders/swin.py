@@ -184,11 +184,20 @@ class SwinEncoder(VisibleEncoder):
         assert isinstance(plan, Binning)
         patches, layouts = self.windows.layouts(plan)
         chosen = patches.repeat(len(images) // len(patches), 1)
-        tokens = self.model.patch_embed(images, chosen)
+        tokens = self.with_positions(self.model.patch_embed(images, chosen), chosen)
         for stage, layout in zip(self.model.layers, layouts, strict=True):
             tokens = stage(tokens, layout)
         features: Tensor = self.model.norm(tokens)
         return features
+
+    def with_positions(self, tokens: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Adds to patch tokens what tells their place, where a variant has that; a Swin has not.
+
+        Args:
+            tokens: NHWC, or (B, N, embed_dim) of chosen patches.
+            chosen: Raster indices of patches, int64 (B, N).
+        """
+        return tokens
 
     def blocks(self) -> list[WindowBlock]:
         """Return the blocks of all stages."""
@@ -206,7 +215,7 @@ class SwinEncoder(VisibleEncoder):
 
     def _stage_tokens(self, tokens: Tensor, layouts: DenseLayouts) -> Iterator[Tensor]:
         """Yields the tokens after each stage in its own order."""
-        tokens = layouts.orders[0].apply(tokens.flatten(1, 2))
+        tokens = layouts.orders[0].apply(self.with_positions(tokens).flatten(1, 2))
         for stage, layout in zip(self.model.layers, layouts.stages, strict=True):
             tokens = stage(tokens, layout)
             yield tokens

@@ -11,6 +11,7 @@ from ssl_swin.weights.formats.detectron2 import DETECTRON2
 from ssl_swin.weights.formats.family_formats import family_formats
 from ssl_swin.weights.formats.format import Format
 from ssl_swin.weights.formats.huggingface import HUGGINGFACE, HUGGINGFACE_V2
+from ssl_swin.weights.formats.official_ape_format import SWIN_APE
 from ssl_swin.weights.formats.official_format import SIMMIM, SWIN
 from ssl_swin.weights.formats.official_mlp_format import SWIN_MLP
 from ssl_swin.weights.formats.official_vit_format import SIMMIM_FINETUNED_VIT, SIMMIM_VIT, TIMM_VIT
@@ -28,6 +29,7 @@ FORMATS: tuple[Format, ...] = (
     SIMMIM_VIT,
     SIMMIM_FINETUNED_VIT,
     SWIN_MLP,
+    SWIN_APE,
     SWIN,
     TIMM,
     TIMM_VIT,
