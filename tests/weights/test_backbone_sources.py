@@ -186,10 +186,22 @@ def test_encoder_of__refuses_other_models_and_varying_windows():
     searched = timm.create_model("swin_s3_tiny_224", embed_dim=8, num_heads=(1, 1, 1, 1))
     with pytest.raises(UserError, match=r"windows of \(7, 7, 14, 7\) tokens"):
         encoder_of(searched)
-    absolute = timm.create_model("beit_base_patch16_224", embed_dim=8, depth=1, num_heads=1)
-    absolute.pos_embed = nn.Parameter(torch.zeros(1, 197, 8))
-    with pytest.raises(UserError, match=r"variant of Beit is unknown.*pos_embed"):
-        encoder_of(absolute)
+    other = timm.create_model("beit_base_patch16_224", embed_dim=8, depth=1, num_heads=1)
+    other.registers = nn.Parameter(torch.zeros(1, 4, 8))
+    with pytest.raises(UserError, match=r"variant of Beit is unknown.*registers"):
+        encoder_of(other)
+
+
+def test_encoder_of__takes_positions_at_the_input_of_a_vit():
+    model = timm.create_model(
+        "beit_base_patch16_224", embed_dim=8, depth=1, num_heads=1, use_abs_pos_emb=True,
+        use_shared_rel_pos_bias=True, use_rel_pos_bias=False, num_classes=0,
+    ).eval()  # fmt: skip
+    encoder = encoder_of(model).eval()
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.pool(encoder(images)), model(images))
+    assert encoder.model.pos_embed.equal(model.pos_embed)
 
 
 def test_resolve_backbone__original_file(tmp_path, cache):
