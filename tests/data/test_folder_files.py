@@ -374,7 +374,7 @@ def test_compressed_tar(tmp_path: Path, mode: str, kind: str, command: str, name
         ("a", b"\x89PNG\r\n\x1a\n\0", "{} is one image. Give the folder that it lies in"),
         ("a.dat", b"PAR1", "{} is a parquet file: give it the ending .parquet"),
         (
-            "a.txt",
+            "a.notes",
             b"hello",
             "{} is neither a folder of images nor a tar, a parquet file or the binary archive of "
             "CIFAR. What can be given: ssl-swin pack --help",
