@@ -60,6 +60,7 @@ EDGES: dict[str, set[str]] = {
     "reporting": GROUND | {"probing", "runs"},
     "weights": GROUND | {"divided_checkpoint", "encoders", "objectives", "tasks"},
     "inference": GROUND | {"data", "encoders", "probing", "reporting", "tasks", "weights"},
+    "deploy": GROUND | {"encoders", "inference", "probing", "tasks", "weights"},
     "training": GROUND
     | {"data", "disk_errors", "divided_checkpoint", "encoders", "objectives", "tasks", "optim"}
     | {"probing", "reporting", "runs"},

@@ -1,10 +1,13 @@
-"""`ssl-swin export`: a backbone for other implementations."""
+"""`ssl-swin export`: a network for other implementations, or as a file that runs by itself."""
 
 import argparse
+from pathlib import Path
 
 from ssl_swin.commands.import_ import FORMATS
 from ssl_swin.commands.parsing import path, text
 from ssl_swin.commands.places import check_new
+from ssl_swin.deploy.targets import TARGETS
+from ssl_swin.errors import UserError
 
 
 def add_parser(
@@ -13,28 +16,52 @@ def add_parser(
     """Describes the command."""
     parser = commands.add_parser(
         "export",
-        help="write a backbone for another implementation",
-        description="Writes a backbone under the names of another implementation. What that one "
-        "cannot represent is refused before anything is written.",
+        help="write a network for another implementation, or for deployment",
+        description="Writes the weights of a backbone or classifier under the names of another "
+        f"implementation ({', '.join(FORMATS)}), or the whole network as a file that runs without "
+        f"this package ({', '.join(TARGETS)}): raw pixels in, normalisation inside, batches of any "
+        "size. Such a file is run and compared before it gets its name. What cannot be represented "
+        "is refused before anything is written.",
     )
     parser.add_argument(
         "backbone",
         type=text,
-        help="folder of a backbone or a run, also one that was stopped; a checkpoint; or whatever "
-        "backbone= of the scripts takes",
+        help="folder of a backbone, a classifier or a run, also one that was stopped; a "
+        "checkpoint; or whatever backbone= of the scripts takes",
     )
     parser.add_argument("out", type=path, help="file to write; a folder for huggingface")
-    parser.add_argument("--to", choices=FORMATS, required=True, help="the implementation")
+    parser.add_argument(
+        "--to", choices=(*FORMATS, *TARGETS), required=True, help="the implementation, or the kind"
+    )
+    parser.add_argument(
+        "--outputs",
+        choices=("scores", "embedding", "stages"),
+        help="of a file for deployment: scores of classes before the softmax, one vector, or the "
+        "map of each stage (default: scores of a classifier, else the vector)",
+    )
+    parser.add_argument(
+        "--pixel-dtype",
+        choices=("uint8", "float32"),
+        help="of the pixels that a file for deployment takes, as data.dtype (default: uint8)",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Exports, and says what became of every tensor."""
+    """Exports, and says what became of every tensor, or how near the file is to its network."""
     check_new(args.out)
     from ssl_swin.display.waiting import waiting
     from ssl_swin.launch.artifacts import local_backbone
-    from ssl_swin.weights.formats.exporting import export_weights
     from ssl_swin.weights.sources import default_cache
+
+    if args.to in TARGETS:
+        _deploy(args)
+        return
+    for option in ("outputs", "pixel_dtype"):
+        if getattr(args, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise UserError(f"{name} is for {', '.join(TARGETS)}; {args.to} takes weights alone")
+    from ssl_swin.weights.formats.exporting import export_weights
 
     folder = local_backbone(args.backbone, default_cache())
     with waiting(f"exporting {folder}"):
@@ -42,3 +69,34 @@ def run(args: argparse.Namespace) -> None:
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}")
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from ssl_swin.deploy.export import check_target, deploy
+    from ssl_swin.deploy.targets.base import target_of
+    from ssl_swin.display.waiting import waiting
+
+    check_target(target_of(args.to), args.out)
+    if not args.out.parent.is_dir():
+        raise UserError(f"{args.out}: there is no folder {args.out.parent}")
+    folder = _folder_of(args.backbone)
+    with waiting(f"exporting {folder} and comparing"):
+        made = deploy(
+            folder,
+            args.out,
+            to=args.to,
+            outputs=args.outputs,
+            dtype=args.pixel_dtype or "uint8",
+        )
+    print(f"{', '.join(made.network.output_names)}: {made.difference}")
+    print(f"wrote {', '.join(map(str, made.files))}")
+    print(f"run it: {made.usage}")
+
+
+def _folder_of(given: str) -> Path:
+    """Return the folder of a network: a run's classifier where it has one, else its backbone."""
+    from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.weights.sources import default_cache
+
+    classifier = Path(given) / "classifier"
+    return classifier if classifier.is_dir() else local_backbone(given, default_cache())

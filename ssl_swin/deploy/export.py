@@ -1,0 +1,129 @@
+"""From the folder of a network to a file that is proved equal to it."""
+
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from ssl_swin.deploy.card import card_of
+from ssl_swin.deploy.facts import facts_of
+from ssl_swin.deploy.network import Network, Outputs, PixelType, example_pixels, load_network
+from ssl_swin.deploy.proof import Difference, prove
+from ssl_swin.deploy.targets.base import Target, target_of
+from ssl_swin.errors import UserError
+from ssl_swin.files import fsync, write_atomically
+
+_EXAMPLES = 2  # a batch of one would be taken for the only size
+
+
+class Deployed(NamedTuple):
+    """What was written.
+
+    Attributes:
+        network: What was exported.
+        difference: How far the file is from it.
+        files: The file, and what belongs to it.
+        usage: One line that runs it.
+    """
+
+    network: Network
+    difference: Difference
+    files: tuple[Path, ...]
+    usage: str
+
+
+def deploy(
+    folder: Path, out: Path, *, to: str, outputs: Outputs | None, dtype: PixelType
+) -> Deployed:
+    """Export a network, run the file, and only then give it its name.
+
+    Args:
+        folder: Of a backbone or a classifier.
+        out: File to write.
+        to: One of `TARGETS`.
+        outputs: See `load_network`.
+        dtype: Of the pixels that the file takes.
+
+    Raises:
+        UserError: If an extra is missing, the ending is another, the network cannot be exported, or
+            the file does not compute what the network does.
+    """
+    target = target_of(to)
+    check_target(target, out)
+    network = load_network(folder, outputs)
+    with TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary, _quiet():
+        program, facts = _exported(network, dtype), facts_of(network, dtype)
+        draft = Path(temporary) / out.name
+        target.write(program, draft, facts, network.output_names)
+        difference = prove(network, target.runner(draft), dtype)
+        card = card_of(facts, target.title, difference, target.usage(Path(out.name)))
+        write_atomically(draft.with_name(f"{out.name}.md"), card)
+        files = tuple(_moved(file, out.parent) for file in sorted(draft.parent.iterdir()))
+    fsync(out.parent)
+    return Deployed(network, difference, files, target.usage(out))
+
+
+def check_target(target: Target, out: Path) -> None:
+    """Refuse another ending, and name the extra that is missing.
+
+    Args:
+        target: What is to be written.
+        out: Where to.
+
+    Raises:
+        UserError: If it is so.
+    """
+    if out.suffix != target.ending:
+        raise UserError(f"{out}: a file of {target.title} ends in {target.ending}")
+    missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{target.title} needs {', '.join(missing)}: pip install 'ssl_swin[{target.extra}]'"
+        )
+
+
+def _exported(network: Network, dtype: PixelType) -> ExportedProgram:
+    pixels = example_pixels(network, _EXAMPLES, dtype)
+    sizes = ({0: Dim("batch", min=1)},)
+    try:
+        with torch.no_grad():
+            network.module(pixels)  # fills caches of layouts, which are no part of the program
+            program = torch.export.export(
+                network.module, (pixels,), dynamic_shapes=sizes, strict=True
+            )
+    except Exception as error:  # of torch's many kinds, of encoders that users brought
+        problem = " ".join(str(error).split())[:400]
+        raise UserError(
+            f"a {network.encoder.title} cannot be exported: torch.export says {problem}"
+        ) from error
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
+
+
+def _moved(file: Path, folder: Path) -> Path:
+    fsync(file)
+    os.replace(file, folder / file.name)
+    return folder / file.name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' remarks on their own matters off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,144 @@
+"""What is exported: raw pixels in, normalisation inside, one answer or several out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
+from ssl_swin.inference.predictors.classification import ClassPredictor
+from ssl_swin.pixels import normalize
+from ssl_swin.weights.backbone import CONFIG, SWIN_CROP_RATIO, load_backbone
+from ssl_swin.weights.kept_head import read_head
+
+Outputs = Literal["scores", "embedding", "stages"]
+PixelType = Literal["uint8", "float32"]
+
+
+class Network(NamedTuple):
+    """A network to export, and what a reader of the file has to know.
+
+    Attributes:
+        module: Maps pixels (B, C, H, W), uint8 or float32, to one tensor or a tuple.
+        outputs: What it gives.
+        output_names: Of each tensor.
+        encoder: Inside it.
+        mean: Normalisation, per channel, of pixel values in [0, 1]; inside the module.
+        std: The same.
+        crop_ratio: Side of the centre crop that images are to be prepared with.
+        classes: Names by score; empty without scores.
+        temperature: That scores are divided by for calibrated probabilities.
+    """
+
+    module: "PixelsToOutputs"
+    outputs: Outputs
+    output_names: tuple[str, ...]
+    encoder: Encoder
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_ratio: float
+    classes: tuple[str, ...] = ()
+    temperature: float = 1.0
+
+
+class PixelsToOutputs(nn.Module):
+    """An encoder or a classifier behind the normalisation of its training."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        outputs: Outputs,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """Freeze a network.
+
+        Args:
+            model: A classifier for scores, else an encoder.
+            outputs: What is wanted.
+            mean: Per channel, of pixel values in [0, 1].
+            std: Per channel.
+        """
+        super().__init__()
+        self.model: Any = model.eval().requires_grad_(False)
+        self.outputs = outputs
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return scores (B, classes), embeddings (B, C), or a map (B, C_i, H_i, W_i) per stage."""
+        images = normalize(pixels, self.mean, self.std)
+        if self.outputs == "stages":
+            return tuple(self.model.stages(images))
+        last: Tensor = self.model(images)
+        return self.model.pool(last) if self.outputs == "embedding" else last
+
+
+def load_network(folder: Path, outputs: Outputs | None) -> Network:
+    """Load the network of a folder.
+
+    Args:
+        folder: A backbone's or a classifier's.
+        outputs: What is wanted; None is scores of a classifier, and embeddings of a backbone.
+
+    Raises:
+        UserError: If scores are wanted of a backbone.
+    """
+    has_head = read_head(folder) is not None
+    wanted: Outputs = outputs or ("scores" if has_head else "embedding")
+    if wanted == "scores":
+        if not has_head:
+            raise UserError(
+                f"{folder} is a backbone, which has no scores: give --outputs embedding or stages, "
+                "or the run of a fine-tuning"
+            )
+        found = ClassPredictor.load(folder)
+        return Network(
+            PixelsToOutputs(found.model, wanted, found.mean, found.std),
+            wanted,
+            ("scores",),
+            found.encoder,
+            tuple(found.mean),
+            tuple(found.std),
+            found.crop_ratio,
+            found.classes,
+            found.temperature,
+        )
+    backbone = load_backbone(folder)
+    encoder = backbone.encoder
+    names = tuple(f"stage{number + 1}" for number in range(len(encoder.stage_dims)))
+    return Network(
+        PixelsToOutputs(encoder, wanted, backbone.mean, backbone.std),
+        wanted,
+        names if wanted == "stages" else ("embedding",),
+        encoder,
+        backbone.mean,
+        backbone.std,
+        _crop_ratio(folder),
+    )
+
+
+def example_pixels(network: Network, batch_size: int, dtype: PixelType, *, seed: int = 0) -> Tensor:
+    """Return noise as pixels (B, C, H, W).
+
+    Args:
+        network: Takes them.
+        batch_size: B.
+        dtype: Of the pixels; float32 is drawn around the network's mean.
+        seed: Of the noise.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    encoder = network.encoder
+    size = (batch_size, encoder.in_chans, *encoder.img_size_px)
+    if dtype == "uint8":
+        return torch.randint(0, 256, size, generator=noise, dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (network.mean, network.std))
+    return torch.randn(size, generator=noise) * std + mean
+
+
+def _crop_ratio(folder: Path) -> float:
+    config = json.loads((folder / CONFIG).read_text())
+    return float(config["pretrained_cfg"].get("crop_pct") or SWIN_CROP_RATIO)
