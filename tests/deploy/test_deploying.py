@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,21 @@ def test_openvino__of_a_classifier(tmp_path: Path) -> None:
         expected = model(normalize(pixels(), MEAN, STD))
     found = torch.from_numpy(compiled(pixels().numpy())[0])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.slow
+def test_aoti__compiles_a_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = disturbed(beit(**VIT | {"depth": 1}))
+    save_backbone(tmp_path / "backbone", encoder, mean=MEAN, std=STD, card="")
+    out = tmp_path / "it.pt2"
+    deploy(tmp_path / "backbone", out, to="aoti", outputs=None, dtype="uint8")
+    run = torch._inductor.aoti_load_package(str(out))
+    with torch.no_grad():
+        expected = encoder.pool(encoder(normalize(pixels(), MEAN, STD)))
+    torch.testing.assert_close(run(pixels()), expected, rtol=1e-4, atol=1e-5)
+    assert json.loads(run.get_metadata()["ssl_swin"])["architecture"] == encoder.architecture
 
 
 def test_prove__refuses_other_values_and_one_batch_size_alone(tmp_path: Path) -> None:
