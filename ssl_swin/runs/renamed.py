@@ -37,6 +37,10 @@ OF_THE_MODEL = {
 
 
 NEW_IN_DATA = {"exif_rotation": False}
+NEW_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {  # that are not null, with what was so before
+    "ssl_swin.beit": {"fixed_positions": False, "layer_scale": 0.1, "initial_weights": "simmim"},
+    "ssl_swin.SparseSimMIM": {"decoder_fixed_positions": False},
+}
 
 
 def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
         config: Configuration of a run by this version or an earlier one; left as it is.
     """
     today = _with_flat_objective(_with_task(_with_model_settings(_with_targets(config))))
-    return _with_evaluation_settings(_with_new_data_settings(today))
+    return _with_new_arguments(_with_evaluation_settings(_with_new_data_settings(today)))
 
 
 def _with_targets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +70,16 @@ def _with_new_data_settings(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict) or "dtype" not in data:  # says nothing of pixels
         return config
     return config | {"data": NEW_IN_DATA | data}
+
+
+def _with_new_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of an encoder or objective that came later, as what was so before."""
+    found = {}
+    for group in ("model", "objective"):
+        section = config.get(group)
+        if isinstance(section, dict) and section.get("_target_") in NEW_ARGUMENTS:
+            found[group] = {**NEW_ARGUMENTS[section["_target_"]], **section}
+    return config | found
 
 
 def _with_model_settings(config: dict[str, Any]) -> dict[str, Any]:

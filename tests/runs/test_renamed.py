@@ -31,6 +31,48 @@ ALL_LABELS = {"labels": {"ratio": None, "per_class": None, "seed": 0}}
         ),
         ({"model": {"_target_": "mine.model"}}, {"model": {"_target_": "mine.model"}} | CROP),
         (
+            {"model": {"_target_": "ssl_swin.beit.beit", "depth": 3}},
+            {
+                "model": {
+                    "_target_": "ssl_swin.beit",
+                    "depth": 3,
+                    "fixed_positions": False,
+                    "layer_scale": 0.1,
+                    "initial_weights": "simmim",
+                }
+            }
+            | CROP,
+        ),
+        (
+            {"objective": {"_target_": "ssl_swin.SparseSimMIM", "decoder_depth": 2}},
+            {
+                "objective": {
+                    "_target_": "ssl_swin.SparseSimMIM",
+                    "decoder_depth": 2,
+                    "decoder_fixed_positions": False,
+                }
+            },
+        ),
+        (
+            {
+                "model": {
+                    "_target_": "ssl_swin.beit",
+                    "fixed_positions": True,
+                    "layer_scale": 1,
+                    "initial_weights": "mae",
+                }
+            },
+            {
+                "model": {
+                    "_target_": "ssl_swin.beit",
+                    "fixed_positions": True,
+                    "layer_scale": 1,
+                    "initial_weights": "mae",
+                }
+            }
+            | CROP,
+        ),
+        (
             {"model": BACKBONE | {"drop_path_rate": 0.3}},
             {"model": BACKBONE | {"drop_path_rate": 0.3}} | CROP,
         ),
