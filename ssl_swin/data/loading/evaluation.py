@@ -12,7 +12,7 @@ from ssl_swin.data.loading.protocol import (
     LoaderConfig,
     MakeSample,
     WorkerOwner,
-    read_sample,
+    read_samples,
     start_workers,
 )
 from ssl_swin.data.rng import keyed_permutation
@@ -61,7 +61,5 @@ class FixedBatches(Dataset[tuple[Any, list[BadSample]]]):
 
     def __getitem__(self, number: int) -> tuple[Any, list[BadSample]]:
         share = self.indices[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-        read = [read_sample(self.dataset, self.make_sample, index, 0) for index in share]
-        samples = [sample for sample in read if not isinstance(sample, BadSample)]
-        bad_samples = [sample for sample in read if isinstance(sample, BadSample)]
+        samples, bad_samples = read_samples(self.dataset, self.make_sample, share)
         return (self.collate(samples) if samples else None), bad_samples

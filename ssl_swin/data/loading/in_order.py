@@ -13,7 +13,7 @@ from ssl_swin.data.loading.protocol import (
     LoaderConfig,
     MakeSample,
     WorkerOwner,
-    read_sample,
+    read_samples,
     start_workers,
 )
 
@@ -89,9 +89,7 @@ class _Batches(Dataset[ReadBatch]):
 
     def __getitem__(self, number: int) -> ReadBatch:
         share = self._share(number, 1)
-        read = [read_sample(self.dataset, self.make_sample, index, 0) for index in share]
-        samples = [sample for sample in read if not isinstance(sample, BadSample)]
-        bad_samples = [sample for sample in read if isinstance(sample, BadSample)]
+        samples, bad_samples = read_samples(self.dataset, self.make_sample, share)
         return ReadBatch(self.collate(samples) if samples else None, bad_samples, len(share))
 
     def fetch_ahead(self, number: int) -> None:

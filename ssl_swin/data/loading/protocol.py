@@ -149,6 +149,24 @@ def read_sample(
         return BadSample(name, " ".join(str(error).split()) or type(error).__name__)
 
 
+def read_samples(
+    dataset: ImageDataset, make_sample: MakeSample, indices: Iterable[int]
+) -> tuple[list[Any], list[BadSample]]:
+    """Read samples for evaluation, where there is no epoch.
+
+    Args:
+        dataset: The data set.
+        make_sample: See `read_sample`; it is given the epoch 0.
+        indices: Of the samples.
+
+    Returns:
+        The examples, and what could not be read.
+    """
+    read = [read_sample(dataset, make_sample, index, 0) for index in indices]
+    samples = [sample for sample in read if not isinstance(sample, BadSample)]
+    return samples, [sample for sample in read if isinstance(sample, BadSample)]
+
+
 class WorkerOwner:
     """Lets Lightning end the worker processes of a wrapped loader after a run.
 
