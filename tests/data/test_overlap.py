@@ -62,7 +62,7 @@ def test_overlap__where_looking_would_cost_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = folder(tmp_path / "train", range(3))
-    monkeypatch.setattr("ssl_swin.data.sources.image_folder.MOST_ASKED", 2)
+    monkeypatch.setattr("ssl_swin.data.file_sizes.MOST_ASKED", 2)
     assert overlap(train, train) == Overlap(0, 0)
     monkeypatch.undo()
     monkeypatch.setattr(FolderDataset, "fetches_ahead", True)

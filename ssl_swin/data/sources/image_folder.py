@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE, EncodedSample, Member
+from ssl_swin.data.file_sizes import file_sizes
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of, extension_of_content
 from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.sources.folder_tree import NO_FILE, Folder, Names, read_folder
 from ssl_swin.data.sources.left_out import report_left_out, some
 from ssl_swin.errors import UserError
-
-MOST_ASKED = 100_000  # files whose sizes are asked for; on a network disk more would take minutes
 
 
 class FolderDataset(ImageDataset):
@@ -128,10 +127,8 @@ class FolderDataset(ImageDataset):
 
     def image_sizes(self) -> NDArray[np.int64] | None:
         """Return the bytes of every image's file; None of more than 100,000 files."""
-        if len(self) > MOST_ASKED:
-            return None
         paths = (self.root / os.fsdecode(bytes(path)) for path in self._paths)
-        return np.array([os.stat(path).st_size for path in paths], np.int64)
+        return file_sizes(len(self), paths)
 
     def image_names(self) -> NDArray[np.bytes_]:
         """Paths relative to the folder, by image."""

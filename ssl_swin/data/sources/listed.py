@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ssl_swin.data.dataset import NO_LABEL, ImageDataset
 from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.file_sizes import file_sizes
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of, extension_of_content
 from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.sources.left_out import is_known_image
@@ -58,6 +59,10 @@ class ListedDataset(ImageDataset):
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every image, -1 for none; no image is read."""
         return self._labels
+
+    def image_sizes(self) -> NDArray[np.int64] | None:
+        """Return the bytes of every image's file; None of more than 100,000 files."""
+        return file_sizes(len(self), (self.folder / name for name in self._names))
 
     def file_name(self, index: int) -> str:
         """Return the name of an image as the list has it."""
