@@ -6,7 +6,7 @@ feature maps NCHW.
 """
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
@@ -251,13 +251,7 @@ class SwinEncoder(VisibleEncoder):
         versions = {name: version for version, name in TIMM_ARCHITECTURES.items()}
         encoder = swin(
             version=versions[architecture],
-            img_size_px=model_args["img_size"],
-            patch_size_px=model_args["patch_size"],
-            in_chans=model_args["in_chans"],
-            window_size=model_args["window_size"],
-            embed_dim=model_args["embed_dim"],
-            depths=model_args["depths"],
-            num_heads=model_args["num_heads"],
+            **swin_settings(model_args),
             pretrained_window_sizes=model_args.get("pretrained_window_sizes"),
             **training,
         )
@@ -362,19 +356,17 @@ def swin(
         UserError: If the sizes do not divide, naming those that would, or the stages are not as
             many as their heads.
     """
-    size = as_size(img_size_px)
-    check_stages(embed_dim, depths, num_heads)
-    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
-    model_args: dict[str, Any] = {
-        "img_size": size,
-        "patch_size": patch_size_px,
-        "in_chans": in_chans,
-        "window_size": window_size,
-        "embed_dim": embed_dim,
-        "depths": tuple(depths),
-        "num_heads": tuple(num_heads),
-    }
+    model_args = swin_args(
+        img_size_px,
+        patch_size_px=patch_size_px,
+        in_chans=in_chans,
+        window_size=window_size,
+        embed_dim=embed_dim,
+        depths=depths,
+        num_heads=num_heads,
+    )
     if version == 2:
+        size = model_args["img_size"]
         own = stage_window_sizes(size, patch_size_px, window_size, num_stages=len(depths))
         trained = pretrained_window_sizes or own
         model_args["pretrained_window_sizes"] = tuple(
@@ -387,6 +379,54 @@ def swin(
     if grad_checkpointing:
         model.set_grad_checkpointing()
     return SwinEncoder(model, version=version, model_args=model_args)
+
+
+def swin_args(
+    img_size_px: int | Sequence[int],
+    *,
+    patch_size_px: int,
+    in_chans: int,
+    window_size: int,
+    embed_dim: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+) -> dict[str, Any]:
+    """Return timm's arguments of a Swin; `swin` says what they mean.
+
+    Raises:
+        UserError: If the sizes do not divide, or the stages are not as many as their heads.
+    """
+    size = as_size(img_size_px)
+    check_stages(embed_dim, depths, num_heads)
+    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
+    return {
+        "img_size": size,
+        "patch_size": patch_size_px,
+        "in_chans": in_chans,
+        "window_size": window_size,
+        "embed_dim": embed_dim,
+        "depths": tuple(depths),
+        "num_heads": tuple(num_heads),
+    }
+
+
+def swin_settings(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `swin_args` that give some arguments of timm's."""
+    renamed = {"img_size": "img_size_px", "patch_size": "patch_size_px"}
+    names = ("img_size", "patch_size", "in_chans", "window_size", "embed_dim", "depths")
+    return {renamed.get(name, name): model_args[name] for name in (*names, "num_heads")}
+
+
+def stage_depths(state: Mapping[str, Tensor], in_each_block: str) -> list[int]:
+    """Return the blocks of each stage, by the names of a Swin's tensors.
+
+    Args:
+        state: Tensors by timm's names.
+        in_each_block: Name of a tensor that every block has, below the block.
+    """
+    name_of = re.compile(rf"layers\.(\d+)\.blocks\.\d+\.{re.escape(in_each_block)}")
+    blocks = Counter(int(match[1]) for match in map(name_of.fullmatch, state) if match)
+    return [blocks[stage] for stage in sorted(blocks)]
 
 
 def check_stages(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> None:

@@ -6,8 +6,6 @@ module lets timm know the architecture `swin_ape_tiny_patch4_window7_224`, of wh
 here is a variation; timm itself has none.
 """
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from math import isqrt
 from typing import Any, Self
@@ -21,8 +19,8 @@ from torch import Tensor, nn
 from ssl_swin.arguments import NotEmpty, Positive, RateBelow1, SizePx, checked
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.positions import resized_positions, sine_cosine
-from ssl_swin.encoders.sizes import Size, as_size, check_sizes
-from ssl_swin.encoders.swin import SwinEncoder, check_stages
+from ssl_swin.encoders.sizes import Size
+from ssl_swin.encoders.swin import SwinEncoder, stage_depths, swin_args, swin_settings
 from ssl_swin.errors import UserError
 
 ARCHITECTURE = "swin_ape_tiny_patch4_window7_224"
@@ -126,16 +124,7 @@ class SwinApeEncoder(SwinEncoder):
     @classmethod
     def rebuild(cls, architecture: str, model_args: Mapping[str, Any], **training: Any) -> Self:
         """See `Encoder.rebuild`."""
-        encoder = swin_ape(
-            img_size_px=model_args["img_size"],
-            patch_size_px=model_args["patch_size"],
-            in_chans=model_args["in_chans"],
-            window_size=model_args["window_size"],
-            embed_dim=model_args["embed_dim"],
-            depths=model_args["depths"],
-            num_heads=model_args["num_heads"],
-            **training,
-        )
+        encoder = swin_ape(**swin_settings(model_args), **training)
         assert isinstance(encoder, cls)
         return encoder
 
@@ -157,9 +146,8 @@ class SwinApeEncoder(SwinEncoder):
             UserError: If the positions are not those of the image size, or of a square where
                 nothing tells it, or the tables are not those of the window.
         """
-        found = (re.match(r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.weight$", name) for name in state)
-        blocks = Counter(int(match[1]) for match in found if match)
-        tables = [state[f"layers.{stage}.blocks.0.{_TABLE}"] for stage in sorted(blocks)]
+        depths = stage_depths(state, _TABLE)
+        tables = [state[f"layers.{stage}.blocks.0.{_TABLE}"] for stage in range(len(depths))]
         embed_dim, in_chans, patch_size_px, _ = state["patch_embed.proj.weight"].shape
         window = (isqrt(max(len(table) for table in tables)) + 1) // 2
         if window_size not in (None, window):
@@ -177,7 +165,7 @@ class SwinApeEncoder(SwinEncoder):
             in_chans=in_chans,
             window_size=window,
             embed_dim=embed_dim,
-            depths=[blocks[stage] for stage in sorted(blocks)],
+            depths=depths,
             num_heads=[table.shape[1] for table in tables],
         )
 
@@ -212,23 +200,20 @@ def swin_ape(
         UserError: If the sizes do not divide, naming those that would, the stages are not as many
             as their heads, or the width is no multiple of 4.
     """
-    size: Size = as_size(img_size_px)
-    check_stages(embed_dim, depths, num_heads)
-    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
+    model_args = swin_args(
+        img_size_px,
+        patch_size_px=patch_size_px,
+        in_chans=in_chans,
+        window_size=window_size,
+        embed_dim=embed_dim,
+        depths=depths,
+        num_heads=num_heads,
+    )
     if embed_dim % 4:
         raise UserError(
             "model.embed_dim must be a multiple of 4, for the sine and cosine of row and column; "
             f"got {embed_dim}"
         )
-    model_args: dict[str, Any] = {
-        "img_size": size,
-        "patch_size": patch_size_px,
-        "in_chans": in_chans,
-        "window_size": window_size,
-        "embed_dim": embed_dim,
-        "depths": tuple(depths),
-        "num_heads": tuple(num_heads),
-    }
     model = SwinApe(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
     if grad_checkpointing:
         model.set_grad_checkpointing()

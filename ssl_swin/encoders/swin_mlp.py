@@ -5,8 +5,6 @@ here is a variation; timm itself has none. The matrices are for one window, so t
 stage may change with the image.
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import isqrt
 from typing import Any, Self
@@ -19,8 +17,8 @@ from torch import Tensor
 
 from ssl_swin.arguments import NotEmpty, Positive, RateBelow1, SizePx, checked
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.encoders.sizes import Size, as_size, check_sizes, stage_window_sizes
-from ssl_swin.encoders.swin import SwinEncoder, check_stages
+from ssl_swin.encoders.sizes import Size, check_sizes, stage_window_sizes
+from ssl_swin.encoders.swin import SwinEncoder, stage_depths, swin_args, swin_settings
 from ssl_swin.encoders.visible import VisiblePlan
 from ssl_swin.encoders.windows.spatial_mlp import SpatialMlpBlock
 from ssl_swin.errors import UserError
@@ -161,16 +159,7 @@ class SwinMlpEncoder(SwinEncoder):
     @classmethod
     def rebuild(cls, architecture: str, model_args: Mapping[str, Any], **training: Any) -> Self:
         """See `Encoder.rebuild`."""
-        encoder = swin_mlp(
-            img_size_px=model_args["img_size"],
-            patch_size_px=model_args["patch_size"],
-            in_chans=model_args["in_chans"],
-            window_size=model_args["window_size"],
-            embed_dim=model_args["embed_dim"],
-            depths=model_args["depths"],
-            num_heads=model_args["num_heads"],
-            **training,
-        )
+        encoder = swin_mlp(**swin_settings(model_args), **training)
         assert isinstance(encoder, cls)
         return encoder
 
@@ -191,22 +180,20 @@ class SwinMlpEncoder(SwinEncoder):
         Where nothing tells the image size, it is the smallest at which no stage's window shrinks,
         as in all published models.
         """
-        found = (re.match(rf"layers\.(\d+)\.blocks\.(\d+)\.{_MATRIX}$", name) for name in state)
-        blocks = Counter(int(match[1]) for match in found if match)
-        stages = sorted(blocks)
-        matrices = [state[f"layers.{stage}.blocks.0.{_MATRIX}"] for stage in stages]
+        depths = stage_depths(state, _MATRIX)
+        matrices = [state[f"layers.{stage}.blocks.0.{_MATRIX}"] for stage in range(len(depths))]
         embed_dim, in_chans, patch_size_px, _ = state["patch_embed.proj.weight"].shape
         window = isqrt(max(matrix.shape[1] for matrix in matrices))
         if window_size not in (None, window):
             raise UserError(f"window_size={window_size}, and its matrices are for {window} tokens")
-        usual_px = window * patch_size_px * 2 ** (len(stages) - 1)
+        usual_px = window * patch_size_px * 2 ** (len(depths) - 1)
         return swin_mlp(
             img_size_px=img_size_px or usual_px,
             patch_size_px=patch_size_px,
             in_chans=in_chans,
             window_size=window,
             embed_dim=embed_dim,
-            depths=[blocks[stage] for stage in stages],
+            depths=depths,
             num_heads=[len(matrix) // matrix.shape[1] for matrix in matrices],
         )
 
@@ -244,18 +231,15 @@ def swin_mlp(
         UserError: If the sizes do not divide, naming those that would, or the stages are not as
             many as their heads.
     """
-    size = as_size(img_size_px)
-    check_stages(embed_dim, depths, num_heads)
-    check_sizes(size, patch_size_px, window_size, num_stages=len(depths))
-    model_args: dict[str, Any] = {
-        "img_size": size,
-        "patch_size": patch_size_px,
-        "in_chans": in_chans,
-        "window_size": window_size,
-        "embed_dim": embed_dim,
-        "depths": tuple(depths),
-        "num_heads": tuple(num_heads),
-    }
+    model_args = swin_args(
+        img_size_px,
+        patch_size_px=patch_size_px,
+        in_chans=in_chans,
+        window_size=window_size,
+        embed_dim=embed_dim,
+        depths=depths,
+        num_heads=num_heads,
+    )
     model = SwinMlp(num_classes=0, drop_path_rate=drop_path_rate, **model_args)
     if grad_checkpointing:
         model.set_grad_checkpointing()

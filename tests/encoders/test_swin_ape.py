@@ -1,17 +1,20 @@
 """A Swin with positions at its input: against one without, and in and out of files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from round_trips import (
+    check_goes_to_timm_and_back,
+    check_is_rebuilt_from_what_a_file_says,
+    check_takes_the_originals_names,
+    disturbed,
+    images_for,
+)
 
-from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.encoders.swin import SwinEncoder, swin
@@ -20,10 +23,6 @@ from ssl_swin.errors import UserError
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
-from ssl_swin.weights.backbone import import_for_timm, load_backbone, save_backbone
-from ssl_swin.weights.cards import timm_card
-from ssl_swin.weights.formats.exporting import export_weights
-from ssl_swin.weights.formats.importing import import_weights, save_import
 
 TINY: dict[str, Any] = {
     "img_size_px": 64,
@@ -35,13 +34,7 @@ TINY: dict[str, Any] = {
 
 
 def ape(**changes: Any) -> SwinApeEncoder:
-    """With every weight disturbed, positions included."""
-    torch.manual_seed(0)
-    encoder = swin_ape(**(TINY | changes))
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return encoder.eval()
+    return disturbed(swin_ape, **(TINY | changes))
 
 
 def without(encoder: SwinApeEncoder) -> SwinEncoder:
@@ -51,11 +44,6 @@ def without(encoder: SwinApeEncoder) -> SwinEncoder:
     del state[POSITIONS]
     plain.model.load_state_dict(state)
     return plain
-
-
-def images_for(encoder: SwinEncoder, batch_size: int = 2) -> Tensor:
-    noise = torch.Generator().manual_seed(1)
-    return torch.randn(batch_size, encoder.in_chans, *encoder.img_size_px, generator=noise)
 
 
 @torch.no_grad()
@@ -149,35 +137,12 @@ def test_resize_encoder__resizes_positions_with_the_image() -> None:
 
 
 def test_backbone__goes_to_timm_and_back(tmp_path: Path) -> None:
-    encoder = ape(in_chans=2)
-    save_backbone(tmp_path, encoder, mean=[0.5] * 2, std=[0.5] * 2, card=timm_card("ours", 0))
-    loaded = load_backbone(tmp_path).encoder.eval()
-    assert type(loaded) is SwinApeEncoder
-    assert import_for_timm(tmp_path) == "import ssl_swin.encoders.swin_ape; "
-    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=0).eval()
-    images = images_for(encoder)
-    with torch.no_grad():
-        expected = encoder.pool(encoder(images))
-        assert loaded.pool(loaded(images)).equal(expected)
-        torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
+    check_goes_to_timm_and_back(ape(in_chans=2), tmp_path, "ssl_swin.encoders.swin_ape")
 
 
 def test_formats__the_originals_names_and_what_has_no_place(tmp_path: Path) -> None:
-    encoder = ape()
-    save_backbone(tmp_path / "ours", encoder, mean=[0.5] * 3, std=[0.5] * 3, card="")
-    export_weights(tmp_path / "ours", tmp_path / "theirs.pth", to="swin")
-    names = torch.load(tmp_path / "theirs.pth", weights_only=True)["model"]
-    assert POSITIONS in names and "layers.0.downsample.norm.weight" in names
-    imported, report = import_weights(tmp_path / "theirs.pth")
-    assert imported.encoder.model_args == encoder.model_args
-    assert len(report.renamed) == 6  # the mergings
-    save_import(tmp_path / "again", imported, card="")
-    again = load_backbone(tmp_path / "again").encoder.eval()
-    images = images_for(encoder)
-    with torch.no_grad():
-        assert again(images).equal(encoder(images))
-    with pytest.raises(UserError, match="a Swin with positions cannot be written as 'huggingface'"):
-        export_weights(tmp_path / "ours", tmp_path / "hf", to="huggingface")
+    names = check_takes_the_originals_names(ape(), tmp_path)
+    assert names >= {POSITIONS, "layers.0.downsample.norm.weight"}
 
 
 def test_of_tensors__refuses_another_size_or_window() -> None:
@@ -204,11 +169,4 @@ def test_swin_ape__refuses(changes: dict[str, Any], message: str) -> None:
 
 
 def test_build_encoder__rebuilds_from_what_a_file_says() -> None:
-    original = ape(in_chans=1, img_size_px=(64, 128))
-    arguments = json.loads(json.dumps(original.model_args))
-    rebuilt = build_encoder(original.architecture, arguments, drop_path_rate=0.25)
-    assert type(rebuilt) is SwinApeEncoder
-    rebuilt.model.load_state_dict(original.model.state_dict())
-    images = images_for(original)
-    with torch.no_grad():
-        assert rebuilt.eval()(images).equal(original(images))
+    check_is_rebuilt_from_what_a_file_says(ape(in_chans=1, img_size_px=(64, 128)))

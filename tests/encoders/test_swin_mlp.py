@@ -7,24 +7,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
+from round_trips import (
+    check_goes_to_timm_and_back,
+    check_is_rebuilt_from_what_a_file_says,
+    check_takes_the_originals_names,
+    disturbed,
+    images_for,
+)
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.encoders.swin_mlp import SwinMlpEncoder, swin_mlp
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 from ssl_swin.tasks.classification import Classification, Classifier
-from ssl_swin.weights.backbone import import_for_timm, load_backbone, save_backbone, save_task
-from ssl_swin.weights.cards import timm_card
+from ssl_swin.weights.backbone import save_task
 from ssl_swin.weights.formats.exporting import export_state, export_weights
-from ssl_swin.weights.formats.importing import import_weights, save_import
+from ssl_swin.weights.formats.importing import import_weights
 from ssl_swin.weights.formats.official_mlp_format import SWIN_MLP
 
 GOLDEN = Path(os.environ.get("SSL_SWIN_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
@@ -44,17 +48,7 @@ PUBLISHED = {
 
 
 def tiny_swin_mlp(**changes: Any) -> SwinMlpEncoder:
-    torch.manual_seed(0)
-    encoder = swin_mlp(**(TINY | changes))
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return encoder.eval()
-
-
-def images_for(encoder: SwinMlpEncoder, batch_size: int = 2) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch_size, encoder.in_chans, *encoder.img_size_px, generator=generator)
+    return disturbed(swin_mlp, **(TINY | changes))
 
 
 class Golden(NamedTuple):
@@ -271,34 +265,13 @@ def test_layer_ids__are_those_of_a_swin():
 
 def test_backbone__goes_to_timm_and_back(tmp_path: Path):
     encoder = tiny_swin_mlp(in_chans=2)
-    save_backbone(tmp_path, encoder, mean=[0.5] * 2, std=[0.5] * 2, card=timm_card("ours", 0))
-    loaded = load_backbone(tmp_path).encoder.eval()
-    assert type(loaded) is SwinMlpEncoder
-    assert import_for_timm(tmp_path) == "import ssl_swin.encoders.swin_mlp; "
-    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=0).eval()
+    model = check_goes_to_timm_and_back(encoder, tmp_path, "ssl_swin.encoders.swin_mlp")
     assert {type(module).__name__ for module in model.modules()} >= {"SpatialMlpBlock"}
-    images = images_for(encoder)
-    with torch.no_grad():
-        expected = encoder.pool(encoder(images))
-        assert loaded.pool(loaded(images)).equal(expected)
-        torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
     assert "head" not in "".join(load_file(tmp_path / "model.safetensors"))
 
 
 def test_formats__import_export_and_what_has_no_place(tmp_path: Path):
-    encoder = tiny_swin_mlp()
-    save_backbone(tmp_path / "ours", encoder, mean=[0.5] * 3, std=[0.5] * 3, card="")
-    export_weights(tmp_path / "ours", tmp_path / "theirs.pth", to="swin")
-    imported, report = import_weights(tmp_path / "theirs.pth")
-    assert imported.encoder.model_args == encoder.model_args
-    assert len(report.renamed) == 6  # the mergings
-    save_import(tmp_path / "again", imported, card="")
-    again = load_backbone(tmp_path / "again").encoder.eval()
-    images = images_for(encoder)
-    with torch.no_grad():
-        assert again(images).equal(encoder(images))
-    with pytest.raises(UserError, match="a Swin-MLP cannot be written as 'huggingface'"):
-        export_weights(tmp_path / "ours", tmp_path / "hf", to="huggingface")
+    check_takes_the_originals_names(tiny_swin_mlp(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -315,13 +288,8 @@ def test_swin_mlp__refuses(changes: dict[str, Any], message: str):
 
 
 def test_build_encoder__rebuilds_from_what_a_file_says():
-    original = tiny_swin_mlp(in_chans=1, img_size_px=(64, 128))
-    arguments = json.loads(json.dumps(original.model_args))
-    rebuilt = build_encoder(original.architecture, arguments, drop_path_rate=0.25)
-    assert type(rebuilt) is SwinMlpEncoder
+    rebuilt = check_is_rebuilt_from_what_a_file_says(
+        tiny_swin_mlp(in_chans=1, img_size_px=(64, 128))
+    )
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in rebuilt.blocks()]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2, 0.25])
-    rebuilt.model.load_state_dict(original.model.state_dict())
-    images = images_for(original)
-    with torch.no_grad():
-        assert rebuilt.eval()(images).equal(original(images))
