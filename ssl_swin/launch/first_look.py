@@ -54,11 +54,16 @@ def length_of(trainer: Trainer, data: ImageDataModule) -> RunLength:
 
 
 def _check_freeze(trainer: Trainer, module: TrainingModule, length: RunLength) -> None:
-    """Refuse a run that ends before its backbone is trained."""
+    """Refuse a run that ends before its backbone is trained, and a freeze of no step."""
     if module.freezing is None:
         return
     asked = f"freeze_backbone_epochs={module.freezing.num_epochs:g}"
     frozen = module.freezing.num_steps(length.steps_per_epoch)
+    if not frozen:
+        raise UserError(
+            f"{asked} is less than half a step, of {length.steps_per_epoch} an epoch, so that no "
+            f"step would be frozen: give 1/{length.steps_per_epoch} or more, or null"
+        )
     if frozen >= length.num_epochs * length.steps_per_epoch:
         raise UserError(
             f"{asked} is the whole run of {counted(length.num_epochs, 'epoch')}, which would not "
