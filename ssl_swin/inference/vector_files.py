@@ -20,6 +20,10 @@ from ssl_swin.probing.feature_store import in_dtype
 _WAY_OUT = "write float32, or leave --dtype out"
 _SAFE_TYPES = {"float32": "F32", "float16": "F16"}
 _LARGEST_HEADER = 100_000_000  # bytes that readers of safetensors take
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, StopIteration),
+    *(csv.Error, UserError),
+)
 
 
 class Vectors(NamedTuple):
@@ -106,11 +110,17 @@ def read_vectors(path: Path) -> Vectors:
         raise UserError(f"{path} is no file of vectors: it must end in {', '.join(_READERS)}")
     try:
         names, labels, vectors = reader(path)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise UserError(f"cannot read the vectors in {path}: {error}") from error
+        vectors = vectors.astype(np.float32)
+    except _DAMAGE as error:
+        problem = str(error) or type(error).__name__
+        raise UserError(f"cannot read the vectors in {path}: {problem}") from error
     if vectors.ndim != 2 or not len(names) == len(labels) == len(vectors) > 0:
         raise UserError(f"{path} has {len(names)} names for vectors of shape {vectors.shape}")
-    return Vectors(names, labels, vectors.astype(np.float32))
+    if not np.isfinite(vectors).all():
+        raise UserError(f"{path} holds vectors with values that are not finite")
+    if not all(isinstance(text, str) for text in (*names, *labels)):
+        raise UserError(f"{path} has names or labels that are no text")
+    return Vectors(names, labels, vectors)
 
 
 def is_vector_file(path: Path) -> bool:
@@ -259,15 +269,18 @@ def _read_safetensors(path: Path) -> tuple[list[str], list[str], NDArray[Any]]:
     try:
         with safe_open(path, "np") as file:
             told = file.metadata() or {}
-            return json.loads(told["names"]), json.loads(told["labels"]), file.get_tensor("vectors")
+            names, labels = json.loads(told["names"]), json.loads(told["labels"])
+            vectors = file.get_tensor("vectors")
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    if not isinstance(names, list) or not isinstance(labels, list):
+        raise ValueError("its names or labels are no lists")
+    return names, labels, vectors
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[str], NDArray[Any]]:
     rows = ParquetRows(path)
-    lists = rows.values("embedding").combine_chunks()
-    vectors = lists.flatten().to_numpy().reshape(len(rows), -1)
+    vectors = np.array(rows.values("embedding").to_pylist(), np.float32)  # refuses unlike widths
     labels = [label or "" for label in rows.values("label").to_pylist()]
     return rows.values("name").to_pylist(), labels, vectors
 
