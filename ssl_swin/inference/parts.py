@@ -6,6 +6,7 @@ after its last whole part and ends with the same bytes.
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.display.work import Work
 from ssl_swin.errors import UserError
 from ssl_swin.files import (
+    TEMPORARY,
     atomic_path,
     fsync,
     make_folder,
@@ -33,6 +35,7 @@ from ssl_swin.inference.vectors import Rows
 PART_IMAGES = 1024  # about as many in a part: what a kill may cost
 NAMED_IN_ERROR = 3
 _FACTS, _LOCK = "facts.json", "lock"
+_OURS = re.compile(rf"{_FACTS}|{_LOCK}|\d{{6,}}\.safetensors|{TEMPORARY.pattern}")
 BatchesFrom = Callable[[int], Iterable[Rows]]
 
 
@@ -75,9 +78,10 @@ class Parts:
             One line on what becomes of earlier parts; empty if there are none.
 
         Raises:
-            UserError: If another process writes the same file.
+            UserError: If another process writes the same file, or the folder holds other files.
         """
         make_folder(self.folder)
+        self._check_is_ours()
         try:
             with FileLock(self.folder / _LOCK, timeout=0):
                 remove_leftovers(self.folder, before=time.time())
@@ -88,6 +92,16 @@ class Parts:
                         self.remove()
         except Timeout as error:
             raise UserError(f"another process is writing {self.out}: wait for it") from error
+
+    def _check_is_ours(self) -> None:
+        """Refuse a folder of others, which would be removed in the end."""
+        others = [path.name for path in self.folder.iterdir() if not _OURS.fullmatch(path.name)]
+        beside = {self.out.name, *(f"{self.out.stem}.names.csv", f"{self.out.name}.bad.csv")}
+        if strange := sorted({*others} - beside):
+            raise UserError(
+                f"{self.folder} is for the parts of {self.out}, and holds other files, among them "
+                f"{strange[0]}: move it away, or write to another name"
+            )
 
     def _begin(self, facts: dict[str, Any]) -> str:
         before = self._facts()
