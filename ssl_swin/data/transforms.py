@@ -58,7 +58,9 @@ class Augmentation(ABC):
             UserError: If it cannot change them.
         """
 
-    def of_details(self, size_px: Size, crop_scale: tuple[float, float]) -> "Augmentation | None":
+    def for_local_views(
+        self, size_px: Size, crop_scale: tuple[float, float]
+    ) -> "Augmentation | None":
         """Return the same augmentation of smaller crops; None from one that shows whole images.
 
         Args:
@@ -126,8 +128,8 @@ class RandomCrop(Augmentation):
         flipped = generator.random() < self.flip_probability
         return contiguous(flip(resized) if flipped else resized)
 
-    def of_details(self, size_px: Size, crop_scale: tuple[float, float]) -> "RandomCrop":
-        """See `Augmentation.of_details`."""
+    def for_local_views(self, size_px: Size, crop_scale: tuple[float, float]) -> "RandomCrop":
+        """See `Augmentation.for_local_views`."""
         smaller = copy(self)
         smaller.size_px, smaller.crop_scale = size_px, crop_scale
         return smaller
@@ -175,7 +177,7 @@ class CentreCrop(Augmentation):
         self.size_px = size_px
         self.crop_ratio = crop_ratio
 
-    def of_details(self, size_px: Size, crop_scale: tuple[float, float]) -> None:
+    def for_local_views(self, size_px: Size, crop_scale: tuple[float, float]) -> None:
         """Return None: evaluations look at whole images."""
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:

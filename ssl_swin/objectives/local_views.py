@@ -54,7 +54,7 @@ class LocalViews(NamedTuple):
         """
         if not self.number:
             return []
-        crop = augmentation.of_details((self.size_px, self.size_px), self.crop_scale)
+        crop = augmentation.for_local_views((self.size_px, self.size_px), self.crop_scale)
         return [] if crop is None else [crop] * self.number
 
 
