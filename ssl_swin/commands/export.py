@@ -1,7 +1,6 @@
 """`ssl-swin export`: a network for other implementations, or as a file that runs by itself."""
 
 import argparse
-from pathlib import Path
 
 from ssl_swin.commands.import_ import FORMATS
 from ssl_swin.commands.parsing import path, text
@@ -75,11 +74,11 @@ def _deploy(args: argparse.Namespace) -> None:
     from ssl_swin.deploy.export import check_target, deploy
     from ssl_swin.deploy.targets.base import target_of
     from ssl_swin.display.waiting import waiting
+    from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.weights.sources import default_cache
 
     check_target(target_of(args.to), args.out)
-    if not args.out.parent.is_dir():
-        raise UserError(f"{args.out}: there is no folder {args.out.parent}")
-    folder = _folder_of(args.backbone)
+    folder = local_backbone(args.backbone, default_cache())
     with waiting(f"exporting {folder} and comparing"):
         made = deploy(
             folder,
@@ -88,15 +87,8 @@ def _deploy(args: argparse.Namespace) -> None:
             outputs=args.outputs,
             dtype=args.pixel_dtype or "uint8",
         )
+    for note in made.network.notes:
+        print(f"note: {note}")
     print(f"{', '.join(made.network.output_names)}: {made.difference}")
     print(f"wrote {', '.join(map(str, made.files))}")
     print(f"run it: {made.usage}")
-
-
-def _folder_of(given: str) -> Path:
-    """Return the folder of a network: a run's classifier where it has one, else its backbone."""
-    from ssl_swin.launch.artifacts import local_backbone
-    from ssl_swin.weights.sources import default_cache
-
-    classifier = Path(given) / "classifier"
-    return classifier if classifier.is_dir() else local_backbone(given, default_cache())

@@ -1,12 +1,18 @@
 """The card beside an exported file: what it takes and gives, and how near it is to its network."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ssl_swin.deploy.facts import KEY
 from ssl_swin.deploy.proof import BATCH_SIZES, Difference
 
 _MOST_NAMED = 50  # classes
+
+
+def card_beside(out: Path) -> Path:
+    """Return the card of a file."""
+    return out.with_name(f"{out.name}.md")
 
 
 def card_of(facts: Mapping[str, Any], title: str, difference: Difference, usage: str) -> str:

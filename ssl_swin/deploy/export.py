@@ -7,19 +7,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from ssl_swin.deploy.card import card_of
+from ssl_swin.deploy.card import card_beside, card_of
 from ssl_swin.deploy.facts import facts_of
 from ssl_swin.deploy.network import Network, Outputs, PixelType, example_pixels, load_network
 from ssl_swin.deploy.proof import Difference, prove
 from ssl_swin.deploy.targets.base import Target, target_of
 from ssl_swin.errors import UserError
-from ssl_swin.files import fsync, write_atomically
+from ssl_swin.files import fsync, temporary_folder, write_atomically
 
 _EXAMPLES = 2  # a batch of one would be taken for the only size
 
@@ -59,20 +58,20 @@ def deploy(
     target = target_of(to)
     check_target(target, out)
     network = load_network(folder, outputs)
-    with TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary, _quiet():
+    with temporary_folder(out) as temporary, _quiet():
         program, facts = _exported(network, dtype), facts_of(network, dtype)
-        draft = Path(temporary) / out.name
+        draft = temporary / out.name
         target.write(program, draft, facts, network.output_names)
         difference = prove(network, target.runner(draft), dtype)
         card = card_of(facts, target.title, difference, target.usage(Path(out.name)))
-        write_atomically(draft.with_name(f"{out.name}.md"), card)
+        write_atomically(card_beside(draft), card)
         files = tuple(_moved(file, out.parent) for file in sorted(draft.parent.iterdir()))
     fsync(out.parent)
     return Deployed(network, difference, files, target.usage(out))
 
 
 def check_target(target: Target, out: Path) -> None:
-    """Refuse another ending, and name the extra that is missing.
+    """Refuse another ending and what would be written over, and name the extra that is missing.
 
     Args:
         target: What is to be written.
@@ -83,6 +82,9 @@ def check_target(target: Target, out: Path) -> None:
     """
     if out.suffix != target.ending:
         raise UserError(f"{out}: a file of {target.title} ends in {target.ending}")
+    for path in (card_beside(out), *target.beside(out)):
+        if os.path.lexists(path):
+            raise UserError(f"{path} belongs to {out}, and exists: remove it, or choose a new name")
     missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(

@@ -21,7 +21,7 @@ def facts_of(network: Network, dtype: PixelType) -> dict[str, Any]:
     """
     encoder = network.encoder
     height_px, width_px = encoder.img_size_px
-    values = "levels from 0 to 255" if dtype == "uint8" else "values as the network was trained on"
+    values = "levels from 0 to 255" if dtype == "uint8" else "as decoded, not normalised"
     return {
         "format": VERSION,
         "ssl_swin": __version__,

@@ -1,6 +1,5 @@
 """What is exported: raw pixels in, normalisation inside, one answer or several out."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +11,7 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.inference.predictors.classification import ClassPredictor
 from ssl_swin.pixels import normalize
-from ssl_swin.weights.backbone import CONFIG, SWIN_CROP_RATIO, load_backbone
+from ssl_swin.weights.backbone import load_backbone
 from ssl_swin.weights.kept_head import read_head
 
 Outputs = Literal["scores", "embedding", "stages"]
@@ -32,6 +31,7 @@ class Network(NamedTuple):
         crop_ratio: Side of the centre crop that images are to be prepared with.
         classes: Names by score; empty without scores.
         temperature: That scores are divided by for calibrated probabilities.
+        notes: Lines on what was found when it was loaded.
     """
 
     module: "PixelsToOutputs"
@@ -43,6 +43,7 @@ class Network(NamedTuple):
     crop_ratio: float
     classes: tuple[str, ...] = ()
     temperature: float = 1.0
+    notes: tuple[str, ...] = ()
 
 
 class PixelsToOutputs(nn.Module):
@@ -106,6 +107,7 @@ def load_network(folder: Path, outputs: Outputs | None) -> Network:
             found.crop_ratio,
             found.classes,
             found.temperature,
+            tuple(found.notes),
         )
     backbone = load_backbone(folder)
     encoder = backbone.encoder
@@ -117,7 +119,7 @@ def load_network(folder: Path, outputs: Outputs | None) -> Network:
         encoder,
         backbone.mean,
         backbone.std,
-        _crop_ratio(folder),
+        backbone.crop_ratio,
     )
 
 
@@ -137,8 +139,3 @@ def example_pixels(network: Network, batch_size: int, dtype: PixelType, *, seed:
         return torch.randint(0, 256, size, generator=noise, dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (network.mean, network.std))
     return torch.randn(size, generator=noise) * std + mean
-
-
-def _crop_ratio(folder: Path) -> float:
-    config = json.loads((folder / CONFIG).read_text())
-    return float(config["pretrained_cfg"].get("crop_pct") or SWIN_CROP_RATIO)

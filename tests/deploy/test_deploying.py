@@ -24,6 +24,7 @@ from ssl_swin.encoders.swin import swin
 from ssl_swin.encoders.swin_ape import swin_ape
 from ssl_swin.encoders.swin_mlp import swin_mlp
 from ssl_swin.errors import UserError
+from ssl_swin.inference.calibration import Calibration, save_calibration
 from ssl_swin.pixels import normalize
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import save_backbone, save_classifier
@@ -261,7 +262,6 @@ def test_deploy__names_an_encoder_that_cannot_be_exported(
     [
         (("it.onnx", "--to", "torch-export"), "a file of torch.export ends in .pt2"),
         (("it.pt2", "--to", "torch-export", "--outputs", "scores"), "is a backbone, which has no"),
-        (("no/it.pt2", "--to", "torch-export"), "there is no folder no"),
         (("it.bin", "--to", "timm", "--outputs", "stages"), "--outputs is for torch-export, onnx"),
         (("it.bin", "--to", "timm", "--pixel-dtype", "uint8"), "--pixel-dtype is for torch-exp"),
         (("backbone", "--to", "torch-export"), "backbone"),
@@ -281,6 +281,25 @@ def test_command__refuses(
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
 
 
+def test_command__keeps_a_card_and_tells_of_a_calibration_of_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier(tmp_path / "run/classifier")
+    calibration = Calibration(2.0, 10, 0.1, 0.05, weights="of others")
+    save_calibration(tmp_path / "run/classifier", calibration)
+    monkeypatch.chdir(tmp_path)
+    words = ["export", "run", "it.pt2", "--to", "torch-export"]
+    Path("it.pt2.md").write_text("mine")
+    assert main(words) == 2
+    assert "it.pt2.md belongs to it.pt2, and exists: remove it" in capsys.readouterr().err
+    assert Path("it.pt2.md").read_text() == "mine" and not Path("it.pt2").exists()
+    Path("it.pt2.md").unlink()
+    assert main(words) == 0
+    assert "note: the calibration beside the classifier is of other weights" in (
+        capsys.readouterr().out
+    )
+
+
 def test_command__names_the_extra_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,11 +315,11 @@ def test_command__writes_and_says_how_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classifier(tmp_path / "run/classifier")
-    backbone(tmp_path / "run/backbone")
     monkeypatch.chdir(tmp_path)
-    assert main(["export", "run", "it.pt2", "--to", "torch-export"]) == 0
+    assert main(["export", "run", "new/it.pt2", "--to", "torch-export"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"scores: largest difference \d\.\de[-+]\d\d, of values up to", said)
-    assert "wrote it.pt2, it.pt2.md" in said
+    assert "wrote new/it.pt2, new/it.pt2.md" in said
+    assert sorted(path.name for path in Path("new").iterdir()) == ["it.pt2", "it.pt2.md"]
     (line,) = re.findall("run it: (.*)", said)
     assert eval(line, {"torch": torch, "pixels": pixels()}).shape == (3, 3)

@@ -27,6 +27,10 @@ class Target(ABC):
     extra: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """Return the files that are written beside a file and belong to it."""
+        return ()
+
     @abstractmethod
     def write(
         self, program: ExportedProgram, path: Path, facts: Mapping[str, Any], names: tuple[str, ...]

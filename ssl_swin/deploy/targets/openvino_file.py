@@ -23,6 +23,10 @@ class OpenVino(Target):
     extra = "openvino"
     needs = (*Onnx.needs, "openvino")
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Target.beside`: the weights."""
+        return (path.with_suffix(".bin"),)
+
     def write(
         self, program: ExportedProgram, path: Path, facts: Mapping[str, Any], names: tuple[str, ...]
     ) -> None:
