@@ -29,7 +29,7 @@ def add_parser(
     )
     parser.add_argument("classifier", type=path, help="run of a fine-tuning, or its classifier/")
     parser.add_argument("images", type=text, help=f"labelled: {IMAGES}")
-    add_crop_option(parser, None, " (default: the classifier's)")
+    add_crop_option(parser, "the classifier's")
     add_inference_options(parser)
     return parser
 
@@ -50,13 +50,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = images_of(args).dataset
     if not dataset.classes:
         raise UserError(f"{args.images} has no labels, which a calibration is fitted to")
-    computing = computing_of(
-        args,
-        dataset,
-        channels=predictor.encoder.in_chans,
-        size_px=predictor.encoder.img_size_px,
-        crop_ratio=args.crop_ratio or predictor.crop_ratio,
-    )
+    computing = computing_of(args, dataset, predictor)
     logits_of = predictor.logits_function(computing.device, computing.precision)
     rows = values_in_memory(
         dataset, lambda pixels: {"logits": logits_of(pixels)}, computing, "calibrating"

@@ -1,7 +1,6 @@
 """`ssl-swin embed`: vectors of images as a file."""
 
 import argparse
-import sys
 
 from ssl_swin.arguments import Positive
 from ssl_swin.commands.inference_options import (
@@ -10,6 +9,7 @@ from ssl_swin.commands.inference_options import (
     add_inference_options,
     computing_of,
     images_of,
+    telling_what_is_kept,
     told_of_bad,
 )
 from ssl_swin.commands.parsing import path, text, value_of
@@ -57,7 +57,7 @@ def add_vector_options(parser: argparse.ArgumentParser) -> None:
         "--pooling", choices=("mean", "max"), default="mean", help="of the map to a vector"
     )
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
-    add_crop_option(parser, 0.875, " (default: 0.875)")
+    add_crop_option(parser, "the backbone's")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -82,13 +82,7 @@ def run(args: argparse.Namespace) -> None:
     wanted = Wanted(args.stage, args.pooling, args.normalize)
     tap = wanted.tap(encoder)
     dataset = images_of(args).dataset
-    computing = computing_of(
-        args,
-        dataset,
-        channels=encoder.in_chans,
-        size_px=encoder.img_size_px,
-        crop_ratio=args.crop_ratio,
-    )
+    computing = computing_of(args, dataset, backbone)
     facts = facts_of(
         encoder.model,
         dataset,
@@ -102,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
         backbone, wanted, device=computing.device, precision=computing.precision
     )
     shape = Shape(np.dtype(args.dtype), dataset.classes)
-    try:
+    with telling_what_is_kept():
         number, num_bad = compute_file(
             args.out,
             dataset,
@@ -113,9 +107,6 @@ def run(args: argparse.Namespace) -> None:
             name="embedding",
             tell=print,
         )
-    except KeyboardInterrupt as interrupt:
-        print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
-        raise
     width = encoder.stage_dims[tap.stage - 1]
     bad = told_of_bad(num_bad, bad_beside(args.out))
     beside = f", names in {names_beside(args.out)}" if args.out.suffix.lower() == ".npy" else ""

@@ -1,6 +1,9 @@
 """Options of the commands that put images through a network."""
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ssl_swin.arguments import Count, Portion, Positive, Workers
@@ -18,7 +21,9 @@ from ssl_swin.plurals import counted
 if TYPE_CHECKING:
     from ssl_swin.data.dataset import ImageDataset
     from ssl_swin.inference.images import Images
+    from ssl_swin.inference.predictors.base import Predictor
     from ssl_swin.inference.run import Computing
+    from ssl_swin.weights.backbone import Backbone
 
 IMAGES = (
     "whatever `ssl-swin pack` takes (a folder, an archive, a table, a list of paths), shards, or a "
@@ -66,20 +71,18 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     add_reading_options(parser)
 
 
-def add_crop_option(parser: argparse.ArgumentParser, default: float | None, told: str) -> None:
+def add_crop_option(parser: argparse.ArgumentParser, whose: str) -> None:
     """Describe the centre crop.
 
     Args:
         parser: Of a command.
-        default: What it is if it is not given.
-        told: What that is, in words; empty where the default says it.
+        whose: Network whose own crop is taken if none is given, as "the classifier's".
     """
     parser.add_argument(
         "--crop-ratio",
         type=value_of(Portion),
-        default=default,
         metavar="R",
-        help=f"side of the centre crop over the shorter side of an image{told}",
+        help=f"side of the centre crop over the shorter side of an image (default: {whose})",
     )
 
 
@@ -106,21 +109,14 @@ def images_of(args: argparse.Namespace) -> "Images":
 
 
 def computing_of(
-    args: argparse.Namespace,
-    dataset: "ImageDataset",
-    *,
-    channels: int,
-    size_px: tuple[int, int],
-    crop_ratio: float,
+    args: argparse.Namespace, dataset: "ImageDataset", network: "Backbone | Predictor"
 ) -> "Computing":
     """Return how images go through a network, as the options say.
 
     Args:
         args: The options.
         dataset: The images.
-        channels: That the network takes.
-        size_px: That the network takes.
-        crop_ratio: Of the centre crop.
+        network: Its size and channels are those of the images, and its crop if none is given.
 
     Raises:
         UserError: If a value is not allowed, or there is no such device.
@@ -131,15 +127,27 @@ def computing_of(
     from ssl_swin.launch.data_settings import most_bad
     from ssl_swin.launch.resolvers import auto_device
 
+    encoder = network.encoder
+    pixels = pixel_format(args, channels=encoder.in_chans, dtype=args.pixel_dtype)
     return Computing(
-        View(pixel_format(args, channels=channels, dtype=args.pixel_dtype), crop_ratio),
-        size_px,
+        View(pixels, args.crop_ratio or network.crop_ratio),
+        encoder.img_size_px,
         args.batch_size,
         args.workers,
         most_bad(len(dataset)) if args.max_bad is None else args.max_bad,
         usable_device(auto_device() if args.device == "auto" else args.device),
         args.precision,
     )
+
+
+@contextmanager
+def telling_what_is_kept() -> Iterator[None]:
+    """Print, of work that is interrupted, what the interrupt's notes say is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
+        raise
 
 
 def told_of_bad(num_bad: int, listed: object) -> str:

@@ -183,14 +183,7 @@ class _Search:
 
         args = self.args
         backbone = load_backbone(self.reference)
-        encoder = backbone.encoder
-        computing = computing_of(
-            args,
-            self.dataset,
-            channels=encoder.in_chans,
-            size_px=encoder.img_size_px,
-            crop_ratio=args.crop_ratio,
-        )
+        computing = computing_of(args, self.dataset, backbone)
         wanted = Wanted(args.stage, args.pooling)
         compute = vector_function(
             backbone, wanted, device=computing.device, precision=computing.precision

@@ -1,7 +1,6 @@
 """`ssl-swin predict`: what a fine-tuned model says of images, as a table."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from ssl_swin.commands.inference_options import (
     add_inference_options,
     computing_of,
     images_of,
+    telling_what_is_kept,
     told_of_bad,
 )
 from ssl_swin.commands.parsing import path, text, value_of
@@ -56,7 +56,7 @@ def add_parser(
     parser.add_argument(
         "--figure", type=path, metavar="FILE.png", help="draw 24 of the images with their classes"
     )
-    add_crop_option(parser, None, " (default: the classifier's)")
+    add_crop_option(parser, "the classifier's")
     add_inference_options(parser)
     return parser
 
@@ -73,16 +73,10 @@ def run(args: argparse.Namespace) -> None:
     predictor = predictor_of(args.classifier)
     _check_ending(args.out, predictor)
     dataset = images_of(args).dataset
-    computing = computing_of(
-        args,
-        dataset,
-        channels=predictor.encoder.in_chans,
-        size_px=predictor.encoder.img_size_px,
-        crop_ratio=args.crop_ratio or predictor.crop_ratio,
-    )
+    computing = computing_of(args, dataset, predictor)
     options = Options(args.top, args.scores, args.figure)
     facts = facts_of(predictor.model, dataset, computing, **predictor.facts(options))
-    try:
+    with telling_what_is_kept():
         number, num_bad = compute_file(
             args.out,
             dataset,
@@ -93,9 +87,6 @@ def run(args: argparse.Namespace) -> None:
             name="predicting",
             tell=print,
         )
-    except KeyboardInterrupt as interrupt:
-        print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
-        raise
     print(f"{args.out}: {number:,} images{told_of_bad(num_bad, bad_beside(args.out))}")
     if args.figure is not None:
         print(f"drawn: {args.figure}")
@@ -107,8 +98,7 @@ def predictor_of(reference: str) -> "Predictor":
     """Load a classifier, or what else predicts, whatever it is named by.
 
     Args:
-        reference: As `backbone=` takes it; of a run that has both, the fine-tuned model goes
-            before the backbone.
+        reference: As `backbone=` takes it.
 
     Raises:
         UserError: If there is none.

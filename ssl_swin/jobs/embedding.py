@@ -33,7 +33,7 @@ def embed(
     stage: Positive | None = None,
     pooling: Pooling = "mean",
     normalize: bool = False,
-    crop_ratio: Portion = 0.875,
+    crop_ratio: Portion | None = None,
     batch_size: Positive = 64,
     num_workers: Workers = 0,
     device: torch.device | str = "cpu",
@@ -52,7 +52,8 @@ def embed(
         stage: Stage of the encoder whose map is pooled, from 1; None takes the last.
         pooling: "mean" or "max" over the map.
         normalize: Whether to scale each vector to length 1, so that products are cosines.
-        crop_ratio: Side of the centre crop over the shorter side of an image, in (0, 1].
+        crop_ratio: Side of the centre crop over the shorter side of an image, in (0, 1]; None takes
+            the backbone's own.
         batch_size: Images that go through the encoder at a time.
         num_workers: Loading processes; 0 loads in this one.
         device: Device on which the encoder computes.
@@ -77,7 +78,7 @@ def embed(
     for rows in rows_of(
         found.dataset,
         compute,
-        View(pixels or PixelFormat(encoder.in_chans, "uint8"), crop_ratio),
+        View(pixels or PixelFormat(encoder.in_chans, "uint8"), crop_ratio or backbone.crop_ratio),
         size_px=encoder.img_size_px,
         batch_size=batch_size,
         num_workers=num_workers,

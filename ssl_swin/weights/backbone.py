@@ -6,7 +6,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Backbone:
     encoder: Encoder
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
     std: tuple[float, ...]
+    crop_ratio: float = field(default=SWIN_CROP_RATIO, kw_only=True)  # see `save_backbone`
 
 
 @checked
@@ -194,7 +195,12 @@ def load_backbone(
             grad_checkpointing=grad_checkpointing,
         )
     preprocessing = config["pretrained_cfg"]
-    return Backbone(encoder, tuple(preprocessing["mean"]), tuple(preprocessing["std"]))
+    return Backbone(
+        encoder,
+        tuple(preprocessing["mean"]),
+        tuple(preprocessing["std"]),
+        crop_ratio=preprocessing.get("crop_pct") or SWIN_CROP_RATIO,
+    )
 
 
 def describes_encoder(config: Mapping[str, Any]) -> bool:

@@ -17,4 +17,4 @@ def test_every_public_name_has_an_entry() -> None:
 def test_a_signature_keeps_annotations_defaults_and_the_star() -> None:
     text = api_page.PAGE.read_text()
     assert "embed(\n    backbone: Backbone,\n    images: PathLike,\n    *,\n" in text
-    assert "    crop_ratio: Portion = 0.875,\n" in text
+    assert "    crop_ratio: Portion | None = None,\n    batch_size: Positive = 64,\n" in text

@@ -31,6 +31,7 @@ from ssl_swin.inference import run as run_module
 from ssl_swin.inference.vector_files import read_vectors
 from ssl_swin.inference.vectors import rows_of
 from ssl_swin.pixels import normalize
+from ssl_swin.weights.backbone import save_backbone
 
 NUM_IMAGES = 22
 OPTIONS = ("--workers", "0", "--device", "cpu", "--batch-size", "4")
@@ -227,6 +228,33 @@ def test_embed__goes_on_to_the_same_bytes(
     assert sum(read) == 14
     assert Path(out).read_bytes() == Path(f"whole.{ending}").read_bytes()
     assert not Path(f"{out}.parts").exists()
+
+
+def test_embed__leaves_a_folder_of_others_alone(
+    encoder: SwinEncoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = Path("v.npy.parts/holiday.jpg")
+    others.parent.mkdir()
+    others.write_bytes(b"a photograph")
+    assert embed("v.npy") == 2
+    assert "v.npy.parts is for the parts of v.npy, and holds other files, among them holiday" in (
+        capsys.readouterr().err
+    )
+    assert others.read_bytes() == b"a photograph"
+
+
+def test_embed__takes_the_backbones_own_crop(encoder: SwinEncoder) -> None:
+    save_backbone(Path("backbone"), encoder, mean=MEAN, std=STD, card="", crop_ratio=0.5)
+    assert embed("own.npy") == 0
+    assert embed("same.npy", "--crop-ratio", "0.5") == 0
+    assert embed("other.npy", "--crop-ratio", "0.875") == 0
+    own, same, other = (np.load(f"{name}.npy") for name in ("own", "same", "other"))
+    np.testing.assert_array_equal(own, same)
+    assert np.abs(own - other).max() > 1e-3
+    loaded = ssl_swin.load_backbone("backbone")
+    assert loaded.crop_ratio == 0.5
+    found = ssl_swin.embed(loaded, "photos", batch_size=4).vectors
+    np.testing.assert_array_equal(found, own)
 
 
 @pytest.mark.parametrize("what", ["weights", "images", "pooling"])

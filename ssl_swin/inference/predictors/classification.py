@@ -1,6 +1,5 @@
 """Classes of images: the most probable ones of each, how often they are right, and an overview."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ssl_swin.probing.feature_store import weights_fingerprint
 from ssl_swin.reporting.drawing import FAINT, INK
 from ssl_swin.reporting.tiles import RIGHT, WRONG, Line, Tile, draw_tiles, in_rows
 from ssl_swin.tasks.classification import Classifier
-from ssl_swin.weights.backbone import CONFIG, SWIN_CROP_RATIO, load_backbone
+from ssl_swin.weights.backbone import SWIN_CROP_RATIO, load_backbone
 from ssl_swin.weights.formats.head_classes import published_rows
 from ssl_swin.weights.kept_head import KeptHead, read_head
 
@@ -86,13 +85,12 @@ class ClassPredictor(Predictor):
         with torch.no_grad():
             model.head.weight.copy_(head.weight)
             model.head.bias.copy_(head.bias)
-        crop_ratio = json.loads((folder / CONFIG).read_text())["pretrained_cfg"].get("crop_pct")
         found = cls(
             model,
             _names(head),
             mean=backbone.mean,
             std=backbone.std,
-            crop_ratio=crop_ratio or SWIN_CROP_RATIO,
+            crop_ratio=backbone.crop_ratio,
         )
         found._take_calibration(folder)
         return found
