@@ -38,6 +38,7 @@ PRETRAIN = SHARED | {
     "optim._target_": "ssl_swin.pretrain_optimizer",
     "optim.weight_decay_policy": "official",
     "optim.layer_decay": None,
+    "optim.weight_decay_end": None,
     "freeze_backbone_epochs": None,
     "augment._target_": "ssl_swin.RandomCrop",
     "augment.crop_scale": [0.67, 1.0],

@@ -24,6 +24,17 @@ def scale_lr(lr: float, global_batch_size: int) -> float:
     return lr * global_batch_size / REFERENCE_BATCH_SIZE
 
 
+def half_cosine(start: float, end: float, share: float) -> float:
+    """Return what goes from a start to an end in half a cosine.
+
+    Args:
+        start: Where no share is done.
+        end: Where all is done, and after.
+        share: Share that is done, at 0 or above.
+    """
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * min(1.0, share)))
+
+
 def cosine_lr(
     step: int,
     *,
@@ -50,8 +61,7 @@ def cosine_lr(
     if step < warmup_steps:
         return warmup_lr + step * (base_lr - warmup_lr) / warmup_steps
     offset = warmup_steps if warmup_prefix else 0
-    progress = min(1.0, (step - offset) / max(1, total_steps - offset))
-    return min_lr + 0.5 * (base_lr - min_lr) * (1 + math.cos(math.pi * progress))
+    return half_cosine(base_lr, min_lr, (step - offset) / max(1, total_steps - offset))
 
 
 def multistep_lr(

@@ -1,7 +1,8 @@
 """From a recipe to AdamW with a learning rate per step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
@@ -14,29 +15,49 @@ from ssl_swin.arguments import InnerFraction, Portion, Rate, RateOr0, checked
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
-from ssl_swin.optim.schedules import BoundSchedule, RunLength, Schedule, scale_lr
+from ssl_swin.optim.schedules import BoundSchedule, RunLength, Schedule, half_cosine, scale_lr
 
 
 class StepSchedule(LRScheduler):
     """Sets every group's rate from a pure function of the step and the group's base rate.
 
     As in the original, which updates the rate after each step with that step's own number, step i
-    runs at the schedule's value for i - 1, and steps 0 and 1 share the first.
+    runs at the schedule's value for i - 1, and steps 0 and 1 share the first. Where weight decay
+    has a schedule too, that of the groups whose names do not end in "no_decay" follows it.
     """
 
-    def __init__(self, optimizer: Optimizer, schedule: BoundSchedule) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: BoundSchedule,
+        weight_decay: Callable[[int], float] | None = None,
+    ) -> None:
         self.schedule = schedule
+        self.weight_decay = weight_decay
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
         """Rates of the groups for the step to come."""
-        step = max(0, self.last_epoch - 1)
-        return [self.schedule(step, float(base_lr)) for base_lr in self.base_lrs]
+        return [self.schedule(self._step, float(base_lr)) for base_lr in self.base_lrs]
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set what the step to come runs at."""
+        super().step(epoch)
+        if self.weight_decay is None:
+            return
+        for group in self.optimizer.param_groups:
+            if not group["name"].endswith("no_decay"):
+                group["weight_decay"] = self.weight_decay(self._step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers only: the schedule itself comes from the configuration."""
+        """Plain numbers only: the schedules themselves come from the configuration."""
         state = super().state_dict()
-        return {name: value for name, value in state.items() if name != "schedule"}
+        own = ("schedule", "weight_decay")
+        return {name: value for name, value in state.items() if name not in own}
+
+    @property
+    def _step(self) -> int:
+        return max(0, self.last_epoch - 1)
 
 
 @checked
@@ -51,6 +72,7 @@ def pretrain_optimizer(
     eps: Portion,
     weight_decay_policy: Literal["official", "intended"],
     layer_decay: Portion | None = None,
+    weight_decay_end: RateOr0 | None = None,
 ) -> OptimizerLRScheduler:
     """AdamW for pretraining.
 
@@ -65,6 +87,8 @@ def pretrain_optimizer(
         weight_decay_policy: "official" or "intended", see `param_groups.is_decayed`.
         layer_decay: Factor on the rate per layer towards the input, in (0, 1], for a backbone that
             is pretrained already; None for one rate.
+        weight_decay_end: What the weight decay becomes over the run, in half a cosine, as DINO's
+            rises (arXiv:2104.14294); None keeps it.
     """
     shared: dict[str, Any] = {
         "lr": scale_lr(base_lr, length.global_batch_size),
@@ -75,7 +99,10 @@ def pretrain_optimizer(
         groups = weight_decay_groups(model, **shared)
     else:
         groups = layer_decay_groups(model, layer_decay=layer_decay, phase="pretraining", **shared)
-    return _with_schedule(groups, betas, eps, schedule.bind(length))
+    decay = None
+    if weight_decay_end is not None:
+        decay = partial(_weight_decay_at, weight_decay, weight_decay_end, length)
+    return _with_schedule(groups, betas, eps, schedule.bind(length), decay)
 
 
 @checked
@@ -155,12 +182,20 @@ def num_limited(num_batches: int, limit: int | float) -> int:
     return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
 
 
+def _weight_decay_at(start: float, end: float, length: RunLength, step: int) -> float:
+    return half_cosine(start, end, step / (length.steps_per_epoch * length.num_epochs))
+
+
 def _with_schedule(
-    groups: list[dict[str, Any]], betas: Sequence[float], eps: float, schedule: BoundSchedule
+    groups: list[dict[str, Any]],
+    betas: Sequence[float],
+    eps: float,
+    schedule: BoundSchedule,
+    weight_decay: Callable[[int], float] | None = None,
 ) -> OptimizerLRScheduler:
     first, second = betas
     optimizer = AdamW(groups, betas=(first, second), eps=eps, fused=True)
     # A fused AdamW offers to undo fp16's loss scale itself; that would be after the clipping.
     optimizer._step_supports_amp_scaling = False
-    scheduler = StepSchedule(optimizer, schedule)
+    scheduler = StepSchedule(optimizer, schedule, weight_decay)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

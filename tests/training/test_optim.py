@@ -74,6 +74,44 @@ def test_pretrain_optimizer__two_groups_at_one_rate(tiny_encoder):
         assert used == pytest.approx([cosine(max(0, step - 1), 2e-3)] * 2)
 
 
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_pretrain_optimizer__weight_decay_rises_where_there_is_any(tiny_encoder, layer_decay):
+    def build() -> tuple[Any, Any]:
+        made: Any = pretrain_optimizer(
+            SimMIM(tiny_encoder()),
+            weight_decay_policy="intended",
+            weight_decay_end=0.45,
+            layer_decay=layer_decay,
+            **RECIPE,
+        )
+        return made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+    def used(optimizer: Any) -> dict[bool, set[float]]:
+        found: dict[bool, set[float]] = {True: set(), False: set()}
+        for group in optimizer.param_groups:
+            found[not group["name"].endswith("no_decay")].add(group["weight_decay"])
+        return found
+
+    optimizer, schedule = build()
+    steps = RECIPE["length"].steps_per_epoch * RECIPE["length"].num_epochs
+    whole = []
+    for step in range(steps + 3):
+        share = min(1.0, max(0, step - 1) / steps)
+        (decay,) = used(optimizer)[True]
+        assert decay == pytest.approx(0.45 - 0.4 * (1 + math.cos(math.pi * share)) / 2)
+        assert used(optimizer)[False] == {0.0}
+        whole.append(decay)
+        train(optimizer, schedule, steps=1)
+    first, its_schedule = build()
+    train(first, its_schedule, steps=7)
+    optimizer, schedule = build()
+    optimizer.load_state_dict(first.state_dict())
+    schedule.load_state_dict(its_schedule.state_dict())
+    for expected in whole[7:12]:
+        assert used(optimizer)[True] == {expected}
+        train(optimizer, schedule, steps=1)
+
+
 @pytest.mark.parametrize("policy", ["official", "intended"])
 def test_pretrain_optimizer__rates_fall_towards_the_input_and_decays_stay(tiny_encoder, policy):
     model = SimMIM(tiny_encoder())
