@@ -1,6 +1,7 @@
-"""Random masks of whole mask patches, with an exact count.
+"""Random masks of whole mask patches.
 
-Reference: SimMIM (arXiv:2111.09886), random masking with a large masked patch size.
+References: SimMIM (arXiv:2111.09886), random masking with a large masked patch size, an exact
+count; BEiT (arXiv:2106.08254), algorithm 1, for masks of blocks.
 """
 
 import math
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from ssl_swin.errors import UserError
+
+_BLOCK_TRIES = 10
+_LOG_ASPECT = math.log(1 / 0.3)  # of the sides of a block, one over the other
 
 
 def mask_grid(
@@ -87,6 +91,50 @@ def random_mask(
     mask = np.zeros(draws.shape, dtype=bool)
     np.put_along_axis(mask, np.argsort(draws, axis=1, kind="stable")[:, :count], True, axis=1)
     return torch.from_numpy(mask).view(-1, rows, columns).expand(batch_size, -1, -1)
+
+
+def block_mask(grid: tuple[int, int], ratio: float, generator: np.random.Generator) -> Tensor:
+    """Draw a mask that is made of rectangles, which may overlap.
+
+    Rectangles are added as long as one is found in ten tries that still fits the count, so that a
+    few mask patches less than asked for may be masked.
+
+    Args:
+        grid: Mask patches per side (rows, columns).
+        ratio: Largest fraction of the mask patches to mask, in (0, 1); the count is rounded up.
+        generator: Source of all randomness.
+
+    Returns:
+        Bool tensor (rows, columns) on the CPU, True = masked.
+
+    Raises:
+        UserError: If the ratio is out of range (see `num_masked_patches`).
+    """
+    most = num_masked_patches(grid[0] * grid[1], ratio)
+    mask = np.zeros(grid, dtype=bool)
+    while (block := _new_block(mask, most - int(mask.sum()), generator)) is not None:
+        mask[block] = True
+    return torch.from_numpy(mask)
+
+
+def _new_block(
+    mask: np.ndarray, room: int, generator: np.random.Generator
+) -> tuple[slice, slice] | None:
+    """Return a rectangle that masks something and not more than there is room for, if found."""
+    sides = np.array(mask.shape)
+    largest = np.maximum(sides - 1, 1)
+    smallest = min(room, int(sides.min() // 3) ** 2)
+    for _ in range(_BLOCK_TRIES if room else 0):
+        area = generator.uniform(smallest, room)
+        aspect = math.exp(generator.uniform(-_LOG_ASPECT, _LOG_ASPECT))
+        block = np.array([round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))])
+        if (block < 1).any() or (block > largest).any():
+            continue
+        top, left = generator.integers(0, sides - block + 1)
+        place = slice(top, top + block[0]), slice(left, left + block[1])
+        if 0 < (~mask[place]).sum() <= room:
+            return place
+    return None
 
 
 def expand_mask(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_swin.errors import UserError
-from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches, random_mask
+from ssl_swin.masking import block_mask, expand_mask, mask_grid, num_masked_patches, random_mask
 
 
 def draw(seed: int, grid: tuple[int, int] = (6, 6), ratio: float = 0.6, **options) -> torch.Tensor:
@@ -147,3 +147,28 @@ def test_expand_mask__equals_a_nested_loop(grid, dtype):
 def test_expand_mask__patch_would_cover_a_fraction(grid):
     with pytest.raises(UserError, match=f"6x6 patches does not fit a grid of {grid[0]}x{grid[1]}"):
         expand_mask(draw(0), grid)
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (4, 9), (3, 3), (12, 12)])
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.6, 0.8])
+def test_block_mask__masks_something_and_at_most_the_count(
+    grid: tuple[int, int], ratio: float
+) -> None:
+    generator = np.random.default_rng(0)
+    most = math.ceil(grid[0] * grid[1] * ratio)
+    counts = [int(block_mask(grid, ratio, generator).sum()) for _ in range(50)]
+    assert max(counts) == most and min(counts) > 0
+    assert np.mean(counts) > 0.8 * most
+
+
+def test_block_mask__is_a_function_of_the_generator() -> None:
+    first, again, other = (
+        block_mask((7, 7), 0.4, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert first.equal(again) and not first.equal(other)
+    assert first.dtype == torch.bool and first.shape == (7, 7)
+
+
+def test_block_mask__refuses_a_ratio_out_of_range() -> None:
+    with pytest.raises(UserError, match="mask ratio must lie strictly between 0 and 1"):
+        block_mask((4, 4), 1.0, np.random.default_rng(0))

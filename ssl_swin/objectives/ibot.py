@@ -41,6 +41,7 @@ from ssl_swin.objectives.masked_views import (
     MaskDraw,
     MaskedViewsBatch,
     MaskedViewsTransform,
+    MaskShape,
     collate_masked_views,
 )
 from ssl_swin.objectives.momentum import cosine_momentum
@@ -60,9 +61,9 @@ class IBOT(Objective):
     whose target is the same cell; of all cells, whose target is the most similar one of the other
     view; and of the pixels of masked cells.
 
-    Differs from the reference: masks are whole mask patches drawn independently, momentum and
-    temperatures change with every step also after a resume, and there are no local views unless
-    asked for. They have no masks, and evaluations have none of them.
+    Differs from the reference: momentum and temperatures change with every step also after a
+    resume, and, unless asked for, masks are drawn patch by patch and there are no local views.
+    These have no masks, and evaluations have none of them.
 
     Attributes:
         is_sparse: Whether the student sees visible patches alone.
@@ -79,6 +80,7 @@ class IBOT(Objective):
         sparse: bool = False,
         mask_ratio: InnerFraction | InnerFractionRange = (0.1, 0.5),
         mask_probability: Fraction = 0.5,
+        mask_shape: MaskShape = "patches",
         mask_from_epoch: NonNegative = 0,
         mask_patch_size_px: Positive | None = None,
         image_weight: NonNegative = 1.0,
@@ -94,6 +96,7 @@ class IBOT(Objective):
         temperature_warmup_epochs: NonNegative = 30,
         student_temperature: Above0 = 0.1,
         centre_momentum: Fraction = 0.9,
+        separate_cell_head: bool = False,
         num_prototypes: Several = 8192,
         unit_prototypes: bool = False,
         freeze_prototypes_epochs: NonNegative = 1,
@@ -113,6 +116,8 @@ class IBOT(Objective):
             mask_ratio: Share of mask patches that is masked in a masked view, in (0, 1), or the
                 lowest and the highest, between which it is drawn; the count is rounded up.
             mask_probability: Probability that a view is masked at all.
+            mask_shape: "patches" masks mask patches independently, an exact count; "blocks" masks
+                rectangles of them as the reference does, at most as many.
             mask_from_epoch: Epochs of training before masks begin. Evaluations always mask.
             mask_patch_size_px: Side of a mask patch, a multiple of the encoder's total stride; None
                 takes the one that suits the encoder.
@@ -134,6 +139,8 @@ class IBOT(Objective):
                 `mask_from_epoch` on.
             student_temperature: What the student's scores are divided by.
             centre_momentum: What remains of the centre of the teacher's scores at each batch.
+            separate_cell_head: Whether cells have a head of their own, as EsViT's; else they share
+                that of images, as iBOT's.
             num_prototypes: Directions that features are compared with, at least 2.
             unit_prototypes: Whether prototypes keep the length 1. Training is steadier then, and
                 trained lengths learn more, say the authors.
@@ -153,7 +160,7 @@ class IBOT(Objective):
         self.tags = ("ibot", "self-supervised", *(("sparse",) if sparse else ()))
         self.colors = colors
         self.mask_patch_size_px = mask_patch_size_px or encoder.mask_patch_size_px
-        self.mask_draw = self._mask_draw(mask_ratio, mask_probability)
+        self.mask_draw = self._mask_draw(mask_ratio, mask_probability, mask_shape)
         self.mask_from_epoch = mask_from_epoch
         self.weights = Weights(image_weight, cell_weight, region_weight, pixel_weight)
         self.weights.check(self.mask_draw)
@@ -189,8 +196,9 @@ class IBOT(Objective):
             unit_prototypes=unit_prototypes,
         )
         self.head = make_head()
+        self.cell_head = make_head() if separate_cell_head else None
         self.teacher = MomentumTeacher(
-            encoder, self.head, make_head, centre_momentum=centre_momentum
+            encoder, self.head, self.cell_head, make_head, centre_momentum=centre_momentum
         )
         self._progress = Progress(step=0, num_steps=1, steps_per_epoch=1)
 
@@ -242,12 +250,13 @@ class IBOT(Objective):
     def after_backward(self) -> None:
         """Keep prototypes as they are in the first epochs."""
         if self._epoch < self.freeze_prototypes_epochs:
-            self.head.freeze_prototypes()
+            for head in self._heads:
+                head.freeze_prototypes()
 
     def after_step(self, step: int) -> None:
         """Let the teacher follow."""
         momentum = self.momentum_at((step - 1) / self._progress.num_steps)
-        self.teacher.follow(self.encoder, self.head, momentum)
+        self.teacher.follow(self.encoder, self._heads, momentum)
 
     def momentum_at(self, share: float) -> float:
         """Return the teacher's momentum where a share of the run is done."""
@@ -296,6 +305,8 @@ class IBOT(Objective):
             f"{self.title}, {' to '.join(map(str, counts))} of {number} mask patches of "
             f"{self.mask_patch_size_px} px masked"
         )
+        if self.mask_draw.shape == "blocks":
+            phrase += " in blocks"
         if not self.is_sparse:
             phrase += f" in {100 * self.mask_draw.probability:g} % of the views"
         if number_local := self.local_views.number:
@@ -311,16 +322,23 @@ class IBOT(Objective):
         return height_px // self.encoder.stride, width_px // self.encoder.stride
 
     @property
+    def _heads(self) -> list[ProjectionHead]:
+        """The head of images, and that of cells if it is another."""
+        return [self.head] if self.cell_head is None else [self.head, self.cell_head]
+
+    @property
     def _epoch(self) -> float:
         return self._progress.step / self._progress.steps_per_epoch
 
-    def _mask_draw(self, ratio: float | Sequence[float], probability: float) -> MaskDraw:
+    def _mask_draw(
+        self, ratio: float | Sequence[float], probability: float, shape: MaskShape
+    ) -> MaskDraw:
         encoder, side_px = self.encoder, self.mask_patch_size_px
         grid = mask_grid(encoder.img_size_px, side_px, patch_size_px=encoder.patch_size_px)
         check_mask_patch(side_px, encoder.stride, "ibot")
         lowest, highest = (ratio, ratio) if isinstance(ratio, float | int) else ratio
         num_masked_patches(grid[0] * grid[1], highest)  # refuses to mask all
-        return MaskDraw(grid, (float(lowest), float(highest)), probability)
+        return MaskDraw(grid, (float(lowest), float(highest)), probability, shape)
 
     def _terms(
         self, images: Tensor, batch: MaskedViewsBatch, taught: Taught, local: SeenLocally
@@ -333,7 +351,7 @@ class IBOT(Objective):
         terms = {
             "image": image_loss(scores.split(len(batch.names)), of_images.chunk(NUM_VIEWS), cold),
             "cell": cell_loss(
-                self.head(seen.cells),
+                self._heads[-1](seen.cells),
                 self.teacher.cell_targets(taught, self._temperature(self.mask_from_epoch)),
                 batch.cells.weights,
                 len(images),
@@ -362,7 +380,7 @@ class IBOT(Objective):
         of_cells = self.teacher.all_cell_targets(taught, warmth)
         tokens = [*seen.tokens.chunk(NUM_VIEWS), *local.tokens]
         return region_loss(
-            [self.head(view) for view in tokens],
+            [self._heads[-1](view) for view in tokens],
             tokens,
             of_cells.chunk(NUM_VIEWS),
             taught.features.chunk(NUM_VIEWS),

@@ -82,6 +82,12 @@ def check_sparse(
             f"to one number and objective.mask_probability=1, got [{lowest:g}, {highest:g}] and "
             f"{draw.probability:g}"
         )
+    if draw.shape != "patches":
+        raise UserError(
+            "objective.sparse=true masks as many patches of every view, which "
+            f"objective.mask_shape={draw.shape} does not: set it to patches, or choose "
+            "objective=ibot"
+        )
     if mask_from_epoch or region_weight:
         name, value = (
             ("mask_from_epoch", mask_from_epoch)

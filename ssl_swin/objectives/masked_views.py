@@ -1,16 +1,18 @@
 """Masked views of each image: one example, a batch, and how both are made of encoded samples."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_swin.data.rng import keyed_generator
-from ssl_swin.masking import random_mask
+from ssl_swin.masking import block_mask, random_mask
 from ssl_swin.objectives.cells import MaskedCells, masked_cells
 from ssl_swin.objectives.view_batches import ViewsTransform, collate_views
+
+MaskShape = Literal["patches", "blocks"]
 
 
 class MaskedViewsExample(NamedTuple):
@@ -44,12 +46,15 @@ class MaskDraw(NamedTuple):
     grid: tuple[int, int]  # mask patches of an image, (rows, columns)
     ratio: tuple[float, float]  # lowest and highest share of them that is masked, in (0, 1)
     probability: float  # that any is, in [0, 1]
+    shape: MaskShape = "patches"  # each by itself, an exact count; or in blocks, at most as many
 
     def __call__(self, generator: np.random.Generator) -> Tensor:
         """Draw a mask, bool (rows, columns), True = masked; the count is rounded up."""
         if generator.random() >= self.probability:
             return torch.zeros(self.grid, dtype=torch.bool)
         ratio = float(generator.uniform(*self.ratio))
+        if self.shape == "blocks":
+            return block_mask(self.grid, ratio, generator)
         return random_mask(self.grid, ratio, generator, batch_size=1)[0]
 
 

@@ -1,6 +1,6 @@
 """The teacher of self-distillation: encoder and head that follow the student's, and centres."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,6 +34,7 @@ class MomentumTeacher(nn.Module):
         self,
         encoder: Encoder,
         head: ProjectionHead,
+        cell_head: ProjectionHead | None,
         make_head: Callable[[], ProjectionHead],
         *,
         centre_momentum: float,
@@ -43,14 +44,14 @@ class MomentumTeacher(nn.Module):
         Args:
             encoder: The student's.
             head: The student's.
+            cell_head: The student's of cells, if they have another.
             make_head: Makes another of its shape.
             centre_momentum: What remains of the centres at an update.
         """
         super().__init__()
         self.network = momentum_encoder(encoder)
-        self.head = make_head()
-        self.head.load_state_dict(head.state_dict())
-        self.head.requires_grad_(False)
+        self.head = _copy(head, make_head)
+        self.cell_head = None if cell_head is None else _copy(cell_head, make_head)
         num_prototypes = len(head.prototypes)
         self.image_centre = Centre(num_prototypes, momentum=centre_momentum)
         self.cell_centre = Centre(num_prototypes, momentum=centre_momentum)
@@ -61,12 +62,13 @@ class MomentumTeacher(nn.Module):
         features = self.network(images)
         pooled = self.network.pool(features)
         cells = features.flatten(2).transpose(1, 2)
-        projected = self.head.project(cells)
+        cell_head = self._heads[-1]
+        projected = cell_head.project(cells)
         return Taught(
             pooled=pooled,
             images=self.head(pooled),
-            cells=self.head.compare(projected.flatten(0, 1)[masked.places]),
-            cell_mean=self.head.compare(projected.mean((0, 1))),
+            cells=cell_head.compare(projected.flatten(0, 1)[masked.places]),
+            cell_mean=cell_head.compare(projected.mean((0, 1))),
             features=cells,
             projected=projected,
         )
@@ -82,13 +84,25 @@ class MomentumTeacher(nn.Module):
     @torch.no_grad()
     def all_cell_targets(self, taught: Taught, temperature: float) -> Tensor:
         """Return what all cells are to be, (R, N, K)."""
-        return targets(self.head.compare(taught.projected), self.cell_centre.mean, temperature)
+        scores = self._heads[-1].compare(taught.projected)
+        return targets(scores, self.cell_centre.mean, temperature)
 
     def update_centres(self, taught: Taught) -> None:
         """Move the centres towards the scores of all devices, all of which must call it."""
         self.image_centre.update(taught.images.mean(0))
         self.cell_centre.update(taught.cell_mean)
 
-    def follow(self, encoder: Encoder, head: ProjectionHead, momentum: float) -> None:
+    def follow(self, encoder: Encoder, heads: Sequence[ProjectionHead], momentum: float) -> None:
         """Move towards the student; see `momentum.follow`."""
-        follow([self.network, self.head], [encoder, head], momentum)
+        follow([self.network, *self._heads], [encoder, *heads], momentum)
+
+    @property
+    def _heads(self) -> list[ProjectionHead]:
+        """The head of images, and that of cells if it is another."""
+        return [self.head] if self.cell_head is None else [self.head, self.cell_head]
+
+
+def _copy(head: ProjectionHead, make_head: Callable[[], ProjectionHead]) -> ProjectionHead:
+    copied = make_head()
+    copied.load_state_dict(head.state_dict())
+    return copied.requires_grad_(False)

@@ -104,6 +104,7 @@ PUBLISHED = {
         "model.drop_path_rate": 0.1,
         "optim.base_lr": 5e-4 * 512 / 256,
         "optim.weight_decay": 0.04,
+        "optim.weight_decay_end": 0.4,
         "optim.weight_decay_policy": "official",
         "schedule._target_": "ssl_swin.CosineSchedule",
         "schedule.warmup_epochs": 10,
@@ -120,6 +121,8 @@ PUBLISHED = {
         "objective.mask_ratio": [0.1, 0.5],  # 0.3 +- 0.2
         "objective.mask_probability": 0.5,
         "objective.mask_from_epoch": 50,
+        "objective.mask_shape": "blocks",
+        "objective.separate_cell_head": False,
         "objective.mask_patch_size_px": None,  # 8 patches of 4 px
         "objective.image_weight": 1.0,
         "objective.cell_weight": 1.0,

@@ -27,7 +27,12 @@ from ssl_swin.objectives import view_batches
 from ssl_swin.objectives.base import Output, Progress
 from ssl_swin.objectives.cells import masked_cells, patchify, unpatchify
 from ssl_swin.objectives.ibot import IBOT
-from ssl_swin.objectives.masked_views import MaskDraw, MaskedViewsBatch, MaskedViewsExample
+from ssl_swin.objectives.masked_views import (
+    MaskDraw,
+    MaskedViewsBatch,
+    MaskedViewsExample,
+    MaskShape,
+)
 from ssl_swin.objectives.self_distillation import image_loss, targets
 from ssl_swin.objectives.simmim import masked_l1
 from ssl_swin.optim.param_groups import weight_decay_groups
@@ -102,6 +107,7 @@ def disturb(objective: IBOT) -> IBOT:
     [(kind, {}) for kind in ENCODERS]
     + [(kind, SPARSE) for kind in ("swin v1", "swin v2", "vit")]
     + [("swin v1", {"unit_prototypes": True}), ("swin v1", {"region_weight": 1.0})]
+    + [("swin v1", {"separate_cell_head": True, "mask_shape": "blocks"})]
     + [(kind, s | {"pixel_weight": 1.0}) for kind in ("swin v2", "vit") for s in ({}, SPARSE)]
     + [("swin v1", SPARSE | {"image_weight": 0.0, "cell_weight": 0.0, "pixel_weight": 0.5})],
 )
@@ -275,6 +281,19 @@ class TestMasks:
         never = MaskDraw((7, 7), (0.6, 0.6), 0.0)
         assert not any(never(generator).any() for _ in range(9))
 
+    def test_in_blocks_lie_together(self) -> None:
+        generator = np.random.default_rng(0)
+
+        def neighbours(shape: MaskShape) -> float:
+            """Share of the right-hand neighbours of masked patches that are masked too."""
+            draw = MaskDraw((8, 8), (0.3, 0.3), 1.0, shape)
+            masks = torch.stack([draw(generator) for _ in range(200)])
+            assert masks.flatten(1).sum(1).max() == 20  # rounded up
+            return (masks[:, :, 1:] & masks[:, :, :-1]).sum().item() / masks[..., :-1].sum().item()
+
+        assert neighbours("patches") == pytest.approx(19 / 63, abs=0.03)
+        assert neighbours("blocks") > 0.6
+
     def test_are_functions_of_seed_epoch_name_and_view(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -323,6 +342,25 @@ class TestTeacher:
         objective.after_step(21)  # the step that began when 20 of 40 were made: 1 - 0.1 / 2
         for name, parameter in objective.teacher.named_parameters():
             torch.testing.assert_close(parameter, start[name] + 0.05)
+
+    def test_has_a_head_for_cells_where_the_student_has(self) -> None:
+        objective = disturb(ibot(separate_cell_head=True, teacher_momentum=0.0)).train()
+        given = batch(objective)
+        objective.after_step(1)  # the teacher becomes the student
+        teacher, student = objective.teacher, objective.cell_head
+        assert student is not None and teacher.cell_head is not None
+        cells = torch.randn(3, objective.encoder.num_features)
+        assert teacher.cell_head(cells).equal(student(cells))
+        assert not teacher.cell_head(cells).allclose(teacher.head(cells))
+        taught = teacher(torch.cat([as_is(given.pixels), *given.others]), given.cells)
+        all_cells = taught.features.flatten(0, 1)[given.cells.places]
+        torch.testing.assert_close(taught.cells, student(all_cells))
+        torch.testing.assert_close(taught.images, objective.head(taught.pooled))
+        at(objective, 0)
+        run(objective, given).loss.backward()
+        assert student.prototypes.grad is not None
+        objective.after_backward()
+        assert student.prototypes.grad is None and objective.head.prototypes.grad is None
 
     def test_momentum_rises_to_1(self) -> None:
         objective = ibot()
@@ -455,6 +493,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("swin v1", SPARSE | {"mask_probability": 0.5}, r"got \[0\.6, 0\.6\] and 0\.5"),
     ("swin v1", SPARSE | {"mask_from_epoch": 3}, "takes no objective.mask_from_epoch=3"),
     ("swin v1", SPARSE | {"region_weight": 0.5}, r"takes no objective.region_weight=0\.5"),
+    ("swin v1", SPARSE | {"mask_shape": "blocks"}, "which objective.mask_shape=blocks does not"),
     ("swin v1", SPARSE | {"decoder_dim": 33}, "decoder_dim must be a multiple of 32, got 33"),
     ("resnet", SPARSE, "leave out masked patches, got a ResNet; objective=ibot takes every"),
     ("swin-mlp", SPARSE, "a Swin-MLP cannot leave out patches"),
@@ -485,6 +524,9 @@ def test_describe__says_what_is_masked_and_weighed() -> None:
     assert ibot(pixel_weight=0.5).describe() == (
         "iBOT, 2 to 8 of 16 mask patches of 16 px masked in 50 % of the views, 16 prototypes, "
         "weights: image 1, cell 1, pixel 0.5"
+    )
+    assert "2 to 8 of 16 mask patches of 16 px masked in blocks in 50 %" in (
+        ibot(mask_shape="blocks").describe()
     )
     assert ibot(**SPARSE).describe() == (
         "sparse iBOT, 10 of 16 mask patches of 16 px masked, 16 prototypes, "
