@@ -77,8 +77,9 @@ def test_labelled_images__from_packing_to_a_classifier(shell: Shell) -> None:
     assert "batch_size=" in finetune  # 16 images do not fill the recipe's batch
     assert "finished" not in shell.run(f"{probe} {BRIEF_PROBE}")
     ended = shell.run(f"{finetune} {BRIEF}")
-    (sweep,) = printed(ended)
-    assert shell.run(f"{sweep.partition('  #')[0]}").count("\nfinished ") == 3
+    predict, sweep = (line.partition("  #")[0] for line in printed(ended))
+    assert "images; top-1" in " ".join(shell.run(predict).split("\n"))
+    assert shell.run(sweep).count("\nfinished ") == 3
 
 
 def test_scripts__print_what_runs_from_here(shell: Shell) -> None:

@@ -62,11 +62,7 @@ def run(args: argparse.Namespace) -> None:
         logits[known], labels[known], weights=weights_fingerprint(predictor.model)
     )
     place = save_calibration(folder, fitted)
-    print(
-        f"temperature {fitted.temperature:.3f}, fitted on {fitted.num_images:,} images: expected "
-        f"calibration error {100 * fitted.ece_before:.1f} % before, "
-        f"{100 * fitted.ece_after:.1f} % after"
-    )
+    print(fitted)
     print(f"wrote {place}")
 
 

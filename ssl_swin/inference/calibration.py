@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_swin.errors import UserError
 from ssl_swin.files import write_atomically
+from ssl_swin.plurals import counted
 
 CALIBRATION = "calibration.json"
 NUM_BINS = 15
@@ -35,6 +36,13 @@ class Calibration:
     ece_after: float
     num_images: int
     weights: str
+
+    def __str__(self) -> str:
+        return (
+            f"temperature {self.temperature:.3f}, fitted on {counted(self.num_images, 'image')}: "
+            f"expected calibration error {100 * self.ece_before:.1f} % before, "
+            f"{100 * self.ece_after:.1f} % after"
+        )
 
 
 def fit_calibration(logits: Tensor, labels: Tensor, *, weights: str) -> Calibration:

@@ -6,6 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_swin.data.loading.few_labels import keep_labelled
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.errors import UserError
+from ssl_swin.inference.calibration import fit_calibration, save_calibration
+from ssl_swin.inference.predictors.classification import ClassPredictor
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.next_steps import after_finetuning
@@ -25,11 +27,13 @@ from ssl_swin.launch.keeping import keep_folders
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import located, make
+from ssl_swin.probing.feature_store import weights_fingerprint
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.runs.what_stays import telling_what_stays
 from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.callbacks.class_predictions import ClassPredictions
+from ssl_swin.training.callbacks.class_scores import ClassScores
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.checkpointing.best import load_best
 from ssl_swin.training.datamodule import ImageDataModule
@@ -82,8 +86,10 @@ def _hand_over(
 ) -> None:
     """Measure the best epoch's weights, export them, and conclude."""
     best = load_best(trainer, module, run.folder.last_checkpoint)
-    measured = _measure_by_size(run.cfg, trainer, task, module, data)
+    scores = ClassScores()
+    measured = _measure_by_size(run.cfg, trainer, task, module, data, scores)
     _export(run, trainer, task, data.readers["train"])
+    _calibrate(run, trainer, task, scores)
     keep_folders(run, trainer.loggers, task.folder)
     path = run.folder.path
     finish(
@@ -95,7 +101,7 @@ def _hand_over(
             (task.folder, f"{path}/{task.folder}/"),
             ("", timm_line(path / task.folder)),
         ],
-        next_steps=after_finetuning,
+        next_steps=lambda: after_finetuning(run),
     )
 
 
@@ -111,11 +117,17 @@ def keep_images_with_labels(readers: dict[str, Split]) -> None:
 
 
 def _measure_by_size(
-    cfg: DictConfig, trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule
+    cfg: DictConfig,
+    trainer: Trainer,
+    task: Task,
+    module: TrainingModule,
+    data: ImageDataModule,
+    scores: ClassScores,
 ) -> str:
     """Measure the test split, or without one the validation split, at each size asked for.
 
-    Of the last pass, which is of the size trained at, a classifier's confusions are kept too.
+    At the size trained at, a classifier's scores of the validation split are kept, and of the last
+    pass its confusions.
     """
     lines = []
     if cfg.test_img_size_px is not None:
@@ -126,12 +138,14 @@ def _measure_by_size(
         lines.append(_measure(trainer, resized, other, other_data))
     # Last, since the run's closing lines show the metrics of the last pass. Names of their own keep
     # the best weights' values apart from those of the last epoch, at the same step.
-    if "test" not in data.readers:
-        module = training_module(cfg, task, suffix="_best")
+    of_best = training_module(cfg, task, suffix="_best")
     if isinstance(task, Classification):
+        trainer.callbacks.append(scores)  # type: ignore[attr-defined]
+        if "test" in data.readers:
+            trainer.validate(of_best, datamodule=data, verbose=False)
         bands = OmegaConf.select(cfg, "callbacks.figures.bands")
         trainer.callbacks.append(ClassPredictions(trainer.default_root_dir, bands=bands))  # type: ignore[attr-defined]
-    lines.append(_measure(trainer, task, module, data))
+    lines.append(_measure(trainer, task, module if "test" in data.readers else of_best, data))
     return ", ".join(reversed(lines))
 
 
@@ -164,3 +178,15 @@ def _export(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
         crop_ratio=run.cfg.eval_crop_ratio,
     )
     save_extra_weights(folder, task.extra_weights())
+
+
+def _calibrate(run: Run, trainer: Trainer, task: Task, scores: ClassScores) -> None:
+    """Fit the confidence of an exported classifier to its scores of the validation split."""
+    if not trainer.is_global_zero or scores.logits is None or scores.labels is None:
+        return
+    with SideFailures(run.folder.path, tell=say).allowed("the calibration", "the export is whole"):
+        folder = run.folder.path / task.folder
+        weights = weights_fingerprint(ClassPredictor.load(folder).model)
+        fitted = fit_calibration(scores.logits, scores.labels, weights=weights)
+        save_calibration(folder, fitted)
+        say(f"calibrated on val: {fitted}")

@@ -17,6 +17,16 @@ from ssl_swin.launch.next_command import (
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import override, shell_line
 
+READ_PLAINLY = {  # settings of data that `ssl-swin predict` would have to be told by options
+    "dtype": "uint8",
+    "exif_rotation": False,
+    "labels": True,
+    "splits": True,
+    "masks": True,
+    "leave_out": [],
+    **dict.fromkeys(("index_dir", "image", "label_key", "bands", "channel_axis", "nodata", "fill")),
+    "cache": None,
+}
 OF_ONE_RUN = ("name", "run_dir", "resume", "seed")
 
 
@@ -44,13 +54,33 @@ def after_pretraining(run: Run, readers: Mapping[str, Split]) -> list[str]:
     return lines
 
 
-def after_finetuning() -> list[str]:
-    """Return how to repeat this job with other seeds; nothing where it is part of a sweep."""
+def after_finetuning(run: Run) -> list[str]:
+    """Return how to predict, and how to repeat this job with other seeds; nothing within a sweep.
+
+    Args:
+        run: The fine-tuning run.
+    """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return []
     kept = [word for word in overrides_of_this_job() if word.partition("=")[0] not in OF_ONE_RUN]
     words = [*words_to_start("finetune"), "--multirun", *options_of_this_job(), *kept]
-    return [f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"]
+    repeat = f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"
+    return [*_predicting(run), repeat]
+
+
+def _predicting(run: Run) -> list[str]:
+    """Return how to predict the images of the run, where they are read without further options."""
+    data, out = run.config["data"], run.folder.path / "predictions.csv"
+    if any(data.get(key, plain) != plain for key, plain in READ_PLAINLY.items()) or out.exists():
+        return []
+    words = [
+        "ssl-swin",
+        "predict",
+        run.folder.address,
+        data["root"],
+        f"{run.folder.address}/{out.name}",
+    ]
+    return [f"{shell_line(words)}  # or of other images"]
 
 
 def missing_for_labels(readers: Mapping[str, Split]) -> str:

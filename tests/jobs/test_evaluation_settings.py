@@ -79,7 +79,7 @@ def test_embed__crops_as_it_is_told(
         expected = backbone.encoder.stages(images)[-1].mean(dim=(2, 3))
     torch.testing.assert_close(whole, expected)
     assert not torch.allclose(embed(backbone, tmp_path).vectors, expected)
-    with pytest.raises(UserError, match=r"must be a number in \(0, 1\], got 1\.5"):
+    with pytest.raises(UserError, match=r"must be a number in \(0, 1\] or null, got 1\.5"):
         embed(backbone, tmp_path, crop_ratio=1.5)
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from torchvision.transforms.v2 import functional as TF
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
+from ssl_swin.inference.calibration import load_calibration
+from ssl_swin.inference.predictors.base import load_predictor
+from ssl_swin.inference.predictors.classification import ClassPredictor
 from ssl_swin.jobs import linear_probe
 from ssl_swin.launch.build import build_encoder
 from ssl_swin.launch.resolvers import register_resolvers
@@ -146,6 +151,45 @@ def test_finetune__shows_what_the_best_epoch_takes_for_what(workplace):
     ]
     assert all(caption in page for caption in captions)
     assert not Path("run/errors.log").exists()
+
+
+@pytest.mark.parametrize("with_test", [False, True])
+def test_finetune__calibrates_the_best_epoch_on_val(workplace, with_test, capsys):
+    if with_test:
+        shutil.copytree("photos/train", "photos/test")
+    run(f"+callbacks.predict={{_target_: {__name__}.Predict}}")
+    calibration = load_calibration(Path("run/classifier"))
+    # Of four gray and three pink images all are called gray, by logits of 5 and 0: the likeliest
+    # temperature makes that 4 / 7.
+    assert calibration is not None and calibration.num_images == 7
+    assert calibration.temperature == pytest.approx(5 / math.log(4 / 3), rel=1e-3)
+    predictor = load_predictor(Path("run/classifier"))
+    assert isinstance(predictor, ClassPredictor)
+    assert predictor.temperature == calibration.temperature
+    assert f"calibrated on val: {calibration}" in capsys.readouterr().out
+    row = last_row()
+    assert float(row["val/top1_best"]) == pytest.approx(4 / 7, abs=1e-4)
+    if with_test:
+        assert float(row["test/top1"]) == pytest.approx(6 / 12, abs=1e-4)
+    assert not Path("run/errors.log").exists()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "ssl_swin.jobs.finetune.fit_calibration",
+        "ssl_swin.training.callbacks.class_scores._num_bytes",
+    ],
+)
+def test_finetune__hands_on_what_it_has_if_its_calibration_fails(workplace, monkeypatch, broken):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(broken, fail)
+    run()
+    assert Path("run/classifier/model.safetensors").is_file()
+    assert not Path("run/classifier/calibration.json").exists()
+    assert Path("run/errors.log").read_text().count("the calibration\n") == 1
 
 
 @pytest.mark.parametrize(

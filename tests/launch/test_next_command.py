@@ -156,9 +156,20 @@ def test_words_to_start__of_programs_that_are_not_ours(
 
 def test_after_finetuning__repeats_the_whole_command() -> None:
     started("finetune", "backbone=x", 'data.root="a b"', "seed=3", "name=mine", "resume=never")
-    assert after_finetuning() == [
+    folder = SimpleNamespace(address="runs/a b", path=Path("runs/a b"))
+    run: Any = SimpleNamespace(folder=folder, config={"data": {"root": "my photos", "bands": None}})
+    predict, repeat = after_finetuning(run)
+    assert predict == (
+        "ssl-swin predict 'runs/a b' 'my photos' 'runs/a b/predictions.csv'  # or of other images"
+    )
+    run.config["data"]["bands"] = [0, 1, 2]
+    assert after_finetuning(run) == [repeat]
+    run.config["data"]["bands"] = None
+    folder.path.mkdir(parents=True)
+    (folder.path / "predictions.csv").touch()
+    assert after_finetuning(run) == [
         "ssl-swin finetune --multirun backbone=x 'data.root=\"a b\"' seed=0,1,2"
-        "  # how much is chance"
+        "  # how much is chance",
     ]
 
 
