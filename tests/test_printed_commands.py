@@ -78,7 +78,7 @@ def test_labelled_images__from_packing_to_a_classifier(shell: Shell) -> None:
     assert "finished" not in shell.run(f"{probe} {BRIEF_PROBE}")
     ended = shell.run(f"{finetune} {BRIEF}")
     predict, sweep = (line.partition("  #")[0] for line in printed(ended))
-    assert "images; top-1" in " ".join(shell.run(predict).split("\n"))
+    assert "24 images\ntop-1 " in shell.run(predict)
     assert shell.run(sweep).count("\nfinished ") == 3
 
 

@@ -1,6 +1,7 @@
 """What a finished run proposes: commands that can run, or what is missing for them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,7 +18,9 @@ from ssl_swin.launch.next_command import (
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import override, shell_line
 
-READ_PLAINLY = {  # settings of data that `ssl-swin predict` would have to be told by options
+READ_PLAINLY: dict[
+    str, Any
+] = {  # settings of data that `ssl-swin predict` would have to be told by options
     "dtype": "uint8",
     "exif_rotation": False,
     "labels": True,
@@ -73,14 +76,9 @@ def _predicting(run: Run) -> list[str]:
     data, out = run.config["data"], run.folder.path / "predictions.csv"
     if any(data.get(key, plain) != plain for key, plain in READ_PLAINLY.items()) or out.exists():
         return []
-    words = [
-        "ssl-swin",
-        "predict",
-        run.folder.address,
-        data["root"],
-        f"{run.folder.address}/{out.name}",
-    ]
-    return [f"{shell_line(words)}  # or of other images"]
+    address = run.folder.address
+    words = shell_line(["ssl-swin", "predict", address, data["root"], f"{address}/{out.name}"])
+    return [f"{words}  # or of other images"]
 
 
 def missing_for_labels(readers: Mapping[str, Split]) -> str:
