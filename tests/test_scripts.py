@@ -243,6 +243,13 @@ def test_pretrain__one_command_again_says_it_is_done(workplace: Path) -> None:
     (measured,) = (line for line in before.splitlines() if line.startswith("| last measured | "))
     assert measured == f"| last measured | {line.partition('; ')[2]} |" and "val/loss " in line
     assert measured in card.read_text().splitlines()
+    # Killed between its last step and its end: what was measured is in the file of metrics alone.
+    (workplace / "runs/pretrain/swin_nano_demo/provenance.json").unlink()
+    start("pretrain", *BRIEF, cwd=workplace)
+    (again,) = (line for line in card.read_text().splitlines() if "last measured" in line)
+    assert sorted(again.split("| ")[2].rstrip(" |").split(", ")) == sorted(
+        measured.split("| ")[2].rstrip(" |").split(", ")
+    )
 
 
 def test_multirun__one_folder_and_one_wandb_run_each(workplace: Path) -> None:

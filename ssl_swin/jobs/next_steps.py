@@ -18,9 +18,8 @@ from ssl_swin.launch.next_command import (
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import override, shell_line
 
-READ_PLAINLY: dict[
-    str, Any
-] = {  # settings of data that `ssl-swin predict` would have to be told by options
+# Settings of data that `ssl-swin predict` would have to be told by options.
+READ_PLAINLY: dict[str, Any] = {
     "dtype": "uint8",
     "exif_rotation": False,
     "labels": True,

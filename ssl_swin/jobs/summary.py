@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -14,6 +14,7 @@ from ssl_swin.launch.fitting import close_loggers
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.quoting import shell_path
+from ssl_swin.reporting.curves import read_curves
 from ssl_swin.reporting.page import write_report
 from ssl_swin.runs.side_failures import SideFailures
 from ssl_swin.training.callbacks.bad_samples import BadSamples
@@ -107,13 +108,26 @@ def _notes(trainer: Trainer) -> list[str]:
 
 
 def _measured(run: Run, trainer: Trainer) -> str:
-    """Return the last metrics in a row; of a run that was finished before, those of that time."""
-    now = (
-        f"{name} {_in_words(name, float(value))}"
-        for name, value in trainer.callback_metrics.items()
+    """Return the last metrics in a row; where no step was made, those of an earlier start.
+
+    A run that was finished has written them down; of one that was killed between its last step and
+    its end, the file of metrics has them.
+    """
+    now = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return _in_a_row(now) or run.folder.measured() or _in_a_row(_last_in_file(run.folder.metrics))
+
+
+def _last_in_file(metrics: Path) -> dict[str, float]:
+    curves = read_curves(metrics) if metrics.is_file() else []
+    return {curve.name: curve.values[-1] for curve in curves}
+
+
+def _in_a_row(metrics: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{name} {_in_words(name, value)}"
+        for name, value in metrics.items()
         if name == "train/loss" or name.startswith(("val/", "test/"))
     )
-    return ", ".join(now) or run.folder.measured()
 
 
 def _in_words(name: str, value: float) -> str:
