@@ -8,7 +8,7 @@ budget, by the processor time of its steps: that of `step_cpu_s` in the file, or
 measured first. What was used is in the table. Use an idle machine, one arm a core: on a virtual
 one, processor time too grows with other work. A file that says `epochs` has no budget: all arms get
 as many. An arm and seed that is in the table is not run again. The probe is that of
-`linear_probe.py`.
+`linear_probe.py`; what is printed at the end is the mean over seeds, and their standard deviation.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from typing import Any
 
 import yaml
 
+from benchmarks.tables import table
+
 ROOT = Path(__file__).parents[2]
 SHORT, LONG = 8, 32  # steps of the two runs whose difference is the time of a step
 COLUMNS = (
@@ -31,6 +34,7 @@ COLUMNS = (
     *("linear_val", "linear_test", "linear_test_se", "knn_val", "knn_test", "knn_test_se"),
     *("linear_chosen", "knn_chosen"),
 )
+SHOWN = ("linear_val", "linear_test", "knn_val", "knn_test")
 
 
 def cpu_s(command: Sequence[str], folder: Path, log: Path) -> float:
@@ -135,6 +139,28 @@ class Study:
             writer.writerow(row)
 
 
+def summary(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a Markdown table: of each arm the mean over its seeds, and their spread.
+
+    Args:
+        rows: Of the table, as `Study.rows` gives them.
+    """
+
+    def cell(values: Sequence[float]) -> str:
+        spread = f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.1f}{spread}"
+
+    by_arm: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], []).append(row)
+    lines = [
+        [arm, str(len(runs)), runs[0]["epochs"]]
+        + [cell([float(run[column]) for run in runs]) for column in SHOWN]
+        for arm, runs in by_arm.items()
+    ]
+    return table(["arm", "seeds", "epochs", *(name.replace("_", ", ") for name in SHOWN)], lines)
+
+
 def main() -> None:
     """Run what is not in the table yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,8 +178,7 @@ def main() -> None:
             done = {(row["arm"], row["seed"]) for row in study.rows()}
             if (arm, str(seed)) not in done:
                 study.add(study.run(arm, seed))
-    for row in study.rows():
-        print("  ".join(f"{row[column]:>9}" for column in COLUMNS[:10]), row["arm"])
+    print(summary(study.rows()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 
 from benchmarks.features import study as module
-from benchmarks.features.study import LONG, ROOT, SHORT, Study, main
+from benchmarks.features.study import LONG, ROOT, SHORT, Study, main, summary
 from ssl_swin.launch.resolvers import register_resolvers
 
 STUDIES = {
@@ -116,7 +116,21 @@ def test_main__runs_what_the_table_lacks(
     main()
     lines = (tmp_path / "out/table.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["arm", "quick", "random", "slow"]
-    assert capsys.readouterr().out.splitlines()[-1].endswith("slow")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| slow ")
+
+
+def test_summary__is_of_all_seeds() -> None:
+    rows = [
+        {"arm": "a", "epochs": "3", "linear_val": val, "linear_test": "1", "knn_val": "2",
+         "knn_test": "3.04"} for val in ("40", "43")
+    ]  # fmt: skip
+    head, _, row, single = summary([*rows, rows[0] | {"arm": "b"}]).splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == [
+        *("arm", "seeds", "epochs", "linear, val", "linear, test", "knn, val", "knn, test")
+    ]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells == ["a", "2", "3", "41.5 +- 2.1", "1.0 +- 0.0", "2.0 +- 0.0", "3.0 +- 0.0"]
+    assert [cell.strip() for cell in single.split("|")[1:5]] == ["b", "1", "3", "40.0"]
 
 
 def test_cpu_s__is_that_of_the_command(tmp_path: Path) -> None:
