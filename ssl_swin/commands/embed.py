@@ -46,6 +46,12 @@ def add_parser(
 
 
 def add_vector_options(parser: argparse.ArgumentParser) -> None:
+    """Describe which vectors of which view are wanted."""
+    add_wanted_options(parser)
+    add_crop_option(parser, "the backbone's")
+
+
+def add_wanted_options(parser: argparse.ArgumentParser) -> None:
     """Describe which vectors are wanted."""
     parser.add_argument(
         "--stage",
@@ -57,7 +63,6 @@ def add_vector_options(parser: argparse.ArgumentParser) -> None:
         "--pooling", choices=("mean", "max"), default="mean", help="of the map to a vector"
     )
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
-    add_crop_option(parser, "the backbone's")
 
 
 def run(args: argparse.Namespace) -> None:

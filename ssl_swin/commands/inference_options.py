@@ -39,13 +39,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=value_of(Workers), default=2, help="loading processes; 0 is this one"
     )
-    parser.add_argument("--device", type=text, default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of matrix products",
-    )
+    add_computing_options(parser)
     parser.add_argument("--split", type=text, metavar="NAME", help="the only split to take")
     parser.add_argument(
         "--max-bad",
@@ -55,6 +49,24 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--index-dir", type=text, help="folder of the shards' index, if another")
     parser.add_argument("--cache-dir", type=text, help="folder of the cache, for remote shards")
+    add_image_options(parser)
+    add_limit_options(parser)
+    add_reading_options(parser)
+
+
+def add_computing_options(parser: argparse.ArgumentParser) -> None:
+    """Describe where the network computes, and how."""
+    parser.add_argument("--device", type=text, default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of matrix products",
+    )
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Describe what is read of image files."""
     parser.add_argument("--bands", type=indices, metavar="0,1,2", help="channels of the files")
     parser.add_argument(
         "--pixel-dtype",
@@ -67,8 +79,6 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     )
     add_array_options(parser)
     add_fill_option(parser)
-    add_limit_options(parser)
-    add_reading_options(parser)
 
 
 def add_crop_option(parser: argparse.ArgumentParser, whose: str) -> None:

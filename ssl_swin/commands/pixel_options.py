@@ -11,19 +11,27 @@ if TYPE_CHECKING:
     from ssl_swin.data.images.pixel_format import PixelFormat
 
 
-def add_limit_options(parser: argparse.ArgumentParser) -> None:
-    """Describe how large an image may be."""
+def add_limit_options(
+    parser: argparse.ArgumentParser, *, most_pixels: int = 10**9, most_bytes: int = 3 * 10**9
+) -> None:
+    """Describe how large an image may be.
+
+    Args:
+        parser: Of a command.
+        most_pixels: Default of its height x width.
+        most_bytes: Default of its bytes in memory.
+    """
     parser.add_argument(
         "--max-image-pixels",
         type=value_of(Positive),
-        default=10**9,
+        default=most_pixels,
         metavar="N",
         help="height x width; a larger image is not read",
     )
     parser.add_argument(
         "--max-image-bytes",
         type=value_of(Positive),
-        default=3 * 10**9,
+        default=most_bytes,
         metavar="N",
         help="of the decoded image; a larger one is not read",
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ssl_swin.data.images.pixel_values import DTYPES, Unsuitable
+from ssl_swin.data.images.pixel_values import DTYPES, TooLarge
 from ssl_swin.errors import UserError
 
 AXES = ("first", "last")
@@ -90,15 +90,15 @@ class PixelFormat:
             num_bytes: Number of bytes of the decoded image.
 
         Raises:
-            Unsuitable: If it is larger.
+            TooLarge: If it is larger.
         """
         _, height_px, width_px = shape
         size = f"is {height_px} x {width_px} px (height x width)"
         if height_px * width_px > self.max_image_pixels:
-            raise Unsuitable(_too_large(size, "max_image_pixels", self.max_image_pixels))
+            raise TooLarge(_too_large(size, "max_image_pixels", self.max_image_pixels))
         if num_bytes > self.max_image_bytes:
             size += f" of {shape[0]} channels, {num_bytes} bytes in memory"
-            raise Unsuitable(_too_large(size, "max_image_bytes", self.max_image_bytes))
+            raise TooLarge(_too_large(size, "max_image_bytes", self.max_image_bytes))
 
     def _check_bands(self) -> None:
         if self.bands is None:

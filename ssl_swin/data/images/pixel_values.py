@@ -28,6 +28,10 @@ class Unsuitable(ValueError):
     """A complete image that is not what was asked for; its message continues "the image NAME"."""
 
 
+class TooLarge(Unsuitable):
+    """An image that is larger than allowed, by its header."""
+
+
 def native(values: NDArray[Any]) -> NDArray[Any]:
     """Return values in this machine's byte order; truth values become 0 and 255."""
     if values.dtype == bool:

@@ -1,0 +1,190 @@
+"""`ssl-swin serve`: a network behind HTTP."""
+
+import argparse
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Le
+
+from ssl_swin.arguments import MOST_WORKERS, Above0, NonNegative, Positive
+from ssl_swin.commands.embed import add_wanted_options
+from ssl_swin.commands.inference_options import (
+    add_computing_options,
+    add_crop_option,
+    add_image_options,
+)
+from ssl_swin.commands.parsing import text, value_of
+from ssl_swin.commands.pixel_options import add_limit_options, pixel_format
+from ssl_swin.errors import UserError
+from ssl_swin.plurals import counted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ssl_swin.inference.predictors.base import Options
+    from ssl_swin.inference.predictors.classification import ClassPredictor
+    from ssl_swin.serving.limits import Limits
+    from ssl_swin.serving.questions import Served
+
+NEEDS = ("starlette", "uvicorn", "python_multipart")
+Port = Annotated[int, Ge(0), Le(65535)]
+Threads = Annotated[int, Ge(1), Le(MOST_WORKERS)]
+MOST_PIXELS, MOST_BYTES = 50_000_000, 500_000_000  # of a decoded image, of anybody's
+
+
+def add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Describes the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="answer requests for classes and vectors over HTTP",
+        description="Answers POST /predict (classes, of a classifier) and POST /embed (vectors) "
+        "until it is stopped. Images are raw bodies, forms or JSON; those that arrive together go "
+        "through the network together. GET /health says whether it is ready, GET /metrics what it "
+        "has done. There is no password: only this machine is listened to unless --host says more. "
+        "Needs pip install 'ssl_swin[serve]'.",
+        usage="%(prog)s [options] network",
+    )
+    parser.add_argument(
+        "network", type=text, help="run, its classifier or backbone, or whatever backbone= takes"
+    )
+    parser.add_argument(
+        "--host", type=text, default="127.0.0.1", help="to listen on (default: this machine's own)"
+    )
+    parser.add_argument(
+        "--port",
+        type=value_of(Port),
+        default=8000,
+        metavar="N",
+        help="to listen on; 0 is any free one (default: %(default)s)",
+    )
+    _add_limits(parser)
+    parser.add_argument(
+        "--workers",
+        type=value_of(Threads),
+        default=2,
+        metavar="N",
+        help="threads that decode images (default: %(default)s)",
+    )
+    add_computing_options(parser)
+    parser.add_argument(
+        "--top", type=value_of(Positive), default=5, metavar="K", help="classes of each image"
+    )
+    parser.add_argument(
+        "--scores",
+        choices=("probability", "logit"),
+        default="probability",
+        help="of /predict; probabilities are calibrated where `ssl-swin calibrate` was run",
+    )
+    add_wanted_options(parser)
+    add_crop_option(parser, "the network's")
+    add_image_options(parser)
+    add_limit_options(parser, most_pixels=MOST_PIXELS, most_bytes=MOST_BYTES)
+    return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    for name, kind, default, told in (
+        ("--batch-size", Positive, 32, "most images of a batch"),
+        ("--max-wait-ms", NonNegative, 5.0, "longest wait of an image for others of its batch"),
+        ("--max-image-mb", Above0, 20.0, "largest image file"),
+        ("--max-request-mb", Above0, 64.0, "largest request"),
+        ("--max-images", Positive, 32, "most images of a request"),
+        ("--queue", Positive, 128, "most images in work; requests beyond are answered 503"),
+        ("--timeout-s", Above0, 30.0, "longest from the head of a request to its answer"),
+    ):
+        parser.add_argument(
+            name,
+            type=value_of(kind),
+            default=default,
+            metavar="N",
+            help=f"{told} (default: %(default)s)",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until a signal stops it; returns 128 + the number of the signal."""
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"serve needs {', '.join(missing)}: pip install 'ssl_swin[serve]'")
+    from ssl_swin.launch.threads import sleep_while_waiting
+
+    sleep_while_waiting()  # before torch is loaded
+    from ssl_swin.serving.server import bound_socket, reason_of, serve, url_of
+    from ssl_swin.serving.service import Service
+
+    limits = _limits(args)
+    with bound_socket(args.host, args.port) as listening:
+        service = Service(_served(args), limits, num_threads=args.workers)
+        print(f"listening on {url_of(listening)}; Ctrl-C stops it", flush=True)
+        status = serve(service, listening, timeout_s=limits.timeout_s)
+    number = counted(sum(service.metrics.requests.values()), "request")
+    print(f"ssl-swin: stopped by {reason_of(status)} after {number}", file=sys.stderr)
+    return status
+
+
+def _limits(args: argparse.Namespace) -> "Limits":
+    from dataclasses import fields
+
+    from ssl_swin.serving.limits import Limits
+
+    return Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
+
+
+def _served(args: argparse.Namespace) -> "Served":
+    """Load the network and say what it can be asked.
+
+    Raises:
+        UserError: If there is none, or no such device.
+    """
+    from ssl_swin.inference.vectors import View, Wanted
+    from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.launch.build import usable_device
+    from ssl_swin.launch.resolvers import auto_device
+    from ssl_swin.serving.questions import Served, class_question, vector_question
+    from ssl_swin.weights.backbone import SWIN_CROP_RATIO, Backbone, load_backbone
+    from ssl_swin.weights.kept_head import read_head
+    from ssl_swin.weights.sources import default_cache
+
+    device = usable_device(auto_device() if args.device == "auto" else args.device)
+    folder = local_backbone(args.network, default_cache())
+    questions, crop_ratio = [], SWIN_CROP_RATIO
+    if read_head(folder) is None:
+        backbone = load_backbone(folder)
+        title = f"{backbone.encoder.title} without a head"
+    else:
+        predictor = _classifier(folder)
+        questions = [class_question(predictor, _options(args), device, args.precision)]
+        backbone = Backbone(predictor.encoder, tuple(predictor.mean), tuple(predictor.std))
+        crop_ratio = predictor.crop_ratio
+        title = f"{backbone.encoder.title} of {counted(len(predictor.classes), 'class')}"
+    wanted = Wanted(args.stage, args.pooling, args.normalize)
+    questions.append(vector_question(backbone, wanted, device, args.precision))
+    encoder = backbone.encoder
+    pixels = pixel_format(args, channels=encoder.in_chans, dtype=args.pixel_dtype)
+    return Served(
+        title,
+        View(pixels, args.crop_ratio or crop_ratio),
+        encoder.img_size_px,
+        {question.name: question for question in questions},
+    )
+
+
+def _classifier(folder: "Path") -> "ClassPredictor":
+    from ssl_swin.inference.predictors.base import load_predictor
+    from ssl_swin.inference.predictors.classification import ClassPredictor
+
+    predictor = load_predictor(folder)
+    if not isinstance(predictor, ClassPredictor):
+        raise UserError(f"{folder} is no classifier: serve answers with classes or vectors alone")
+    for note in predictor.notes:
+        print(f"note: {note}")
+    return predictor
+
+
+def _options(args: argparse.Namespace) -> "Options":
+    from ssl_swin.inference.predictors.base import Options
+
+    return Options(args.top, args.scores)

@@ -1,0 +1,283 @@
+"""The application behind the server: who is let in, what is done for them, and how it ends."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.serving.batching import Batcher, ComputeFailed, Row
+from ssl_swin.serving.limits import Limits, Refusal
+from ssl_swin.serving.metrics import CONTENT_TYPE, Metrics
+from ssl_swin.serving.questions import Question, Served
+from ssl_swin.serving.uploads import (
+    FORM,
+    JSON,
+    content_type,
+    image_of_bytes,
+    images_of_form,
+    images_of_json,
+    read_body,
+)
+
+T = TypeVar("T")
+CLIENT_LEFT = 499  # as nginx counts it; nobody reads it
+FAILED = "the network failed on this request; the server's log says how"
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """An ASGI application that answers questions about images.
+
+    Attributes:
+        metrics: What was counted.
+        is_stopping: Whether new questions are refused.
+        num_requests: Requests whose answer is not sent yet.
+    """
+
+    def __init__(self, served: Served, limits: Limits, *, num_threads: int) -> None:
+        """Set the service up; it works inside `running`.
+
+        Args:
+            served: What is served.
+            limits: Of size and time.
+            num_threads: That decode images; one more computes.
+        """
+        self.metrics = Metrics()
+        self.is_stopping = False
+        self.num_requests = 0
+        self._served, self._limits = served, limits
+        self._num_images = self._held_bytes = 0
+        self._decode = served.decoder()
+        self._decoding = ThreadPoolExecutor(num_threads, thread_name_prefix="decoding")
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="computing")
+        self._batchers = {
+            name: Batcher(
+                question.compute,
+                self._computing,
+                batch_size=limits.batch_size,
+                max_wait_s=limits.max_wait_ms / 1000,
+                on_batch=self.metrics.count_batch,
+            )
+            for name, question in served.questions.items()
+        }
+        self._paths = {"/", "/health", "/metrics", *(f"/{name}" for name in served.questions)}
+        self._app = Starlette(
+            routes=[
+                Route("/", self._describe),
+                Route("/health", self._health),
+                Route("/metrics", self._show_metrics),
+                *(
+                    Route(f"/{name}", self._endpoint(question), methods=["POST"])
+                    for name, question in served.questions.items()
+                ),
+            ],
+            exception_handlers={
+                Refusal: _refused,
+                HTTPException: _not_served,
+                ComputeFailed: _failed,
+                ClientDisconnect: _left,
+            },
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Compute while the body runs."""
+        tasks = [asyncio.create_task(each.run()) for each in self._batchers.values()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for pool in (self._decoding, self._computing):
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and count it."""
+        start_s, status = time.perf_counter(), CLIENT_LEFT
+
+        async def counting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self.is_stopping:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        self.num_requests += 1
+        try:
+            await self._app(scope, receive, counting)
+        finally:
+            self.num_requests -= 1
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self.metrics.count(path, status, time.perf_counter() - start_s)
+
+    def _endpoint(self, question: Question) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            if self.is_stopping:
+                raise Refusal(503, "the server is stopping", closes=True)
+            self._check_queue(num_images=1)
+            held_before = 0
+
+            def hold(num_bytes: int) -> None:
+                nonlocal held_before
+                held_before += num_bytes
+                self._held_bytes += num_bytes
+                if self._held_bytes > self._limits.held_bytes:
+                    raise _busy("holds as many bodies as it may", closes=True)
+
+            deadline_s = asyncio.get_running_loop().time() + self._limits.timeout_s
+            try:
+                images = await self._images(request, hold, deadline_s)
+                results = await self._results(request, question, images, deadline_s)
+            finally:
+                self._held_bytes -= held_before
+            return JSONResponse({"results": results})
+
+        return answer
+
+    async def _images(
+        self, request: Request, hold: Callable[[int], None], deadline_s: float
+    ) -> list[EncodedSample]:
+        kind = content_type(request)
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                body = await read_body(request, self._limits, hold)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"the request was not whole after {self._limits.timeout_s:g} s",
+                closes=True,
+            ) from None
+        in_thread = asyncio.get_running_loop().run_in_executor
+        if kind == FORM:
+            headers = request.headers
+            return await in_thread(self._decoding, images_of_form, headers, body, self._limits)
+        if kind == JSON:
+            return await in_thread(self._decoding, images_of_json, body, self._limits)
+        return image_of_bytes(body, self._limits)
+
+    async def _results(
+        self, request: Request, question: Question, images: list[EncodedSample], deadline_s: float
+    ) -> list[dict[str, Any]]:
+        self._check_queue(len(images))
+        self._num_images += len(images)
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await _unless_client_leaves(request, self._of_all(question, images))
+        except TimeoutError:
+            raise Refusal(
+                504,
+                f"there was no answer after {self._limits.timeout_s:g} s: send fewer images, or "
+                "try again later",
+            ) from None
+        finally:
+            self._num_images -= len(images)
+
+    async def _of_all(
+        self, question: Question, images: list[EncodedSample]
+    ) -> list[dict[str, Any]]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._of_one(question, each)) for each in images]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _of_one(self, question: Question, image: EncodedSample) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoding, self._decode, image)
+        row = await self._batchers[question.name](pixels)
+        if not _is_finite(row):
+            raise Refusal(
+                422,
+                f"the network's answer to the image {image.name} is not finite: its values are "
+                "beyond those that the network was trained on",
+            )
+        return {"name": image.name, **question.answer(row)}
+
+    def _check_queue(self, num_images: int) -> None:
+        if self._num_images + num_images > self._limits.queue:
+            raise _busy("has as many images as it may")
+
+    async def _describe(self, request: Request) -> Response:
+        lines = [self._served.title, ""]
+        lines += [f"POST /{each.name}  {each.told}" for each in self._served.questions.values()]
+        lines += ["GET  /health", "GET  /metrics", ""]
+        return PlainTextResponse("\n".join(lines))
+
+    async def _health(self, request: Request) -> Response:
+        state = "stopping" if self.is_stopping else "ready"
+        answer = {"status": state, "serving": self._served.title}
+        return JSONResponse(answer, status_code=503 if self.is_stopping else 200)
+
+    async def _show_metrics(self, request: Request) -> Response:
+        text = self.metrics.text(
+            images_in_work=self._num_images,
+            images_waiting=sum(map(len, self._batchers.values())),
+            requests_in_work=self.num_requests,
+            body_bytes_held=self._held_bytes,
+        )
+        return Response(text, media_type=CONTENT_TYPE)
+
+
+async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what some work returns; raises ClientDisconnect, and drops it, if nobody waits."""
+    working = asyncio.ensure_future(work)
+    working.add_done_callback(lambda task: task.cancelled() or task.exception())  # it is told
+    leaving = asyncio.ensure_future(_leaving(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+
+
+async def _leaving(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _is_finite(row: Row) -> bool:
+    return all(bool(value.isfinite().all()) for value in row.values())
+
+
+def _busy(what: str, *, closes: bool = False) -> Refusal:
+    return Refusal(503, f"the server {what} at a time: try again later", closes=closes)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return JSONResponse({"error": error.message}, error.status, headers=error.headers)
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    """Answer a path that is not there, or a method that it does not take."""
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path[:200]
+    told = f"{path} does not take {method}" if error.status_code == 405 else f"no page {path}"
+    return JSONResponse({"error": told}, error.status_code, headers=error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"error": FAILED}, 500)
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Give the framework something to send, which goes nowhere."""
+    return Response(status_code=CLIENT_LEFT)
