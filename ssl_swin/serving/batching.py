@@ -1,6 +1,7 @@
 """Images that arrive one by one go through the network together."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ssl_swin.inference.vectors import Compute
+from ssl_swin.plurals import counted
 
+log = logging.getLogger(__name__)
 Row = Mapping[str, Tensor]  # values of one image by name
 
 
@@ -110,6 +113,7 @@ class Batcher:
         try:
             values, seconds = await loop.run_in_executor(self._thread, self._timed, pixels)
         except Exception as error:  # the server must outlive whatever a network raises
+            log.exception("the network failed on %s", counted(len(batch), "image"))
             for each in batch:
                 if not each.answer.done():
                     failure = ComputeFailed(f"a batch of {len(batch)} failed")

@@ -1,11 +1,11 @@
 """The application behind the server: who is let in, what is done for them, and how it ends."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.serving.batching import Batcher, ComputeFailed, Row
-from ssl_swin.serving.limits import Limits, Refusal
+from ssl_swin.serving.limits import TIMES_DRAINED, Limits, Refusal
 from ssl_swin.serving.metrics import CONTENT_TYPE, Metrics
 from ssl_swin.serving.questions import Question, Served
 from ssl_swin.serving.uploads import (
@@ -31,9 +31,11 @@ from ssl_swin.serving.uploads import (
 )
 
 T = TypeVar("T")
+_CLOSE = (b"connection", b"close")
+DRAINED_S = 5.0  # that a refused client may go on to send
+TOO_SLOW = 408
 CLIENT_LEFT = 499  # as nginx counts it; nobody reads it
 FAILED = "the network failed on this request; the server's log says how"
-log = logging.getLogger(__name__)
 
 
 class Service:
@@ -105,23 +107,23 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and count it."""
-        start_s, status = time.perf_counter(), CLIENT_LEFT
-
-        async def counting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if self.is_stopping:
-                    message["headers"] = [*message["headers"], (b"connection", b"close")]
-            await send(message)
-
+        start_s = time.perf_counter()
+        waits = (b"expect", b"100-continue") in scope["headers"]
+        most_bytes = TIMES_DRAINED * self._limits.request_bytes
+        exchange = _Exchange(receive, send, most_drained=0 if waits else most_bytes)
         self.num_requests += 1
         try:
-            await self._app(scope, receive, counting)
+            await self._app(scope, exchange.receive, partial(self._send, exchange))
         finally:
             self.num_requests -= 1
             path = scope["path"] if scope["path"] in self._paths else "other"
-            self.metrics.count(path, status, time.perf_counter() - start_s)
+            self.metrics.count(path, exchange.status, time.perf_counter() - start_s)
+
+    async def _send(self, exchange: "_Exchange", message: Message) -> None:
+        if message["type"] == "http.response.start" and self.is_stopping:
+            others = [pair for pair in message["headers"] if pair[0] != _CLOSE[0]]
+            message["headers"] = [*others, _CLOSE]
+        await exchange.send(message)
 
     def _endpoint(self, question: Question) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -156,7 +158,7 @@ class Service:
                 body = await read_body(request, self._limits, hold)
         except TimeoutError:
             raise Refusal(
-                408,
+                TOO_SLOW,
                 f"the request was not whole after {self._limits.timeout_s:g} s",
                 closes=True,
             ) from None
@@ -192,7 +194,8 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._of_one(question, each)) for each in images]
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            first = errors.exceptions[0]
+            raise first from first.__cause__
         return [task.result() for task in tasks]
 
     async def _of_one(self, question: Question, image: EncodedSample) -> dict[str, Any]:
@@ -230,6 +233,39 @@ class Service:
             body_bytes_held=self._held_bytes,
         )
         return Response(text, media_type=CONTENT_TYPE)
+
+
+class _Exchange:
+    """A request and its answer, on a connection that may end with it.
+
+    Before an answer that ends the connection, what the client still sends is read and thrown away,
+    up to a limit: a connection that is closed on unread bytes is reset, and the answer lost.
+    """
+
+    def __init__(self, receive: Receive, send: Send, *, most_drained: int) -> None:
+        self._receive, self._send = receive, send
+        self._most_drained = most_drained  # bytes; 0 of a client that waits for a go-ahead
+        self._is_whole = False
+        self.status = CLIENT_LEFT
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if _CLOSE in message["headers"] and self.status != TOO_SLOW:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DRAINED_S):
+                        await self._drain()
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        num_bytes = 0
+        while not self._is_whole and num_bytes < self._most_drained:
+            num_bytes += len((await self.receive()).get("body", b""))
 
 
 async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -274,7 +310,6 @@ async def _not_served(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
     return JSONResponse({"error": FAILED}, 500)
 
 

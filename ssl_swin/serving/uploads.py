@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.quoting import on_screen
-from ssl_swin.serving.limits import TIMES_DRAINED, Limits, Refusal, too_large
+from ssl_swin.serving.limits import Limits, Refusal, too_large
 
 RAW, FORM, JSON = "application/octet-stream", "multipart/form-data", "application/json"
 TAKEN = f"image/*, {RAW}, {FORM} or {JSON}"
@@ -24,6 +25,7 @@ JSON_FORMS = '{"image": "BASE64"} or {"images": ["BASE64", {"name": "...", "data
 FIRST = "1"  # name of the first image where the client gives none
 _DATA_URL = re.compile(r"data:[\w/+.;=-]*,")
 _MOST_CHARACTERS = 200  # of a name
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # forms of clients are no news
 
 
 def content_type(request: Request) -> str:
@@ -46,9 +48,6 @@ def content_type(request: Request) -> str:
 async def read_body(request: Request, limits: Limits, hold: Callable[[int], None]) -> bytes:
     """Return the body of a request.
 
-    Of one that is too large, some more is read and thrown away, so that a client that sends all
-    before it listens gets to hear the refusal.
-
     Args:
         request: Its body was not touched.
         limits: Say how large it may be.
@@ -58,23 +57,16 @@ async def read_body(request: Request, limits: Limits, hold: Callable[[int], None
         Refusal: If it is too large.
         ClientDisconnect: If the client left.
     """
-    declared = int(request.headers.get("content-length", "0"))
-    waits = request.headers.get("expect", "").lower() == "100-continue"
-    if declared > limits.request_bytes and waits:
+    if int(request.headers.get("content-length", "0")) > limits.request_bytes:
         raise too_large(limits)
     parts: list[bytes] = []
     num_bytes = 0
     async for part in request.stream():
         num_bytes += len(part)
-        if num_bytes <= limits.request_bytes:
-            hold(len(part))
-            parts.append(part)
-        elif num_bytes > TIMES_DRAINED * limits.request_bytes:
+        if num_bytes > limits.request_bytes:
             raise too_large(limits)
-        else:
-            parts.clear()
-    if num_bytes > limits.request_bytes:
-        raise too_large(limits)
+        hold(len(part))
+        parts.append(part)
     return b"".join(parts)
 
 
@@ -184,7 +176,8 @@ def _too_many(limits: Limits) -> Refusal:
 
 def _shown(text: str) -> str:
     """Return a client's text as it may be printed and sent: short, valid, without control."""
-    return on_screen(text.encode(errors="replace").decode(), 1, _MOST_CHARACTERS)
+    line = " ".join(text.encode(errors="replace").decode().split())
+    return on_screen(line, 1, _MOST_CHARACTERS)
 
 
 async def _in_one(body: bytes) -> AsyncIterator[bytes]:
