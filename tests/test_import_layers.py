@@ -61,7 +61,7 @@ EDGES: dict[str, set[str]] = {
     "weights": GROUND | {"divided_checkpoint", "encoders", "objectives", "tasks"},
     "inference": GROUND | {"data", "encoders", "probing", "reporting", "tasks", "weights"},
     "deploy": GROUND | {"encoders", "inference", "probing", "tasks", "weights"},
-    "serving": GROUND | {"data", "encoders", "inference", "weights"},
+    "serving": GROUND | {"data", "encoders", "inference", "objectives", "reporting", "weights"},
     "training": GROUND
     | {"data", "disk_errors", "divided_checkpoint", "encoders", "objectives", "tasks", "optim"}
     | {"probing", "reporting", "runs"},

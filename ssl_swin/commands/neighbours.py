@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ssl_swin.inference.vectors import Compute
     from ssl_swin.reporting.neighbours_figure import Answer
 
-LEAST_LIKE = 0.98  # cosine of a vector in the file and the same one computed again, in half too
-
 
 def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -205,6 +203,7 @@ class _Search:
         import numpy as np
 
         from ssl_swin.inference.run import vectors_of_samples
+        from ssl_swin.inference.search import LEAST_LIKE
 
         if not samples:
             return np.empty((0, 0), np.float32)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from ssl_swin.arguments import MOST_WORKERS, Above0, NonNegative, Positive
+from ssl_swin.arguments import MOST_WORKERS, Above0, Neighbours, NonNegative, Positive
 from ssl_swin.commands.embed import add_wanted_options
 from ssl_swin.commands.inference_options import (
     add_computing_options,
     add_crop_option,
     add_image_options,
 )
-from ssl_swin.commands.parsing import text, value_of
+from ssl_swin.commands.parsing import path, text, value_of
 from ssl_swin.commands.pixel_options import add_limit_options, pixel_format
 from ssl_swin.errors import UserError
 from ssl_swin.plurals import counted
@@ -22,14 +22,18 @@ from ssl_swin.plurals import counted
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from ssl_swin.inference.predictors.base import Options
     from ssl_swin.inference.predictors.classification import ClassPredictor
     from ssl_swin.serving.limits import Limits
-    from ssl_swin.serving.questions import Served
+    from ssl_swin.serving.questions import Question, Served
+    from ssl_swin.weights.backbone import Backbone
 
 NEEDS = ("starlette", "uvicorn", "python_multipart")
 Port = Annotated[int, Ge(0), Le(65535)]
 Threads = Annotated[int, Ge(1), Le(MOST_WORKERS)]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MOST_PIXELS, MOST_BYTES = 50_000_000, 500_000_000  # of a decoded image, of anybody's
 
 
@@ -80,9 +84,33 @@ def add_parser(
     )
     add_wanted_options(parser)
     add_crop_option(parser, "the network's")
+    _add_neighbours(parser)
     add_image_options(parser)
     add_limit_options(parser, most_pixels=MOST_PIXELS, most_bytes=MOST_BYTES)
     return parser
+
+
+def _add_neighbours(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--vectors",
+        type=path,
+        metavar="FILE",
+        help="what `ssl-swin embed` wrote with this network: POST /neighbours tells the nearest",
+    )
+    parser.add_argument(
+        "--images",
+        type=text,
+        metavar="PLACE",
+        help="the images that --vectors is of; anybody who may ask gets to see them",
+    )
+    parser.add_argument("--split", type=text, metavar="NAME", help="the only split of --images")
+    parser.add_argument(
+        "--neighbours",
+        type=value_of(Neighbours),
+        default=8,
+        metavar="N",
+        help="how many are told (default: %(default)s)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"serve needs {', '.join(missing)}: pip install 'ssl_swin[serve]'")
+    if (args.vectors is None) != (args.images is None):
+        raise UserError("--vectors and --images go together: the one is of the other")
     from ssl_swin.launch.threads import sleep_while_waiting
 
     sleep_while_waiting()  # before torch is loaded
@@ -117,7 +147,13 @@ def run(args: argparse.Namespace) -> int:
 
     limits = _limits(args)
     with bound_socket(args.host, args.port) as listening:
-        service = Service(_served(args), limits, num_threads=args.workers)
+        is_private = args.images is not None and args.host in LOOPBACK
+        service = Service(
+            _served(args),
+            limits,
+            num_threads=args.workers,
+            hosts=LOOPBACK if is_private else None,
+        )
         print(f"listening on {url_of(listening)}; Ctrl-C stops it", flush=True)
         status = serve(service, listening, timeout_s=limits.timeout_s)
     number = counted(sum(service.metrics.requests.values()), "request")
@@ -150,10 +186,12 @@ def _served(args: argparse.Namespace) -> "Served":
 
     device = usable_device(auto_device() if args.device == "auto" else args.device)
     folder = local_backbone(args.network, default_cache())
-    questions, crop_ratio = [], SWIN_CROP_RATIO
+    questions: list[Question] = []
+    crop_ratio = SWIN_CROP_RATIO
     if read_head(folder) is None:
         backbone = load_backbone(folder)
         title = f"{backbone.encoder.title} without a head"
+        questions += _reconstruction(args, backbone, device)
     else:
         predictor = _classifier(folder)
         questions = [class_question(predictor, _options(args), device, args.precision)]
@@ -164,12 +202,48 @@ def _served(args: argparse.Namespace) -> "Served":
     questions.append(vector_question(backbone, wanted, device, args.precision))
     encoder = backbone.encoder
     pixels = pixel_format(args, channels=encoder.in_chans, dtype=args.pixel_dtype)
-    return Served(
+    served = Served(
         title,
         View(pixels, args.crop_ratio or crop_ratio),
         encoder.img_size_px,
         {question.name: question for question in questions},
     )
+    return _with_neighbours(args, served) if args.vectors else served
+
+
+def _reconstruction(
+    args: argparse.Namespace, backbone: "Backbone", device: "torch.device"
+) -> "list[Question]":
+    """Return the question for a reconstruction, where a run has what it takes."""
+    from pathlib import Path
+
+    from ssl_swin.launch.pretrained import masked_model_of
+    from ssl_swin.serving.pictures import reconstruction_question
+
+    model = masked_model_of(Path(args.network), backbone)
+    if model is None:
+        return []
+    return [reconstruction_question(model, backbone.mean, backbone.std, device, args.precision)]
+
+
+def _with_neighbours(args: argparse.Namespace, served: "Served") -> "Served":
+    """Add the question for nearest images.
+
+    Raises:
+        UserError: If the vectors are not of the images, or not of the network.
+    """
+    from dataclasses import replace
+
+    from ssl_swin.data.sources.layout import Reading
+    from ssl_swin.inference.images import open_images
+    from ssl_swin.inference.vector_files import read_vectors
+    from ssl_swin.launch.data_settings import remote_cache
+    from ssl_swin.serving.neighbours import neighbour_question
+
+    vectors = read_vectors(args.vectors)
+    images = open_images(args.images, reading=Reading(), split=args.split, cache=remote_cache())
+    question = neighbour_question(served, vectors, images.dataset, num=args.neighbours)
+    return replace(served, questions={**served.questions, question.name: question})
 
 
 def _classifier(folder: "Path") -> "ClassPredictor":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ssl_swin.errors import UserError
 
 Floats = NDArray[np.float32]
+LEAST_LIKE = 0.98  # cosine of a kept vector and the same one computed again, in half too
 _LEAST_NORM = 1e-12
 _CHUNK = 65536  # vectors at a time, in double precision
 
@@ -44,13 +45,15 @@ def nearest(
         )
     if len(vectors) < 2 and any(row is not None for row in own_rows):
         raise UserError("there is one image, and no other to compare it with")
-    unit, asked = _unit(vectors), _unit(queries)
+    unit_vectors, asked = unit(vectors), unit(queries)
     found = []
     for query, own in zip(asked, own_rows, strict=True):
-        cosines = unit @ query
+        cosines = unit_vectors @ query
         if own is not None:
             cosines[own] = -np.inf
-        order = np.argsort(-cosines, kind="stable")[: min(num, len(unit) - (own is not None))]
+        order = np.argsort(-cosines, kind="stable")[
+            : min(num, len(unit_vectors) - (own is not None))
+        ]
         found.append(Neighbours(order.tolist(), cosines[order].tolist()))
     return found
 
@@ -92,7 +95,8 @@ def principal_map(vectors: Floats) -> Map:
     return Map(points, (float(values[-1]) / whole, max(0.0, float(values[-2])) / whole))
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
+    """Return vectors (N, D) scaled to length 1."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = (vectors / np.maximum(norms, _LEAST_NORM)).astype(np.float32)
-    return unit
+    scaled: Floats = (vectors / np.maximum(norms, _LEAST_NORM)).astype(np.float32)
+    return scaled

@@ -121,6 +121,27 @@ def as_rgb(
     return _to_rgb(denormalize(images, mean, std))
 
 
+def image_columns(
+    figure: Figure, mean: Sequence[float], std: Sequence[float], *, stretch: bool = False
+) -> dict[str, np.ndarray]:
+    """Return the images of a figure as `draw_figure` draws them.
+
+    Args:
+        figure: The figure; its first column shows images.
+        mean: Normalisation of the images.
+        std: Normalisation of the images.
+        stretch: As in `draw_figure`.
+
+    Returns:
+        uint8 (B, H, W, 3) by the title of the column.
+    """
+    columns = [column for column in figure if isinstance(column, ImageColumn)]
+    bands = band_groups(None, columns[0].images.shape[1])
+    if stretch:
+        mean, std = _stretched(columns[0].images)
+    return {column.title: _of_bands(column, mean, std, bands)[0] for column in columns}
+
+
 def _titles(title: str, groups: list[list[int]]) -> list[str]:
     if len(groups) == 1:
         return [title]

@@ -2,23 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.quoting import on_screen
 from ssl_swin.serving.batching import Batcher, ComputeFailed, Row
 from ssl_swin.serving.limits import TIMES_DRAINED, Limits, Refusal
 from ssl_swin.serving.metrics import CONTENT_TYPE, Metrics
+from ssl_swin.serving.page import PAGE, POLICY
 from ssl_swin.serving.questions import Question, Served
 from ssl_swin.serving.uploads import (
     FORM,
@@ -47,18 +50,27 @@ class Service:
         num_requests: Requests whose answer is not sent yet.
     """
 
-    def __init__(self, served: Served, limits: Limits, *, num_threads: int) -> None:
+    def __init__(
+        self,
+        served: Served,
+        limits: Limits,
+        *,
+        num_threads: int,
+        hosts: Collection[str] | None = None,
+    ) -> None:
         """Set the service up; it works inside `running`.
 
         Args:
             served: What is served.
             limits: Of size and time.
             num_threads: That decode images; one more computes.
+            hosts: Names by which a browser may ask; None takes every name. A page of another site
+                can lead its own name to this machine, and would read what is meant for its user.
         """
         self.metrics = Metrics()
         self.is_stopping = False
         self.num_requests = 0
-        self._served, self._limits = served, limits
+        self._served, self._limits, self._hosts = served, limits, hosts
         self._num_images = self._held_bytes = 0
         self._decode = served.decoder()
         self._decoding = ThreadPoolExecutor(num_threads, thread_name_prefix="decoding")
@@ -73,10 +85,17 @@ class Service:
             )
             for name, question in served.questions.items()
         }
-        self._paths = {"/", "/health", "/metrics", *(f"/{name}" for name in served.questions)}
+        self._paths = {
+            "/",
+            "/about",
+            "/health",
+            "/metrics",
+            *(f"/{name}" for name in served.questions),
+        }
         self._app = Starlette(
             routes=[
-                Route("/", self._describe),
+                Route("/", self._show_page),
+                Route("/about", self._describe),
                 Route("/health", self._health),
                 Route("/metrics", self._show_metrics),
                 *(
@@ -127,6 +146,7 @@ class Service:
 
     def _endpoint(self, question: Question) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
+            self._check_host(request)
             if self.is_stopping:
                 raise Refusal(503, "the server is stopping", closes=True)
             self._check_queue(num_images=1)
@@ -208,17 +228,31 @@ class Service:
                 f"the network's answer to the image {image.name} is not finite: its values are "
                 "beyond those that the network was trained on",
             )
-        return {"name": image.name, **question.answer(row)}
+        answer = await loop.run_in_executor(self._decoding, question.answer, row)
+        return {"name": image.name, **answer}
+
+    def _check_host(self, request: Request) -> None:
+        name = request.url.hostname or ""
+        if self._hosts is not None and name not in self._hosts:
+            raise Refusal(
+                421,
+                f"this server shows pictures to its own machine alone, and was asked as "
+                f"{on_screen(name, 1, 200)}: ask as {', '.join(sorted(self._hosts))}",
+            )
 
     def _check_queue(self, num_images: int) -> None:
         if self._num_images + num_images > self._limits.queue:
             raise _busy("has as many images as it may")
 
+    async def _show_page(self, request: Request) -> Response:
+        return HTMLResponse(PAGE, headers={"content-security-policy": POLICY})
+
     async def _describe(self, request: Request) -> Response:
-        lines = [self._served.title, ""]
-        lines += [f"POST /{each.name}  {each.told}" for each in self._served.questions.values()]
-        lines += ["GET  /health", "GET  /metrics", ""]
-        return PlainTextResponse("\n".join(lines))
+        questions = {each.name: each.told for each in self._served.questions.values()}
+        limits = asdict(self._limits)
+        return JSONResponse(
+            {"serving": self._served.title, "questions": questions, "limits": limits}
+        )
 
     async def _health(self, request: Request) -> Response:
         state = "stopping" if self.is_stopping else "ready"
