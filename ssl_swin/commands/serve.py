@@ -3,6 +3,8 @@
 import argparse
 import importlib.util
 import sys
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
@@ -18,17 +20,12 @@ from ssl_swin.commands.parsing import path, text, value_of
 from ssl_swin.commands.pixel_options import add_limit_options, pixel_format
 from ssl_swin.errors import UserError
 from ssl_swin.plurals import counted
+from ssl_swin.serving.limits import Limits
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import torch
-
     from ssl_swin.inference.predictors.base import Options
     from ssl_swin.inference.predictors.classification import ClassPredictor
-    from ssl_swin.serving.limits import Limits
     from ssl_swin.serving.questions import Question, Served
-    from ssl_swin.weights.backbone import Backbone
 
 NEEDS = ("starlette", "uvicorn", "python_multipart")
 Port = Annotated[int, Ge(0), Le(65535)]
@@ -44,11 +41,12 @@ def add_parser(
     parser = commands.add_parser(
         "serve",
         help="answer requests for classes and vectors over HTTP",
-        description="Answers POST /predict (classes, of a classifier) and POST /embed (vectors) "
-        "until it is stopped. Images are raw bodies, forms or JSON; those that arrive together go "
-        "through the network together. GET /health says whether it is ready, GET /metrics what it "
-        "has done. There is no password: only this machine is listened to unless --host says more. "
-        "Needs pip install 'ssl_swin[serve]'.",
+        description="Answers POST /predict (classes, of a classifier), POST /embed (vectors), "
+        "POST /reconstruct (of a masked pretraining) and POST /neighbours (with --vectors) until "
+        "it is stopped. Images are raw bodies, forms or JSON; those that arrive together go "
+        "through the network together. GET / is a page to try it, GET /health says whether it is "
+        "ready, GET /metrics what it has done. There is no password: only this machine is listened "
+        "to unless --host says more. Needs pip install 'ssl_swin[serve]'.",
         usage="%(prog)s [options] network",
     )
     parser.add_argument(
@@ -114,21 +112,22 @@ def _add_neighbours(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    for name, kind, default, told in (
-        ("--batch-size", Positive, 32, "most images of a batch"),
-        ("--max-wait-ms", NonNegative, 5.0, "longest wait of an image for others of its batch"),
-        ("--max-image-mb", Above0, 20.0, "largest image file"),
-        ("--max-request-mb", Above0, 64.0, "largest request"),
-        ("--max-images", Positive, 32, "most images of a request"),
-        ("--queue", Positive, 128, "most images in work; requests beyond are answered 503"),
-        ("--timeout-s", Above0, 30.0, "longest from the head of a request to its answer"),
+    defaults = {field.name: field.default for field in fields(Limits)}
+    for name, kind, told in (
+        ("batch_size", Positive, "most images of a batch"),
+        ("max_wait_ms", NonNegative, "longest wait of an image for others of its batch"),
+        ("max_image_mb", Above0, "largest image file"),
+        ("max_request_mb", Above0, "largest request"),
+        ("max_images", Positive, "most images of a request"),
+        ("queue", Positive, "most images in work; requests beyond are answered 503"),
+        ("timeout_s", Above0, "longest from the head of a request to its answer"),
     ):
         parser.add_argument(
-            name,
+            f"--{name.replace('_', '-')}",
             type=value_of(kind),
-            default=default,
+            default=defaults[name],
             metavar="N",
-            help=f"{told} (default: %(default)s)",
+            help=f"{told} (default: {defaults[name]:g})",
         )
 
 
@@ -145,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     from ssl_swin.serving.server import bound_socket, reason_of, serve, url_of
     from ssl_swin.serving.service import Service
 
-    limits = _limits(args)
+    limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
     with bound_socket(args.host, args.port) as listening:
         is_private = args.images is not None and args.host in LOOPBACK
         service = Service(
@@ -161,14 +160,6 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _limits(args: argparse.Namespace) -> "Limits":
-    from dataclasses import fields
-
-    from ssl_swin.serving.limits import Limits
-
-    return Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
-
-
 def _served(args: argparse.Namespace) -> "Served":
     """Load the network and say what it can be asked.
 
@@ -178,7 +169,9 @@ def _served(args: argparse.Namespace) -> "Served":
     from ssl_swin.inference.vectors import View, Wanted
     from ssl_swin.launch.artifacts import local_backbone
     from ssl_swin.launch.build import usable_device
+    from ssl_swin.launch.pretrained import masked_model_of
     from ssl_swin.launch.resolvers import auto_device
+    from ssl_swin.serving.pictures import reconstruction_question
     from ssl_swin.serving.questions import Served, class_question, vector_question
     from ssl_swin.weights.backbone import SWIN_CROP_RATIO, Backbone, load_backbone
     from ssl_swin.weights.kept_head import read_head
@@ -190,8 +183,11 @@ def _served(args: argparse.Namespace) -> "Served":
     crop_ratio = SWIN_CROP_RATIO
     if read_head(folder) is None:
         backbone = load_backbone(folder)
-        title = f"{backbone.encoder.title} without a head"
-        questions += _reconstruction(args, backbone, device)
+        title = backbone.encoder.title
+        if model := masked_model_of(Path(args.network), backbone):
+            title += f" pretrained by {model.title}"
+            mean, std = backbone.mean, backbone.std
+            questions += [reconstruction_question(model, mean, std, device, args.precision)]
     else:
         predictor = _classifier(folder)
         questions = [class_question(predictor, _options(args), device, args.precision)]
@@ -211,29 +207,12 @@ def _served(args: argparse.Namespace) -> "Served":
     return _with_neighbours(args, served) if args.vectors else served
 
 
-def _reconstruction(
-    args: argparse.Namespace, backbone: "Backbone", device: "torch.device"
-) -> "list[Question]":
-    """Return the question for a reconstruction, where a run has what it takes."""
-    from pathlib import Path
-
-    from ssl_swin.launch.pretrained import masked_model_of
-    from ssl_swin.serving.pictures import reconstruction_question
-
-    model = masked_model_of(Path(args.network), backbone)
-    if model is None:
-        return []
-    return [reconstruction_question(model, backbone.mean, backbone.std, device, args.precision)]
-
-
 def _with_neighbours(args: argparse.Namespace, served: "Served") -> "Served":
     """Add the question for nearest images.
 
     Raises:
         UserError: If the vectors are not of the images, or not of the network.
     """
-    from dataclasses import replace
-
     from ssl_swin.data.sources.layout import Reading
     from ssl_swin.inference.images import open_images
     from ssl_swin.inference.vector_files import read_vectors
@@ -246,7 +225,7 @@ def _with_neighbours(args: argparse.Namespace, served: "Served") -> "Served":
     return replace(served, questions={**served.questions, question.name: question})
 
 
-def _classifier(folder: "Path") -> "ClassPredictor":
+def _classifier(folder: Path) -> "ClassPredictor":
     from ssl_swin.inference.predictors.base import load_predictor
     from ssl_swin.inference.predictors.classification import ClassPredictor
 

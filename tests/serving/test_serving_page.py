@@ -239,7 +239,7 @@ def test_page__shows_what_the_network_makes_of_an_image(
 ) -> None:
     page = opened(server.url, width_px, scheme)
     page.get_by_text("Choose an image to see").wait_for()
-    assert page.locator("h1").inner_text() == "Swin Transformer V1 without a head"
+    assert page.locator("h1").inner_text() == "Swin Transformer V1 pretrained by SimMIM"
     page.locator("#file").set_input_files(folder_of(server) / ATTACK)
     page.locator("#neighbours figure").first.wait_for()
     page.locator("#reconstruct figure").first.wait_for()

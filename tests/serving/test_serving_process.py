@@ -307,7 +307,7 @@ def test_huge_body__is_refused_before_it_is_sent(server: Process) -> None:
 
 
 def test_slow_clients__are_let_go(server: Process) -> None:
-    """A body that never ends, a head that never ends, and an answer that is not taken."""
+    """A body that never ends, and a head that never ends."""
     host = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
     body = socket.create_connection(server.address, timeout=30)
     body.sendall(host + b"content-length: 1000\r\n\r\n123")
@@ -324,6 +324,34 @@ def test_slow_clients__are_let_go(server: Process) -> None:
             head.sendall(bytes([letter]))
             time.sleep(0.1)
     assert time.monotonic() - start_s < 18
+
+
+def test_answers_that_are_not_taken__end_the_connection(server: Process) -> None:
+    """Requests in a row, of which the client hears no answer."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(60)
+    connection.connect(server.address)
+    start_s = time.monotonic()
+    with pytest.raises(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 1_000_000)
+    assert time.monotonic() - start_s < 40
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_many_idle_connections__are_let_go(server: Process) -> None:
+    idle = [socket.create_connection(server.address, timeout=30) for _ in range(540)]
+    try:
+        last = http.client.HTTPResponse(idle[-1])
+        last.begin()
+        assert (last.status, last.headers["retry-after"]) == (503, "1")
+        end_s = time.monotonic() + 25
+        while httpx.get(f"{server.url}/health").status_code == 503:
+            assert time.monotonic() < end_s
+            time.sleep(0.5)
+    finally:
+        for connection in idle:
+            connection.close()
 
 
 def test_early_disconnects__leave_nothing_behind(folder: Path, server: Process) -> None:
