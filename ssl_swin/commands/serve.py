@@ -173,14 +173,13 @@ def _served(args: argparse.Namespace) -> "Served":
     from ssl_swin.launch.resolvers import auto_device
     from ssl_swin.serving.pictures import reconstruction_question
     from ssl_swin.serving.questions import Served, class_question, vector_question
-    from ssl_swin.weights.backbone import SWIN_CROP_RATIO, Backbone, load_backbone
+    from ssl_swin.weights.backbone import Backbone, load_backbone
     from ssl_swin.weights.kept_head import read_head
     from ssl_swin.weights.sources import default_cache
 
     device = usable_device(auto_device() if args.device == "auto" else args.device)
     folder = local_backbone(args.network, default_cache())
     questions: list[Question] = []
-    crop_ratio = SWIN_CROP_RATIO
     if read_head(folder) is None:
         backbone = load_backbone(folder)
         title = backbone.encoder.title
@@ -191,8 +190,12 @@ def _served(args: argparse.Namespace) -> "Served":
     else:
         predictor = _classifier(folder)
         questions = [class_question(predictor, _options(args), device, args.precision)]
-        backbone = Backbone(predictor.encoder, tuple(predictor.mean), tuple(predictor.std))
-        crop_ratio = predictor.crop_ratio
+        backbone = Backbone(
+            predictor.encoder,
+            tuple(predictor.mean),
+            tuple(predictor.std),
+            crop_ratio=predictor.crop_ratio,
+        )
         title = f"{backbone.encoder.title} of {counted(len(predictor.classes), 'class')}"
     wanted = Wanted(args.stage, args.pooling, args.normalize)
     questions.append(vector_question(backbone, wanted, device, args.precision))
@@ -200,7 +203,7 @@ def _served(args: argparse.Namespace) -> "Served":
     pixels = pixel_format(args, channels=encoder.in_chans, dtype=args.pixel_dtype)
     served = Served(
         title,
-        View(pixels, args.crop_ratio or crop_ratio),
+        View(pixels, args.crop_ratio or backbone.crop_ratio),
         encoder.img_size_px,
         {question.name: question for question in questions},
     )
