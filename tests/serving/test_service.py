@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import logging
+import socket
 import threading
 import zlib
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from ssl_swin.errors import UserError
 from ssl_swin.serving.limits import Limits
 from ssl_swin.serving.metrics import Histogram, Metrics
+from ssl_swin.serving.server import bound_socket
 from ssl_swin.serving.service import Service
 
 PNG = {"content-type": "image/png"}
@@ -303,6 +305,16 @@ def test_limits__refuse_what_contradicts() -> None:
     ):
         with pytest.raises(UserError, match=told):
             Limits(**limits)  # type: ignore[arg-type]
+
+
+def test_bound_socket__its_connections_send_at_once() -> None:
+    with (
+        bound_socket("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_histogram__by_hand() -> None:
