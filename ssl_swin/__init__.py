@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ssl_swin.jobs.in_process import finetune as finetune
     from ssl_swin.jobs.in_process import linear_probe as linear_probe
     from ssl_swin.jobs.in_process import pretrain as pretrain
+    from ssl_swin.jobs.predicting import predict as predict
     from ssl_swin.launch.loading import load_backbone as load_backbone
     from ssl_swin.launch.sweep import SweepFolder as SweepFolder
     from ssl_swin.objectives.base import Objective as Objective
@@ -106,6 +107,7 @@ _HOMES = {
     "linear_probe": "ssl_swin.jobs.in_process",
     "load_backbone": "ssl_swin.launch.loading",
     "open_splits": "ssl_swin.data.loading.opening",
+    "predict": "ssl_swin.jobs.predicting",
     "prepare_demo": "ssl_swin.data.synthetic.prepare",
     "pretrain": "ssl_swin.jobs.in_process",
     "pretrain_optimizer": "ssl_swin.training.optim",

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ssl_swin.inference.predictors.base import Predictor
 
 CLASSIFIER = (
-    "run of a fine-tuning, its folder classifier/, or whatever backbone= takes that has a head"
+    "run of a fine-tuning, its folder classifier/, whatever backbone= takes that has a head, or a "
+    "file that `ssl-swin export` wrote of one (.onnx, .xml of OpenVINO, .pt2 of torch.export)"
 )
 
 
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.inference.vector_files import bad_beside
 
     predictor = predictor_of(args.classifier)
+    if args.device == "auto" and predictor.only_device is not None:
+        args.device = predictor.only_device
     _check_ending(args.out, predictor)
     dataset = images_of(args).dataset
     computing = computing_of(args, dataset, predictor)
@@ -98,16 +101,14 @@ def predictor_of(reference: str) -> "Predictor":
     """Load a classifier, or what else predicts, whatever it is named by.
 
     Args:
-        reference: As `backbone=` takes it.
+        reference: See `load_predictor`.
 
     Raises:
         UserError: If there is none.
     """
-    from ssl_swin.inference.predictors.base import load_predictor
-    from ssl_swin.launch.artifacts import local_backbone
-    from ssl_swin.weights.sources import default_cache
+    from ssl_swin.launch.predictors import load_predictor
 
-    predictor = load_predictor(local_backbone(reference, default_cache()))
+    predictor = load_predictor(reference)
     for note in predictor.notes:
         print(f"note: {note}")
     return predictor

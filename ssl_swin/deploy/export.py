@@ -1,6 +1,5 @@
 """From the folder of a network to a file that is proved equal to it."""
 
-import importlib.util
 import logging
 import os
 import warnings
@@ -16,7 +15,7 @@ from ssl_swin.deploy.card import card_beside, card_of
 from ssl_swin.deploy.facts import facts_of
 from ssl_swin.deploy.network import Network, Outputs, PixelType, example_pixels, load_network
 from ssl_swin.deploy.proof import Difference, prove
-from ssl_swin.deploy.targets.base import Target, target_of
+from ssl_swin.deploy.targets.base import Target, check_installed, target_of
 from ssl_swin.errors import UserError
 from ssl_swin.files import fsync, temporary_folder, write_atomically
 
@@ -85,11 +84,7 @@ def check_target(target: Target, out: Path) -> None:
     for path in (card_beside(out), *target.beside(out)):
         if os.path.lexists(path):
             raise UserError(f"{path} belongs to {out}, and exists: remove it, or choose a new name")
-    missing = [name for name in target.needs if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"{target.title} needs {', '.join(missing)}: pip install 'ssl_swin[{target.extra}]'"
-        )
+    check_installed(target, target.needs)
 
 
 def _exported(network: Network, dtype: PixelType) -> ExportedProgram:

@@ -1,15 +1,71 @@
 """What a file says of its network: how images are prepared, and what the answers mean."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ssl_swin import __version__
 from ssl_swin.deploy.network import Network, PixelType
+from ssl_swin.errors import UserError
 from ssl_swin.probing.feature_store import weights_fingerprint
 
 KEY = "ssl_swin"  # of the JSON in a file's metadata
 VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What is needed of the facts to put images through a file.
+
+    Attributes:
+        in_chans: Number of channels of the images.
+        img_size_px: Their height and width.
+        dtype: Of their pixels, uint8 or float32.
+        crop_ratio: Side of the centre crop over the shorter side of an image.
+        mean: Normalisation inside, per channel.
+        std: Normalisation inside, per channel.
+        outputs: Names of what the file gives.
+        classes: Names by score; empty without scores.
+        temperature: That scores are divided by for calibrated probabilities.
+    """
+
+    in_chans: int
+    img_size_px: tuple[int, int]
+    dtype: str
+    crop_ratio: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    outputs: tuple[str, ...]
+    classes: tuple[str, ...]
+    temperature: float
+
+
+def read_facts(told: Mapping[str, Any]) -> FileFacts:
+    """Read what `facts_of` wrote.
+
+    Args:
+        told: By a file of itself.
+
+    Raises:
+        UserError: If a later version wrote it.
+        LookupError, TypeError, ValueError: If it is something else.
+    """
+    if told["format"] > VERSION:
+        raise UserError(f"it was written by ssl_swin {told['ssl_swin']}, and this is {__version__}")
+    pixels, inside = told["input"], told["normalisation_inside"]
+    return FileFacts(
+        in_chans=int(pixels["channels"]),
+        img_size_px=(int(pixels["height_px"]), int(pixels["width_px"])),
+        dtype=str(pixels["dtype"]),
+        crop_ratio=float(told["preparation"]["crop_ratio"]),
+        mean=tuple(map(float, inside["mean"])),
+        std=tuple(map(float, inside["std"])),
+        outputs=tuple(map(str, told["outputs"])),
+        classes=tuple(map(str, told["classes"])),
+        temperature=float(told["temperature"]),
+    )
 
 
 def facts_of(network: Network, dtype: PixelType) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from huggingface_hub.errors import (
 
 from ssl_swin import __version__
 from ssl_swin.errors import UserError
-from ssl_swin.weights.backbone import CARD, CONFIG, WEIGHTS, load_backbone
+from ssl_swin.weights.backbone import CARD, CONFIG, WEIGHTS, import_for_timm, load_backbone
 from ssl_swin.weights.hub_card import hub_card
+from ssl_swin.weights.hub_processing import preprocessor_config, why_not_prepared
 
 PREPROCESSOR = "preprocessor_config.json"  # where transformers keep the normalisation
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
@@ -88,9 +89,20 @@ def push_backbone(
         raise UserError(f"the repository must be given as USER/NAME, got {repository!r}")
     if get_token() is None:
         raise UserError(f"uploading needs a Hugging Face token with write access: {LOGIN}")
-    is_classifier = json.loads((folder / CONFIG).read_text()).get("num_classes", 0) > 0
+    config = json.loads((folder / CONFIG).read_text())
+    left_out = why_not_prepared(config)
     written = (folder / CARD).read_text() if (folder / CARD).is_file() else ""
-    card = hub_card(written, repository, is_classifier=is_classifier, license_id=license_id)
+    card = hub_card(
+        written,
+        repository,
+        is_classifier=config.get("num_classes", 0) > 0,
+        license_id=license_id,
+        timm_import=import_for_timm(folder),
+        left_out=left_out,
+    )
+    small = {CARD: card.encode()}
+    if not left_out:
+        small[PREPROCESSOR] = json.dumps(preprocessor_config(config), indent=2).encode() + b"\n"
     with _hub_calls(repository):
         api = HfApi()
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -104,7 +116,7 @@ def push_backbone(
             [
                 CommitOperationAdd(CONFIG, folder / CONFIG),
                 CommitOperationAdd(WEIGHTS, folder / WEIGHTS),
-                CommitOperationAdd(CARD, card.encode()),
+                *(CommitOperationAdd(name, content) for name, content in small.items()),
             ],
             commit_message=f"Upload a backbone with ssl_swin {__version__}",
         )

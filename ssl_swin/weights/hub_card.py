@@ -9,10 +9,18 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from ssl_swin.errors import UserError
 
 _NO_METADATA = "---\n\n---\n"
+_TITLE = "## With transformers"
+_SECTION = re.compile(rf"\s*^{_TITLE}$.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 
 
 def hub_card(
-    card: str, repository: str, *, is_classifier: bool = False, license_id: str | None = None
+    card: str,
+    repository: str,
+    *,
+    is_classifier: bool = False,
+    license_id: str | None = None,
+    timm_import: str = "",
+    left_out: str = "",
 ) -> str:
     """Adapts the card of a local folder to its place on the hub.
 
@@ -21,6 +29,8 @@ def hub_card(
         repository: USER/NAME, which replaces the local folder in examples that load the model.
         is_classifier: Whether the model has a head.
         license_id: License as the hub spells it, such as "mit"; None keeps the license in the card.
+        timm_import: See `import_for_timm`.
+        left_out: Why transformers cannot prepare its images; empty if they can.
 
     Returns:
         The card with metadata in front.
@@ -37,8 +47,10 @@ def hub_card(
     )
     if license_id is not None:
         metadata["license"] = license_id
-    body = adapted.text or _body(repository)
-    adapted.text = re.sub(r"local-dir:[^\"'\s]+", f"hf-hub:{repository}", body)
+    body = re.sub(_SECTION, "", adapted.text) or _body(repository)
+    body = re.sub(r"local-dir:[^\"'\s]+", f"hf-hub:{repository}", body)
+    section = _with_transformers(repository, is_classifier, timm_import, left_out)
+    adapted.text = f"{body.rstrip()}\n\n{section}"
     return str(adapted)
 
 
@@ -62,4 +74,31 @@ import timm
 
 model = timm.create_model("hf-hub:{repository}", pretrained=True)
 ```
+"""
+
+
+def _with_transformers(
+    repository: str, is_classifier: bool, timm_import: str, left_out: str
+) -> str:
+    """Return the section on transformers, which load timm's layout where timm is installed."""
+    if left_out:
+        return f"{_TITLE}\n\nNot by its name alone: {left_out}.\n"
+    needed = timm_import.replace("; ", "  # for timm\n")
+    classify = f"""```python
+{needed}from transformers import pipeline
+
+pipeline("image-classification", model="{repository}")("photo.jpg")
+```
+
+"""
+    return f"""{_TITLE}
+
+{classify * is_classifier}```python
+{needed}from transformers import AutoImageProcessor, AutoModel
+
+processor = AutoImageProcessor.from_pretrained("{repository}")
+features = AutoModel.from_pretrained("{repository}")(**processor(image)).pooler_output
+```
+
+They need timm beside them. Images are resized (bicubic), cropped and normalised as in evaluation.
 """

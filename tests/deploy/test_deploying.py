@@ -16,6 +16,7 @@ from ssl_swin.deploy import export as module
 from ssl_swin.deploy.export import deploy
 from ssl_swin.deploy.network import load_network
 from ssl_swin.deploy.proof import Difference, prove
+from ssl_swin.deploy.targets.onnx_file import OPSET
 from ssl_swin.encoders.beit import beit
 from ssl_swin.encoders.convnext import convnext
 from ssl_swin.encoders.encoder import Encoder
@@ -167,6 +168,21 @@ def test_onnx__of_every_family_and_stage(tmp_path: Path, kind: str) -> None:
     facts = json.loads(session.get_modelmeta().custom_metadata_map["ssl_swin"])
     assert facts["architecture"] == encoder.architecture
     assert str(Path(module.__file__).parents[2]).encode() not in out.read_bytes()
+    check_that_others_can_read(out)
+
+
+def check_that_others_can_read(path: Path) -> None:
+    """TensorRT and others know the operations of the standard, and no functions of ours."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", OPSET)]
+    assert not model.functions
+    for node in model.graph.node:
+        known = onnx.defs.get_schema(node.op_type, OPSET, node.domain)
+        assert not node.domain and not known.deprecated, node.op_type
+        assert not any(attribute.g.node for attribute in node.attribute), "control flow"
 
 
 @needs_onnx

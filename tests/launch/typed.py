@@ -30,6 +30,7 @@ from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.jobs import linear_probe
 from ssl_swin.launch import composing, fitting, suggestions
 from ssl_swin.launch.config_files import compose_job, group_options
+from ssl_swin.weights.backbone import save_classifier
 
 DATA = ["data=shards", "data.root=shards", "logger=csv", "batch_size=4", "num_workers=0"]
 TRAINING = ["trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
@@ -67,7 +68,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # valid ones of a call, which a line c
 MOST_LINES = 6
 NUM_IMAGES = 24
 JUNK = (
-    *("junk.bin", "junk.tar", "junk.pth", "junk.safetensors", "junk.parquet"),
+    *(
+        "junk.bin",
+        "junk.tar",
+        "junk.pth",
+        "junk.safetensors",
+        "junk.parquet",
+        "junk.onnx",
+        "junk.pt2",
+    ),
     "broken/a.jpg",
 )
 
@@ -110,6 +119,11 @@ def make_world() -> None:
     encoder = ssl_swin.swin(**ARGUMENTS["swin"])
     ssl_swin.save_backbone(
         Path("backbone"), encoder, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], card=""
+    )
+    save_classifier(
+        *(Path("classifier"), ssl_swin.Classifier(encoder, num_classes=2)),
+        classes=["cat", "dog"],
+        **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "card": ""},
     )
     odd = Path("odd")
     for folder in ("empty", "broken", "mine/experiment", "noyaml/experiment", "binary/experiment"):

@@ -47,6 +47,12 @@ class AotInductor(Target):
 
         return run
 
+    def facts(self, path: Path) -> Mapping[str, Any]:
+        """See `Target.facts`."""
+        loaded: Any = torch._inductor.aoti_load_package(str(path))
+        told: Mapping[str, Any] = json.loads(loaded.get_metadata()[KEY])
+        return told
+
     def usage(self, path: Path) -> str:
         """See `Target.usage`."""
         return f"torch._inductor.aoti_load_package({str(path)!r})(pixels)"

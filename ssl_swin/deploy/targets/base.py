@@ -1,8 +1,9 @@
 """The contract of a target."""
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from torch.export import ExportedProgram
 
 from ssl_swin.deploy.proof import Runner
 from ssl_swin.deploy.targets import TARGETS
+from ssl_swin.errors import UserError
 
 
 class Target(ABC):
@@ -20,12 +22,14 @@ class Target(ABC):
         title: For a reader.
         extra: Extra of this package that it needs; empty if none.
         needs: Modules that this extra brings.
+        runs_with: Those of them that running a file needs.
     """
 
     ending: ClassVar[str]
     title: ClassVar[str]
     extra: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    runs_with: ClassVar[tuple[str, ...]] = ()
 
     def beside(self, path: Path) -> tuple[Path, ...]:
         """Return the files that are written beside a file and belong to it."""
@@ -49,8 +53,33 @@ class Target(ABC):
         """Return what runs a file by its own runtime."""
 
     @abstractmethod
+    def facts(self, path: Path) -> Mapping[str, Any]:
+        """Return what a file says of itself, without running it.
+
+        Raises:
+            Exception: Of the kind that its reader raises, if it says nothing or is damaged.
+        """
+
+    @abstractmethod
     def usage(self, path: Path) -> str:
         """Return one line that runs the file."""
+
+
+def check_installed(target: Target, modules: Sequence[str]) -> None:
+    """Name the extra that is missing.
+
+    Args:
+        target: A kind of file.
+        modules: That are needed: its `needs` or its `runs_with`.
+
+    Raises:
+        UserError: If one of them is not there.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{target.title} needs {', '.join(missing)}: pip install 'ssl_swin[{target.extra}]'"
+        )
 
 
 def target_of(word: str) -> Target:

@@ -23,6 +23,7 @@ class Onnx(Target):
     title = "ONNX"
     extra = "onnx"
     needs = ("onnx", "onnxscript", "onnxruntime")
+    runs_with = ("onnxruntime",)
 
     def write(
         self, program: ExportedProgram, path: Path, facts: Mapping[str, Any], names: tuple[str, ...]
@@ -43,9 +44,7 @@ class Onnx(Target):
 
     def runner(self, path: Path) -> Runner:
         """See `Target.runner`."""
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = _session(path)
 
         def run(pixels: torch.Tensor) -> list[torch.Tensor]:
             answers = session.run(None, {"pixels": pixels.numpy()})
@@ -53,9 +52,22 @@ class Onnx(Target):
 
         return run
 
+    def facts(self, path: Path) -> Mapping[str, Any]:
+        """See `Target.facts`."""
+        told: Mapping[str, Any] = json.loads(
+            _session(path).get_modelmeta().custom_metadata_map[KEY]
+        )
+        return told
+
     def usage(self, path: Path) -> str:
         """See `Target.usage`."""
         return f'onnxruntime.InferenceSession({str(path)!r}).run(None, {{"pixels": pixels}})'
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def _name_batch(value: Any) -> None:

@@ -22,6 +22,7 @@ class OpenVino(Target):
     title = "OpenVINO"
     extra = "openvino"
     needs = (*Onnx.needs, "openvino")
+    runs_with = ("openvino",)
 
     def beside(self, path: Path) -> tuple[Path, ...]:
         """See `Target.beside`: the weights."""
@@ -51,6 +52,15 @@ class OpenVino(Target):
             return [torch.from_numpy(answers[index].copy()) for index in range(len(answers))]
 
         return run
+
+    def facts(self, path: Path) -> Mapping[str, Any]:
+        """See `Target.facts`."""
+        import openvino
+
+        told: Mapping[str, Any] = json.loads(
+            openvino.Core().read_model(path).get_rt_info([KEY]).astype(str)
+        )
+        return told
 
     def usage(self, path: Path) -> str:
         """See `Target.usage`."""

@@ -1,6 +1,7 @@
 """A program of torch.export, which any torch of about the same version runs."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ class TorchExport(Target):
             return answer if isinstance(answer, tuple) else (answer,)
 
         return run
+
+    def facts(self, path: Path) -> Mapping[str, Any]:
+        """See `Target.facts`."""
+        with zipfile.ZipFile(path) as archive:
+            (place,) = (name for name in archive.namelist() if name.endswith(f"/extra/{_FACTS}"))
+            told: Mapping[str, Any] = json.loads(archive.read(place))
+        return told
 
     def usage(self, path: Path) -> str:
         """See `Target.usage`."""

@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import nn
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.images.pixel_format import PixelFormat
-from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.inference.parts import Parts
 from ssl_swin.inference.vectors import Compute, Precision
@@ -38,6 +37,18 @@ class Options:
     figure: Path | None = None
 
 
+class TakesImages(Protocol):
+    """What is known of the images that a network takes; an `Encoder` knows it."""
+
+    @property
+    def in_chans(self) -> int:
+        """Number of channels."""
+
+    @property
+    def img_size_px(self) -> tuple[int, int]:
+        """Height and width."""
+
+
 class Predictor(ABC):
     """A network with its head, and how its answers are written.
 
@@ -45,30 +56,33 @@ class Predictor(ABC):
 
     Attributes:
         endings: Of the files that it writes.
-        model: Encoder and head, in eval mode.
+        model: Encoder and head, in eval mode; empty where a file holds them.
+        encoder: What says which images it takes.
         classes: Names by label.
         mean: Normalisation, per channel.
         std: Normalisation, per channel.
         crop_ratio: Of the centre crop that the network was evaluated on.
         notes: Lines on what was found when it was loaded.
+        only_device: Where it computes, if it cannot choose.
     """
 
     endings: ClassVar[tuple[str, ...]]
     model: nn.Module
-    encoder: Encoder
+    encoder: TakesImages
     classes: tuple[str, ...]
     mean: Sequence[float]
     std: Sequence[float]
     crop_ratio: float
     notes: Sequence[str] = ()
+    only_device: ClassVar[str | None] = None
 
     @classmethod
     @abstractmethod
     def load(cls, folder: Path) -> Self:
-        """Load the network of a folder.
+        """Load the network of a folder, or of a file that was exported.
 
         Raises:
-            UserError: If the folder holds another.
+            UserError: If it holds another.
         """
 
     @abstractmethod
