@@ -26,7 +26,6 @@ from ssl_swin import __version__
 from ssl_swin.errors import UserError
 from ssl_swin.weights.backbone import CARD, CONFIG, WEIGHTS, import_for_timm, load_backbone
 from ssl_swin.weights.hub_card import hub_card
-from ssl_swin.weights.hub_processing import preprocessor_config, why_not_prepared
 
 PREPROCESSOR = "preprocessor_config.json"  # where transformers keep the normalisation
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
@@ -90,7 +89,6 @@ def push_backbone(
     if get_token() is None:
         raise UserError(f"uploading needs a Hugging Face token with write access: {LOGIN}")
     config = json.loads((folder / CONFIG).read_text())
-    left_out = why_not_prepared(config)
     written = (folder / CARD).read_text() if (folder / CARD).is_file() else ""
     card = hub_card(
         written,
@@ -98,11 +96,8 @@ def push_backbone(
         is_classifier=config.get("num_classes", 0) > 0,
         license_id=license_id,
         timm_import=import_for_timm(folder),
-        left_out=left_out,
+        channels=config["pretrained_cfg"]["input_size"][0],
     )
-    small = {CARD: card.encode()}
-    if not left_out:
-        small[PREPROCESSOR] = json.dumps(preprocessor_config(config), indent=2).encode() + b"\n"
     with _hub_calls(repository):
         api = HfApi()
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -116,7 +111,7 @@ def push_backbone(
             [
                 CommitOperationAdd(CONFIG, folder / CONFIG),
                 CommitOperationAdd(WEIGHTS, folder / WEIGHTS),
-                *(CommitOperationAdd(name, content) for name, content in small.items()),
+                CommitOperationAdd(CARD, card.encode()),
             ],
             commit_message=f"Upload a backbone with ssl_swin {__version__}",
         )

@@ -10,6 +10,7 @@ from ssl_swin.errors import UserError
 
 _NO_METADATA = "---\n\n---\n"
 _TITLE = "## With transformers"
+_RGB = 3  # channels
 _SECTION = re.compile(rf"\s*^{_TITLE}$.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -20,7 +21,7 @@ def hub_card(
     is_classifier: bool = False,
     license_id: str | None = None,
     timm_import: str = "",
-    left_out: str = "",
+    channels: int = _RGB,
 ) -> str:
     """Adapts the card of a local folder to its place on the hub.
 
@@ -30,7 +31,7 @@ def hub_card(
         is_classifier: Whether the model has a head.
         license_id: License as the hub spells it, such as "mit"; None keeps the license in the card.
         timm_import: See `import_for_timm`.
-        left_out: Why transformers cannot prepare its images; empty if they can.
+        channels: Of its images.
 
     Returns:
         The card with metadata in front.
@@ -49,7 +50,7 @@ def hub_card(
         metadata["license"] = license_id
     body = re.sub(_SECTION, "", adapted.text) or _body(repository)
     body = re.sub(r"local-dir:[^\"'\s]+", f"hf-hub:{repository}", body)
-    section = _with_transformers(repository, is_classifier, timm_import, left_out)
+    section = _with_transformers(repository, is_classifier, timm_import, channels)
     adapted.text = f"{body.rstrip()}\n\n{section}"
     return str(adapted)
 
@@ -78,11 +79,14 @@ model = timm.create_model("hf-hub:{repository}", pretrained=True)
 
 
 def _with_transformers(
-    repository: str, is_classifier: bool, timm_import: str, left_out: str
+    repository: str, is_classifier: bool, timm_import: str, channels: int
 ) -> str:
     """Return the section on transformers, which load timm's layout where timm is installed."""
-    if left_out:
-        return f"{_TITLE}\n\nNot by its name alone: {left_out}.\n"
+    if channels != _RGB:
+        return (
+            f"{_TITLE}\n\nNot by its name alone: its images have {channels} channels, and what "
+            "transformers prepare images with makes them RGB.\n"
+        )
     needed = timm_import.replace("; ", "  # for timm\n")
     classify = f"""```python
 {needed}from transformers import pipeline
@@ -96,9 +100,9 @@ pipeline("image-classification", model="{repository}")("photo.jpg")
 {classify * is_classifier}```python
 {needed}from transformers import AutoImageProcessor, AutoModel
 
-processor = AutoImageProcessor.from_pretrained("{repository}")
-features = AutoModel.from_pretrained("{repository}")(**processor(image)).pooler_output
+inputs = AutoImageProcessor.from_pretrained("{repository}")(image, return_tensors="pt")
+features = AutoModel.from_pretrained("{repository}")(**inputs).pooler_output
 ```
 
-They need timm beside them. Images are resized (bicubic), cropped and normalised as in evaluation.
+They need timm beside them, whose transforms resize, crop and normalise images as config.json says.
 """

@@ -5,14 +5,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hub_server import TOKEN, HubServer, connect, serve_hub
 from huggingface_hub import constants
+from PIL import Image
 from torch import Tensor
 
+from ssl_swin import predict
 from ssl_swin.cli import main
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
 from ssl_swin.tasks.classification import Classifier
@@ -85,7 +89,8 @@ def test_push_backbone__fills_in_the_card(hub, folder):
         "pipeline_tag": "image-feature-extraction",
         "license": "mit",
     }
-    assert body == '# A run\n\ncreate_model("hf-hub:user/name", ...)\n'
+    assert body.startswith('# A run\n\ncreate_model("hf-hub:user/name", ...)\n\n## With trans')
+    assert 'AutoModel.from_pretrained("user/name")' in body and "pipeline" not in body
 
 
 def test_push_backbone__takes_a_classifier_with_its_head(hub, tmp_path, tiny_encoder):
@@ -93,6 +98,10 @@ def test_push_backbone__takes_a_classifier_with_its_head(hub, tmp_path, tiny_enc
     save_classifier(tmp_path / "c", classifier, classes=["a", "b"], card="", **MOMENTS)
     push_backbone(tmp_path / "c", "user/name")
     assert b"pipeline_tag: image-classification" in hub.files_of("user/name")["README.md"]
+    assert (
+        b'pipeline("image-classification", model="user/name")'
+        in (hub.files_of("user/name")["README.md"])
+    )
     assert b"head.fc.weight" in hub.files_of("user/name")["model.safetensors"]
 
 
@@ -266,8 +275,22 @@ def test_hub_card__of_no_card_says_how_to_load():
 
 def test_hub_card__of_a_card_without_metadata_keeps_its_text(caplog):
     body = "# A run\n\n---\na: rule above, no metadata\n---\n"
-    assert hub_card(body, "user/name").split("---\n", 2)[2] == body
+    assert hub_card(body, "user/name").split("---\n", 2)[2].startswith(body)
     assert not caplog.records
+
+
+def test_hub_card__says_how_transformers_load_it_once_and_of_its_own_place():
+    first = hub_card("# A run\n", "user/name", is_classifier=True)
+    after = hub_card(first + "\n## Mine\n\nstays\n", "other/place")
+    assert after.count("## With transformers") == 1 and "user/name" not in after
+    assert "## Mine\n\nstays\n" in after
+    with_import = hub_card("", "user/name", timm_import="import ssl_swin.encoders.swin_mlp; ")
+    assert "import ssl_swin.encoders.swin_mlp  # for timm\nfrom transformers import" in with_import
+
+
+def test_hub_card__of_other_images_than_rgb_has_no_lines_for_transformers():
+    card = hub_card("", "user/name", channels=4)
+    assert "Not by its name alone: its images have 4 channels" in card and "AutoModel" not in card
 
 
 def test_hub_card__keeps_metadata_that_it_does_not_know():
@@ -318,3 +341,76 @@ def test_push__timm_loads_it_by_its_name(hub, folder, tmp_path):
     assert list((tmp_path / "home" / "hub").glob("models--user--name"))
     config = json.loads(hub.files_of("user/name")["config.json"])
     assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
+
+
+# What anyone with transformers does with what was pushed, steered by the environment alone.
+WITH_TRANSFORMERS = """
+import torch
+from pathlib import Path
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, pipeline
+classify = pipeline("image-classification", model="user/classifier")
+photos = sorted(Path("photos").iterdir())
+said = [classify(str(photo), function_to_apply="none") for photo in photos]
+scores = [[entry["score"] for entry in sorted(each, key=lambda e: e["label"])] for each in said]
+processor = AutoImageProcessor.from_pretrained("user/name")
+model = AutoModel.from_pretrained("user/name").eval()
+inputs = [processor(Image.open(photo), return_tensors="pt") for photo in photos]
+vectors = torch.cat([model(**each).pooler_output for each in inputs])
+import timm
+theirs = timm.create_model("hf-hub:user/classifier", pretrained=True).eval()
+pixels = torch.cat([each.pixel_values for each in inputs])
+said = [torch.tensor(scores), vectors, theirs(pixels), pixels]
+torch.save([each.detach() for each in said], "said.pt")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2])
+def test_push__transformers_and_timm_say_what_we_do(
+    hub, folder, tmp_path, tiny_encoder, monkeypatch, version
+):
+    """Their answers to their pixels are ours; their pixels are ours but for rounding to a level.
+
+    Pictures are scaled down, up, and, the first, not at all: that is equal from file to score.
+    """
+    monkeypatch.chdir(tmp_path)
+    classifier = Classifier(tiny_encoder(version=version), num_classes=2)
+    for place in ("classifier", "backbone"):
+        what = {"classes": ["a", "b"]} if place == "classifier" else {}
+        save = save_classifier if what else save_backbone
+        network = classifier if what else classifier.encoder
+        save(Path(place), network, **what, **MOMENTS, card="", crop_ratio=0.75)
+    push_backbone(Path("backbone"), "user/name")
+    push_backbone(Path("classifier"), "user/classifier")
+    draw(Path("photos"))
+    environment = os.environ | {"HF_ENDPOINT": hub.root, "HF_HOME": str(tmp_path / "home")}
+    subprocess.run([sys.executable, "-c", WITH_TRANSFORMERS], env=environment, check=True)
+    scores, vectors, by_timm, images = torch.load("said.pt")
+    to_rounding = {"rtol": 1e-5, "atol": 1e-5}
+    with torch.no_grad():
+        ours = classifier.eval()(images)
+        torch.testing.assert_close(scores, ours, **to_rounding)
+        torch.testing.assert_close(by_timm, ours, **to_rounding)
+        pooled = classifier.encoder.pool(classifier.encoder(images))
+        torch.testing.assert_close(vectors, pooled, **to_rounding)
+    files = sorted(Path("photos").iterdir())
+    arrays = [np.array(Image.open(path).convert("RGB")) for path in files]
+    crop = CentreCrop((64, 64), crop_ratio=0.75)
+    views = [
+        crop.on_pixels(torch.from_numpy(array).permute(2, 0, 1), np.random.default_rng(0))
+        for array in arrays
+    ]
+    levels = (images * 0.25 + 0.5) * 255
+    apart = (levels - torch.stack(views)).abs()
+    assert apart.max() < 2.01 and apart.mean() < 0.02
+    first = predict("classifier", "photos", scores="logit").scores[0]
+    torch.testing.assert_close(scores[0], first, **to_rounding)
+
+
+def draw(folder: Path) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number, size in enumerate([(85, 85), (90, 70), (64, 64), (130, 200), (201, 97), (40, 333)]):
+        blocks = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8))
+        blocks.resize(size[::-1], Image.Resampling.BILINEAR).save(folder / f"{number}.png")
