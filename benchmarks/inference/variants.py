@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.inference.subject import Subject
-from ssl_swin.deploy.export import deploy
+from ssl_swin.deploy.export import deploy, quiet
 from ssl_swin.errors import UserError
 from ssl_swin.inference.vectors import autocast
 
@@ -111,7 +111,8 @@ def _onnxruntime_int8(subject: Subject, folder: Path, threads: int) -> Run:
 
     path = folder / "int8.onnx"
     exported = _exported(subject, folder, "onnx")
-    quantize_dynamic(exported, path, weight_type=QuantType.QInt8)
+    with quiet():  # it advises to fold constants first, which the exporter has done
+        quantize_dynamic(exported, path, weight_type=QuantType.QInt8)
     return _session(path, threads)
 
 

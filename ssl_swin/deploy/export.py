@@ -57,7 +57,7 @@ def deploy(
     target = target_of(to)
     check_target(target, out)
     network = load_network(folder, outputs)
-    with temporary_folder(out) as temporary, _quiet():
+    with temporary_folder(out) as temporary, quiet():
         program, facts = _exported(network, dtype), facts_of(network, dtype)
         draft = temporary / out.name
         target.write(program, draft, facts, network.output_names)
@@ -114,7 +114,7 @@ def _moved(file: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporters' remarks on their own matters off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
