@@ -37,6 +37,7 @@ from ssl_swin.training.callbacks.class_scores import ClassScores
 from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.checkpointing.best import load_best
 from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.half_weights import PRECISION as HALF
 from ssl_swin.training.module import TrainingModule
 from ssl_swin.weights.backbone import save_extra_weights, save_task
 from ssl_swin.weights.cards import task_card
@@ -72,6 +73,11 @@ def main(cfg: DictConfig) -> None:
             "callbacks.best.monitor=task"
         )
     if cfg.ema_decay is not None:
+        if trainer.precision == HALF:
+            raise UserError(
+                f"ema_decay={cfg.ema_decay} averages weights that trainer.precision={HALF} rounds: "
+                "set trainer.precision=bf16-mixed"
+            )
         trainer.callbacks.insert(0, WeightEma(cfg.ema_decay))  # type: ignore[attr-defined]
     if cfg.plan:
         tell_plan(run, trainer, module, data)

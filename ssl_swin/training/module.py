@@ -19,6 +19,7 @@ from ssl_swin.pixels import normalize
 from ssl_swin.training.checkpointing.outside import OUTSIDE, check_outside
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.freezing import Freeze
+from ssl_swin.training.half_weights import follow_masters, step_masters, with_gradients
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
 from ssl_swin.training.optim import progress_at, run_length
@@ -138,6 +139,7 @@ class TrainingModule(LightningModule):
         """
         super().optimizer_step(*args, **kwargs)
         if self.made_step:
+            follow_masters(self.parameters())
             self.model.after_step(self.global_step + 1)
         else:
             self.guard.undo_forward()
@@ -151,7 +153,9 @@ class TrainingModule(LightningModule):
         num_batches = data.num_train_batches()
         length = run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
         self._length = length
-        return self.optimizer(self.model, schedule=self.schedule, length=length)
+        made = self.optimizer(self.model, schedule=self.schedule, length=length)
+        step_masters(made["optimizer"] if isinstance(made, dict) else made)
+        return made
 
     def on_train_start(self) -> None:
         """Looks at the weights to start from.
@@ -238,7 +242,7 @@ class TrainingModule(LightningModule):
         self.model.after_backward()
         if self.freezing is not None:
             self.freezing.after_backward(self.model)
-        parameters = [p for p in self.parameters() if p.grad is not None]
+        parameters = [*with_gradients(self.parameters())]
         norm = full(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self.loss_scale = None if scaler is None else float(scaler.get_scale())

@@ -1,11 +1,12 @@
 """Lightning's Trainer with the types that its settings have in a run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch
+import torch
 from annotated_types import MinLen
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -27,11 +28,13 @@ from ssl_swin.display.pace import MOST_S
 from ssl_swin.errors import UserError
 from ssl_swin.training.checkpointing.loops import EpochLoop, FitLoop
 from ssl_swin.training.display import Display
+from ssl_swin.training.half_weights import PRECISION as HALF
+from ssl_swin.training.half_weights import HalfWeights
 from ssl_swin.training.placement import Placement, launched_placement
 from ssl_swin.training.strategy import ShardedStrategy
 
-# Weights stay in 32 bits: the objectives normalise images, and the optimiser steps, in these.
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+# The optimiser steps weights of 32 bits in all of them; 16-true, without these, loses updates.
+Precision = Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"]
 DECIDED_BY_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 TIME_IN_WORDS = "DD:HH:MM:SS, or units as {hours: 11, minutes: 50}, above 0"
 Unlimited = Literal[-1]
@@ -117,7 +120,8 @@ class Trainer(lightning.pytorch.Trainer):
             timeout_s: Seconds that a process waits for the others before it gives up.
             sharded_checkpoints: Whether, under "fsdp", each process writes its own part of a
                 checkpoint into a folder, instead of the first one all of it into a file.
-            precision: Number format of the training; None is "32-true".
+            precision: Number format of the training; None is "32-true". "bf16-true" has weights in
+                bfloat16 and float32 copies of them for the optimiser, see `half_weights`.
             max_epochs: Length of the schedules, and of the run.
             max_steps: Optimiser steps after which the run ends earlier; -1 for none.
             min_epochs: Epochs before which nothing else ends the run; None for none.
@@ -157,7 +161,7 @@ class Trainer(lightning.pytorch.Trainer):
             "devices": devices if isinstance(devices, int | str) else list(devices),
             "num_nodes": launched.num_nodes if num_nodes == "auto" else num_nodes,
             "strategy": strategy,
-            "precision": precision,
+            "precision": None if precision == HALF else precision,
             "max_epochs": max_epochs,
             "max_steps": max_steps,
             "min_epochs": min_epochs,
@@ -173,6 +177,10 @@ class Trainer(lightning.pytorch.Trainer):
             "log_every_n_steps": log_every_n_steps,
             "enable_progress_bar": enable_progress_bar,
         }
+        if precision == HALF:
+            _check_half(strategy, accumulate_grad_batches)
+            plugin = HalfWeights(_device_type(accelerator))
+            others["plugins"] = [*_listed(others.get("plugins")), plugin]
         if enable_progress_bar is not False:
             others["callbacks"] = _with_display(others.get("callbacks"), progress_every_s)
         self.max_time_s = None if max_time is None else seconds_of(max_time)
@@ -195,6 +203,32 @@ class Trainer(lightning.pytorch.Trainer):
         loop = FitLoop(self, min_epochs=given.min_epochs, max_epochs=given.max_epochs)
         loop.epoch_loop = EpochLoop(self, min_steps=given.min_steps, max_steps=given.max_steps)
         self.fit_loop = loop
+
+
+def _check_half(strategy: object, accumulate_grad_batches: int) -> None:
+    """Refuse what half-precision weights do not go with.
+
+    Raises:
+        UserError: If it is so.
+    """
+    if isinstance(strategy, ShardedStrategy):
+        raise UserError(
+            f"precision={HALF} does not go with strategy=fsdp: set trainer.precision=bf16-mixed"
+        )
+    if accumulate_grad_batches > 1:
+        raise UserError(
+            f"precision={HALF} would add up the gradients of accumulate_grad_batches="
+            f"{accumulate_grad_batches} batches in bfloat16: set trainer.precision=bf16-mixed, "
+            "which adds them up in float32"
+        )
+
+
+def _device_type(accelerator: object) -> str:
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _listed(plugins: Any) -> list[Any]:
+    return list(plugins) if isinstance(plugins, Sequence) else [plugins] * (plugins is not None)
 
 
 def _with_display(callbacks: Callback | list[Callback] | None, every_s: float) -> list[Callback]:

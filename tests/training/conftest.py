@@ -78,6 +78,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
         num_classes: int = 2,
         num_val: int = 6,
         freeze_backbone_epochs: float | None = None,
+        ckpt_path: Path | None = None,
         **options: Any,
     ) -> Trainer:
         """Trains on 12 images in batches of 4: three steps an epoch."""
@@ -131,7 +132,7 @@ def pretrain(tmp_path: Path) -> Pretrain:
             default_root_dir=tmp_path,
             **options,
         )
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
         return trainer
 
     return pretrain

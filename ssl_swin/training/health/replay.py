@@ -15,7 +15,9 @@ from ssl_swin.runs.skipped_steps import SkippedBatch, SkippedStep
 from ssl_swin.training.health.step_guard import StepGuard
 from ssl_swin.training.module import TrainingModule
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST = {name: torch.bfloat16 for name in ("bf16-mixed", "bf16-true")} | {
+    "16-mixed": torch.float16
+}
 LoadBatch = Callable[[SkippedBatch], Any]  # a batch as the run had it
 LoadSamples = Callable[[SkippedBatch], Iterator[Any]]  # its images as batches of one
 
