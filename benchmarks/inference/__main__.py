@@ -1,6 +1,6 @@
 """How fast a network answers: eager, compiled, and by other runtimes, in turn, in one process.
 
-python -m benchmarks.inference --model swin_t
+python -m benchmarks.inference --model swin_t --img-size-px 224
 python -m benchmarks.inference --classifier runs/finetune/NAME --images photos/
 
 Every variant takes the same raw pixels (uint8) and gives the scores of all classes, on the CPU, on
@@ -97,6 +97,7 @@ def main(words: list[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--model", default="swin_nano", help="a Swin of conf/model")
     what.add_argument("--classifier", help="a fine-tuned run instead, or what backbone= takes")
+    parser.add_argument("--img-size-px", type=positive, help="for --model; default: its own")
     parser.add_argument("--images", help="labelled, for --classifier: what ssl-swin predict takes")
     parser.add_argument("--num-images", type=positive, default=500, help="most of them")
     parser.add_argument("--variants", nargs="+", choices=WAYS, metavar="NAME", help=", ".join(WAYS))
@@ -117,7 +118,7 @@ def main(words: list[str] | None = None) -> None:
             subject = (
                 trained_subject(args.classifier, args.images, num_images=args.num_images)
                 if args.classifier
-                else drawn_subject(args.model, folder / "network")
+                else drawn_subject(args.model, folder / "network", img_size_px=args.img_size_px)
             )
             asked = {key: str(value) for key, value in vars(args).items()}
             results = measure(args, subject, folder)

@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.step.workload import DISTURBANCE, load_settings, model_names
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.deploy.network import Network, example_pixels, load_network
+from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.inference.images import open_images
 from ssl_swin.inference.predictors.classification import ClassPredictor
@@ -66,25 +67,29 @@ class Subject:
         return self.labelled.pixels[:batch_size]
 
 
-def drawn_subject(model: str, folder: Path, *, seed: int = 0) -> Subject:
+def drawn_subject(
+    model: str, folder: Path, *, img_size_px: int | None = None, seed: int = 0
+) -> Subject:
     """Return a network of `conf/model` with random weights and 1,000 classes.
 
     Args:
         model: Its name.
         folder: To save it in.
+        img_size_px: Side of its images, with which the window grows; None takes its own.
         seed: Of the weights.
 
     Raises:
-        UserError: If there is no such model.
+        UserError: If there is no such model, or it does not take the size.
     """
     if model not in model_names():
         raise UserError(f"unknown model {model!r}; known: {', '.join(model_names())}")
     from hydra.utils import instantiate
 
     torch.manual_seed(seed)
-    network = Classifier(
-        instantiate(load_settings(f"model={model}").model), num_classes=NUM_CLASSES
-    )
+    encoder = instantiate(load_settings(f"model={model}").model)
+    if img_size_px is not None:
+        encoder = resize_encoder(encoder, img_size_px=img_size_px)
+    network = Classifier(encoder, num_classes=NUM_CLASSES)
     with torch.no_grad():  # so that no weight is at a value that hides a mistake
         for parameter in network.parameters():
             parameter.add_(DISTURBANCE * torch.randn_like(parameter))

@@ -59,8 +59,8 @@ def halve(module: nn.Module) -> None:
         if weight.requires_grad and weight.dtype == torch.float32:
             setattr(weight, _MASTER, nn.Parameter(weight.detach().clone()))
             weight.data = weight.detach().to(torch.bfloat16)
-            part.register_state_dict_post_hook(_show_master)
-            part.register_load_state_dict_pre_hook(_load_master)
+            part.register_state_dict_post_hook(_show_master)  # type: ignore[no-untyped-call]
+            part.register_load_state_dict_pre_hook(_load_master)  # type: ignore[no-untyped-call]
 
 
 def master_of(parameter: nn.Parameter) -> nn.Parameter:

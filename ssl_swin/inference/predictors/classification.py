@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.inference.calibration import load_calibration
 from ssl_swin.inference.predictors.class_answers import ClassAnswers, Logits
@@ -21,6 +22,8 @@ from ssl_swin.weights.kept_head import KeptHead, read_head
 
 class ClassPredictor(ClassAnswers):
     """A classifier, its class names, and the temperature that was fitted for it."""
+
+    encoder: Encoder
 
     def __init__(
         self,
