@@ -99,6 +99,10 @@ class ConvEncoder(Encoder):
         """See `Encoder.forward_any_size`."""
         return self.encode(self.stem(images).permute(0, 2, 3, 1))
 
+    def maps_any_size(self, images: Tensor) -> list[Tensor]:
+        """See `Encoder.maps_any_size`; sides are rounded as timm's network rounds them."""
+        return [each.contiguous() for each in self._maps(self.stem(images).permute(0, 2, 3, 1))]
+
     def stages(self, images: Tensor) -> list[Tensor]:
         """Return the map (B, C_i, H_i, W_i) of every stage."""
         return [each.contiguous() for each in self._maps(self.embed(images))]

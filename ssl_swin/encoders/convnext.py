@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 from annotated_types import Ge, Le
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl_swin.arguments import Positive, RateBelow1, SizePx, checked
 from ssl_swin.encoders.conv import (
@@ -41,6 +42,7 @@ class ConvNextEncoder(ConvEncoder):
     head_prefix = "head.fc"
     timm_names = ("convnext_*", "convnextv2_*")
     first_conv = "stem.0"
+    last_norm = r"head\."
     required_args = frozenset({"in_chans", "depths", "dims"})
     landmark = "stem.0.weight"
     state_patterns = (
@@ -64,6 +66,11 @@ class ConvNextEncoder(ConvEncoder):
         """See `ConvEncoder.stem`."""
         tokens: Tensor = self.model.stem(images)
         return tokens
+
+    def maps_any_size(self, images: Tensor) -> list[Tensor]:
+        """See `Encoder.maps_any_size`; zeros fill up images to the stride, so none is too small."""
+        rows, columns = -images.shape[2] % self.stride, -images.shape[3] % self.stride
+        return super().maps_any_size(F.pad(images, (0, columns, 0, rows)))
 
     def stage_parts(self) -> Iterator[tuple[nn.Module, Sequence[nn.Module]]]:
         """See `ConvEncoder.stage_parts`."""

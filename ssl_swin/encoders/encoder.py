@@ -42,7 +42,8 @@ class Encoder(nn.Module, ABC):
             tokens see masked pixels, unless these are painted over before.
         positions: Name of the positions at its input, if it has such, and how many of them at the
             beginning are of no patch, as a class token's.
-        takes_any_size: Whether `forward_any_size` is offered.
+        takes_any_size: Whether `forward_any_size` and `maps_any_size` are offered.
+        last_norm: Pattern of timm's names of what comes after the last stage, and before a head.
         init_bound: Weights of tokens are drawn from N(0, 0.02^2), cut off at plus or minus this.
         head_init_scale: Factor on the initial weights of a classifier's head.
         architecture: Name of the timm model that `model_args` vary, one of `architectures`.
@@ -75,6 +76,7 @@ class Encoder(nn.Module, ABC):
     overlapping_patches: ClassVar[bool] = False
     positions: ClassVar[tuple[str, int] | None] = None
     takes_any_size: ClassVar[bool] = False
+    last_norm: ClassVar[str] = r"norm\."
     init_bound: ClassVar[float]
     head_init_scale: ClassVar[float]
 
@@ -218,6 +220,19 @@ class Encoder(nn.Module, ABC):
         """
         raise UserError(
             f"a {self.title} takes images of its own size alone, got {tuple(images.shape[2:])} px"
+        )
+
+    def maps_any_size(self, images: Tensor) -> list[Tensor]:
+        """Turn normalised images (B, C, h, w) of any size into a map (B, C_i, h_i, w_i) per stage.
+
+        No norm ends them: dense tasks bring one for each map.
+
+        Raises:
+            UserError: If it takes images of its own size alone.
+        """
+        raise UserError(
+            f"segmentation and detection need maps of images of any size, which a {self.title} "
+            "does not make: take a Swin, a ResNet or a ConvNeXt"
         )
 
     def for_finetuning(self) -> "Encoder":

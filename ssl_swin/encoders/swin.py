@@ -120,6 +120,10 @@ class SwinEncoder(VisibleEncoder):
         """See `Encoder.forward_any_size`; by the rule of `stages`."""
         return self.forward(images, any_size=True)
 
+    def maps_any_size(self, images: Tensor) -> list[Tensor]:
+        """See `Encoder.maps_any_size`; by the rule of `stages`, sides rounded up."""
+        return self.stages(images, any_size=True, final_norm=False)
+
     def stages(
         self, images: Tensor, *, any_size: bool = False, final_norm: bool = True
     ) -> list[Tensor]:
