@@ -5,9 +5,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
+from ssl_swin.data.mask_classes import IGNORED
 from ssl_swin.tasks.upernet import upsampled
-
-IGNORED = -1  # class of a pixel that is neither learnt nor judged
 
 Mean = Literal["all", "labelled"]
 

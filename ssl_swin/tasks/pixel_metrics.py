@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ssl_swin.tasks.pixel_loss import IGNORED
+from ssl_swin.data.mask_classes import IGNORED
 
 
 class PixelCounts(Metric, ABC):

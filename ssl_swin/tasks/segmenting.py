@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl_swin.arguments import Above0, Side, checked
+from ssl_swin.data.segment_views import size_within
 from ssl_swin.errors import UserError
 from ssl_swin.tasks.upernet import upsampled
 
-Size = tuple[int, int]
 Scores = Callable[[Tensor], Tensor]  # images (B, C, H, W) to scores (B, classes, h, w)
 
 Ratios = Annotated[Sequence[Above0], MinLen(1)]
@@ -102,19 +102,6 @@ class Inference:
         return functional.interpolate(
             image[None], target, mode="bilinear", align_corners=False, antialias=True
         )
-
-
-def size_within(size: Size, short_px: int, long_px: int) -> Size:
-    """Return the largest size of an image's shape within two limits.
-
-    Args:
-        size: Height and width of the image.
-        short_px: What its shorter side has at most.
-        long_px: What its longer side has at most.
-    """
-    factor = min(long_px / max(size), short_px / min(size))
-    height, width = (max(1, int(side * factor + 0.5)) for side in size)
-    return height, width
 
 
 def slide(scores: Scores, image: Tensor, *, window_px: int, step_px: int) -> Tensor:

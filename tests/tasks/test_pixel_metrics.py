@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from ssl_swin.tasks.pixel_loss import IGNORED
+from ssl_swin.data.mask_classes import IGNORED
 from ssl_swin.tasks.pixel_metrics import MeanClassAccuracy, MeanIoU, PixelAccuracy
 
 SHARED = Path(__file__).parents[3] / "shared" / "golden"

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ssl_swin.data.segment_views import size_within
 from ssl_swin.errors import UserError
-from ssl_swin.tasks.segmenting import MULTI_SCALE, Inference, size_within, slide
+from ssl_swin.tasks.segmenting import MULTI_SCALE, Inference, slide
 
 
 def network(images):

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ssl_swin.data.mask_classes import IGNORED
 from ssl_swin.errors import UserError
-from ssl_swin.tasks.pixel_loss import IGNORED, pixel_loss
+from ssl_swin.tasks.pixel_loss import pixel_loss
 from ssl_swin.tasks.upernet import FCNHead, UPerHead
 
 SHARED = Path(__file__).parents[3] / "shared" / "golden"

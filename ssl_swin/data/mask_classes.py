@@ -1,0 +1,135 @@
+"""From the values that lie in mask files to classes, with every value accounted for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Le
+from torch import Tensor
+
+from ssl_swin.arguments import Count, checked
+from ssl_swin.errors import UserError
+
+IGNORED = -1  # class of a pixel that is neither learnt nor judged
+_UNKNOWN = -2
+MOST_VALUES = 2**16  # of a mask's file
+MOST_SHOWN = 5  # values in a message
+
+MaskValue = Annotated[Count, Le(MOST_VALUES - 1)]
+
+
+@checked
+@dataclass(frozen=True)
+class MaskClasses:
+    """What the values of a mask stand for.
+
+    Attributes:
+        ignore_value: Value of pixels that are left out; None where there is none.
+        reduce_zero_label: Whether 0 is left out and 1 is the first class, as in ADE20K.
+        values: Class by value, as {0: 0, 255: 1} for a mask of black and white; None where values
+            are classes.
+    """
+
+    ignore_value: MaskValue | None = 255
+    reduce_zero_label: bool = False
+    values: Mapping[MaskValue, Count] | None = None
+    _tables: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse two answers to one question.
+
+        Raises:
+            UserError: With both.
+        """
+        if self.values is not None and self.reduce_zero_label:
+            raise UserError(
+                "masks.values tells the class of each value, and masks.reduce_zero_label=true "
+                "would too: set one of them"
+            )
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse classes of values that there are not.
+
+        Args:
+            num_classes: Number of classes.
+
+        Raises:
+            UserError: Naming the largest class.
+        """
+        largest = max((self.values or {0: 0}).values())
+        if largest >= num_classes:
+            raise UserError(
+                f"masks.values names class {largest}, and there are {num_classes} classes, from 0"
+            )
+
+    def read(self, mask: Tensor, num_classes: int, name: str) -> Tensor:
+        """Return the class of each pixel.
+
+        Args:
+            mask: Values as stored, integers (H, W).
+            num_classes: Number of classes.
+            name: Name of the sample, for messages.
+
+        Returns:
+            int16 (H, W), `IGNORED` for what is left out.
+
+        Raises:
+            UserError: If a value is of no class, naming it.
+        """
+        values = mask.long()
+        is_outside = (values < 0) | (values >= MOST_VALUES)
+        if is_outside.any():
+            raise UserError(self._message(values[is_outside], num_classes, name))
+        classes = self._table(num_classes)[values]
+        is_unknown = classes == _UNKNOWN
+        if is_unknown.any():
+            raise UserError(self._message(values[is_unknown], num_classes, name))
+        return classes
+
+    def _table(self, num_classes: int) -> Tensor:
+        """Return the class of each value, int16."""
+        if num_classes not in self._tables:
+            table = torch.full((MOST_VALUES,), _UNKNOWN, dtype=torch.int16)
+            if self.values is None:
+                first = int(self.reduce_zero_label)
+                table[first : first + num_classes] = torch.arange(num_classes, dtype=torch.int16)
+                table[:first] = IGNORED
+            else:
+                for value, of in self.values.items():
+                    table[value] = of
+            if self.ignore_value is not None:
+                table[self.ignore_value] = IGNORED
+            self._tables[num_classes] = table
+        return self._tables[num_classes]
+
+    def _message(self, found: Tensor, num_classes: int, name: str) -> str:
+        wrong = np.unique(found.numpy())
+        shown = ", ".join(map(str, wrong[:MOST_SHOWN].tolist()))
+        shown += f" and {len(wrong) - MOST_SHOWN} others" if len(wrong) > MOST_SHOWN else ""
+        known = self._known(num_classes)
+        return (
+            f"the mask of {name} has the value {shown}, and what is known is {known}: "
+            "give as many classes, or say what values stand for by task.masks.ignore_value, "
+            "task.masks.reduce_zero_label or task.masks.values='{0:0,255:1}'"
+        )
+
+    def _known(self, num_classes: int) -> str:
+        if self.values is not None:
+            known = ", ".join(map(str, sorted(self.values)))
+        else:
+            first = int(self.reduce_zero_label)
+            known = f"{first} to {first + num_classes - 1}"
+            known += ", and 0 for none" if self.reduce_zero_label else ""
+        return known if self.ignore_value is None else f"{known} and {self.ignore_value}, left out"
+
+
+def arguments_of(masks: MaskClasses) -> dict[str, Any]:
+    """Return what makes it again, as JSON takes it."""
+    values = None if masks.values is None else {str(k): v for k, v in masks.values.items()}
+    return {
+        "ignore_value": masks.ignore_value,
+        "reduce_zero_label": masks.reduce_zero_label,
+        "values": values,
+    }
