@@ -57,18 +57,31 @@ def decode_sample(
     return Sample(values, mask, boxes, box_labels, encoded.label, encoded.name, others)
 
 
-def _decode_mask(encoded: EncodedSample, size_px: tuple[int, int]) -> Tensor:
+def decode_mask(encoded: EncodedSample) -> Tensor:
+    """Decode the mask of a sample: the values as they are stored, uint8 or int64 (H, W).
+
+    Args:
+        encoded: The sample.
+
+    Raises:
+        UserError: If it is missing or cannot be decoded.
+    """
     member = encoded.member(MASK)
     try:
         classes = _read_classes(member.data)
     except Exception as error:  # decoders raise almost anything on a damaged file
         raise UserError(f"cannot decode the mask of {encoded.name}: {error}") from error
+    return torch.from_numpy(classes)
+
+
+def _decode_mask(encoded: EncodedSample, size_px: tuple[int, int]) -> Tensor:
+    classes = decode_mask(encoded)
     if classes.shape != size_px:
         found, expected = (f"{height} x {width}" for height, width in (classes.shape, size_px))
         raise UserError(
             f"the mask of {encoded.name} is {found} px (height x width), its image {expected}"
         )
-    return torch.from_numpy(classes)
+    return classes
 
 
 def _read_classes(data: bytes) -> NDArray[Any]:

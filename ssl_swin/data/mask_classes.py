@@ -28,13 +28,13 @@ class MaskClasses:
     Attributes:
         ignore_value: Value of pixels that are left out; None where there is none.
         reduce_zero_label: Whether 0 is left out and 1 is the first class, as in ADE20K.
-        values: Class by value, as {0: 0, 255: 1} for a mask of black and white; None where values
+        class_of: Class by value, as {0: 0, 255: 1} for a mask of black and white; None where values
             are classes.
     """
 
     ignore_value: MaskValue | None = 255
     reduce_zero_label: bool = False
-    values: Mapping[MaskValue, Count] | None = None
+    class_of: Mapping[MaskValue, Count] | None = None
     _tables: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -43,11 +43,14 @@ class MaskClasses:
         Raises:
             UserError: With both.
         """
-        if self.values is not None and self.reduce_zero_label:
+        if self.class_of is not None and self.reduce_zero_label:
             raise UserError(
-                "masks.values tells the class of each value, and masks.reduce_zero_label=true "
+                "masks.class_of tells the class of each value, and masks.reduce_zero_label=true "
                 "would too: set one of them"
             )
+        if self.class_of is not None:  # plain, where a configuration gave its own kind
+            plain = {int(value): int(of) for value, of in self.class_of.items()}
+            object.__setattr__(self, "class_of", plain)
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse classes of values that there are not.
@@ -58,10 +61,10 @@ class MaskClasses:
         Raises:
             UserError: Naming the largest class.
         """
-        largest = max((self.values or {0: 0}).values())
+        largest = max((self.class_of or {0: 0}).values())
         if largest >= num_classes:
             raise UserError(
-                f"masks.values names class {largest}, and there are {num_classes} classes, from 0"
+                f"masks.class_of names class {largest}, and there are {num_classes} classes, from 0"
             )
 
     def read(self, mask: Tensor, num_classes: int, name: str) -> Tensor:
@@ -92,12 +95,12 @@ class MaskClasses:
         """Return the class of each value, int16."""
         if num_classes not in self._tables:
             table = torch.full((MOST_VALUES,), _UNKNOWN, dtype=torch.int16)
-            if self.values is None:
+            if self.class_of is None:
                 first = int(self.reduce_zero_label)
                 table[first : first + num_classes] = torch.arange(num_classes, dtype=torch.int16)
                 table[:first] = IGNORED
             else:
-                for value, of in self.values.items():
+                for value, of in self.class_of.items():
                     table[value] = of
             if self.ignore_value is not None:
                 table[self.ignore_value] = IGNORED
@@ -112,12 +115,12 @@ class MaskClasses:
         return (
             f"the mask of {name} has the value {shown}, and what is known is {known}: "
             "give as many classes, or say what values stand for by task.masks.ignore_value, "
-            "task.masks.reduce_zero_label or task.masks.values='{0:0,255:1}'"
+            "task.masks.reduce_zero_label or task.masks.class_of='{0:0,255:1}'"
         )
 
     def _known(self, num_classes: int) -> str:
-        if self.values is not None:
-            known = ", ".join(map(str, sorted(self.values)))
+        if self.class_of is not None:
+            known = ", ".join(map(str, sorted(self.class_of)))
         else:
             first = int(self.reduce_zero_label)
             known = f"{first} to {first + num_classes - 1}"
@@ -127,9 +130,9 @@ class MaskClasses:
 
 def arguments_of(masks: MaskClasses) -> dict[str, Any]:
     """Return what makes it again, as JSON takes it."""
-    values = None if masks.values is None else {str(k): v for k, v in masks.values.items()}
+    class_of = None if masks.class_of is None else {str(k): v for k, v in masks.class_of.items()}
     return {
         "ignore_value": masks.ignore_value,
         "reduce_zero_label": masks.reduce_zero_label,
-        "values": values,
+        "class_of": class_of,
     }

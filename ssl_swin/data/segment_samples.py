@@ -23,6 +23,7 @@ class SegmentSample(NamedTuple):
     pixels: Tensor  # uint8, uint16 or float32 (C, H, W)
     classes: Tensor  # int16 (H, W), IGNORED where there is none
     name: str  # of the image in its set
+    least_px: Size = (0, 0)  # height and width that its batch is filled up to at least
 
 
 class SegmentBatch(NamedTuple):
@@ -57,6 +58,7 @@ class SegmentTransform:
         *,
         num_classes: int,
         seed: int,
+        least_px: Size = (0, 0),
     ) -> None:
         """Set the transform up.
 
@@ -66,12 +68,14 @@ class SegmentTransform:
             masks: What the values of a mask stand for.
             num_classes: Number of classes.
             seed: Seed of all draws.
+            least_px: Height and width that batches are filled up to at least.
         """
         self.augmentation = augmentation
         self.pixels = pixels
         self.masks = masks
         self.num_classes = num_classes
         self.seed = seed
+        self.least_px = least_px
 
     def __call__(self, encoded: EncodedSample, epoch: int) -> SegmentSample:
         """Make the example of an encoded sample in an epoch.
@@ -83,7 +87,7 @@ class SegmentTransform:
         generator = keyed_generator(self.seed, epoch, encoded.name, "view")
         sample = self.augmentation(sample, generator)
         assert sample.mask is not None
-        return SegmentSample(sample.pixels, sample.mask, encoded.name)
+        return SegmentSample(sample.pixels, sample.mask, encoded.name, self.least_px)
 
 
 def read_classes(
@@ -106,15 +110,11 @@ def read_classes(
     return Sample(sample.pixels, classes, label=sample.label, name=sample.name)
 
 
-def collate_segments(samples: Sequence[SegmentSample], size_px: Size | None = None) -> SegmentBatch:
-    """Fill images up to one size, and stack them.
-
-    Args:
-        samples: The examples.
-        size_px: Height and width; None takes the largest of both.
-    """
+def collate_segments(samples: Sequence[SegmentSample]) -> SegmentBatch:
+    """Fill images up to the largest height and width, and stack them."""
     sizes = torch.tensor([sample.classes.shape for sample in samples])
-    height, width = size_px or map(int, sizes.amax(dim=0))
+    least = torch.tensor([sample.least_px for sample in samples])
+    height, width = torch.cat([sizes, least]).amax(dim=0).tolist()
     return SegmentBatch(
         torch.stack([_filled(sample.pixels, (height, width), 0) for sample in samples]),
         torch.stack([_filled(sample.classes, (height, width), IGNORED) for sample in samples]),

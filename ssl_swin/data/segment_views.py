@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
-from ssl_swin.arguments import Above0Range, Fraction, NonNegative, Portion, Side, checked
+from ssl_swin.arguments import Above0Range, Fraction, Portion, Side, checked
 from ssl_swin.data.geometry import Size, contiguous, crop, flip, resize
 from ssl_swin.data.mask_classes import IGNORED
 from ssl_swin.data.sample import Sample
@@ -26,6 +26,7 @@ from ssl_swin.errors import UserError
 
 MOST_REDRAWS = 10  # of a crop that shows too much of one class
 _FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+Shift = Annotated[float, Ge(0), Le(255)]
 Turn = Annotated[float, Ge(0), Le(180)]
 
 
@@ -45,7 +46,7 @@ class SegmentAugmentation(Augmentation):
         ratio: Above0Range,
         max_class_share: Portion,
         flip_probability: Fraction,
-        brightness: NonNegative,
+        brightness: Shift,
         contrast: Above0Range | None,
         saturation: Above0Range | None,
         hue_degrees: Turn | None,

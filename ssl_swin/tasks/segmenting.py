@@ -61,6 +61,7 @@ class Inference:
                 f"step_px={self.step_px} is more than window_px={self.window_px}: windows would "
                 "leave gaps"
             )
+        object.__setattr__(self, "ratios", tuple(self.ratios))  # of a configuration's list
 
     def probabilities(self, scores: Scores, image: Tensor) -> Tensor:
         """Return the probability of each class at every pixel.

@@ -23,10 +23,10 @@ def test_reduce_zero_label__counts_from_1_as_ade20k():
 
 
 def test_values__of_a_table():
-    masks = MaskClasses(values={0: 0, 255: 1}, ignore_value=128)
+    masks = MaskClasses(class_of={0: 0, 255: 1}, ignore_value=128)
     assert read(masks, [255, 0, 128], num_classes=2) == [1, 0, IGNORED]
-    assert read(MaskClasses(values={0: 0, 255: 1}, ignore_value=None), [255], 2) == [1]
-    wide = MaskClasses(values={1000: 1, 65535: 0})
+    assert read(MaskClasses(class_of={0: 0, 255: 1}, ignore_value=None), [255], 2) == [1]
+    wide = MaskClasses(class_of={1000: 1, 65535: 0})
     assert read(wide, [65535, 1000], num_classes=2, dtype=torch.int64) == [0, 1]
 
 
@@ -41,20 +41,20 @@ def test_values__of_no_class_are_named():
     with pytest.raises(UserError, match="the value -1, 70000"):
         read(MaskClasses(), [-1, 70000, 0], dtype=torch.int64)
     with pytest.raises(UserError, match="the value 1, and what is known is 0, 255"):
-        read(MaskClasses(values={0: 0, 255: 1}, ignore_value=None), [1], num_classes=2)
+        read(MaskClasses(class_of={0: 0, 255: 1}, ignore_value=None), [1], num_classes=2)
 
 
 def test_mask_classes__refuses_contradictions():
-    with pytest.raises(UserError, match=r"masks.values .* masks.reduce_zero_label=true"):
-        MaskClasses(values={0: 0}, reduce_zero_label=True)
-    with pytest.raises(UserError, match="values names class 5, and there are 2 classes"):
-        MaskClasses(values={0: 0, 1: 5}).check_classes(2)
+    with pytest.raises(UserError, match=r"masks.class_of .* masks.reduce_zero_label=true"):
+        MaskClasses(class_of={0: 0}, reduce_zero_label=True)
+    with pytest.raises(UserError, match="class_of names class 5, and there are 2 classes"):
+        MaskClasses(class_of={0: 0, 1: 5}).check_classes(2)
     with pytest.raises(UserError, match="ignore_value must be"):
         MaskClasses(ignore_value=-1)
 
 
 def test_arguments_of__make_it_again():
-    masks = MaskClasses(values={0: 0, 255: 1}, ignore_value=7)
+    masks = MaskClasses(class_of={0: 0, 255: 1}, ignore_value=7)
     told = arguments_of(masks)
-    again = MaskClasses(**told | {"values": {int(k): v for k, v in told["values"].items()}})
+    again = MaskClasses(**told | {"class_of": {int(k): v for k, v in told["class_of"].items()}})
     assert again == masks

@@ -76,7 +76,8 @@ def test_collate__fills_up_to_the_largest_and_gives_each_image_back():
     assert batch.pixels[0, :, 2:].eq(0).all() and batch.classes[1, :, 3:].eq(IGNORED).all()
     for (image, classes), given in zip(batch.images(batch.pixels), samples, strict=True):
         assert image.equal(given.pixels) and classes.equal(given.classes)
-    assert collate_segments(samples, (6, 7)).pixels.shape == (2, 2, 6, 7)
+    asked = samples[0]._replace(least_px=(3, 7))
+    assert collate_segments([asked, samples[1]]).pixels.shape == (2, 2, 4, 7)
 
 
 def test_without_filling__leaves_zeros_after_normalising():
