@@ -28,10 +28,11 @@ def training_data(
     Raises:
         UserError: If the augmentation cannot change samples of this kind.
     """
-    size_px = objective.encoder.img_size_px
     pixels = PixelFormat.from_settings(cfg.data)
-    augment = make(cfg.augment)(size_px)
-    centre_crop = CentreCrop(size_px, crop_ratio=cfg.eval_crop_ratio)
+    augment = make(cfg.augment)(objective.view_size_px)
+    crop_ratio = cfg.get("eval_crop_ratio", 1.0)  # of jobs that look at whole images: for probes
+    evaluation = objective.make_evaluation(crop_ratio)
+    centre_crop = CentreCrop(objective.encoder.img_size_px, crop_ratio=crop_ratio)
     augment.check_samples(
         channels=cfg.data.channels,
         dtype=cfg.data.dtype,
@@ -40,7 +41,7 @@ def training_data(
     return ImageDataModule(
         readers,
         train_samples=objective.make_transform(augment, pixels, seed=cfg.seed),
-        eval_samples=objective.make_transform(centre_crop, pixels, seed=cfg.seed),
+        eval_samples=objective.make_transform(evaluation, pixels, seed=cfg.seed),
         labelled_samples=LabeledTransform(centre_crop, pixels, seed=cfg.seed),
         collate=objective.make_collate(),
         batch_size=cfg.batch_size,

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from ssl_swin.data.geometry import Size
 from ssl_swin.data.samples import Augmentation, PixelFormat
+from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.figure import Figure
 
@@ -86,6 +88,19 @@ class Objective(nn.Module, ABC):
         """
         super().__init__()
         self.encoder = encoder
+
+    @property
+    def view_size_px(self) -> Size:
+        """Height and width of what training sees of an image: by default what the encoder takes."""
+        return self.encoder.img_size_px
+
+    def make_evaluation(self, crop_ratio: float) -> Augmentation:
+        """Return how held-out images are seen: by default their centre.
+
+        Args:
+            crop_ratio: Side of the centre crop over the shorter side of an image.
+        """
+        return CentreCrop(self.view_size_px, crop_ratio=crop_ratio)
 
     @abstractmethod
     def make_transform(

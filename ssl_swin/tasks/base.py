@@ -11,13 +11,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor
 
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 
 
 class Export(NamedTuple):
-    """A network with its head, as timm builds and names it."""
+    """A network with its head, as timm builds and names it, or as `Task.loading` says."""
 
-    state: dict[str, Tensor]  # by timm's names
+    state: dict[str, Tensor]  # by timm's names, where timm loads it
     settings: dict[str, Any]  # added to the model's config.json
     num_classes: int
 
@@ -31,12 +32,14 @@ class Task(Objective):
         result_title: Name of that metric for a reader.
         needs_labels: Whether every image must have a class label.
         folder: Folder inside the run's folder into which the model is exported.
+        job: Name of the job that trains it.
     """
 
     monitor: ClassVar[str]
     result_title: ClassVar[str]
     needs_labels: ClassVar[bool] = True
     folder: ClassVar[str] = "task"
+    job: ClassVar[str] = "finetune"
     classes: tuple[str, ...]
 
     def __init__(self, encoder: Encoder, classes: Sequence[str]) -> None:
@@ -49,7 +52,6 @@ class Task(Objective):
         super().__init__(encoder.for_finetuning())
         self.classes = tuple(classes)
 
-    @abstractmethod
     def resized(self, img_size_px: int | Sequence[int]) -> Self:
         """Return the task for another image size, with the weights that this one has now.
 
@@ -57,8 +59,16 @@ class Task(Objective):
             img_size_px: Side of the square image, or (height, width).
 
         Raises:
-            UserError: If the encoder cannot take the size.
+            UserError: If the encoder cannot take the size, or images have any.
         """
+        raise UserError(f"{self.title} takes images of any size, got {img_size_px}")
+
+    def loading(self) -> str:
+        """Return the lines of Python that load what `export` returns; none where timm does.
+
+        They name the folder as "PATH/TO/THIS/FOLDER".
+        """
+        return ""
 
     @abstractmethod
     def export(self) -> Export:

@@ -59,6 +59,7 @@ def task_card(
     task: str,
     tags: Sequence[str],
     classes: Sequence[str],
+    loading: str = "",
 ) -> str:
     """Write the card of a network that was fine-tuned on labels, Markdown.
 
@@ -68,16 +69,20 @@ def task_card(
         task: What it was fine-tuned for, one phrase.
         tags: Words of the task.
         classes: Names of the classes; none where there are none.
+        loading: Lines of Python that load it; none where timm does.
     """
-    card = f"""{_front_matter(*tags, "timm", encoder.family)}
+    by_timm = (
+        f"{_imports(encoder)}\n\n"
+        'model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)'
+    )
+    library = "ssl_swin" if loading else "timm"
+    card = f"""{_front_matter(*tags, library, encoder.family, library=library)}
 # {_plain(training.run_name)}
 
 A {encoder.title}, fine-tuned for {_plain(task)}.
 
 ```python
-{_imports(encoder)}
-
-model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
+{loading or by_timm}
 ```
 
 {_facts(encoder, training)}
@@ -117,9 +122,9 @@ def _imports(encoder: Encoder) -> str:
     return f"{own}import timm"
 
 
-def _front_matter(*tags: str) -> str:
+def _front_matter(*tags: str, library: str = "timm") -> str:
     """Returns the metadata in front of a card, as the Hugging Face hub reads it."""
-    return f"---\n{ModelCardData(library_name='timm', tags=list(tags)).to_yaml()}\n---"
+    return f"---\n{ModelCardData(library_name=library, tags=list(tags)).to_yaml()}\n---"
 
 
 def _plain(text: str) -> str:
