@@ -15,6 +15,7 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective
 
+_SPARED_IN_DENSE = r"absolute_pos_embed|relative_position_bias_table|norm"
 WEIGHT_DECAY_POLICIES = ("official", "intended")
 
 
@@ -78,6 +79,29 @@ def weight_decay_groups(
             undecayed=model.undecayed(),
         )
         groups[decayed]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
+
+
+def dense_groups(model: Objective, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Split trainable parameters as the recipes of segmentation and detection do: by name alone.
+
+    Norms whose name says so, position biases and what the encoder names are spared; biases of
+    other layers and batch norms called `bn` are decayed, unlike everywhere else.
+
+    Args:
+        model: The task with its encoder.
+        lr: Learning rate of both groups.
+        weight_decay: Weight decay of the decayed group.
+    """
+    groups = {
+        True: _group("decay", lr, weight_decay),
+        False: _group("no_decay", lr, 0.0),
+    }
+    spared = re.compile(_SPARED_IN_DENSE)
+    for name, parameter in _trainable(model):
+        of_encoder = name.startswith("encoder.") and re.search(model.encoder.undecayed, name)
+        is_spared = spared.search(name) or of_encoder or name in model.undecayed()
+        groups[not is_spared]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 

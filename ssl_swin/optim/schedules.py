@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ssl_swin.arguments import Above0, NonNegative, Portion, RateOr0, checked
+from ssl_swin.arguments import (
+    Above0,
+    Count,
+    Fraction,
+    NonNegative,
+    Portion,
+    Positive,
+    RateOr0,
+    checked,
+)
 from ssl_swin.errors import UserError
 
 BoundSchedule = Callable[[int, float], float]  # (step, scaled base rate) -> rate
@@ -88,6 +97,34 @@ def multistep_lr(
     return base_lr * gamma ** sum(milestone <= step for milestone in milestone_steps)
 
 
+def poly_lr(
+    step: int,
+    *,
+    base_lr: float,
+    min_lr: float,
+    power: float,
+    warmup_steps: int,
+    warmup_ratio: float,
+    total_steps: int,
+) -> float:
+    """A power of what is left of the run, times a linear warm-up, as mmcv's "poly" with warm-up.
+
+    Args:
+        step: Optimiser step, from 0.
+        base_lr: Rate that the power starts from.
+        min_lr: Rate at `total_steps` and after.
+        power: Exponent; 1 is a straight line.
+        warmup_steps: Length of the warm-up.
+        warmup_ratio: Factor of the warm-up at step 0.
+        total_steps: Length of the run, warm-up included.
+    """
+    left = max(0.0, 1 - step / total_steps)
+    rate: float = (base_lr - min_lr) * left**power + min_lr
+    if step < warmup_steps:
+        rate *= 1 - (1 - step / warmup_steps) * (1 - warmup_ratio)
+    return rate
+
+
 @dataclass(frozen=True)
 class RunLength:
     """How long a run is, in the units that schedules need."""
@@ -151,6 +188,40 @@ class MultistepSchedule(Schedule):
                 warmup_steps=round(self.warmup_epochs * length.steps_per_epoch),
                 milestone_steps=milestones,
                 gamma=self.gamma,
+            ),
+        )
+
+
+@checked
+@dataclass(frozen=True)
+class PolySchedule(Schedule):
+    """`poly_lr` in the units of the dense recipes: optimiser steps, and absolute rates.
+
+    Attributes:
+        power: Exponent.
+        min_lr: Rate at the end.
+        warmup_steps: Steps of the warm-up.
+        warmup_ratio: Factor of the warm-up at the first step.
+        total_steps: Steps until `min_lr`; None takes the run's.
+    """
+
+    power: NonNegative
+    min_lr: RateOr0
+    warmup_steps: Count
+    warmup_ratio: Fraction
+    total_steps: Positive | None = None
+
+    def bind(self, length: RunLength) -> BoundSchedule:
+        """Returns the rate as a function of (step, base rate) for a run of this length."""
+        return partial(
+            _by_base_lr,
+            partial(
+                poly_lr,
+                min_lr=self.min_lr,
+                power=self.power,
+                warmup_steps=self.warmup_steps,
+                warmup_ratio=self.warmup_ratio,
+                total_steps=self.total_steps or length.num_epochs * length.steps_per_epoch,
             ),
         )
 

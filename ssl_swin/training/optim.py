@@ -14,16 +14,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssl_swin.arguments import InnerFraction, Portion, Rate, RateOr0, checked
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective, Progress
-from ssl_swin.optim.param_groups import layer_decay_groups, weight_decay_groups
+from ssl_swin.optim.param_groups import dense_groups, layer_decay_groups, weight_decay_groups
 from ssl_swin.optim.schedules import BoundSchedule, RunLength, Schedule, half_cosine, scale_lr
 
 
 class StepSchedule(LRScheduler):
     """Sets every group's rate from a pure function of the step and the group's base rate.
 
-    As in the original, which updates the rate after each step with that step's own number, step i
-    runs at the schedule's value for i - 1, and steps 0 and 1 share the first. Where weight decay
-    has a schedule too, that of the groups whose names do not end in "no_decay" follows it.
+    As in SimMIM's code, which updates the rate after each step with that step's own number, step i
+    runs at the schedule's value for i - 1, and steps 0 and 1 share the first; or with a lag of 0 at
+    that for i. Where weight decay has a schedule too, that of the groups whose names do not end in
+    "no_decay" follows it.
     """
 
     def __init__(
@@ -31,9 +32,12 @@ class StepSchedule(LRScheduler):
         optimizer: Optimizer,
         schedule: BoundSchedule,
         weight_decay: Callable[[int], float] | None = None,
+        *,
+        lag: int = 1,
     ) -> None:
         self.schedule = schedule
         self.weight_decay = weight_decay
+        self.lag = lag
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
@@ -52,12 +56,12 @@ class StepSchedule(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers only: the schedules themselves come from the configuration."""
         state = super().state_dict()
-        own = ("schedule", "weight_decay")
+        own = ("schedule", "weight_decay", "lag")
         return {name: value for name, value in state.items() if name not in own}
 
     @property
     def _step(self) -> int:
-        return max(0, self.last_epoch - 1)
+        return max(0, self.last_epoch - self.lag)
 
 
 @checked
@@ -127,6 +131,32 @@ def finetune_optimizer(
     return _with_schedule(groups, betas, eps, schedule.bind(length))
 
 
+@checked
+def dense_optimizer(
+    model: Objective,
+    *,
+    schedule: Schedule,
+    length: RunLength,
+    lr: Rate,
+    weight_decay: RateOr0,
+    betas: tuple[InnerFraction, InnerFraction],
+    eps: Portion,
+) -> OptimizerLRScheduler:
+    """AdamW of segmentation and detection: one rate, decay by name as in `dense_groups`.
+
+    Args:
+        model: What to train.
+        schedule: Schedule of the learning rate; step i runs at its value for i.
+        length: Length of the run.
+        lr: Peak learning rate, whatever the batch.
+        weight_decay: Weight decay of the decayed parameters.
+        betas: AdamW's betas.
+        eps: AdamW's eps.
+    """
+    groups = dense_groups(model, lr=lr, weight_decay=weight_decay)
+    return _with_schedule(groups, betas, eps, schedule.bind(length), lag=0)
+
+
 def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLength:
     """Measures a run before it starts.
 
@@ -192,10 +222,12 @@ def _with_schedule(
     eps: float,
     schedule: BoundSchedule,
     weight_decay: Callable[[int], float] | None = None,
+    *,
+    lag: int = 1,
 ) -> OptimizerLRScheduler:
     first, second = betas
     optimizer = AdamW(groups, betas=(first, second), eps=eps, fused=True)
     # A fused AdamW offers to undo fp16's loss scale itself; that would be after the clipping.
     optimizer._step_supports_amp_scaling = False
-    scheduler = StepSchedule(optimizer, schedule, weight_decay)
+    scheduler = StepSchedule(optimizer, schedule, weight_decay, lag=lag)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

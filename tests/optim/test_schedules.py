@@ -6,6 +6,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.optim.schedules import (
     CosineSchedule,
     MultistepSchedule,
+    PolySchedule,
     RunLength,
     cosine_lr,
     multistep_lr,
@@ -141,6 +142,24 @@ def test_multistep__warm_up_may_end_on_the_first_milestone_but_not_after():
     assert multistep_lr(7, **arguments, warmup_steps=7, milestone_steps=[9, 7]) == 0.1
     with pytest.raises(UserError, match=r"warm-up \(8 steps\) .* first milestone \(7 steps\)"):
         multistep_lr(0, **arguments, warmup_steps=8, milestone_steps=[9, 7])
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 8e-4), (1, 1.80054), (4, 4.8), (5, 4.0), (9, 0.8), (10, 0.0), (99, 0.0)],
+)
+def test_poly__falls_in_a_straight_line_while_it_warms_up(step, expected):
+    schedule = PolySchedule(power=1.0, min_lr=0.0, warmup_steps=4, warmup_ratio=1e-4)
+    rate = schedule.bind(RunLength(5, 2, 16))
+    assert rate(step, 8.0) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_poly__of_a_power_ends_at_its_minimum_after_its_own_steps():
+    schedule = PolySchedule(2.0, min_lr=0.5, warmup_steps=0, warmup_ratio=0.0, total_steps=4)
+    rate = schedule.bind(RunLength(5, 2, 16))
+    assert [rate(step, 2.5) for step in (0, 1, 2, 4, 7)] == pytest.approx(
+        [2.5, 0.5 + 2 * 0.5625, 1.0, 0.5, 0.5]
+    )
 
 
 @pytest.mark.parametrize("step", [0, 20, 30, 60, 90])

@@ -135,6 +135,18 @@ def by_parameter(made: Any) -> dict[int, dict[str, Any]]:
     return {id(parameter): group for group in groups for parameter in group["params"]}
 
 
+def test_step_schedule__without_a_lag_runs_step_i_at_its_own_value() -> None:
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = StepSchedule(optimizer, lambda step, base_lr: base_lr * (10 + step), lag=0)
+    rates = []
+    for _ in range(3):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == [20.0, 22.0, 24.0]
+    assert "lag" not in schedule.state_dict()
+
+
 def two_groups() -> tuple[SGD, StepSchedule]:
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [w], "lr": lr} for w, lr in zip(weights, (1e-3, 4e-4), strict=True)]
