@@ -75,6 +75,66 @@ class FewLabels:
         return images[keyed_permutation(len(images), "few labels", self.seed, name)[:wanted]]
 
 
+@checked
+@dataclass(frozen=True)
+class FewImages:
+    """How many images of a set to keep, whatever they show, and which.
+
+    A larger part with the same seed contains the smaller ones.
+
+    Attributes:
+        ratio: Share of the images, in (0, 1], rounded to whole ones and at least one.
+        number: Number of images; instead of `ratio`.
+        seed: Seed of the choice.
+    """
+
+    ratio: Portion | None = None
+    number: Positive | None = None
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and self.number is not None:
+            raise UserError(
+                f"labels.ratio={self.ratio} and labels.number={self.number} are two answers to one "
+                "question: set one to null"
+            )
+
+    def choose(self, num_images: int) -> Indices:
+        """Choose images.
+
+        Args:
+            num_images: How many there are.
+
+        Returns:
+            Indices of the chosen images, int64, ascending.
+
+        Raises:
+            UserError: If there are fewer than asked for.
+        """
+        wanted = num_images if self.number is None else self.number
+        if self.ratio is not None:
+            wanted = max(1, round(self.ratio * num_images))
+        if wanted > num_images:
+            raise UserError(
+                f"there are {counted(num_images, 'training image')}, fewer than the {wanted} of "
+                "labels.number"
+            )
+        return np.sort(keyed_permutation(num_images, "few images", self.seed)[:wanted])
+
+
+def keep_few_images(split: Split, few: FewImages) -> Split:
+    """Reduce a split to a part of its images; see `keep_few_labels`."""
+    if few.ratio is None and few.number is None:
+        return split
+    if not isinstance(split, IndexedSplit):
+        raise UserError(
+            "labels.ratio and labels.number choose images by number, which data.reader=stream "
+            "cannot read: use indexed or folder"
+        )
+    chosen = few.choose(split.num_samples)
+    return IndexedSplit(LabelledSubset(split.dataset, chosen), split.order, split.warning)
+
+
 class LabelledSubset(Subset):
     """Some samples of a data set, with a fingerprint that covers which."""
 

@@ -7,8 +7,10 @@ from PIL import Image
 from ssl_swin.data.dataset import DatasetWrapper, ImageDataset
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.loading.few_labels import (
+    FewImages,
     FewLabels,
     LabelledSubset,
+    keep_few_images,
     keep_few_labels,
     keep_labelled,
 )
@@ -295,3 +297,26 @@ def test_keep_labelled__where_nothing_is_left_out(shards: Path) -> None:
         assert keep_labelled(split) is split  # Numbers would have to be read
     stream = stream_split(open_index(shards), "train")
     assert keep_labelled(stream) is stream
+
+
+def test_few_images__larger_parts_contain_the_smaller_ones():
+    few, more = FewImages(number=5).choose(40), FewImages(ratio=0.5).choose(40)
+    assert len(few) == 5 and len(more) == 20 and set(few) < set(more)
+    assert (np.diff(few) > 0).all()
+    assert FewImages(number=5, seed=1).choose(40).tolist() != few.tolist()
+    assert FewImages(ratio=0.001).choose(40).size == 1
+    assert FewImages().choose(7).tolist() == list(range(7))
+
+
+def test_few_images__refuses_more_than_there_are_and_two_answers():
+    with pytest.raises(UserError, match=r"there are 4 training images, fewer than the 5"):
+        FewImages(number=5).choose(4)
+    with pytest.raises(UserError, match="two answers to one question"):
+        FewImages(number=5, ratio=0.5)
+
+
+def test_keep_few_images__takes_those_and_changes_the_fingerprint():
+    split = IndexedSplit(Numbers(), ORDER)
+    kept = keep_few_images(split, FewImages(number=6))
+    assert kept.num_samples == 6 and kept.fingerprint != split.fingerprint
+    assert keep_few_images(split, FewImages()) is split
