@@ -51,5 +51,15 @@ class SimilarityColumn:
     marked: tuple[float, float]  # centre of the mark, as shares of height and width
 
 
-Column = ImageColumn | DifferenceColumn | LabelColumn | ColourColumn | SimilarityColumn
+@dataclass(frozen=True)
+class MistakeColumn:
+    """Which pixels are told wrongly: red on black."""
+
+    title: str
+    mistakes: Tensor  # int (B, H, W): 1 wrong, 0 right; negative values are drawn grey
+
+
+Column = (
+    ImageColumn | DifferenceColumn | LabelColumn | ColourColumn | SimilarityColumn | MistakeColumn
+)
 Figure = tuple[Column, ...]

@@ -80,9 +80,9 @@ def save_confusion(
     )
     with atomic_path(picture) as temporary:
         draw_confusion(matrix, classes, class_accuracy(matrix)).save(temporary, "png")
-    write_atomically(pairs, _table(("true", "predicted", "images"), _pair_rows(matrix, classes)))
+    write_atomically(pairs, table_of(("true", "predicted", "images"), _pair_rows(matrix, classes)))
     header = ("class", "images", "right", "accuracy_percent", "most_often_taken_for", "times")
-    write_atomically(per_class, _table(header, _class_rows(matrix, classes)))
+    write_atomically(per_class, table_of(header, _class_rows(matrix, classes)))
     return picture, pairs, per_class
 
 
@@ -106,7 +106,13 @@ def _class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[tuple
     return rows
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table as CSV.
+
+    Args:
+        header: Names of the columns.
+        rows: Their values.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -16,6 +16,7 @@ from ssl_swin.figure import (
     Figure,
     ImageColumn,
     LabelColumn,
+    MistakeColumn,
     SimilarityColumn,
 )
 from ssl_swin.masking import expand_mask
@@ -29,6 +30,7 @@ HEADER_PX = 16
 STRETCH_PERCENTILES = (2, 98)
 # Colours of errors and of likeness from 0 to 1: black, red, yellow, white.
 _HEAT = np.array([[0, 0, 0], [180, 20, 30], [255, 190, 40], [255, 255, 255]], dtype=np.float64)
+_WRONG = [230, 60, 40]
 _HEAT_FULL = 0.5  # mean absolute error over channels, of values in [0, 1], that is drawn white
 
 
@@ -165,6 +167,8 @@ def _tiles(
     """Draw what is no image, uint8 (B, H, W, 3)."""
     if isinstance(column, LabelColumn):
         return _label_colours(column.labels)
+    if isinstance(column, MistakeColumn):
+        return _mistakes(column.mistakes)
     if isinstance(column, ColourColumn):
         return _to_rgb(_squares(column.colours.clamp(0, 1) * 255, size).round().byte())
     if isinstance(column, SimilarityColumn):
@@ -203,6 +207,13 @@ def _label_colours(labels: Tensor) -> np.ndarray:
     values = labels.cpu().numpy()
     palette = class_colours(int(values.max(initial=0)) + 1)
     colours: np.ndarray = np.array(palette, dtype=np.uint8)[values.clip(min=0)]
+    colours[values < 0] = MASKED_GREY
+    return colours
+
+
+def _mistakes(mistakes: Tensor) -> np.ndarray:
+    values = mistakes.cpu().numpy()
+    colours: np.ndarray = np.array([[0, 0, 0], _WRONG], dtype=np.uint8)[values.clip(0, 1)]
     colours[values < 0] = MASKED_GREY
     return colours
 

@@ -47,6 +47,7 @@ class _Report:
     has_samples: bool  # whether it is known how many were seen at which step
     has_averaged_curves: bool
     reconstructions: tuple[Picture, ...]  # in the order of the steps
+    predictions: tuple[Picture, ...]
     features: tuple[Picture, ...]
     pictures: tuple[Picture, ...]
     judged: tuple[JudgedSplit, ...]  # of whose images the classes were predicted
@@ -56,7 +57,7 @@ class _Report:
 
     @property
     def is_empty(self) -> bool:
-        pictures = self.reconstructions + self.features + self.pictures
+        pictures = self.reconstructions + self.predictions + self.features + self.pictures
         return not any((self.sections, pictures, self.judged, self.files))
 
 
@@ -97,6 +98,7 @@ def _read_report(run_folder: Path) -> _Report:
         has_samples=curves.samples_seen is not None,
         has_averaged_curves=any(len(curve.steps) > MAX_POINTS for curve in curves.metrics),
         reconstructions=pictures_over_steps(run_folder / "reconstructions", MAX_RECONSTRUCTIONS),
+        predictions=pictures_over_steps(run_folder / "predictions", MAX_RECONSTRUCTIONS),
         features=pictures_over_steps(run_folder / "features", MAX_FEATURES),
         pictures=tuple(picture_of(path, path.stem) for path in sorted(run_folder.glob("*.png"))),
         judged=judged_splits(run_folder),

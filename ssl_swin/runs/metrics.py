@@ -11,10 +11,14 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", ""]
-MARK = re.compile(r"_(best|at_\d+(x\d+)?px)$")  # of an evaluation of other weights, at another size
+MARK = re.compile(
+    r"_(best|at_\d+(x\d+)?px|multi_scale)$"
+)  # of an evaluation of other weights, at another size
 RECONSTRUCTIONS, FEATURES, STAGES = "recon/grid", "features/grid", "probes/stages"
+PREDICTIONS = "predictions/grid"
 PICTURES = {  # keys of the pictures on dashboards
     RECONSTRUCTIONS: "reconstructions of held-out images",
+    PREDICTIONS: "what is told of held-out images",
     FEATURES: "features of held-out images",
     STAGES: "probes by stage",
 }
@@ -37,15 +41,23 @@ class Metric(NamedTuple):
 
 METRICS = (
     Metric("train/loss", "what is minimised, of a training batch", "", "lower"),
+    Metric("train/loss_decode", "loss of the head that is kept", "", "lower"),
+    Metric("train/loss_auxiliary", "loss of the head that only training uses", "", "lower"),
     Metric("train/rep/std_mean", "spread of the features of a batch, if the objective logs it"),
     Metric("val/loss", "the same on held-out images; any masks stay the same", "", "lower"),
     Metric("val/loss_vs_mean", "its share of the loss of predicting the mean", "ratio", "lower"),
     Metric("val/psnr", "signal-to-noise ratio of the masked pixels", "dB", "higher"),
     Metric("val/top1", "accuracy on held-out images", "ratio", "higher"),
+    Metric("val/miou", "mean over classes of intersection over union", "ratio", "higher"),
+    Metric("val/class_accuracy", "mean over classes of rightly told pixels", "ratio", "higher"),
+    Metric("val/pixel_accuracy", "share of pixels that are rightly told", "ratio", "higher"),
     Metric("test/loss", "loss on the test images", "", "lower"),
     Metric("test/loss_vs_mean", "its share of the loss of predicting the mean", "ratio", "lower"),
     Metric("test/psnr", "signal-to-noise ratio of the masked pixels", "dB", "higher"),
     Metric("test/top1", "accuracy on the test images", "ratio", "higher"),
+    Metric("test/miou", "mean over classes of intersection over union", "ratio", "higher"),
+    Metric("test/class_accuracy", "mean over classes of rightly told pixels", "ratio", "higher"),
+    Metric("test/pixel_accuracy", "share of pixels that are rightly told", "ratio", "higher"),
     Metric("probe/knn_top1/stage*", "kNN on a stage's features, while training", "%", "higher"),
     Metric("probe/linear_top1/stage*", "linear classifier on them", "%", "higher"),
     Metric("rep/rankme/stage*", "effective rank of a stage's features (RankMe)", "", "higher"),

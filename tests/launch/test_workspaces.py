@@ -71,9 +71,9 @@ def test_dashboard__json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (printed["entity"], printed["project"]) == ("team", "swins")
     assert printed["x_axis"] == "trainer/global_step"
     assert {section["name"]: len(section["panels"]) for section in printed["sections"]} == {
-        "train": 2,
-        "val": 4,
-        "test": 4,
+        "train": 4,
+        "val": 7,
+        "test": 7,
         "probe": 6,
         "rep": 3,
         "optim": 2,
@@ -81,10 +81,11 @@ def test_dashboard__json(capsys: pytest.CaptureFixture[str]) -> None:
         "health": 2,
         "perf": 2,
         "data": 2,
-        "pictures": 3,
+        "pictures": 4,
     }
     assert printed["sections"][-1]["panels"] == [
         {"title": "reconstructions of held-out images", "pictures": "recon/grid"},
+        {"title": "what is told of held-out images", "pictures": "predictions/grid"},
         {"title": "features of held-out images", "pictures": "features/grid"},
         {"title": "probes by stage", "pictures": "probes/stages"},
     ]

@@ -12,6 +12,7 @@ from ssl_swin.figure import (
     DifferenceColumn,
     ImageColumn,
     LabelColumn,
+    MistakeColumn,
     SimilarityColumn,
 )
 from ssl_swin.masking import expand_mask
@@ -264,6 +265,17 @@ def test_label_column__one_colour_a_class_and_grey_for_none():
     assert (tile[1, 1] == GREY).all()
     assert (tile[0, 0] == tile[0, 1]).all() and (tile[0, 2] == tile[1, 2]).all()
     assert len({tuple(colour) for colour in tile.reshape(-1, 3).tolist()}) == 4
+
+
+def test_mistakes__are_red_on_black_and_grey_where_nothing_is_judged():
+    images = torch.zeros(1, 3, 2, 3)
+    mistakes = torch.tensor([[[0, 1, -1], [1, 0, 0]]])
+    columns = (ImageColumn("input", images), MistakeColumn("error", mistakes))
+    tile = np.asarray(draw_figure(columns, [0.5] * 3, [0.2] * 3))[16:18, 5:8]
+    red = (230, 60, 40)
+    assert tile.reshape(-1, 3).tolist() == [
+        list(colour) for colour in ((0, 0, 0), red, GREY, red, (0, 0, 0), (0, 0, 0))
+    ]
 
 
 def test_names__head_each_row_and_are_cut_at_their_beginning():
