@@ -35,6 +35,7 @@ from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
 SWIN_CROP_RATIO = 0.875  # 224 of 256, the evaluation crop of the Swin recipe
+CLASSIFICATION = "classification"  # the `task` of a config.json that does not name one
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _LEAVE_OUT = (
     "leave the model out to take the backbone's own; img_size_px and window_size change its size"
@@ -145,7 +146,7 @@ def load_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) 
     filled = []
     for file, tensors in files.items():
         path = folder / file
-        given = _read_safetensors(path) if path.is_file() else {}
+        given = read_safetensors(path) if path.is_file() else {}
         for name, tensor in tensors.items():
             if name not in given:
                 continue
@@ -348,6 +349,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         _ = preprocessing["mean"], preprocessing["std"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
+    if (task := config.get("task", CLASSIFICATION)) != CLASSIFICATION:
+        raise UserError(
+            f"{folder} holds a network for {task} and no plain backbone: give the folder of its "
+            "run, which holds that as backbone/"
+        )
     return config
 
 
@@ -365,7 +371,12 @@ def _build_encoder(
         raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
@@ -373,7 +384,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_weights(encoder: Encoder, path: Path) -> None:
-    state = _read_safetensors(path)
+    state = read_safetensors(path)
     head = f"{encoder.head_prefix}."
     encoder_state = {name: t for name, t in state.items() if not name.startswith(head)}
     try:

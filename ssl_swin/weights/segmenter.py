@@ -1,0 +1,112 @@
+"""The hand-off of a segmentation run: the folder `segmenter/`, and loading it again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_swin.arguments import PathLike, checked
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.errors import UserError
+from ssl_swin.pixels import normalize
+from ssl_swin.tasks.segmenter import Segmenter, segmenter_state
+from ssl_swin.tasks.segmenting import Inference
+from ssl_swin.weights.backbone import CONFIG, WEIGHTS, encoder_args, read_safetensors
+
+FOLDER = "segmenter"  # in the folder of a run
+
+
+@dataclass(frozen=True)
+class LoadedSegmenter:
+    """A segmenter that was handed off.
+
+    Attributes:
+        model: Encoder and head, in eval mode.
+        classes: Names of the classes, by label.
+        mean: Normalisation, per channel.
+        std: Normalisation, per channel.
+        inference: How it was evaluated to look at images.
+    """
+
+    model: Segmenter
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    inference: Inference
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Return the probability of each class at every pixel, float32 (classes, H, W).
+
+        Args:
+            pixels: Raw pixels (C, H, W) of any size, uint8, uint16 or float32, on the device of the
+                model.
+        """
+        if pixels.ndim != 3 or pixels.shape[0] != len(self.mean):
+            raise UserError(
+                f"the segmenter takes an image of {len(self.mean)} channels, (C, H, W), got "
+                f"{tuple(pixels.shape)}"
+            )
+        with torch.no_grad():
+            images = normalize(pixels[None], self.mean, self.std)
+            return self.inference.probabilities(self.model, images[0])
+
+    def segment(self, pixels: Tensor) -> Tensor:
+        """Return the class of every pixel, int64 (H, W); see `probabilities`."""
+        return self.probabilities(pixels).argmax(dim=0)
+
+
+@checked
+def load_segmenter(path: PathLike) -> LoadedSegmenter:
+    """Load what `segment.py` has handed off.
+
+    Args:
+        path: A folder `segmenter`, or a run's folder that holds one.
+
+    Raises:
+        UserError: If there is none, or its files do not belong together.
+    """
+    folder = _find(Path(path))
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        encoder = build_encoder(
+            config["architecture"],
+            encoder_args(config),
+            drop_path_rate=0.0,
+            grad_checkpointing=False,
+        )
+        classes = tuple(config["label_names"])
+        channels = config["head"]["channels"]
+        inference = Inference(**config["inference"])
+        told = config["pretrained_cfg"]
+        mean, std = tuple(told["mean"]), tuple(told["std"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / CONFIG} does not describe a segmenter: {error!r}") from error
+    model = Segmenter(encoder, channels=channels, num_classes=len(classes))
+    _load(model, folder / WEIGHTS)
+    return LoadedSegmenter(model.eval(), classes, mean, std, inference)
+
+
+def _find(given: Path) -> Path:
+    for folder in (given, given / FOLDER):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    raise UserError(
+        f"{given} is no segmenter: neither it nor its sub-folder {FOLDER}/ holds {CONFIG} and "
+        f"{WEIGHTS}; give the folder of a finished run of segment.py"
+    )
+
+
+def _load(model: Segmenter, path: Path) -> None:
+    given = read_safetensors(path)
+    own = segmenter_state(model.encoder, model.norms, model.decode_head)
+    wrong = sorted(own.keys() ^ given.keys())
+    wrong += [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
+    if wrong:
+        shown = ", ".join(wrong[:5])
+        raise UserError(f"{path} does not fit the {CONFIG} beside it: {shown} differ")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
