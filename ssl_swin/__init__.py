@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_swin.data.loading.opening import open_splits as open_splits
+    from ssl_swin.data.mask_classes import MaskClasses as MaskClasses
+    from ssl_swin.data.segment_views import SegmentAugmentation as SegmentAugmentation
     from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
     from ssl_swin.data.transforms import Augmentation as Augmentation
     from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ssl_swin.data.views import ColorViews as ColorViews
     from ssl_swin.encoders.beit import beit as beit
     from ssl_swin.encoders.convnext import convnext as convnext
+    from ssl_swin.encoders.dense_encoder import DenseEncoder as DenseEncoder
     from ssl_swin.encoders.encoder import Encoder as Encoder
     from ssl_swin.encoders.resnet import resnet as resnet
     from ssl_swin.encoders.swin import swin as swin
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from ssl_swin.jobs.in_process import finetune as finetune
     from ssl_swin.jobs.in_process import linear_probe as linear_probe
     from ssl_swin.jobs.in_process import pretrain as pretrain
+    from ssl_swin.jobs.in_process import segment as segment
     from ssl_swin.jobs.predicting import predict as predict
     from ssl_swin.launch.loading import load_backbone as load_backbone
     from ssl_swin.launch.sweep import SweepFolder as SweepFolder
@@ -38,19 +42,24 @@ if TYPE_CHECKING:
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
     from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
     from ssl_swin.optim.schedules import MultistepSchedule as MultistepSchedule
+    from ssl_swin.optim.schedules import PolySchedule as PolySchedule
     from ssl_swin.optim.schedules import Schedule as Schedule
     from ssl_swin.tasks.base import Task as Task
     from ssl_swin.tasks.classification import Classification as Classification
     from ssl_swin.tasks.classification import Classifier as Classifier
+    from ssl_swin.tasks.segmentation import Segmentation as Segmentation
+    from ssl_swin.tasks.segmenting import Inference as Inference
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm as CollapseAlarm
     from ssl_swin.training.callbacks.feature_pictures import FeaturePictures as FeaturePictures
+    from ssl_swin.training.callbacks.predictions import Predictions as Predictions
     from ssl_swin.training.callbacks.probes import Probes as Probes
     from ssl_swin.training.callbacks.reconstructions import Reconstructions as Reconstructions
     from ssl_swin.training.callbacks.skipped_steps import SkippedSteps as SkippedSteps
     from ssl_swin.training.callbacks.throughput import Throughput as Throughput
     from ssl_swin.training.checkpointing.schedule import StepCheckpoint as StepCheckpoint
+    from ssl_swin.training.optim import dense_optimizer as dense_optimizer
     from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
     from ssl_swin.training.optim import pretrain_optimizer as pretrain_optimizer
     from ssl_swin.training.trainer import Trainer as Trainer
@@ -59,14 +68,13 @@ if TYPE_CHECKING:
     from ssl_swin.weights.backbone import save_backbone as save_backbone
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
     from ssl_swin.weights.formats.importing import import_weights as import_weights
+    from ssl_swin.weights.segmenter import load_segmenter as load_segmenter
     from ssl_swin.weights.teachers import distillation as distillation
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "SweepFolder": "ssl_swin.launch.sweep",
     "Augmentation": "ssl_swin.data.transforms",
-    "FinetuneAugmentation": "ssl_swin.data.transforms",
     "Backbone": "ssl_swin.weights.backbone",
     "BadSamples": "ssl_swin.training.callbacks.bad_samples",
     "BatchDigest": "ssl_swin.training.callbacks.batch_digest",
@@ -75,21 +83,30 @@ _HOMES = {
     "CollapseAlarm": "ssl_swin.training.callbacks.collapse_alarm",
     "ColorViews": "ssl_swin.data.views",
     "CosineSchedule": "ssl_swin.optim.schedules",
+    "DenseEncoder": "ssl_swin.encoders.dense_encoder",
     "Encoder": "ssl_swin.encoders.encoder",
     "FeaturePictures": "ssl_swin.training.callbacks.feature_pictures",
+    "FinetuneAugmentation": "ssl_swin.data.transforms",
     "IBOT": "ssl_swin.objectives.ibot",
+    "Inference": "ssl_swin.tasks.segmenting",
+    "MaskClasses": "ssl_swin.data.mask_classes",
     "MoBY": "ssl_swin.objectives.moby",
     "MultistepSchedule": "ssl_swin.optim.schedules",
     "Objective": "ssl_swin.objectives.base",
     "Output": "ssl_swin.objectives.base",
+    "PolySchedule": "ssl_swin.optim.schedules",
+    "Predictions": "ssl_swin.training.callbacks.predictions",
     "Probes": "ssl_swin.training.callbacks.probes",
     "RandomCrop": "ssl_swin.data.transforms",
     "Reconstructions": "ssl_swin.training.callbacks.reconstructions",
     "Schedule": "ssl_swin.optim.schedules",
+    "SegmentAugmentation": "ssl_swin.data.segment_views",
+    "Segmentation": "ssl_swin.tasks.segmentation",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SkippedSteps": "ssl_swin.training.callbacks.skipped_steps",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
     "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
+    "SweepFolder": "ssl_swin.launch.sweep",
     "Task": "ssl_swin.tasks.base",
     "Throughput": "ssl_swin.training.callbacks.throughput",
     "Trainer": "ssl_swin.training.trainer",
@@ -98,6 +115,7 @@ _HOMES = {
     "WandbLogger": "ssl_swin.training.wandb_logger",
     "beit": "ssl_swin.encoders.beit",
     "convnext": "ssl_swin.encoders.convnext",
+    "dense_optimizer": "ssl_swin.training.optim",
     "distillation": "ssl_swin.weights.teachers",
     "embed": "ssl_swin.jobs.embedding",
     "export_weights": "ssl_swin.weights.formats.exporting",
@@ -106,6 +124,7 @@ _HOMES = {
     "import_weights": "ssl_swin.weights.formats.importing",
     "linear_probe": "ssl_swin.jobs.in_process",
     "load_backbone": "ssl_swin.launch.loading",
+    "load_segmenter": "ssl_swin.weights.segmenter",
     "open_splits": "ssl_swin.data.loading.opening",
     "predict": "ssl_swin.jobs.predicting",
     "prepare_demo": "ssl_swin.data.synthetic.prepare",
@@ -113,6 +132,7 @@ _HOMES = {
     "pretrain_optimizer": "ssl_swin.training.optim",
     "resnet": "ssl_swin.encoders.resnet",
     "save_backbone": "ssl_swin.weights.backbone",
+    "segment": "ssl_swin.jobs.in_process",
     "swin": "ssl_swin.encoders.swin",
     "swin_ape": "ssl_swin.encoders.swin_ape",
     "swin_mlp": "ssl_swin.encoders.swin_mlp",

@@ -1,19 +1,22 @@
 """The fine-tuning job."""
 
+from functools import partial
+
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.loading.few_labels import keep_labelled
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.inference.calibration import fit_calibration, save_calibration
 from ssl_swin.inference.predictors.classification import ClassPredictor
 from ssl_swin.jobs.labels import train_on_few_labels
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.next_steps import after_finetuning
-from ssl_swin.jobs.plan import tell_plan
 from ssl_swin.jobs.settings import FinetuneSettings
-from ssl_swin.jobs.summary import finish, timm_line, training_facts
+from ssl_swin.jobs.summary import finish, timm_line
+from ssl_swin.jobs.training_tasks import export_task, measure, train_task
 from ssl_swin.launch.build import (
     backbone_folder,
     build_encoder,
@@ -21,26 +24,20 @@ from ssl_swin.launch.build import (
     check_splits,
     open_data,
 )
-from ssl_swin.launch.compiling import compile_blocks
-from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.command_line import command
 from ssl_swin.launch.keeping import keep_folders
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import located, make
 from ssl_swin.probing.feature_store import weights_fingerprint
 from ssl_swin.runs.side_failures import SideFailures
-from ssl_swin.runs.what_stays import telling_what_stays
 from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.classification import Classification
 from ssl_swin.training.callbacks.class_predictions import ClassPredictions
 from ssl_swin.training.callbacks.class_scores import ClassScores
-from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.checkpointing.best import load_best
 from ssl_swin.training.datamodule import ImageDataModule
-from ssl_swin.training.half_weights import PRECISION as HALF
 from ssl_swin.training.module import TrainingModule
-from ssl_swin.weights.backbone import save_extra_weights, save_task
-from ssl_swin.weights.cards import task_card
 from ssl_swin.weights.kept_head import keep_head
 
 
@@ -49,52 +46,49 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg, FinetuneSettings)
     folder = backbone_folder(cfg)
     encoder = build_encoder(cfg, folder)
+    task, readers = task_and_data(cfg, encoder)
+    if folder is not None and run.checkpoint is None and cfg.head == "auto":
+        if line := keep_head(task, encoder, folder):
+            say(line)
+    if cfg.test_img_size_px is not None:
+        task.resized(cfg.test_img_size_px)  # a wrong size shows before training
+    train_task(run, task, readers, partial(_hand_over, run, task))
+
+
+def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Task, dict[str, Split]]:
+    """Build the task, and open the data that it is trained on.
+
+    Args:
+        cfg: Configuration of the job.
+        encoder: Pretrained, or with random weights.
+
+    Raises:
+        UserError: If another job trains the task, there is no such data, or it lacks a split or
+            labels.
+    """
     task_class: type[Task] = located("task._target_", cfg.task._target_)
+    if task_class.job != "finetune":
+        raise UserError(
+            f"task._target_={cfg.task._target_} is trained by another job: "
+            f"{command(task_class.job)}"
+        )
     readers = open_data(cfg, task_class.members)
     check = check_labelled if task_class.needs_labels else check_splits
     check(readers, ("val",))
     train_on_few_labels(cfg, readers)
     if task_class.needs_labels:
         keep_images_with_labels(readers)
-    task: Task = make(cfg.task)(encoder, readers["train"].classes)
-    if folder is not None and run.checkpoint is None and cfg.head == "auto":
-        if line := keep_head(task, encoder, folder):
-            say(line)
-    if cfg.test_img_size_px is not None:
-        task.resized(cfg.test_img_size_px)  # a wrong size shows before training
-    if cfg.compile:
-        compile_blocks(task.encoder)
-    module = training_module(cfg, task)
-    data = training_data(cfg, readers, task)
-    trainer = make_trainer(run)
-    if getattr(trainer.checkpoint_callback, "monitor", None) is None:
-        raise UserError(
-            "no checkpoint monitors a metric, so that no epoch would be the best: leave "
-            "callbacks.best.monitor=task"
-        )
-    if cfg.ema_decay is not None:
-        if trainer.precision == HALF:
-            raise UserError(
-                f"ema_decay={cfg.ema_decay} averages weights that trainer.precision={HALF} rounds: "
-                "set trainer.precision=bf16-mixed"
-            )
-        trainer.callbacks.insert(0, WeightEma(cfg.ema_decay))  # type: ignore[attr-defined]
-    if cfg.plan:
-        tell_plan(run, trainer, module, data)
-        return
-    with telling_what_stays(run.folder, lambda: trainer.global_step):
-        fit(run, trainer, module, data)
-        _hand_over(run, trainer, task, module, data)
+    return make(cfg.task)(encoder, readers["train"].classes), readers
 
 
 def _hand_over(
-    run: Run, trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule
+    run: Run, task: Task, trainer: Trainer, module: TrainingModule, data: ImageDataModule
 ) -> None:
     """Measure the best epoch's weights, export them, and conclude."""
     best = load_best(trainer, module, run.folder.last_checkpoint)
     scores = ClassScores()
     measured = _measure_by_size(run.cfg, trainer, task, module, data, scores)
-    _export(run, trainer, task, data.readers["train"])
+    export_task(run, trainer, task, data.readers["train"])
     _calibrate(run, trainer, task, scores)
     keep_folders(run, trainer.loggers, task.folder)
     path = run.folder.path
@@ -141,7 +135,7 @@ def _measure_by_size(
         suffix = f"_at_{_side(resized)}px"
         other = training_module(cfg, resized, suffix=suffix)
         other_data = training_data(cfg, data.readers, resized)
-        lines.append(_measure(trainer, resized, other, other_data))
+        lines.append(measure(trainer, resized, other, other_data, _at(resized)))
     # Last, since the run's closing lines show the metrics of the last pass. Names of their own keep
     # the best weights' values apart from those of the last epoch, at the same step.
     of_best = training_module(cfg, task, suffix="_best")
@@ -151,39 +145,18 @@ def _measure_by_size(
             trainer.validate(of_best, datamodule=data, verbose=False)
         bands = OmegaConf.select(cfg, "callbacks.figures.bands")
         trainer.callbacks.append(ClassPredictions(trainer.default_root_dir, bands=bands))  # type: ignore[attr-defined]
-    lines.append(_measure(trainer, task, module if "test" in data.readers else of_best, data))
+    measured_module = module if "test" in data.readers else of_best
+    lines.append(measure(trainer, task, measured_module, data, _at(task)))
     return ", ".join(reversed(lines))
 
 
-def _measure(trainer: Trainer, task: Task, module: TrainingModule, data: ImageDataModule) -> str:
-    split, measure = ("test", trainer.test) if "test" in data.readers else ("val", trainer.validate)
-    metrics = measure(module, datamodule=data, verbose=False)[0]
-    value = metrics[f"{split}/{task.monitor}{module.suffix}"]
-    return f"{value:.4f} on {split} at {_side(task)} px"
+def _at(task: Task) -> str:
+    return f"{_side(task)} px"
 
 
 def _side(task: Task) -> str:
     height_px, width_px = task.encoder.img_size_px
     return str(height_px) if height_px == width_px else f"{height_px}x{width_px}"
-
-
-def _export(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
-    if not trainer.is_global_zero:
-        return
-    card = ""
-    with SideFailures(run.folder.path, tell=say).allowed("the model card", "the export is whole"):
-        facts = training_facts(run, trainer, reader, f"{task.title}, from {run.cfg.backbone}")
-        card = task_card(task.encoder, facts, task.describe(), task.tags, task.classes)
-    folder = run.folder.path / task.folder
-    save_task(
-        folder,
-        task,
-        mean=list(run.cfg.data.mean),
-        std=list(run.cfg.data.std),
-        card=card,
-        crop_ratio=run.cfg.eval_crop_ratio,
-    )
-    save_extra_weights(folder, task.extra_weights())
 
 
 def _calibrate(run: Run, trainer: Trainer, task: Task, scores: ClassScores) -> None:

@@ -38,6 +38,14 @@ def finetune(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -
     return _run("finetune", overrides, config_dir)
 
 
+def segment(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
+    """Train semantic segmentation on images with masks; see `pretrain`.
+
+    `load_segmenter` takes the run's folder.
+    """
+    return _run("segment", overrides, config_dir)
+
+
 def linear_probe(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
     """Probe frozen features with linear heads and nearest neighbours; see `pretrain`."""
     return _run("linear_probe", overrides, config_dir)

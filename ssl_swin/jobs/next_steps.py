@@ -62,12 +62,21 @@ def after_finetuning(run: Run) -> list[str]:
     Args:
         run: The fine-tuning run.
     """
+    repeat = with_other_seeds("finetune")
+    return [*_predicting(run), *repeat] if repeat else []
+
+
+def with_other_seeds(job: str) -> list[str]:
+    """Return how to repeat this job with other seeds; nothing where it is part of a sweep.
+
+    Args:
+        job: Name of the job.
+    """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return []
     kept = [word for word in overrides_of_this_job() if word.partition("=")[0] not in OF_ONE_RUN]
-    words = [*words_to_start("finetune"), "--multirun", *options_of_this_job(), *kept]
-    repeat = f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"
-    return [*_predicting(run), repeat]
+    words = [*words_to_start(job), "--multirun", *options_of_this_job(), *kept]
+    return [f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"]
 
 
 def _predicting(run: Run) -> list[str]:

@@ -7,8 +7,17 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from ssl_swin.arguments import EACH_ONCE, Above0, InnerFraction, Name, NonNegative, Positive, SizePx
-from ssl_swin.data.loading.few_labels import FewLabels
+from ssl_swin.arguments import (
+    EACH_ONCE,
+    Above0,
+    InnerFraction,
+    Name,
+    NonNegative,
+    Positive,
+    Several,
+    SizePx,
+)
+from ssl_swin.data.loading.few_labels import FewImages, FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
@@ -28,6 +37,7 @@ from ssl_swin.probing.fitting import fit_linear_heads
 from ssl_swin.probing.grids import knn_grid
 from ssl_swin.reporting.figures import band_groups
 from ssl_swin.tasks.base import Task
+from ssl_swin.tasks.segmenting import Ratios
 
 OF_PROBING = frozenset(
     {"train", "val", "num_classes", "seed", "device", "on_epoch_end", "progress", "tolerance_se"}
@@ -42,7 +52,6 @@ class TrainingSettings(JobSettings):
     optimized_metric: Annotated[Name | None, MAY_CHANGE] = None
     compile: Annotated[bool, MAY_CHANGE]
     plan: Annotated[bool, MAY_CHANGE] = False
-    eval_crop_ratio: CropRatio
     augment: Annotated[Built, Makes(Augmentation, partial=True, added=frozenset({"size_px"}))]
     optim: Annotated[
         Built,
@@ -73,7 +82,14 @@ class OfAnyModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings(OfAnyModel, TrainingSettings):
+class OfCentreCrops:
+    """What jobs have that look at the centre of held-out images."""
+
+    eval_crop_ratio: CropRatio
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(OfAnyModel, OfCentreCrops, TrainingSettings):
     """Settings of `pretrain`."""
 
     backbone: Name | None = None
@@ -89,12 +105,9 @@ class OfBackbone(OfAnyModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(OfBackbone, TrainingSettings):
-    """Settings of `finetune`."""
+class TaskSettings(OfBackbone, TrainingSettings):
+    """What jobs have that train a task on labels."""
 
-    head: Annotated[Literal["auto", "fresh"], MAY_CHANGE]  # only the first start reads it
-    test_img_size_px: Annotated[SizePx | None, MAY_CHANGE]
-    labels: FewLabels
     ema_decay: InnerFraction | None
     task: Annotated[Built, Makes(Task, partial=True, added=frozenset({"encoder", "classes"}))]
 
@@ -107,6 +120,24 @@ class FinetuneSettings(OfBackbone, TrainingSettings):
                 "trainer.limit_val_batches=0 leaves no validation, which chooses the best epoch: "
                 "give a number of batches, or a fraction as 0.1"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(OfCentreCrops, TaskSettings):
+    """Settings of `finetune`."""
+
+    head: Annotated[Literal["auto", "fresh"], MAY_CHANGE]  # only the first start reads it
+    test_img_size_px: Annotated[SizePx | None, MAY_CHANGE]
+    labels: FewLabels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings(TaskSettings):
+    """Settings of `segment`."""
+
+    classes: Several | Annotated[list[Name], MinLen(2), EACH_ONCE]
+    test_ratios: Annotated[Ratios | None, MAY_CHANGE]
+    labels: FewImages
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,12 @@ OUR_OWN = {
     "finetune_small",
     "pretrain_swin_t_1gpu",
     "finetune_swin_t_1gpu",
+    "segment_small",
 }
 OF_OTHER_OBJECTIVES = {
     name for name in EXPERIMENTS if re.match("pretrain_(fd|moby|ibot|refine)_", name)
 }
+OF_SEGMENTATION = {name for name in EXPERIMENTS if re.fullmatch("segment_.*_ade20k", name)}
 PRETRAINING = sorted(name for name in OFFICIAL if name.startswith("pretrain"))
 FINETUNING = sorted(name for name in OFFICIAL if name.startswith("finetune"))
 
@@ -123,7 +125,7 @@ def optimizer_of(name: str) -> tuple[dict[int, dict[str, Any]], Any]:
 
 
 def test_table__has_every_experiment() -> None:
-    assert set(EXPERIMENTS) == set(OFFICIAL) | OUR_OWN | OF_OTHER_OBJECTIVES
+    assert set(EXPERIMENTS) == set(OFFICIAL) | OUR_OWN | OF_OTHER_OBJECTIVES | OF_SEGMENTATION
 
 
 @pytest.mark.slow

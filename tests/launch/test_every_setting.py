@@ -14,7 +14,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from ssl_swin.errors import UserError
-from ssl_swin.jobs.settings import FinetuneSettings, LinearProbeSettings, PretrainSettings
+from ssl_swin.jobs.settings import (
+    FinetuneSettings,
+    LinearProbeSettings,
+    PretrainSettings,
+    SegmentSettings,
+)
 from ssl_swin.launch.check import check_settings
 from ssl_swin.launch.config_files import compose_job
 from ssl_swin.launch.resolvers import register_resolvers
@@ -41,6 +46,7 @@ VALUES: dict[str, Any] = {
 JOBS = {
     "pretrain": (PretrainSettings, ["data=shards"]),
     "finetune": (FinetuneSettings, ["data=folder", "backbone=none", "model=swin_nano"]),
+    "segment": (SegmentSettings, ["data=masks", "backbone=none", "model=swin_nano", "classes=3"]),
     "linear_probe": (LinearProbeSettings, ["data=remote", "backbone=b"]),
 }
 ACCEPTED = yaml.safe_load(Path(__file__).with_name("accepted_values.yaml").read_text())

@@ -41,6 +41,12 @@ NANO = [
 VALID = {  # a small run that is right, to which each line adds something
     "pretrain": [*DATA, *TRAINING, *NANO],
     "finetune": [*DATA, *TRAINING, "backbone=backbone", "schedule.warmup_epochs=0"],
+    "segment": [
+        *("data=masks", "data.root=masked", "logger=csv", "batch_size=4", "num_workers=0"),
+        *(*TRAINING, "backbone=backbone", "classes=2", "schedule.warmup_steps=0"),
+        *("task.crop_px=32", "task.head_channels=8", "task.auxiliary_channels=8"),
+        *("task.inference.short_px=32", "augment.short_px=32", "trainer.sync_batchnorm=false"),
+    ],
     "linear_probe": [*DATA, "backbone=backbone", "device=cpu"],
 }
 ENCODER = {"version": 1, "img_size_px": 32, "window_size": 2, "embed_dim": 8, "depths": [1, 1, 1]}
@@ -114,6 +120,15 @@ def make_world() -> None:
         file = Path("photos") / ("cat", "dog")[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(file)
+    for split, count in (("train", 8), ("val", 2)):
+        for number in range(count):
+            for name, values in (
+                ("images", rng.integers(0, 255, (40, 48, 3))),
+                ("masks", rng.integers(0, 2, (40, 48))),
+            ):
+                file = Path("masked") / name / split / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values.astype(np.uint8)).save(file)
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["pack", "photos", "shards", "--val-ratio", "0.3", "--workers", "0"]) == 0
     encoder = ssl_swin.swin(**ARGUMENTS["swin"])
