@@ -93,7 +93,8 @@ def _recipe_rows(
 ) -> Rows:
     made: Any = module.optimizer_for(trainer, data)
     peak = max(made["lr_scheduler"]["scheduler"].base_lrs)
-    warmup = round(run.cfg.schedule.get("warmup_epochs", 0) * length.steps_per_epoch)
+    epochs = run.cfg.schedule.get("warmup_epochs", 0)
+    warmup = run.cfg.schedule.get("warmup_steps", round(epochs * length.steps_per_epoch))
     accumulated = trainer.accumulate_grad_batches
     rows = [
         ("objective", module.model.describe()),

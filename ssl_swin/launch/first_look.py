@@ -42,6 +42,7 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
         _tell_overlap(data)
         _tell_few_images(run, data)
     _tell_never_written(run, length)
+    _tell_of_long_warmup(run, length)
     for note in module.model.notes():
         say(f"note: {note}")
 
@@ -121,6 +122,17 @@ def _tell_few_images(run: Run, data: ImageDataModule) -> None:
                 f"note: callbacks.{name}.num_images={asked} is more than the "
                 f"{counted(number, 'image')} of {split}: so many are drawn"
             )
+
+
+def _tell_of_long_warmup(run: Run, length: RunLength) -> None:
+    """Say that a warm-up in steps outlasts the run; of one in epochs, `fit` says it."""
+    warmup_steps = run.cfg.schedule.get("warmup_steps", 0)
+    num_steps = length.steps_per_epoch * length.num_epochs
+    if warmup_steps >= num_steps:
+        say(
+            f"note: schedule.warmup_steps={warmup_steps} is no less than the run's "
+            f"{counted(num_steps, 'step')}: the learning rate never reaches its peak"
+        )
 
 
 def _tell_never_written(run: Run, length: RunLength) -> None:

@@ -87,6 +87,7 @@ TrainerSettings = Annotated[
             "max_time",
             "accumulate_grad_batches",
             "strategy",
+            "sync_batchnorm",
             "timeout_s",
             "sharded_checkpoints",
             "enable_progress_bar",

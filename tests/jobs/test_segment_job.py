@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from launched import finish
+from launched import output as printed
 from PIL import Image
 from test_finetune_job import composed
 
@@ -177,10 +179,14 @@ def test_segment__binary_masks_of_0_and_255(workplace: Path) -> None:
 def test_segment__few_images_and_a_note_of_a_class_that_is_nowhere(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("labels.number=4", "classes=[dark,light,blue]", "trainer.max_epochs=1")
+    run(
+        *("labels.number=4", "classes=[dark,light,blue]", "trainer.max_epochs=1"),
+        "schedule.warmup_steps=1500",
+    )
     output = capsys.readouterr().out
     assert "labels: 4 of 9 training images" in output
     assert "of train that were looked at hold no pixel of class blue" in output
+    assert "schedule.warmup_steps=1500 is no less than the run's 1 step" in output
 
 
 @pytest.mark.slow
@@ -197,6 +203,20 @@ def test_segment__one_channel_and_a_network_without_windows(workplace: Path) -> 
         "augment.hue_degrees=null",
     )
     assert load_segmenter("run").model.encoder.in_chans == 1
+
+
+@pytest.mark.slow
+def test_segment__two_devices_judge_every_image_once(workplace: Path) -> None:
+    two = [*BRIEF, "trainer.sync_batchnorm=false", "trainer.max_epochs=1", "batch_size=2"]
+    finish(two, workplace, 2, job="segment")
+    with Path("run/confusion_val/per_class.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert sum(int(row["pixels"]) for row in table) == 2 * 48 * 40 + 40 * 56
+    iou = sum(float(row["iou_percent"] or "nan") for row in table) / 200
+    assert iou == pytest.approx(float(rows()[-1]["val/miou_best"]), abs=1e-4)
+    refused = [*two, "trainer.sync_batchnorm=true", "run_dir=other"]
+    finish(refused, workplace, 2, status=2, job="segment")
+    assert "set trainer.sync_batchnorm=false" in printed(workplace, 0)
 
 
 @pytest.mark.slow
@@ -238,6 +258,7 @@ def test_segment__five_channels_of_float32(workplace: Path, tiny_encoder: Any) -
         (["model.window_size=4", "model.img_size_px=64"], "window_size=4 model.img_size_px=128"),
         (["test_ratios=[]"], "test_ratios must be"),
         (["data.root=nowhere"], "nowhere"),
+        (["compile=true"], "compile=true has no effect"),
         (["data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"], "3 channels"),
     ],
 )
