@@ -13,8 +13,10 @@ from launched import output as printed
 from PIL import Image
 from test_finetune_job import composed
 
+from ssl_swin.cli import main
 from ssl_swin.encoders.resnet import resnet
 from ssl_swin.errors import UserError
+from ssl_swin.jobs import replay
 from ssl_swin.launch.script import run_job
 from ssl_swin.weights.backbone import load_backbone, save_backbone
 from ssl_swin.weights.segmenter import load_segmenter
@@ -168,11 +170,18 @@ def test_segment__names_a_mask_with_a_value_of_no_class(
 
 
 @pytest.mark.slow
-def test_segment__binary_masks_of_0_and_255(workplace: Path) -> None:
+def test_segment__binary_masks_in_shards_and_a_window_over_images(workplace: Path) -> None:
     for path in Path("photos/masks").rglob("*.png"):
         save(path, 255 * np.array(Image.open(path)))
-    run("task.masks.class_of={0:0,255:1}", "task.masks.ignore_value=null")
+    assert main(["pack", "photos", "shards", "--workers", "0"]) == 0
+    of_shards = ("data=shards", "data.root=shards", "task.inference.mode=slide")
+    run("task.masks.class_of={0:0,255:1}", "task.masks.ignore_value=null", *of_shards)
     assert float(rows()[-1]["val/miou_best"]) > 0
+    checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=False)
+    task, readers = replay._parts(replay._configuration(Path("run"), []), checkpoint)
+    assert task.classes == ("dark", "light") and readers["train"].num_samples == 9
+    names = {f"model.{name}" for name in task.state_dict()}
+    assert names == {name for name in checkpoint["state_dict"] if name.startswith("model.")}
 
 
 @pytest.mark.slow
