@@ -186,6 +186,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             "max_time",  # came later
             "sharded_checkpoints",  # came later
             "progress_every_s",  # came later
+            "sync_batchnorm",  # came later
         )
     }
     assert set(changeable(PretrainSettings)) == everywhere | trained
