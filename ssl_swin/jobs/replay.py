@@ -1,6 +1,7 @@
 """Repeating a step that a run left out: its model, weights and images, from its folder."""
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +13,10 @@ from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.jobs import finetune, segment
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.launch.build import open_data, usable_device
 from ssl_swin.launch.resolvers import register_resolvers
-from ssl_swin.launch.targets import make
+from ssl_swin.launch.targets import located, make
 from ssl_swin.objectives.base import Objective
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.runs.catalogue import Catalogue
@@ -29,6 +29,7 @@ from ssl_swin.runs.skipped_steps import (
     read_skipped_step,
     recorded_steps,
 )
+from ssl_swin.tasks.base import Task
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.health.replay import ReplayedStep, replay_step
 from ssl_swin.training.optim import progress_at
@@ -163,9 +164,10 @@ def _parts(cfg: DictConfig, checkpoint: dict[str, Any]) -> tuple[Objective, dict
     if "objective" in cfg:
         objective: Objective = make(cfg.objective)(encoder)
         return objective, open_data(cfg, objective.members)
-    if "classes" in cfg:
-        return segment.task_and_data(cfg, encoder)
-    return finetune.task_and_data(cfg, encoder)
+    task_class: type[Task] = located("task._target_", cfg.task._target_)
+    job = import_module(f"ssl_swin.jobs.{task_class.job}")
+    task, readers = job.task_and_data(cfg, encoder)
+    return task, readers
 
 
 def _encoder(cfg: DictConfig, checkpoint: dict[str, Any]) -> Encoder:

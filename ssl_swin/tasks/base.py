@@ -32,7 +32,7 @@ class Task(Objective):
         result_title: Name of that metric for a reader.
         needs_labels: Whether every image must have a class label.
         folder: Folder inside the run's folder into which the model is exported.
-        job: Name of the job that trains it.
+        job: Module of `ssl_swin.jobs` that trains it, by its `task_and_data`.
     """
 
     monitor: ClassVar[str]
