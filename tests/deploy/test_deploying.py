@@ -113,6 +113,7 @@ def test_classifier__gives_scores_of_raw_pixels(tmp_path: Path) -> None:
     assert f"float32: {made.difference} |" in card
 
 
+@pytest.mark.slow
 def test_file__tells_no_path_of_this_machine(tmp_path: Path) -> None:
     backbone(tmp_path / "backbone")
     out = tmp_path / "it.pt2"
@@ -122,6 +123,7 @@ def test_file__tells_no_path_of_this_machine(tmp_path: Path) -> None:
         assert path.encode() not in content, path
 
 
+@pytest.mark.slow
 def test_floats__are_taken_as_values(tmp_path: Path) -> None:
     encoder = backbone(tmp_path / "backbone")
     out = tmp_path / "it.pt2"
@@ -242,6 +244,7 @@ def test_prove__refuses_other_values_and_one_batch_size_alone(tmp_path: Path) ->
         prove(network, lambda given: (torch.zeros(2, 32),), "uint8")
 
 
+@pytest.mark.slow
 def test_deploy__leaves_nothing_where_the_proof_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +300,7 @@ def test_command__refuses(
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
 
 
+@pytest.mark.slow
 def test_command__keeps_a_card_and_tells_of_a_calibration_of_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,6 +331,7 @@ def test_command__names_the_extra_that_is_missing(
     assert "ONNX needs onnx, onnxscript, onnxruntime: pip install 'ssl_swin[onnx]'" in said
 
 
+@pytest.mark.slow
 def test_command__writes_and_says_how_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
