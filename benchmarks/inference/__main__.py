@@ -134,7 +134,7 @@ def _told(each: Spread) -> tuple[str, str]:
 
 
 def _of(subject: Subject) -> str:
-    size = " x ".join(map(str, subject.network.encoder.img_size_px))
+    size = " x ".join(map(str, subject.network.img_size_px))
     labelled = subject.labelled
     images = "noise" if labelled is None else f"{len(labelled.pixels)} labelled images"
     return f"{subject.name}, {size} px, {images}"

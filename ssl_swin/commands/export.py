@@ -1,9 +1,11 @@
 """`ssl-swin export`: a network for other implementations, or as a file that runs by itself."""
 
 import argparse
+from pathlib import Path
 
+from ssl_swin.arguments import Side
 from ssl_swin.commands.import_ import FORMATS
-from ssl_swin.commands.parsing import path, text
+from ssl_swin.commands.parsing import path, text, value_of
 from ssl_swin.commands.places import check_new
 from ssl_swin.deploy.targets import TARGETS
 from ssl_swin.errors import UserError
@@ -25,8 +27,8 @@ def add_parser(
     parser.add_argument(
         "backbone",
         type=text,
-        help="folder of a backbone, a classifier or a run, also one that was stopped; a "
-        "checkpoint; or whatever backbone= of the scripts takes",
+        help="folder of a backbone, a classifier, a segmenter or a run, also one that was stopped; "
+        "a checkpoint; or whatever backbone= of the scripts takes",
     )
     parser.add_argument("out", type=path, help="file to write; a folder for huggingface")
     parser.add_argument(
@@ -36,7 +38,14 @@ def add_parser(
         "--outputs",
         choices=("scores", "embedding", "stages"),
         help="of a file for deployment: scores of classes before the softmax, one vector, or the "
-        "map of each stage (default: scores of a classifier, else the vector)",
+        "map of each stage (default: scores of a classifier or a segmenter, else the vector)",
+    )
+    parser.add_argument(
+        "--img-size-px",
+        type=value_of(Side),
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the images that the file of a segmenter takes (default: its encoder's)",
     )
     parser.add_argument(
         "--pixel-dtype",
@@ -56,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     if args.to in TARGETS:
         _deploy(args)
         return
-    for option in ("outputs", "pixel_dtype"):
+    for option in ("outputs", "pixel_dtype", "img_size_px"):
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
             raise UserError(f"{name} is for {', '.join(TARGETS)}; {args.to} takes weights alone")
@@ -75,10 +84,13 @@ def _deploy(args: argparse.Namespace) -> None:
     from ssl_swin.deploy.targets.base import target_of
     from ssl_swin.display.waiting import waiting
     from ssl_swin.launch.artifacts import local_backbone
+    from ssl_swin.weights.segmenter import FOLDER, is_segmenter
     from ssl_swin.weights.sources import default_cache
 
     check_target(target_of(args.to), args.out)
-    folder = local_backbone(args.backbone, default_cache())
+    given = Path(args.backbone)
+    found = next(filter(is_segmenter, (given, given / FOLDER)), None)
+    folder = found or local_backbone(args.backbone, default_cache())
     with waiting(f"exporting {folder} and comparing"):
         made = deploy(
             folder,
@@ -86,6 +98,7 @@ def _deploy(args: argparse.Namespace) -> None:
             to=args.to,
             outputs=args.outputs,
             dtype=args.pixel_dtype or "uint8",
+            img_size_px=None if args.img_size_px is None else tuple(args.img_size_px),
         )
     for note in made.network.notes:
         print(f"note: {note}")

@@ -33,11 +33,7 @@ def card_of(facts: Mapping[str, Any], title: str, difference: Difference, usage:
         ("input", f"`{pixels['name']}`, {pixels['dtype']} (batch, {pixels['channels']}, {size})"),
         ("values", pixels["values"]),
         ("normalisation", f"inside: mean {inside['mean']}, std {inside['std']}"),
-        (
-            "preparation",
-            f"shorter side to {prepared['shorter_side_px']} px ({prepared['interpolation']}), "
-            f"centre crop of {size}",
-        ),
+        ("preparation", _preparation(prepared, size)),
         ("outputs", ", ".join(f"`{name}`" for name in facts["outputs"])),
         ("checked", f"batches of {', '.join(map(str, BATCH_SIZES))}, float32: {difference}"),
         ("made by", f"ssl_swin {facts['ssl_swin']}, torch {facts['torch']}"),
@@ -46,6 +42,15 @@ def card_of(facts: Mapping[str, Any], title: str, difference: Difference, usage:
     lines += [f"| {name} | {_cell(text)} |" for name, text in rows]
     lines += ["", f"The same as JSON lies in the file, under `{KEY}`.", ""]
     return "\n".join([*lines, *_of_classes(facts)])
+
+
+def _preparation(prepared: Mapping[str, Any], size: str) -> str:
+    if prepared["crop"] == "none":
+        return f"a whole image, or a part of one, of {size}, resized {prepared['interpolation']}"
+    return (
+        f"shorter side to {prepared['shorter_side_px']} px ({prepared['interpolation']}), centre "
+        f"crop of {size}"
+    )
 
 
 def _of_classes(facts: Mapping[str, Any]) -> list[str]:

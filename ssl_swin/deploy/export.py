@@ -39,16 +39,23 @@ class Deployed(NamedTuple):
 
 
 def deploy(
-    folder: Path, out: Path, *, to: str, outputs: Outputs | None, dtype: PixelType
+    folder: Path,
+    out: Path,
+    *,
+    to: str,
+    outputs: Outputs | None,
+    dtype: PixelType,
+    img_size_px: tuple[int, int] | None = None,
 ) -> Deployed:
     """Export a network, run the file, and only then give it its name.
 
     Args:
-        folder: Of a backbone or a classifier.
+        folder: Of a backbone, a classifier or a segmenter.
         out: File to write.
         to: One of `TARGETS`.
         outputs: See `load_network`.
         dtype: Of the pixels that the file takes.
+        img_size_px: See `load_network`.
 
     Raises:
         UserError: If an extra is missing, the ending is another, the network cannot be exported, or
@@ -56,7 +63,7 @@ def deploy(
     """
     target = target_of(to)
     check_target(target, out)
-    network = load_network(folder, outputs)
+    network = load_network(folder, outputs, img_size_px)
     with temporary_folder(out) as temporary, quiet():
         program, facts = _exported(network, dtype), facts_of(network, dtype)
         draft = temporary / out.name

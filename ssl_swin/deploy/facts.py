@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssl_swin import __version__
-from ssl_swin.deploy.network import Network, PixelType
+from ssl_swin.deploy.network import PIXEL_SCORES, Network, PixelType
 from ssl_swin.errors import UserError
 from ssl_swin.probing.feature_store import weights_fingerprint
 
@@ -76,7 +76,8 @@ def facts_of(network: Network, dtype: PixelType) -> dict[str, Any]:
         dtype: Of its pixels.
     """
     encoder = network.encoder
-    height_px, width_px = encoder.img_size_px
+    height_px, width_px = network.img_size_px
+    is_whole = network.outputs == PIXEL_SCORES
     values = "levels from 0 to 255" if dtype == "uint8" else "as decoded, not normalised"
     return {
         "format": VERSION,
@@ -95,8 +96,8 @@ def facts_of(network: Network, dtype: PixelType) -> dict[str, Any]:
         },
         "preparation": {
             "shorter_side_px": int(min(height_px, width_px) / network.crop_ratio),
-            "interpolation": "bicubic, antialiased",
-            "crop": "centre",
+            "interpolation": "bilinear, antialiased" if is_whole else "bicubic, antialiased",
+            "crop": "none" if is_whole else "centre",
             "crop_ratio": network.crop_ratio,
         },
         "normalisation_inside": {"mean": [*network.mean], "std": [*network.std]},

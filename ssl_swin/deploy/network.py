@@ -11,10 +11,13 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.inference.predictors.classification import ClassPredictor
 from ssl_swin.pixels import normalize
+from ssl_swin.tasks.upernet import upsampled
 from ssl_swin.weights.backbone import load_backbone
 from ssl_swin.weights.kept_head import read_head
+from ssl_swin.weights.segmenter import is_segmenter, load_segmenter
 
 Outputs = Literal["scores", "embedding", "stages"]
+PIXEL_SCORES = "pixel_scores"  # of each class at every pixel, which a segmenter gives
 PixelType = Literal["uint8", "float32"]
 
 
@@ -32,10 +35,11 @@ class Network(NamedTuple):
         classes: Names by score; empty without scores.
         temperature: That scores are divided by for calibrated probabilities.
         notes: Lines on what was found when it was loaded.
+        other_size_px: Height and width of the images, if not the encoder's own.
     """
 
     module: "PixelsToOutputs"
-    outputs: Outputs
+    outputs: str
     output_names: tuple[str, ...]
     encoder: Encoder
     mean: tuple[float, ...]
@@ -44,22 +48,28 @@ class Network(NamedTuple):
     classes: tuple[str, ...] = ()
     temperature: float = 1.0
     notes: tuple[str, ...] = ()
+    other_size_px: tuple[int, int] | None = None
+
+    @property
+    def img_size_px(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.other_size_px or self.encoder.img_size_px
 
 
 class PixelsToOutputs(nn.Module):
-    """An encoder or a classifier behind the normalisation of its training."""
+    """An encoder, classifier or segmenter behind the normalisation of its training."""
 
     def __init__(
         self,
         model: nn.Module,
-        outputs: Outputs,
+        outputs: str,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
         """Freeze a network.
 
         Args:
-            model: A classifier for scores, else an encoder.
+            model: A classifier for scores, a segmenter for those of pixels, else an encoder.
             outputs: What is wanted.
             mean: Per channel, of pixel values in [0, 1].
             std: Per channel.
@@ -70,24 +80,46 @@ class PixelsToOutputs(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return scores (B, classes), embeddings (B, C), or a map (B, C_i, H_i, W_i) per stage."""
+        """Return what is wanted.
+
+        Args:
+            pixels: (B, C, H, W).
+
+        Returns:
+            Scores (B, classes), scores of pixels (B, classes, H, W), embeddings (B, C), or a map
+            (B, C_i, H_i, W_i) per stage.
+        """
         images = normalize(pixels, self.mean, self.std)
         if self.outputs == "stages":
             return tuple(self.model.stages(images))
         last: Tensor = self.model(images)
+        if self.outputs == PIXEL_SCORES:
+            return upsampled(last.float(), images)
         return self.model.pool(last) if self.outputs == "embedding" else last
 
 
-def load_network(folder: Path, outputs: Outputs | None) -> Network:
+def load_network(
+    folder: Path, outputs: Outputs | None, img_size_px: tuple[int, int] | None = None
+) -> Network:
     """Load the network of a folder.
 
     Args:
-        folder: A backbone's or a classifier's.
-        outputs: What is wanted; None is scores of a classifier, and embeddings of a backbone.
+        folder: A backbone's, a classifier's or a segmenter's.
+        outputs: What is wanted; None is scores of a classifier or segmenter, and embeddings of a
+            backbone.
+        img_size_px: Height and width of the images, of a segmenter; None is the encoder's own.
 
     Raises:
-        UserError: If scores are wanted of a backbone.
+        UserError: If scores are wanted of a backbone, something else of a segmenter, or another
+            size of what is for one.
     """
+    if is_segmenter(folder):
+        return _segmenter(folder, outputs, img_size_px)
+    if img_size_px is not None:
+        raise UserError(
+            f"--img-size-px is for a segmenter, which takes any: {folder} is for images of one "
+            "size; load it at another, load_backbone(folder, img_size_px=...), and save that"
+        )
     has_head = read_head(folder) is not None
     wanted: Outputs = outputs or ("scores" if has_head else "embedding")
     if wanted == "scores":
@@ -123,6 +155,28 @@ def load_network(folder: Path, outputs: Outputs | None) -> Network:
     )
 
 
+def _segmenter(
+    folder: Path, outputs: Outputs | None, img_size_px: tuple[int, int] | None
+) -> Network:
+    if outputs not in (None, "scores"):
+        raise UserError(
+            f"{folder} is a segmenter, which gives scores: leave out --outputs {outputs}, or "
+            "export the backbone beside it"
+        )
+    found = load_segmenter(folder)
+    return Network(
+        PixelsToOutputs(found.model, PIXEL_SCORES, found.mean, found.std),
+        PIXEL_SCORES,
+        (PIXEL_SCORES,),
+        found.model.encoder,
+        found.mean,
+        found.std,
+        1.0,
+        found.classes,
+        other_size_px=img_size_px,
+    )
+
+
 def example_pixels(network: Network, batch_size: int, dtype: PixelType, *, seed: int = 0) -> Tensor:
     """Return noise as pixels (B, C, H, W).
 
@@ -133,8 +187,7 @@ def example_pixels(network: Network, batch_size: int, dtype: PixelType, *, seed:
         seed: Of the noise.
     """
     noise = torch.Generator().manual_seed(seed)
-    encoder = network.encoder
-    size = (batch_size, encoder.in_chans, *encoder.img_size_px)
+    size = (batch_size, network.encoder.in_chans, *network.img_size_px)
     if dtype == "uint8":
         return torch.randint(0, 256, size, generator=noise, dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (network.mean, network.std))

@@ -12,6 +12,7 @@ from ssl_swin.arguments import PathLike, checked
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
+from ssl_swin.tasks.segmentation import Segmentation
 from ssl_swin.tasks.segmenter import Segmenter, segmenter_state
 from ssl_swin.tasks.segmenting import Inference
 from ssl_swin.weights.backbone import CONFIG, WEIGHTS, encoder_args, read_safetensors
@@ -87,6 +88,15 @@ def load_segmenter(path: PathLike) -> LoadedSegmenter:
     model = Segmenter(encoder, channels=channels, num_classes=len(classes))
     _load(model, folder / WEIGHTS)
     return LoadedSegmenter(model.eval(), classes, mean, std, inference)
+
+
+def is_segmenter(folder: Path) -> bool:
+    """Return whether a folder holds what `segment.py` hands off."""
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("task") == Segmentation.title
 
 
 def _find(given: Path) -> Path:

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_swin.cli import main
+from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.deploy import export as module
 from ssl_swin.deploy.export import deploy
 from ssl_swin.deploy.network import load_network
 from ssl_swin.deploy.proof import Difference, prove
+from ssl_swin.deploy.targets.base import target_of
 from ssl_swin.deploy.targets.onnx_file import OPSET
 from ssl_swin.encoders.beit import beit
 from ssl_swin.encoders.convnext import convnext
@@ -28,7 +31,10 @@ from ssl_swin.errors import UserError
 from ssl_swin.inference.calibration import Calibration, save_calibration
 from ssl_swin.pixels import normalize
 from ssl_swin.tasks.classification import Classifier
-from ssl_swin.weights.backbone import save_backbone, save_classifier
+from ssl_swin.tasks.segmentation import Segmentation
+from ssl_swin.tasks.segmenting import Inference
+from ssl_swin.weights.backbone import save_backbone, save_classifier, save_task
+from ssl_swin.weights.segmenter import load_segmenter
 
 SWIN = {"img_size_px": 64, "window_size": 4, "embed_dim": 8, "depths": (1, 2, 1),
         "num_heads": (1, 2, 2)}  # fmt: skip
@@ -111,6 +117,71 @@ def test_classifier__gives_scores_of_raw_pixels(tmp_path: Path) -> None:
     assert "| input | `pixels`, uint8 (batch, 3, 64 x 64) |" in card
     assert "cat, a\\|&lt;b>, dog. Probabilities are the softmax of scores / 1." in card
     assert f"float32: {made.difference} |" in card
+
+
+def segmenter(folder: Path) -> Segmentation:
+    torch.manual_seed(0)
+    model: Segmentation = disturbed(
+        Segmentation(
+            ENCODERS["swin v1"](),
+            CLASSES,
+            crop_px=64,
+            head_channels=8,
+            auxiliary_channels=8,
+            auxiliary_weight=0.4,
+            dropout=0.1,
+            loss_mean="all",
+            masks=MaskClasses(),
+            inference=Inference(short_px=None),
+        )
+    )
+    save_task(folder, model, mean=MEAN, std=STD, card="")
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["torch-export", pytest.param("onnx", marks=needs_onnx)])
+def test_segmenter__gives_scores_of_every_pixel(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    to: str,
+) -> None:
+    model = segmenter(tmp_path / "run/segmenter")
+    backbone(tmp_path / "run/backbone")
+    monkeypatch.chdir(tmp_path)
+    target = target_of(to)
+    out = f"it{target.ending}"
+    assert main(["export", "run", out, "--to", to, "--img-size-px", "50", "84"]) == 0
+    assert "pixel_scores: largest difference" in capsys.readouterr().out
+    asked = torch.randint(0, 256, (3, 3, 50, 84), dtype=torch.uint8)
+    (found,) = target.runner(Path(out))(asked)
+    with torch.no_grad():
+        images = normalize(asked, MEAN, STD)
+        maps = model.norms(model.encoder.maps_any_size(images))
+        expected = F.interpolate(model.decode_head(maps), (50, 84), mode="bilinear")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    facts = target.facts(Path(out))
+    assert facts["classes"] == [*CLASSES] and facts["input"]["width_px"] == 84
+    assert "or a part of one, of 50 x 84" in Path(f"{out}.md").read_text()
+    in_python = load_segmenter("run").probabilities(asked[0])
+    torch.testing.assert_close(in_python, expected[0].softmax(0), rtol=1e-4, atol=1e-5)
+    assert main(["predict", out, "photos", "x.csv"]) == 2
+    assert "gives pixel_scores, and no scores of classes" in capsys.readouterr().err
+
+
+def test_segmenter__refuses_what_it_does_not_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter(tmp_path / "run/segmenter")
+    backbone(tmp_path / "backbone")
+    monkeypatch.chdir(tmp_path)
+    export = ["--to", "torch-export"]
+    assert main(["export", "run", "it.pt2", *export, "--outputs", "embedding"]) == 2
+    assert "run/segmenter is a segmenter, which gives scores" in capsys.readouterr().err
+    assert main(["export", "backbone", "it.pt2", *export, "--img-size-px", "64", "96"]) == 2
+    assert "--img-size-px is for a segmenter, which takes any" in capsys.readouterr().err
+    assert not list(tmp_path.glob("it*"))
 
 
 @pytest.mark.slow
