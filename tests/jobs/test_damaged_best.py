@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ssl_swin
-from ssl_swin.jobs import finetune as job
+from ssl_swin.jobs import training_tasks as job
 from ssl_swin.safe_pickle import load_checkpoint
 
 pytestmark = pytest.mark.slow
