@@ -11,7 +11,12 @@ from omegaconf import OmegaConf
 
 from ssl_swin.arguments import accepts, in_words
 from ssl_swin.errors import UserError
-from ssl_swin.jobs.settings import FinetuneSettings, LinearProbeSettings, PretrainSettings
+from ssl_swin.jobs.settings import (
+    FinetuneSettings,
+    LinearProbeSettings,
+    PretrainSettings,
+    SegmentSettings,
+)
 from ssl_swin.launch.check import check_settings
 from ssl_swin.launch.config_files import compose_job
 from ssl_swin.launch.resolvers import register_resolvers
@@ -23,6 +28,7 @@ JOBS = {
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "linear_probe": LinearProbeSettings,
+    "segment": SegmentSettings,
 }
 
 
@@ -201,12 +207,10 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
+OF_TASKS = ("from_backbone", "adamw_layer_decay", "adamw_dense", "poly")
 GROUPS = ("model", "objective", "data", "optim", "schedule", "logger")
 IN_PRETRAINING = [
-    (group, option)
-    for group in GROUPS
-    for option in options(group)
-    if option not in ("from_backbone", "adamw_layer_decay")
+    (group, option) for group in GROUPS for option in options(group) if option not in OF_TASKS
 ]
 SHIPPED = [
     *(("pretrain", f"{group}={option}") for group, option in IN_PRETRAINING),
@@ -214,6 +218,8 @@ SHIPPED = [
     *((job, f"data={name}") for name in options("data") for job in ("finetune", "linear_probe")),
     ("finetune", "model=swin_t"),
     ("finetune", "optim=adamw_layer_decay"),
+    *(("segment", f"data={name}") for name in ("masks", "ade20k", "shards")),
+    ("segment", "model=swin_t"),
 ]
 
 
@@ -224,6 +230,8 @@ def test_check_settings__accepts_every_configuration_of_the_package(
 ) -> None:
     register_resolvers()
     needed = ["data.root=somewhere"] + ([] if job == "pretrain" else ["backbone=some"])
+    if job == "segment":
+        needed.append("classes=[background,nucleus]")
     if "distillation" in override or "_fd_" in override:
         needed.append("objective.teacher=some")
     cfg = compose_job(job, [override, *needed])
