@@ -81,6 +81,19 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     add_fill_option(parser)
 
 
+def add_answer_options(parser: argparse.ArgumentParser) -> None:
+    """Describe what is told of the classes of an image."""
+    parser.add_argument(
+        "--top", type=value_of(Positive), default=5, metavar="K", help="classes of each image"
+    )
+    parser.add_argument(
+        "--scores",
+        choices=("probability", "logit"),
+        default="probability",
+        help="of classes; probabilities are calibrated where `ssl-swin calibrate` was run",
+    )
+
+
 def add_crop_option(parser: argparse.ArgumentParser, whose: str) -> None:
     """Describe the centre crop.
 

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssl_swin.arguments import Positive
 from ssl_swin.commands.inference_options import (
     IMAGES,
+    add_answer_options,
     add_crop_option,
     add_inference_options,
     computing_of,
@@ -14,7 +14,7 @@ from ssl_swin.commands.inference_options import (
     telling_what_is_kept,
     told_of_bad,
 )
-from ssl_swin.commands.parsing import path, text, value_of
+from ssl_swin.commands.parsing import path, text
 from ssl_swin.commands.places import check_new, check_picture
 from ssl_swin.errors import UserError
 
@@ -45,15 +45,7 @@ def add_parser(
     parser.add_argument("classifier", type=text, help=CLASSIFIER)
     parser.add_argument("images", type=text, help=IMAGES)
     parser.add_argument("out", type=path, help="file to write")
-    parser.add_argument(
-        "--top", type=value_of(Positive), default=5, metavar="K", help="classes of each image"
-    )
-    parser.add_argument(
-        "--scores",
-        choices=("probability", "logit"),
-        default="probability",
-        help="probabilities are calibrated where `ssl-swin calibrate` was run",
-    )
+    add_answer_options(parser)
     parser.add_argument(
         "--figure", type=path, metavar="FILE.png", help="draw 24 of the images with their classes"
     )

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from ssl_swin.arguments import MOST_WORKERS, Above0, Neighbours, NonNegative, Positive
 from ssl_swin.commands.embed import add_wanted_options
 from ssl_swin.commands.inference_options import (
+    add_answer_options,
     add_computing_options,
     add_crop_option,
     add_image_options,
@@ -71,15 +72,7 @@ def add_parser(
         help="threads that decode images (default: %(default)s)",
     )
     add_computing_options(parser)
-    parser.add_argument(
-        "--top", type=value_of(Positive), default=5, metavar="K", help="classes of each image"
-    )
-    parser.add_argument(
-        "--scores",
-        choices=("probability", "logit"),
-        default="probability",
-        help="of /predict; probabilities are calibrated where `ssl-swin calibrate` was run",
-    )
+    add_answer_options(parser)
     add_wanted_options(parser)
     add_crop_option(parser, "the network's")
     _add_neighbours(parser)

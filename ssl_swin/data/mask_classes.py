@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -126,13 +126,3 @@ class MaskClasses:
             known = f"{first} to {first + num_classes - 1}"
             known += ", and 0 for none" if self.reduce_zero_label else ""
         return known if self.ignore_value is None else f"{known} and {self.ignore_value}, left out"
-
-
-def arguments_of(masks: MaskClasses) -> dict[str, Any]:
-    """Return what makes it again, as JSON takes it."""
-    class_of = None if masks.class_of is None else {str(k): v for k, v in masks.class_of.items()}
-    return {
-        "ignore_value": masks.ignore_value,
-        "reduce_zero_label": masks.reduce_zero_label,
-        "class_of": class_of,
-    }

@@ -1,5 +1,6 @@
 """What a file says of its network: how images are prepared, and what the answers mean."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def read_facts(told: Mapping[str, Any]) -> FileFacts:
     if told["format"] > VERSION:
         raise UserError(f"it was written by ssl_swin {told['ssl_swin']}, and this is {__version__}")
     pixels, inside = told["input"], told["normalisation_inside"]
-    return FileFacts(
+    facts = FileFacts(
         in_chans=int(pixels["channels"]),
         img_size_px=(int(pixels["height_px"]), int(pixels["width_px"])),
         dtype=str(pixels["dtype"]),
@@ -66,6 +67,11 @@ def read_facts(told: Mapping[str, Any]) -> FileFacts:
         classes=tuple(map(str, told["classes"])),
         temperature=float(told["temperature"]),
     )
+    if facts.dtype not in ("uint8", "float32"):
+        raise ValueError(f"pixels of {facts.dtype}")
+    if not (0 < facts.crop_ratio <= 1 and 0 < facts.temperature < math.inf):
+        raise ValueError(f"crop ratio {facts.crop_ratio}, temperature {facts.temperature}")
+    return facts
 
 
 def facts_of(network: Network, dtype: PixelType) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def facts_of(network: Network, dtype: PixelType) -> dict[str, Any]:
         "ssl_swin": __version__,
         "torch": torch.__version__,
         "architecture": encoder.architecture,
-        "weights": weights_fingerprint(encoder.model),
+        "weights": weights_fingerprint(network.module.model),
         "input": {
             "name": "pixels",
             "dtype": dtype,

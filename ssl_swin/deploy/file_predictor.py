@@ -15,6 +15,7 @@ from ssl_swin.inference.predictors.base import Options
 from ssl_swin.inference.predictors.class_answers import ClassAnswers, Logits
 from ssl_swin.inference.vectors import Precision
 from ssl_swin.pixels import normalize
+from ssl_swin.plurals import counted
 
 ENDINGS = {".onnx": "onnx", ".pt2": "torch-export", ".xml": "openvino"}  # to words of `TARGETS`
 
@@ -79,6 +80,11 @@ class FilePredictor(ClassAnswers):
 
         def logits_of(pixels: Tensor) -> Tensor:
             (scores,) = self._run(self._as_taken(pixels))
+            if scores.shape != (len(pixels), len(self.classes)):
+                raise UserError(
+                    f"the file names {counted(len(self.classes), 'class')}, and gives scores of "
+                    f"{tuple(scores.shape)} for {counted(len(pixels), 'image')}: export it again"
+                )
             return scores.float()
 
         return logits_of
@@ -118,5 +124,6 @@ def _digest_of(path: Path) -> str:
     digest = hashlib.sha256()
     for each in (path, path.with_suffix(".bin")):  # the weights of OpenVINO
         if each.is_file():
-            digest.update(each.read_bytes())
+            with each.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -22,7 +22,7 @@ _SAFE_TYPES = {"float32": "F32", "float16": "F16"}
 _LARGEST_HEADER = 100_000_000  # bytes that readers of safetensors take
 _DAMAGE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, StopIteration),
-    *(csv.Error, UserError),
+    *(csv.Error, UserError, NotImplementedError),
 )
 
 
@@ -280,7 +280,11 @@ def _read_safetensors(path: Path) -> tuple[list[str], list[str], NDArray[Any]]:
 
 def _read_parquet(path: Path) -> tuple[list[str], list[str], NDArray[Any]]:
     rows = ParquetRows(path)
-    vectors = np.array(rows.values("embedding").to_pylist(), np.float32)  # refuses unlike widths
+    lists = rows.values("embedding").combine_chunks()
+    widths = pyarrow().compute.list_value_length(lists)
+    if widths.null_count or len(widths.unique()) > 1:
+        raise ValueError("its vectors are not all there, or of unlike widths")
+    vectors = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
     labels = [label or "" for label in rows.values("label").to_pylist()]
     return rows.values("name").to_pylist(), labels, vectors
 

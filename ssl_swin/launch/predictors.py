@@ -14,8 +14,7 @@ def load_predictor(reference: PathLike) -> Predictor:
     """Load what predicts, whatever it is named by.
 
     Args:
-        reference: A file of `ssl-swin export`, or every form of `backbone=`; of a run that has
-            both, the fine-tuned model goes before the backbone.
+        reference: A file of `ssl-swin export`, or every form of `backbone=`.
 
     Raises:
         UserError: If there is none.

@@ -12,6 +12,7 @@ from ssl_swin.inference.pictures import picture, sample_of_row
 from ssl_swin.inference.search import LEAST_LIKE, unit
 from ssl_swin.inference.vector_files import Vectors
 from ssl_swin.serving.batching import Row
+from ssl_swin.serving.limits import Refusal
 from ssl_swin.serving.pictures import data_url
 from ssl_swin.serving.questions import Question, Served
 
@@ -32,7 +33,10 @@ def neighbour_question(
     """
     search = _Search(vectors, dataset, served.view.pixels, num)
     vector = served.questions["embed"]
-    first = served.decoder()(search.sample(0))
+    try:
+        first = served.decoder()(search.sample(0))
+    except Refusal as refusal:
+        raise UserError(f"{refusal.message}, the first image of --images") from refusal
     search.check_like(vector.compute(first[None])["vectors"][0].numpy())
     return Question(
         "neighbours",
@@ -82,5 +86,11 @@ class _Search:
             "name": self._names[row],
             "label": self._labels[row],
             "cosine": round(cosine, 4),
-            "picture": data_url(picture(self.sample(row), self._pixels)),
+            "picture": self._picture(row),
         }
+
+    def _picture(self, row: int) -> str | None:
+        try:
+            return data_url(picture(self.sample(row), self._pixels))
+        except UserError:  # it was there when the server began
+            return None

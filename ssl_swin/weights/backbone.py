@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ from ssl_swin.tasks.classification import Classifier, classifier_export
 
 SWIN_CROP_RATIO = 0.875  # 224 of 256, the evaluation crop of the Swin recipe
 CLASSIFICATION = "classification"  # the `task` of a config.json that does not name one
+# What reading a config.json raises that is damaged, or of something else.
+NOT_TOLD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _LEAVE_OUT = (
     "leave the model out to take the backbone's own; img_size_px and window_size change its size"
@@ -195,13 +198,35 @@ def load_backbone(
             drop_path_rate=drop_path_rate,
             grad_checkpointing=grad_checkpointing,
         )
-    preprocessing = config["pretrained_cfg"]
-    return Backbone(
-        encoder,
-        tuple(preprocessing["mean"]),
-        tuple(preprocessing["std"]),
-        crop_ratio=preprocessing.get("crop_pct") or SWIN_CROP_RATIO,
-    )
+    try:
+        mean, std, crop_ratio = preprocessing_of(config, encoder.in_chans)
+    except NOT_TOLD as error:
+        raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
+    return Backbone(encoder, mean, std, crop_ratio=crop_ratio)
+
+
+def preprocessing_of(
+    config: Mapping[str, Any], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Return mean, deviation and crop ratio, as a config.json tells them.
+
+    Args:
+        config: Content of the file.
+        channels: Of the images.
+
+    Raises:
+        LookupError, TypeError, ValueError: If it does not, or they cannot be.
+    """
+    told = config["pretrained_cfg"]
+    mean, std = (tuple(float(value) for value in told[name]) for name in ("mean", "std"))
+    crop_ratio = float(told.get("crop_pct") or SWIN_CROP_RATIO)
+    if not len(mean) == len(std) == channels:
+        raise ValueError(f"{len(mean)} means and {len(std)} deviations for {channels} channels")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(f"means {mean} and deviations {std} must be finite, the latter above 0")
+    if not 0 < crop_ratio <= 1:
+        raise ValueError(f"crop_pct is {crop_ratio}, and must lie in (0, 1]")
+    return mean, std, crop_ratio
 
 
 def describes_encoder(config: Mapping[str, Any]) -> bool:
@@ -210,9 +235,11 @@ def describes_encoder(config: Mapping[str, Any]) -> bool:
     Args:
         config: Content of the file.
     """
-    family = known_architectures().get(config.get("architecture", ""))
-    arguments = config.get("model_args")
-    if family is None or not isinstance(arguments, Mapping):
+    name, arguments = config.get("architecture"), config.get("model_args")
+    if not (isinstance(name, str) and isinstance(arguments, Mapping)):
+        return False
+    family = known_architectures().get(name)
+    if family is None or not isinstance(config.get("pretrained_cfg", {}), Mapping):
         return False
     return encoder_args(config).keys() >= {*family.required_args, "img_size"}
 
@@ -227,7 +254,7 @@ def encoder_args(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     family = known_architectures().get(config["architecture"])
     told = config.get("pretrained_cfg", {}).get("input_size")
-    if family is None or family.fixed_input_size or not told:
+    if family is None or family.fixed_input_size or not isinstance(told, list):
         return dict(config["model_args"])
     return {"img_size": tuple(told[1:]), **config["model_args"]}
 
@@ -347,7 +374,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         family = known_architectures().get(config["architecture"], Encoder)
         _ = arguments["img_size"], [arguments[name] for name in sorted(family.required_args)]
         _ = preprocessing["mean"], preprocessing["std"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except NOT_TOLD as error:
         raise UserError(f"{folder / CONFIG} is not a model configuration: {error!r}") from error
     if (task := config.get("task", CLASSIFICATION)) != CLASSIFICATION:
         raise UserError(

@@ -15,7 +15,14 @@ from ssl_swin.pixels import normalize
 from ssl_swin.tasks.segmentation import Segmentation
 from ssl_swin.tasks.segmenter import Segmenter, segmenter_state
 from ssl_swin.tasks.segmenting import Inference
-from ssl_swin.weights.backbone import CONFIG, WEIGHTS, encoder_args, read_safetensors
+from ssl_swin.weights.backbone import (
+    CONFIG,
+    NOT_TOLD,
+    WEIGHTS,
+    encoder_args,
+    preprocessing_of,
+    read_safetensors,
+)
 
 FOLDER = "segmenter"  # in the folder of a run
 
@@ -78,12 +85,11 @@ def load_segmenter(path: PathLike) -> LoadedSegmenter:
             drop_path_rate=0.0,
             grad_checkpointing=False,
         )
-        classes = tuple(config["label_names"])
+        classes = tuple(map(str, list(config["label_names"])))
         channels = config["head"]["channels"]
         inference = Inference(**config["inference"])
-        told = config["pretrained_cfg"]
-        mean, std = tuple(told["mean"]), tuple(told["std"])
-    except (ValueError, KeyError, TypeError) as error:
+        mean, std, _ = preprocessing_of(config, encoder.in_chans)
+    except NOT_TOLD as error:
         raise UserError(f"{folder / CONFIG} does not describe a segmenter: {error!r}") from error
     model = Segmenter(encoder, channels=channels, num_classes=len(classes))
     _load(model, folder / WEIGHTS)
@@ -94,7 +100,7 @@ def is_segmenter(folder: Path) -> bool:
     """Return whether a folder holds what `segment.py` hands off."""
     try:
         config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("task") == Segmentation.title
 

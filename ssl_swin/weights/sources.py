@@ -158,8 +158,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_args", {}), dict):
-        raise UserError(f"{folder / CONFIG} is not the configuration of a model: {config!r}")
+    kinds = {"architecture": str, "model_args": dict, "pretrained_cfg": dict}
+    if not isinstance(config, dict) or not all(
+        isinstance(config[name], kind) for name, kind in kinds.items() if name in config
+    ):
+        raise UserError(f"{folder / CONFIG} is not the configuration of a model: {config!r:.300}")
     return config
 
 

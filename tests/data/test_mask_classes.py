@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssl_swin.data.mask_classes import IGNORED, MaskClasses, arguments_of
+from ssl_swin.data.mask_classes import IGNORED, MaskClasses
 from ssl_swin.errors import UserError
 
 
@@ -51,10 +51,3 @@ def test_mask_classes__refuses_contradictions():
         MaskClasses(class_of={0: 0, 1: 5}).check_classes(2)
     with pytest.raises(UserError, match="ignore_value must be"):
         MaskClasses(ignore_value=-1)
-
-
-def test_arguments_of__make_it_again():
-    masks = MaskClasses(class_of={0: 0, 255: 1}, ignore_value=7)
-    told = arguments_of(masks)
-    again = MaskClasses(**told | {"class_of": {int(k): v for k, v in told["class_of"].items()}})
-    assert again == masks

@@ -189,3 +189,41 @@ def test_read_facts__of_a_later_version(here: None) -> None:
     assert read_facts(json.loads(json.dumps(facts))).classes == tuple(CLASSES)
     with pytest.raises(UserError, match=r"was written by ssl_swin 9\.0"):
         read_facts({**facts, "format": 2, "ssl_swin": "9.0"})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("input", "dtype"), "load"),
+        (("input", "height_px"), "x"),
+        (("preparation", "crop_ratio"), 0),
+        (("preparation", "crop_ratio"), float("nan")),
+        (("temperature",), -1),
+        (("temperature",), float("inf")),
+        (("classes",), 3),
+    ],
+)
+def test_read_facts__refuses_what_cannot_be(
+    here: None, path: tuple[str, ...], value: object
+) -> None:
+    told = json.loads(json.dumps(TorchExport().facts(Path("it.pt2"))))
+    inner = told
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        read_facts(told)
+
+
+def test_file__that_names_fewer_classes_than_it_scores(here: None) -> None:
+    predictor = FilePredictor.load(Path("it.pt2"))
+    predictor.classes = predictor.classes[:-1]
+    logits_of = predictor.logits_function(torch.device("cpu"), "float32")
+    with pytest.raises(UserError, match=r"names 6 classes, and gives scores of \(2, 7\) for 2"):
+        logits_of(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_facts__weights_are_of_the_whole_network(here: None) -> None:
+    model = classifier(Path("whole/classifier"), seed=1)
+    told = TorchExport().facts(Path("it.pt2"))
+    assert told["weights"] == weights_fingerprint(model)

@@ -81,6 +81,7 @@ def parquet(lists: list[Any], names: list[Any]) -> Callable[[Path], Path]:
         (parquet([[1.0, 2.0], None], ["a", "b"]), "cannot read the vectors"),
         (parquet(["x", "y"], ["a", "b"]), "cannot read the vectors"),
         (parquet([[1.0], [2.0]], [None, "b"]), "names or labels that are no text"),
+        (parquet([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0]], ["a", "b"]), "of unlike widths"),
         (raw("v.parquet", b"PAR1"), "v.parquet"),
         (raw("v.txt", b"a"), "it must end in .npy, .parquet, .safetensors, .csv"),
     ],

@@ -1,59 +1,40 @@
 """The pages in Chromium: readout, keyboard, enlarging, axes, width, and nothing loaded or said."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import Pages, launched
 from PIL import Image
 
 from ssl_swin.reporting.comparison import write_comparison
 from ssl_swin.reporting.page import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt install chromium)"),
-]
+pytestmark = pytest.mark.slow
 ATTACK = "<img src=x onerror=alert(1)>\"'&lt;"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Any]:
     """Opens a page; at the end it has said nothing and asked for nothing but itself."""
-    contexts, said = [], []
+    pages = Pages(browser, ("file:", "data:"))
 
     def open_page(path: Path, width_px: int = 1280, scheme: str = "light") -> Any:
-        viewport = {"width": width_px, "height": 800}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.on(
-            "request",
-            lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url),
-        )
-        page.goto(path.as_uri())
-        return page
+        return pages.open(path.as_uri(), width_px, 800, scheme)
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
+    pages.close()
+    assert pages.said == []
 
 
 def make_run(folder: Path, scale: float = 1.0, name: str = "x") -> Path:

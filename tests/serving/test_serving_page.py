@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from chromium import Pages, launched
 from PIL import Image
 from serving_worlds import MEAN, STD, Process, asking, served_process, write_run
 
@@ -26,7 +26,6 @@ from ssl_swin.serving.pictures import reconstruction_question
 from ssl_swin.serving.service import Service
 from ssl_swin.weights.backbone import load_backbone, save_backbone, save_extra_weights
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ATTACK = "<img src=x onerror=alert(1)>.png"
 OPTIONS = ("--device", "cpu", "--workers", "0")
 
@@ -199,37 +198,21 @@ def test_pictures__are_not_shown_under_another_name(server: Process) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed (apt install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Any]:
-    """Opens a page; at the end it has said nothing and asked nobody but its server."""
-    contexts, said = [], []
+    """Opens a page of a server; at the end it has said nothing and asked nobody else."""
+    pages = Pages(browser, ("http://127.0.0.1:", "data:", "blob:"))
 
     def open_page(url: str, width_px: int = 1000, scheme: str = "light") -> Any:
-        viewport = {"width": width_px, "height": 900}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        own = (url, "data:", "blob:")
-        page.on("request", lambda request: request.url.startswith(own) or said.append(request.url))
-        page.goto(url)
-        return page
+        return pages.open(url, width_px, 900, scheme)
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert [line for line in said if "status of 422" not in line] == []
+    pages.close()
+    assert [line for line in pages.said if "status of 422" not in line] == []
 
 
 @pytest.mark.slow

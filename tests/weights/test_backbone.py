@@ -242,6 +242,29 @@ def edited(folder: Path, *path: str, value: object = None) -> bytes:
     return json.dumps(config).encode()
 
 
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({"crop_pct": "a"}, "could not convert"),
+        ({"crop_pct": 7}, "crop_pct is 7"),
+        ({"crop_pct": -1}, "crop_pct is -1"),
+        ({"crop_pct": float("nan")}, "crop_pct is nan"),
+        ({"crop_pct": [1]}, "config.json is not a model configuration"),
+        ({"mean": ["a", "b", "c"]}, "could not convert"),
+        ({"mean": [0.5]}, "1 means and 3 deviations for 3 channels"),
+        ({"mean": None}, "config.json is not a model configuration"),
+        ({"std": [0, 1, 1]}, "the latter above 0"),
+        ({"std": [float("nan")] * 3}, "must be finite"),
+    ],
+)
+def test_load_backbone__preparation_that_cannot_be(folder, told, problem):
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= told
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=problem):
+        load_backbone(folder)
+
+
 @pytest.mark.parametrize("content", [b"", b'{"architecture": "swi', b"[1, 2]", b"\xff\xfe\x00"])
 def test_load_backbone__damaged_configuration(folder, content):
     (folder / "config.json").write_bytes(content)

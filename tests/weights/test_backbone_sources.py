@@ -171,6 +171,9 @@ def test_resolve_backbone__refuses_what_cannot_be_converted(tmp_path, cache, cha
         ("{", "not JSON"),
         ("[]", "not the configuration of a model"),
         ('{"model_args": [1]}', "not the configuration of a model"),
+        ('{"pretrained_cfg": 3}', "not the configuration of a model"),
+        ('{"pretrained_cfg": [1]}', "not the configuration of a model"),
+        ('{"architecture": ["x"]}', "not the configuration of a model"),
         ('{"architecture": "vit"}', "vit of timm cannot be a backbone"),
     ],
 )

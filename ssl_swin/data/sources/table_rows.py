@@ -111,13 +111,14 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def pyarrow() -> Any:
-    """Return the module, with its `parquet`.
+    """Return the module, with its `compute` and `parquet`.
 
     Raises:
         UserError: If it is not installed.
     """
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(

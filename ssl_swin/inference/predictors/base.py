@@ -16,7 +16,7 @@ from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.errors import UserError
 from ssl_swin.inference.parts import Parts
 from ssl_swin.inference.vectors import Compute, Precision
-from ssl_swin.weights.backbone import CONFIG
+from ssl_swin.weights.backbone import CLASSIFICATION, CONFIG
 
 # By the `task` of a folder's config.json; a folder without one is a classifier's, as timm has them.
 PREDICTORS = {"classification": "ssl_swin.inference.predictors.classification"}
@@ -113,7 +113,7 @@ def load_predictor(folder: Path) -> Predictor:
     Raises:
         UserError: If the kind is not known, or the folder holds none.
     """
-    kind = json.loads((folder / CONFIG).read_text()).get("task", "classification")
+    kind = str(json.loads((folder / CONFIG).read_text()).get("task", CLASSIFICATION))
     if kind not in PREDICTORS:
         raise UserError(
             f"{folder} is for {kind}, which predict does not know: it knows {', '.join(PREDICTORS)}"
