@@ -18,6 +18,7 @@ from serving_worlds import MEAN, STD, Process, asking, served_process, write_run
 
 from ssl_swin.cli import main
 from ssl_swin.encoders.swin import swin
+from ssl_swin.errors import UserError
 from ssl_swin.launch.pretrained import masked_model_of
 from ssl_swin.masking import expand_mask
 from ssl_swin.objectives.simmim import SimMIM
@@ -115,6 +116,58 @@ def test_masked_model_of__is_none_of_what_has_no_head(tmp_path: Path) -> None:
     assert masked_model_of(tmp_path, backbone) is None
     (tmp_path / "config.yaml").unlink()
     assert masked_model_of(tmp_path, backbone) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: [",
+        "- x",
+        "\x00",
+        "objective: 3",
+        "objective: {}",
+        "objective: ${nope}",
+        "objective: {_target_: nope.x}",
+        "objective: {_target_: ssl_swin.SimMIM, _partial_: true, nope: 7}",
+    ],
+)
+def test_masked_model_of__a_damaged_configuration(tmp_path: Path, content: str) -> None:
+    pretrained(tmp_path)
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"does not tell what was trained .*: give .*backbone"):
+        masked_model_of(tmp_path, load_backbone(tmp_path))
+
+
+@pytest.mark.slow
+def test_neighbours__of_images_that_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first image must still be there at the start, and others may go later."""
+    monkeypatch.chdir(tmp_path)
+    pretrained(tmp_path / "run")
+    draw_photos(tmp_path / "photos", 3)
+    assert main(["embed", "run", "photos", "v.npy", *OPTIONS]) == 0
+    options = ("--vectors", "v.npy", "--images", "photos")
+    content = Path("photos/cat/0.png").read_bytes()
+    with served_process(tmp_path, "run", *options) as process:
+        Path("photos/dog/1.png").unlink()
+        Path("photos/cat/2.png").write_bytes(b"damaged")
+        answer = httpx.post(f"{process.url}/neighbours", content=content)
+    found = {each["name"]: each["picture"] for each in answer.json()["results"][0]["neighbours"]}
+    assert found["dog/1.png"] is None and found["cat/2.png"] is None
+    assert found["cat/0.png"].startswith("data:image/png")
+
+
+@pytest.mark.slow
+def test_neighbours__whose_first_image_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pretrained(tmp_path / "run")
+    draw_photos(tmp_path / "photos", 3)
+    assert main(["embed", "run", "photos", "v.npy", *OPTIONS]) == 0
+    Path("photos/cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n junk")
+    words = ["--vectors", "v.npy", "--images", "photos"]
+    assert main(["serve", "run", "--port", "0", "--device", "cpu", *words]) == 2
+    assert "cat/0.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
