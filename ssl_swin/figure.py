@@ -3,7 +3,7 @@
 Objectives and tasks say what to draw in these words; `ssl_swin.reporting` draws it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -15,6 +15,24 @@ class ImageColumn:
     title: str
     images: Tensor  # normalised float (B, C, H, W)
     masked: Tensor | None = None  # bool (B, rows, columns), True = drawn grey; expanded to pixels
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one image."""
+
+    boxes: Tensor  # float (N, 4) in px of the drawn image: x_min, y_min, x_max, y_max
+    labels: Tensor  # int64 (N,): classes
+    scores: Tensor | None = None  # float (N,) in [0, 1], of what is told
+    masks: Tensor | None = None  # bool (N, h, w), in the drawn image's upper left corner
+
+
+@dataclass(frozen=True)
+class ObjectColumn(ImageColumn):
+    """Images with boxes around objects, and the masks of these where there are any."""
+
+    objects: tuple[Objects, ...] = field(kw_only=True)  # B
+    classes: tuple[str, ...] = field(kw_only=True)  # names by label
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,12 @@ class MistakeColumn:
 
 
 Column = (
-    ImageColumn | DifferenceColumn | LabelColumn | ColourColumn | SimilarityColumn | MistakeColumn
+    ImageColumn
+    | ObjectColumn
+    | DifferenceColumn
+    | LabelColumn
+    | ColourColumn
+    | SimilarityColumn
+    | MistakeColumn
 )
 Figure = tuple[Column, ...]

@@ -17,11 +17,13 @@ from ssl_swin.figure import (
     ImageColumn,
     LabelColumn,
     MistakeColumn,
+    ObjectColumn,
     SimilarityColumn,
 )
 from ssl_swin.masking import expand_mask
 from ssl_swin.pixels import denormalize
-from ssl_swin.reporting.drawing import class_colours
+from ssl_swin.reporting.drawing import Colour, class_colours
+from ssl_swin.reporting.objects import draw_objects, labels_in
 
 MASKED_GREY = 118  # of masked pixels
 Bands = Sequence[int] | Sequence[Sequence[int]] | None
@@ -101,10 +103,24 @@ def draw_figure(
     for column in figure:
         if isinstance(column, ImageColumn):
             parts = _of_bands(column, mean, std, groups)
+            if isinstance(column, ObjectColumn):
+                parts = [draw_objects(part, column.objects, column.classes) for part in parts]
             drawn += zip(_titles(column.title, groups), parts, strict=True)
         else:
             drawn.append((column.title, _tiles(column, mean, std, size)))
-    return _lay_out([title for title, _ in drawn], [tiles for _, tiles in drawn], names)
+    titles, tiles = [title for title, _ in drawn], [part for _, part in drawn]
+    return _lay_out(titles, tiles, names, legend_of(figure))
+
+
+def legend_of(figure: Figure) -> list[tuple[str, Colour]]:
+    """Return the names and colours of the classes whose objects a figure shows."""
+    columns = [column for column in figure if isinstance(column, ObjectColumn)]
+    if not columns:
+        return []
+    classes = columns[0].classes
+    colours = class_colours(len(classes))
+    shown = labels_in([column.objects for column in columns])
+    return [(classes[label], colours[label]) for label in shown]
 
 
 def as_rgb(
@@ -240,11 +256,15 @@ def _heat(values: Tensor) -> np.ndarray:
 
 
 def _lay_out(
-    titles: Sequence[str], columns: Sequence[np.ndarray], names: Sequence[str]
+    titles: Sequence[str],
+    columns: Sequence[np.ndarray],
+    names: Sequence[str],
+    legend: Sequence[tuple[str, Colour]],
 ) -> Image.Image:
     num_rows, height, width = columns[0].shape[:3]
     row_px = height + GAP_PX + (HEADER_PX if names else 0)
-    size = (len(columns) * (width + GAP_PX), HEADER_PX + num_rows * row_px)
+    legend_px = HEADER_PX if legend else 0
+    size = (len(columns) * (width + GAP_PX), HEADER_PX + num_rows * row_px + legend_px)
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     for row, name in enumerate(names):
@@ -256,7 +276,23 @@ def _lay_out(
         for row, tile in enumerate(tiles):
             top = HEADER_PX + (row + 1) * row_px - height - GAP_PX
             image.paste(Image.fromarray(tile), (left, top))
+    _write_legend(draw, legend, HEADER_PX + num_rows * row_px, image.width)
     return image
+
+
+def _write_legend(
+    draw: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Colour]], top: int, width_px: int
+) -> None:
+    """Write names behind squares of their colours, as many as fit."""
+    left, square_px = 2, HEADER_PX - 6
+    for name, colour in legend:
+        end = left + square_px + 3 + round(draw.textlength(name))
+        if end > width_px:
+            draw.text((left, top + 2), "...", fill="black")
+            return
+        draw.rectangle((left, top + 3, left + square_px - 1, top + 2 + square_px), fill=colour)
+        draw.text((left + square_px + 3, top + 2), name, fill="black")
+        left = end + 8
 
 
 def _shortened(name: str, width_px: int, draw: ImageDraw.ImageDraw) -> str:
