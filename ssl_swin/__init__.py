@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ssl_swin.objectives.simmim import SimMIM as SimMIM
     from ssl_swin.objectives.simmim_sparse import SparseSimMIM as SparseSimMIM
     from ssl_swin.optim.schedules import CosineSchedule as CosineSchedule
+    from ssl_swin.optim.schedules import DenseMultistepSchedule as DenseMultistepSchedule
     from ssl_swin.optim.schedules import MultistepSchedule as MultistepSchedule
     from ssl_swin.optim.schedules import PolySchedule as PolySchedule
     from ssl_swin.optim.schedules import Schedule as Schedule
@@ -84,6 +85,7 @@ _HOMES = {
     "ColorViews": "ssl_swin.data.views",
     "CosineSchedule": "ssl_swin.optim.schedules",
     "DenseEncoder": "ssl_swin.encoders.dense_encoder",
+    "DenseMultistepSchedule": "ssl_swin.optim.schedules",
     "Encoder": "ssl_swin.encoders.encoder",
     "FeaturePictures": "ssl_swin.training.callbacks.feature_pictures",
     "FinetuneAugmentation": "ssl_swin.data.transforms",

@@ -120,9 +120,36 @@ def poly_lr(
     """
     left = max(0.0, 1 - step / total_steps)
     rate: float = (base_lr - min_lr) * left**power + min_lr
-    if step < warmup_steps:
-        rate *= 1 - (1 - step / warmup_steps) * (1 - warmup_ratio)
-    return rate
+    return rate * _warmup_factor(step, warmup_steps, warmup_ratio)
+
+
+def dense_multistep_lr(
+    step: int,
+    *,
+    base_lr: float,
+    milestone_steps: Sequence[int],
+    gamma: float,
+    warmup_steps: int,
+    warmup_ratio: float,
+) -> float:
+    """`base_lr` times `gamma` once for each milestone reached, times a linear warm-up, as mmcv's.
+
+    Args:
+        step: Optimiser step, from 0.
+        base_lr: Rate until the first milestone.
+        milestone_steps: Steps from which on each factor counts.
+        gamma: Factor.
+        warmup_steps: Length of the warm-up, which may last beyond a milestone.
+        warmup_ratio: Factor of the warm-up at step 0.
+    """
+    rate = base_lr * gamma ** sum(milestone <= step for milestone in milestone_steps)
+    return rate * _warmup_factor(step, warmup_steps, warmup_ratio)
+
+
+def _warmup_factor(step: int, warmup_steps: int, warmup_ratio: float) -> float:
+    if step >= warmup_steps:
+        return 1.0
+    return 1 - (1 - step / warmup_steps) * (1 - warmup_ratio)
 
 
 @dataclass(frozen=True)
@@ -222,6 +249,38 @@ class PolySchedule(Schedule):
                 warmup_steps=self.warmup_steps,
                 warmup_ratio=self.warmup_ratio,
                 total_steps=self.total_steps or length.num_epochs * length.steps_per_epoch,
+            ),
+        )
+
+
+@checked
+@dataclass(frozen=True)
+class DenseMultistepSchedule(Schedule):
+    """`dense_multistep_lr` in the units of detection's recipes: epochs, and a warm-up in steps.
+
+    Attributes:
+        milestone_epochs: Epochs after which the rate falls.
+        gamma: What it is multiplied with then.
+        warmup_steps: Steps of the warm-up.
+        warmup_ratio: Factor of the warm-up at the first step.
+    """
+
+    milestone_epochs: Sequence[Above0]
+    gamma: Portion
+    warmup_steps: Count
+    warmup_ratio: Fraction
+
+    def bind(self, length: RunLength) -> BoundSchedule:
+        """Returns the rate as a function of (step, base rate) for a run of this length."""
+        milestones = [round(epoch * length.steps_per_epoch) for epoch in self.milestone_epochs]
+        return partial(
+            _by_base_lr,
+            partial(
+                dense_multistep_lr,
+                milestone_steps=milestones,
+                gamma=self.gamma,
+                warmup_steps=self.warmup_steps,
+                warmup_ratio=self.warmup_ratio,
             ),
         )
 

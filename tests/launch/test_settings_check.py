@@ -207,7 +207,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
-OF_TASKS = ("from_backbone", "adamw_layer_decay", "adamw_dense", "poly")
+OF_TASKS = ("from_backbone", "adamw_layer_decay", "adamw_dense", "poly", "dense_multistep")
 GROUPS = ("model", "objective", "data", "optim", "schedule", "logger")
 IN_PRETRAINING = [
     (group, option) for group in GROUPS for option in options(group) if option not in OF_TASKS

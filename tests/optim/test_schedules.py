@@ -5,6 +5,7 @@ import pytest
 from ssl_swin.errors import UserError
 from ssl_swin.optim.schedules import (
     CosineSchedule,
+    DenseMultistepSchedule,
     MultistepSchedule,
     PolySchedule,
     RunLength,
@@ -160,6 +161,31 @@ def test_poly__of_a_power_ends_at_its_minimum_after_its_own_steps():
     assert [rate(step, 2.5) for step in (0, 1, 2, 4, 7)] == pytest.approx(
         [2.5, 0.5 + 2 * 0.5625, 1.0, 0.5, 0.5]
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.008),
+        (1, 8 * 0.25075),
+        (4, 8.0),
+        (9, 8.0),
+        (10, 0.8),
+        (14, 0.8),
+        (15, 0.08),
+        (99, 0.08),
+    ],
+)
+def test_dense_multistep__falls_at_epochs_after_a_warmup_in_steps(step, expected):
+    schedule = DenseMultistepSchedule([2, 3], gamma=0.1, warmup_steps=4, warmup_ratio=0.001)
+    rate = schedule.bind(RunLength(5, 4, 16))
+    assert rate(step, 8.0) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dense_multistep__a_warmup_that_outlasts_a_milestone_goes_on():
+    schedule = DenseMultistepSchedule([1], gamma=0.5, warmup_steps=10, warmup_ratio=0.0)
+    rate = schedule.bind(RunLength(5, 4, 16))
+    assert [rate(step, 1.0) for step in (4, 5, 10)] == pytest.approx([0.4, 0.25, 0.5])
 
 
 @pytest.mark.parametrize("step", [0, 20, 30, 60, 90])
