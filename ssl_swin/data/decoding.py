@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ssl_swin.data.box_lists import BOXES, decode_boxes
 from ssl_swin.data.encoded import IMAGE, MASK, EncodedSample, Member
 from ssl_swin.data.images.decode import decode_image
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
 
-BOXES = "boxes"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NPY = b"\x93NUMPY"
 _GRAY = 0  # colour type of a PNG
@@ -25,13 +26,17 @@ _LARGEST_OF_BITS = {2: 85, 4: 17}  # PIL widens 2 and 4 bits of gray to 8 by the
 
 
 def decode_sample(
-    encoded: EncodedSample, pixels: PixelFormat, *, members: Collection[str] = (IMAGE,)
+    encoded: EncodedSample,
+    pixels: PixelFormat,
+    *,
+    members: Collection[str] = (IMAGE,),
+    box_masks: bool = True,
 ) -> Sample:
     """Decode the image of a sample, and the members that are asked for.
 
     - `mask`: a PNG of one channel (gray or palette, 1 to 16 bits) or an `.npy` of integers (H, W).
       The stored values are the classes; nothing is converted.
-    - `boxes`: JSON of the form {"boxes": [[x_min, y_min, x_max, y_max], ...], "labels": [...]}.
+    - `boxes`: JSON of boxes, their labels, and masks, see `data/box_lists.py`.
     - other members by their extension: `.json` is parsed, `.npy` loaded as an array, `.txt` decoded
       as UTF-8; what has another extension stays bytes.
 
@@ -40,21 +45,31 @@ def decode_sample(
         pixels: What the decoded image is. A mask and boxes are taken as they are stored: where
             `exif_rotation` turns the image, as drawn on the turned one.
         members: Names of the members to decode; the image is always decoded.
+        box_masks: Whether to decode the masks of objects with their boxes.
 
     Raises:
         UserError: If an asked-for member is missing or cannot be decoded, or a mask has another
             size than the image.
     """
     values = decode_image(encoded.data, pixels, name=encoded.name)
-    mask = boxes = box_labels = None
-    if MASK in members:
-        mask = _decode_mask(encoded, size_px=(values.shape[-2], values.shape[-1]))
-    if BOXES in members:
-        boxes, box_labels = _decode_boxes(encoded)
+    size_px = values.shape[-2], values.shape[-1]
     others = {
         name: _decode_other(encoded, name) for name in members if name not in (IMAGE, MASK, BOXES)
     }
-    return Sample(values, mask, boxes, box_labels, encoded.label, encoded.name, others)
+    sample = Sample(values, label=encoded.label, name=encoded.name, members=others)
+    if MASK in members:
+        sample = replace(sample, mask=_decode_mask(encoded, size_px))
+    if BOXES in members:
+        found = decode_boxes(encoded, size_px, with_masks=box_masks)
+        sample = replace(
+            sample,
+            boxes=found.boxes,
+            box_labels=found.labels,
+            box_masks=found.masks,
+            box_crowd=found.crowd,
+            box_areas=found.areas,
+        )
+    return sample
 
 
 def decode_mask(encoded: EncodedSample) -> Tensor:
@@ -107,23 +122,6 @@ def _read_png(data: bytes) -> NDArray[Any]:
     if colour_type == _GRAY and bits in _LARGEST_OF_BITS:
         return classes // np.uint8(_LARGEST_OF_BITS[bits])
     return classes
-
-
-def _decode_boxes(encoded: EncodedSample) -> tuple[Tensor, Tensor]:
-    content = _parse_json(encoded, BOXES)
-    try:
-        boxes = torch.tensor(content["boxes"], dtype=torch.float32).reshape(-1, 4)
-        labels = torch.tensor(content["labels"], dtype=torch.int64).reshape(-1)
-        if len(boxes) != len(content["boxes"]) or len(labels) != len(boxes):
-            raise ValueError(f"{len(content['boxes'])} boxes and {len(labels)} labels do not fit")
-        if not torch.isfinite(boxes).all():
-            raise ValueError("a coordinate is not finite")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the boxes of {encoded.name} are not of the form "
-            f'{{"boxes": [[x_min, y_min, x_max, y_max], ...], "labels": [...]}}: {error}'
-        ) from error
-    return boxes, labels
 
 
 def _decode_other(encoded: EncodedSample, name: str) -> Any:

@@ -20,6 +20,9 @@ class Sample:
         label: Class of the whole image; None without a label.
         name: Name of the sample in its data set.
         members: Other decoded members by name, such as "json".
+        box_masks: Pixels of the object in each box, (N, H, W) of uint8, 0 and 1; None without.
+        box_crowd: Whether each box stands for a crowd of objects, bool (N,); None where unknown.
+        box_areas: Pixels of the object in each box, float32 (N,); None where unknown.
     """
 
     pixels: Tensor
@@ -29,6 +32,9 @@ class Sample:
     label: int | None = None
     name: str = ""
     members: Mapping[str, Any] = field(default_factory=dict)
+    box_masks: Tensor | None = None
+    box_crowd: Tensor | None = None
+    box_areas: Tensor | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
-from ssl_swin.data.decoding import BOXES
+from ssl_swin.data.box_lists import BOXES
 from ssl_swin.data.encoded import MASK
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat

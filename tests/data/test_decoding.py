@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_swin.data.box_lists import has_masks
 from ssl_swin.data.decoding import decode_sample
 from ssl_swin.data.encoded import EncodedSample, Member
 from ssl_swin.data.images.pixel_format import PixelFormat
@@ -141,6 +142,14 @@ def test_decode_sample__missing_members_and_other_ones():
         (b'{"boxes": [[1, 2, 3]], "labels": [1]}', "not of the form"),
         (b'{"boxes": [[1, 2, 3, 4]], "labels": []}', "1 boxes and 0 labels do not fit"),
         (b'{"boxes": [[1, 2, 3, NaN]], "labels": [0]}', "a coordinate is not finite"),
+        (b'{"boxes": [[1, 2, 3, 4]], "labels": [-1]}', "a label is -1, and the first class is 0"),
+        (b'{"boxes": [[1, 2, 3, 4]], "labels": [1.5]}', "a label is no whole number"),
+        (b'{"boxes": [[9, 2, 3, 4]], "labels": [0]}', r"box 0 ends before it begins, \[9.0, 2.0"),
+        (b'{"boxes": [[1, 2, 3, 4]], "labels": [0], "crowd": []}', "1 boxes and 0 crowd do not"),
+        (
+            b'{"boxes": [[1, 2, 3, 4]], "labels": [0], "masks": [{"size": [9, 6], "counts": []}]}',
+            r"a mask is 9 x 6 px \(height x width\), its image 6 x 9",
+        ),
     ],
 )
 def test_boxes__refuses(content, message):
@@ -153,6 +162,33 @@ def test_boxes__none_in_the_image():
     sample = IMAGE.with_member("boxes", Member(b'{"boxes": [], "labels": []}', "json"))
     decoded = decode_sample(sample, PixelFormat(1, "uint8"), members=["boxes"])
     assert decoded.boxes is not None and decoded.boxes.shape == (0, 4)
+
+
+def test_boxes__what_else_is_known_of_them():
+    rle = {"size": [6, 9], "counts": [6, 2, 46]}
+    content = {"boxes": [[0, 1, 2, 3.5]], "labels": [5], "crowd": [True], "areas": [2.5]}
+    member = Member(json.dumps(content | {"masks": [rle]}).encode(), "json")
+    sample = IMAGE.with_member("boxes", member)
+    decoded = decode_sample(sample, PixelFormat(1, "uint8"), members=["boxes"])
+    assert decoded.box_crowd is not None and decoded.box_crowd.tolist() == [True]
+    assert decoded.box_areas is not None and decoded.box_areas.tolist() == [2.5]
+    assert decoded.box_masks is not None and decoded.box_masks.nonzero().tolist() == [
+        [0, 0, 1],
+        [0, 1, 1],
+    ]
+    boxes_alone = decode_sample(sample, PixelFormat(1, "uint8"), members=["boxes"], box_masks=False)
+    assert boxes_alone.box_masks is None and boxes_alone.box_crowd is not None
+    assert has_masks(sample)
+
+
+def test_has_masks__nothing_to_tell_without_objects():
+    def asked(content):
+        return has_masks(IMAGE.with_member("boxes", Member(content, "json")))
+
+    assert asked(b'{"boxes": [], "labels": []}') is None
+    assert asked(b'{"boxes": [[1, 2, 3, 4]], "labels": [0]}') is False
+    with pytest.raises(UserError, match="the boxes of shard:3 are no JSON object"):
+        asked(b"[]")
 
 
 def test_other_members__refuses_what_cannot_be_decoded():

@@ -362,6 +362,48 @@ def test_flip__twice_is_nothing():
         assert getattr(twice, name).equal(getattr(sample, name))
 
 
+def objects(height_px: int, width_px: int) -> Sample:
+    """As `numbered`, where every box has a mask of its pixel, an area and a flag of a crowd."""
+    sample = numbered(height_px, width_px)
+    number = height_px * width_px
+    masks = torch.eye(number).view(number, height_px, width_px).to(torch.uint8)
+    crowd = torch.arange(number) % 3 == 0
+    return replace(sample, box_masks=masks, box_crowd=crowd, box_areas=torch.ones(number))
+
+
+def test_geometry__masks_crowds_and_areas_of_boxes_follow():
+    sample = objects(5, 7)
+    changed = flip(crop(sample, 1, 2, 3, 4))
+    twice = resize(changed, (6, 8), InterpolationMode.BILINEAR)
+    for result, scale in ((changed, 1), (twice, 2)):
+        assert len(result.boxes) == 12 and result.box_masks.shape == (12, 3 * scale, 4 * scale)
+        assert result.box_crowd.tolist() == (result.box_labels % 3 == 0).tolist()
+        assert result.box_areas.tolist() == [scale**2] * 12
+        for (x_min, y_min, x_max, y_max), mask in zip(
+            result.boxes.int().tolist(), result.box_masks, strict=True
+        ):
+            assert mask.sum() == scale**2 and mask[y_min:y_max, x_min:x_max].all()
+    assert changed.box_labels[changed.box_masks.argmax(dim=0)].equal(changed.mask)
+
+
+def test_crop__areas_shrink_with_the_mask_or_else_with_the_box():
+    masks = torch.zeros(2, 10, 10, dtype=torch.uint8)
+    masks[0, 2:4, :8] = 1  # 16 px, of which 6 are left of column 3
+    masks[1, 5, 5] = 1
+    boxes = torch.tensor([[0.0, 2.0, 8.0, 4.0], [4.0, 4.0, 6.0, 6.0]])
+    sample = Sample(torch.zeros(1, 10, 10), None, boxes, torch.tensor([1, 2]))
+    sample = replace(sample, box_masks=masks, box_areas=torch.tensor([32.0, 1.0]))
+    cut = crop(sample, 0, 3, 10, 7)
+    assert cut.box_areas.tolist() == [20.0, 1.0] and cut.box_masks.sum(dim=(1, 2)).tolist() == [
+        10,
+        1,
+    ]
+    without = crop(replace(sample, box_masks=None), 3, 4, 7, 6)  # half the height, half the width
+    assert without.box_areas.tolist() == [8.0, 1.0]
+    unseen = crop(sample, 0, 0, 5, 5)  # of the second object's box, but not of itself
+    assert unseen.box_areas.tolist() == [20.0, 0.0] and unseen.box_masks[1].sum() == 0
+
+
 def test_finetune_augmentation__masks_and_boxes_follow_only_without_auto_augment():
     sample = Sample(PIXELS, torch.zeros(PIXELS.shape[1:], dtype=torch.uint8))
     assert finetune_augmentation(None)(sample, keyed_generator(0)).mask.shape == (32, 48)

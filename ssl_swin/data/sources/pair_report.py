@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ssl_swin.data.box_lists import BOXES
 from ssl_swin.data.encoded import MASK
 from ssl_swin.data.sources.left_out import LeftOut, some
-
-BOXES = "boxes"
 
 
 class Pairing(NamedTuple):

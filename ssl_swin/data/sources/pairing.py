@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_swin.data.box_lists import BOXES
 from ssl_swin.data.encoded import MASK
 from ssl_swin.data.file_types import extension_of
 from ssl_swin.data.sources.folder_tree import BOXES_ENDING, NO_FILE, Folder, Names
@@ -23,7 +24,7 @@ from ssl_swin.data.sources.mask_names import (
     read_folder_name,
     split_mask_name,
 )
-from ssl_swin.data.sources.pair_report import BOXES, Pairing, Pairs
+from ssl_swin.data.sources.pair_report import Pairing, Pairs
 from ssl_swin.data.split_names import split_of_name
 from ssl_swin.errors import UserError
 

@@ -15,7 +15,9 @@ _COLUMNS = {"mask": "masks"}  # names in the file that differ from the batch's
 
 
 class BatchDigest(Callback):
-    """Writes the names and digests of every image and its mask, and the loss of every batch.
+    """Writes the names and digests of every image and its labels, and the loss of every batch.
+
+    A list of tensors, one an image, as the boxes of detection, is written as a tensor is.
 
     One JSON object a line in `rank*.jsonl`. A run that goes on after a crash appends: of two lines
     with the same epoch and batch, the last holds.
@@ -56,7 +58,7 @@ class BatchDigest(Callback):
             **{
                 _COLUMNS.get(field, field): _digests(value)
                 for field, value in batch._asdict().items()
-                if isinstance(value, Tensor) and value.ndim > 1
+                if _has_a_tensor_per_image(value)
             },
         }
         self._file.write(json.dumps(line).encode() + b"\n")
@@ -68,7 +70,13 @@ class BatchDigest(Callback):
             self._file.close()
 
 
-def _digests(images: Tensor) -> list[str]:
+def _has_a_tensor_per_image(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], Tensor)
+    return isinstance(value, Tensor) and value.ndim > 1
+
+
+def _digests(images: Tensor | list[Tensor]) -> list[str]:
     """16 hex digits of each image's bytes."""
-    arrays = images.cpu().numpy()
+    arrays = [image.cpu().numpy() for image in images]
     return [hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest() for array in arrays]
