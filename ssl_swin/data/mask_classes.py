@@ -10,6 +10,7 @@ from annotated_types import Le
 from torch import Tensor
 
 from ssl_swin.arguments import Count, checked
+from ssl_swin.data.mask_colours import FIRST_COLOUR, ColourTable, no_classes_of_colours
 from ssl_swin.errors import UserError
 
 IGNORED = -1  # class of a pixel that is neither learnt nor judged
@@ -30,24 +31,35 @@ class MaskClasses:
         reduce_zero_label: Whether 0 is left out and 1 is the first class, as in ADE20K.
         class_of: Class by value, as {0: 0, 255: 1} for a mask of black and white; None where values
             are classes.
+        class_of_colour: Class by red, green and blue, as {"128-64-128": 0}, for masks of colours;
+            None as the class leaves a colour out. None where masks are of values.
     """
 
     ignore_value: MaskValue | None = 255
     reduce_zero_label: bool = False
     class_of: Mapping[MaskValue, Count] | None = None
+    class_of_colour: Mapping[str, Count | None] | None = None
     _tables: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _colours: ColourTable | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse two answers to one question.
 
         Raises:
-            UserError: With both.
+            UserError: With both, or if a colour is none.
         """
-        if self.class_of is not None and self.reduce_zero_label:
-            raise UserError(
-                "masks.class_of tells the class of each value, and masks.reduce_zero_label=true "
-                "would too: set one of them"
-            )
+        tables = {
+            "class_of tells the class of each value": self.class_of,
+            "class_of_colour tells the class of each colour": self.class_of_colour,
+            "reduce_zero_label=true": self.reduce_zero_label or None,
+        }
+        given = [name for name, table in tables.items() if table is not None]
+        if len(given) > 1:
+            raise UserError(f"masks.{given[0]}, and masks.{given[1]}, too: set one of them")
+        if self.class_of_colour is not None:
+            plain_colours = {str(name): of for name, of in self.class_of_colour.items()}
+            object.__setattr__(self, "class_of_colour", plain_colours)
+            object.__setattr__(self, "_colours", ColourTable(plain_colours, IGNORED))
         if self.class_of is not None:  # plain, where a configuration gave its own kind
             plain = {int(value): int(of) for value, of in self.class_of.items()}
             object.__setattr__(self, "class_of", plain)
@@ -61,17 +73,24 @@ class MaskClasses:
         Raises:
             UserError: Naming the largest class.
         """
-        largest = max((self.class_of or {0: 0}).values())
-        if largest >= num_classes:
-            raise UserError(
-                f"masks.class_of names class {largest}, and there are {num_classes} classes, from 0"
-            )
+        for name in ("class_of", "class_of_colour"):
+            classes = [of for of in (getattr(self, name) or {}).values() if of is not None]
+            if classes and max(classes) >= num_classes:
+                raise UserError(
+                    f"task.masks.{name} names class {max(classes)}, and there are {num_classes} "
+                    "classes, from 0"
+                )
+
+    @property
+    def are_colours(self) -> bool:
+        """Whether classes are told by colours."""
+        return self.class_of_colour is not None
 
     def read(self, mask: Tensor, num_classes: int, name: str) -> Tensor:
         """Return the class of each pixel.
 
         Args:
-            mask: Values as stored, integers (H, W).
+            mask: Values as stored, integers (H, W); of colours as `coded_colours` makes them.
             num_classes: Number of classes.
             name: Name of the sample, for messages.
 
@@ -79,9 +98,13 @@ class MaskClasses:
             int16 (H, W), `IGNORED` for what is left out.
 
         Raises:
-            UserError: If a value is of no class, naming it.
+            UserError: If a value or colour is of no class, naming it.
         """
         values = mask.long()
+        if self._colours is not None:
+            return self._colours.read(values, name)
+        if (values >= FIRST_COLOUR).any():
+            raise UserError(no_classes_of_colours(values, name))
         is_outside = (values < 0) | (values >= MOST_VALUES)
         if is_outside.any():
             raise UserError(self._message(values[is_outside], num_classes, name))

@@ -104,7 +104,7 @@ def read_classes(
     Raises:
         UserError: As `SegmentTransform`.
     """
-    sample = decode_sample(encoded, pixels, members=(IMAGE, MASK))
+    sample = decode_sample(encoded, pixels, members=(IMAGE, MASK), as_colours=masks.are_colours)
     assert sample.mask is not None
     classes = masks.read(sample.mask, num_classes, encoded.name)
     return Sample(sample.pixels, classes, label=sample.label, name=sample.name)

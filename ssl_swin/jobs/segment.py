@@ -99,7 +99,7 @@ def look_at_masks(split: str, reader: Split, task: Segmentation) -> None:
         task: Says what values stand for.
 
     Raises:
-        UserError: If a mask holds a value of no class, with its file and the value.
+        UserError: If a mask holds a value or colour of no class, with its file and the value.
     """
     if not isinstance(reader, IndexedSplit) or not reader.num_samples:
         return
@@ -109,7 +109,7 @@ def look_at_masks(split: str, reader: Split, task: Segmentation) -> None:
     for index in np.linspace(0, len(dataset) - 1, number).astype(np.int64).tolist():
         try:
             encoded = dataset[index]
-            mask = decode_mask(encoded)
+            mask = decode_mask(encoded, as_colours=task.masks.are_colours)
         except (UserError, OSError):  # damaged, which the loader passes over and counts
             continue
         file = dataset.file_name(index)

@@ -80,6 +80,7 @@ SETTINGS = {
     "task.masks.ignore_value": 255,
     "task.masks.reduce_zero_label": True,
     "task.masks.class_of": None,
+    "task.masks.class_of_colour": None,
     "task.inference._target_": "ssl_swin.Inference",
     "task.inference.mode": "whole",
     "task.inference.short_px": 512,

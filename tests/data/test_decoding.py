@@ -92,7 +92,7 @@ def packed_gray_png(classes: np.ndarray, bits: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (png(LEVELS, "RGB"), r"cannot decode the mask of shard:3: it holds uint8 .*\(6, 9, 3\)"),
+        (png(LEVELS, "LA"), r"cannot decode the mask of shard:3: it holds uint8 .*\(6, 9, 2\)"),
         (npy(LEVELS.astype(np.float32)), "it holds float32 values"),
         (npy(LEVELS[0]), r"values of shape \(9,\)"),
         (png(LEVELS)[:60], "cannot decode the mask of shard:3"),

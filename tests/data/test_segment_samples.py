@@ -57,7 +57,7 @@ def test_transform__names_a_value_that_is_no_class():
 def test_transform__refuses_a_mask_of_colours_and_of_another_size():
     sample = encoded([[0, 1]])
     colours = sample.with_member("mask", sample.members["image"])
-    with pytest.raises(UserError, match=r"cannot decode the mask of a: .*integers"):
+    with pytest.raises(UserError, match=r"mask of a is of colours \(0-1-2, 3-4-5\): give"):
         transform()(colours, 0)
     with pytest.raises(UserError, match=r"the mask of a is 1 x 1 px .* its image 1 x 2"):
         transform()(sample.with_member("mask", png([[0]])), 0)
