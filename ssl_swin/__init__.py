@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl_swin.data.detect_views import DetectAugmentation as DetectAugmentation
     from ssl_swin.data.loading.opening import open_splits as open_splits
     from ssl_swin.data.mask_classes import MaskClasses as MaskClasses
     from ssl_swin.data.segment_views import SegmentAugmentation as SegmentAugmentation
@@ -86,6 +87,7 @@ _HOMES = {
     "CosineSchedule": "ssl_swin.optim.schedules",
     "DenseEncoder": "ssl_swin.encoders.dense_encoder",
     "DenseMultistepSchedule": "ssl_swin.optim.schedules",
+    "DetectAugmentation": "ssl_swin.data.detect_views",
     "Encoder": "ssl_swin.encoders.encoder",
     "FeaturePictures": "ssl_swin.training.callbacks.feature_pictures",
     "FinetuneAugmentation": "ssl_swin.data.transforms",

@@ -69,6 +69,8 @@ _ASCENDING = Rule(lambda values: values[0] <= values[1], "the smaller first")
 PortionRange = Annotated[tuple[Portion, Portion], _ASCENDING]
 InnerFractionRange = Annotated[tuple[InnerFraction, InnerFraction], _ASCENDING]
 Above0Range = Annotated[tuple[Above0, Above0], _ASCENDING]
+SideRange = Annotated[tuple[Side, Side], _ASCENDING]
+Sides = Annotated[Sequence[Side], MinLen(1)]
 
 _WORDS: dict[Any, tuple[str, str]] = {  # one, several
     bool: ("true or false", "flags"),
