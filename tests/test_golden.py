@@ -7,7 +7,7 @@ names. `pytest tests/test_golden.py -rP` prints the largest differences.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,16 +81,28 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where it is computed: in float32, without TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # of matrix products it is off by default
+    yield str(request.param)
+    torch.backends.cudnn.allow_tf32 = before
+
+
 @pytest.fixture(scope="module", params=CASES)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(
+    request: pytest.FixtureRequest, device: str, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     """Loads a model and runs it forward and backward, once for all tests."""
     case = CASES[request.param]
     golden = case.load(tmp_path_factory.mktemp("golden"))
+    golden.model.to(device)
     images = torch.from_numpy(golden.arrays["images"]).float()
     mask = torch.from_numpy(golden.arrays["mask_units"]).bool()
-    output = golden.model.reconstruct(images, mask)
+    output = golden.model.reconstruct(images.to(device), mask.to(device))
     output.loss.backward()
-    return Run(case, golden, output)
+    return Run(case, golden, Reconstruction(*(each.detach().cpu() for each in output)))
 
 
 def assert_near(actual: Tensor, expected: np.ndarray, *, rtol: float, atol: float) -> None:

@@ -22,7 +22,7 @@ from benchmarks.step.command import make_parser, positive, run
 from benchmarks.step.comparison import BATCH_SIZES
 from benchmarks.step.timing import alternate, ratios, spread
 from benchmarks.step.variants import Absent, Variant, build
-from benchmarks.step.workload import Workload, make_workload
+from benchmarks.step.workload import Workload, autocast, make_workload
 from benchmarks.tables import table
 from ssl_swin.encoders.windows.layout import WindowLayout
 from ssl_swin.errors import UserError
@@ -103,7 +103,7 @@ def decoder_turns(variant: Variant) -> dict[str, Turn]:
 
     def turn(is_fused: bool) -> None:
         block.attn.fused_attn = is_fused
-        with _precision(variant.workload):
+        with autocast(variant.workload):
             loss = block(tokens).float().sum()
         loss.backward()
 
@@ -120,7 +120,7 @@ def head_turns(variant: Variant) -> dict[str, Turn]:
     head = model.decoder[0]
 
     def turn(masked_alone: bool) -> None:
-        with _precision(variant.workload):
+        with autocast(variant.workload):
             if masked_alone:
                 shown = features.flatten(2).transpose(1, 2)[hidden]
                 painted = F.linear(shown, head.weight.flatten(1), head.bias)
@@ -129,11 +129,6 @@ def head_turns(variant: Variant) -> dict[str, Turn]:
         painted.float().abs().mean().backward()  # type: ignore[no-untyped-call]
 
     return {CHOSEN: lambda _: turn(False), OTHER: lambda _: turn(True)}
-
-
-def _precision(workload: Workload) -> contextlib.AbstractContextManager[Any]:
-    is_mixed = workload.precision == "bf16"
-    return torch.autocast(workload.device.type, torch.bfloat16, enabled=is_mixed)
 
 
 def ideas(workload: Workload) -> Iterator[tuple[str, dict[str, Turn]]]:

@@ -34,8 +34,8 @@ def run(
     parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace, ModuleType | None], list[dict[str, Any]]],
     words: list[str] | None,
-) -> None:
-    """Parses, says on what machine, measures, and writes the raw numbers.
+) -> list[dict[str, Any]]:
+    """Parses, says on what machine, measures, and writes the raw numbers; returns them too.
 
     Args:
         parser: Of the command.
@@ -49,9 +49,9 @@ def run(
         machine = describe_machine(args.device)
         print(header(machine))
         asked = {name: _plain(value) for name, value in vars(args).items()}
-        write_json(
-            args.json, {"machine": machine, "asked": asked, "results": measure(args, original)}
-        )
+        results = measure(args, original)
+        write_json(args.json, {"machine": machine, "asked": asked, "results": results})
+        return results
     except UserError as error:
         parser.exit(2, f"{error}\n")
 

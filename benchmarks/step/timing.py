@@ -10,7 +10,7 @@ import torch
 
 SQUARE = {"cpu": 1024, "cuda": 8192}  # side of the matrices whose product gives the rate
 PRODUCTS = 10  # in a call
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Spread(NamedTuple):
@@ -78,7 +78,7 @@ class Product:
         """Makes its matrices.
 
         Args:
-            precision: "fp32" or "bf16".
+            precision: "fp32", "bf16" or "fp16".
             device: Where to multiply.
         """
         side = SQUARE[device.type]

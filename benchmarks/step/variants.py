@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from benchmarks.step.peers import PEERS
-from benchmarks.step.workload import Workload, load_settings
+from benchmarks.step.workload import Workload, autocast, load_settings
 from ssl_swin.encoders.windows.visible import Binning
 from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
@@ -55,8 +55,7 @@ class Variant:
 
     def loss(self, mask: Prepared) -> Tensor:
         """Runs the forward pass in the workload's precision; the mask is a prepared one."""
-        is_mixed = self.workload.precision == "bf16"
-        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=is_mixed):
+        with autocast(self.workload):
             return self.forward(self.images, mask)
 
     def step(self, mask: Prepared) -> None:

@@ -21,7 +21,8 @@ from ssl_swin.objectives.simmim import SimMIM
 CONF = Path(__file__).parents[2] / "conf"
 MASK_RATIO = 0.6  # the paper's
 DISTURBANCE = 0.02  # deviation of what is added to every weight, about that of their initial values
-PRECISIONS = ("fp32", "bf16")
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # fp16 without a scaler of the loss
+PRECISIONS = ("fp32", *AUTOCAST)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Workload:
     Attributes:
         weights: Our model on the CPU, with the weights that every variant starts from.
         images: Normalised (B, C, H, W), on the device.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32", or "bf16" or "fp16" for autocast.
         drop_path_rate: In training.
         grad_checkpointing: Whether blocks are computed again in the backward pass.
         mask_ratio: Ratio of masked patches, each as large as the encoder's stride.
@@ -175,6 +176,12 @@ def workload_of(
         mask_ratio=mask_ratio,
         seed=seed,
     )
+
+
+def autocast(workload: Workload) -> torch.autocast:
+    """Returns the context in which a workload's forward pass runs."""
+    dtype = AUTOCAST.get(workload.precision)
+    return torch.autocast(workload.device.type, dtype, enabled=dtype is not None)
 
 
 def pick_device(name: str) -> torch.device:
