@@ -1,0 +1,1 @@
+"""The first hours on a GPU, as one command."""
