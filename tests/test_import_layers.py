@@ -58,7 +58,7 @@ EDGES: dict[str, set[str]] = {
     "tasks": GROUND | {"encoders", "data", "objectives"},
     "optim": {"errors", "arguments", "encoders", "objectives"},
     "reporting": GROUND | {"probing", "runs"},
-    "weights": GROUND | {"divided_checkpoint", "encoders", "objectives", "tasks"},
+    "weights": GROUND | {"data", "divided_checkpoint", "encoders", "objectives", "tasks"},
     "inference": GROUND | {"data", "encoders", "probing", "reporting", "tasks", "weights"},
     "deploy": GROUND | {"encoders", "inference", "probing", "tasks", "weights"},
     "serving": GROUND | {"data", "encoders", "inference", "objectives", "reporting", "weights"},

@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     check_new(args.out)
     import numpy as np
 
-    from ssl_swin.inference.run import compute_file, facts_of
+    from ssl_swin.inference.parts import Parts
+    from ssl_swin.inference.run import batches, compute_file, facts_of
     from ssl_swin.inference.vector_files import (
         Shape,
         bad_beside,
@@ -103,12 +104,11 @@ def run(args: argparse.Namespace) -> None:
     shape = Shape(np.dtype(args.dtype), dataset.classes)
     with telling_what_is_kept():
         number, num_bad = compute_file(
-            args.out,
-            dataset,
-            compute,
-            computing,
+            Parts(args.out, num_images=len(dataset), batch_size=computing.batch_size),
+            lambda first: batches(dataset, compute, computing, first),
             facts,
             lambda parts: write_vectors(parts, shape),
+            max_bad=computing.max_bad,
             name="embedding",
             tell=print,
         )

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ssl_swin.arguments import Count, Portion, Positive, Workers
@@ -109,8 +110,13 @@ def add_crop_option(parser: argparse.ArgumentParser, whose: str) -> None:
     )
 
 
-def images_of(args: argparse.Namespace) -> "Images":
+def images_of(args: argparse.Namespace, *, with_members: bool = False) -> "Images":
     """Open the images that the options name, and print what is to be known of them.
+
+    Args:
+        args: The options.
+        with_members: Whether the truth lies in a member of a sample, and is no class of it;
+            --no-labels leaves either out.
 
     Raises:
         UserError: If there are none.
@@ -118,13 +124,15 @@ def images_of(args: argparse.Namespace) -> "Images":
     from ssl_swin.inference.images import open_images
     from ssl_swin.launch.data_settings import remote_cache
 
+    reading = reading_of(args)
     cache = remote_cache() | ({"dir": args.cache_dir} if args.cache_dir else {})
     images = open_images(
         args.images,
-        reading=reading_of(args),
+        reading=replace(reading, labelled=False) if with_members else reading,
         split=args.split,
         index_dir=args.index_dir,
         cache=cache,
+        with_members=with_members and reading.labelled,
     )
     for note in images.notes:
         print(f"note: {note}")

@@ -1,7 +1,7 @@
-"""`ssl-swin predict`: what a fine-tuned model says of images, as a table."""
+"""`ssl-swin predict`: what a trained model says of images, as a table or a folder of files."""
 
 import argparse
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ssl_swin.commands.inference_options import (
@@ -16,15 +16,16 @@ from ssl_swin.commands.inference_options import (
 )
 from ssl_swin.commands.parsing import path, text
 from ssl_swin.commands.places import check_new, check_picture
-from ssl_swin.errors import UserError
 
 if TYPE_CHECKING:
-    from ssl_swin.inference.predictors.base import Predictor
+    from ssl_swin.inference.predictors.base import Options, Predictor
 
-CLASSIFIER = (
-    "run of a fine-tuning, its folder classifier/, whatever backbone= takes that has a head, or a "
-    "file that `ssl-swin export` wrote of one (.onnx, .xml of OpenVINO, .pt2 of torch.export)"
+MODEL = (
+    "run of a fine-tuning or a segmentation, its folder classifier/ or segmenter/, whatever "
+    "backbone= takes that has a head, or a file that `ssl-swin export` wrote of a classifier "
+    "(.onnx, .xml of OpenVINO, .pt2 of torch.export)"
 )
+_OPTIONS = ("top", "scores", "figure", "overlays", "crop_ratio", "batch_size")
 
 
 def add_parser(
@@ -33,24 +34,33 @@ def add_parser(
     """Describes the command."""
     parser = commands.add_parser(
         "predict",
-        help="write the classes of images to a file",
-        description="Writes the most probable classes of each image and their scores, in the order "
-        "of the images; of labelled images their class too, and how many are right. Cut short by "
-        "whatever means, the same command goes on to the same bytes.",
-        epilog="The ending of OUT says what is written: .csv (name, label, class1, score1, ...), "
-        ".jsonl (name, label, predictions), .parquet (name, label, classes, scores; pip install "
-        "'ssl_swin[hf]'). Images that cannot be read are listed in OUT.bad.csv.",
-        usage="%(prog)s [options] classifier images out",
+        help="write the classes of images, or of their pixels, to files",
+        description="Of a classifier, writes the most probable classes of each image and their "
+        "scores, in the order of the images; of labelled images their class too, and how many are "
+        "right. Of a segmenter, writes the class of every pixel; where images have masks, their "
+        "mIoU too. Cut short by whatever means, the same command goes on to the same bytes.",
+        epilog="Of a classifier, the ending of OUT says what is written: .csv (name, label, "
+        "class1, score1, ...), .jsonl (name, label, predictions), .parquet (name, label, classes, "
+        "scores; pip install 'ssl_swin[hf]'). Images that cannot be read are listed in "
+        "OUT.bad.csv. Of a segmenter, OUT is a folder: masks/, PNGs whose values are classes, with "
+        "a palette; images.csv, the pixels of each class; classes.csv; bad.csv; overlays/.",
+        usage="%(prog)s [options] model images out",
     )
-    parser.add_argument("classifier", type=text, help=CLASSIFIER)
+    parser.add_argument("model", type=text, help=MODEL)
     parser.add_argument("images", type=text, help=IMAGES)
-    parser.add_argument("out", type=path, help="file to write")
+    parser.add_argument("out", type=path, help="file or folder to write")
     add_answer_options(parser)
     parser.add_argument(
         "--figure", type=path, metavar="FILE.png", help="draw 24 of the images with their classes"
     )
+    parser.add_argument(
+        "--overlays",
+        action="store_true",
+        help="of a segmenter: write each image with the colours of its classes over it",
+    )
     add_crop_option(parser, "the classifier's")
     add_inference_options(parser)
+    parser.set_defaults(**dict.fromkeys(_OPTIONS))  # by the model, which has some of them
     return parser
 
 
@@ -59,30 +69,35 @@ def run(args: argparse.Namespace) -> None:
     check_new(args.out)
     if args.figure is not None:
         check_picture("--figure", args.figure)
-    from ssl_swin.inference.predictors.base import Options
+    from ssl_swin.inference.parts import Parts
     from ssl_swin.inference.run import compute_file, facts_of
-    from ssl_swin.inference.vector_files import bad_beside
 
-    predictor = predictor_of(args.classifier)
+    predictor = predictor_of(args.model)
+    options = _options(args, predictor)
+    predictor.check_out(args.out)
     if args.device == "auto" and predictor.only_device is not None:
         args.device = predictor.only_device
-    _check_ending(args.out, predictor)
-    dataset = images_of(args).dataset
+    dataset = images_of(args, with_members=predictor.looks_at_members).dataset
     computing = computing_of(args, dataset, predictor)
-    options = Options(args.top, args.scores, args.figure)
+    parts = Parts(
+        args.out,
+        num_images=len(dataset),
+        batch_size=computing.batch_size,
+        part_images=predictor.part_images,
+        is_folder=predictor.writes_folder,
+    )
     facts = facts_of(predictor.model, dataset, computing, **predictor.facts(options))
     with telling_what_is_kept():
         number, num_bad = compute_file(
-            args.out,
-            dataset,
-            predictor.compute(options, computing.device, computing.precision),
-            computing,
+            parts,
+            lambda first: predictor.rows(dataset, computing, options, parts, first),
             facts,
             lambda parts: predictor.write(parts, dataset, computing.view.pixels, options),
+            max_bad=computing.max_bad,
             name="predicting",
             tell=print,
         )
-    print(f"{args.out}: {number:,} images{told_of_bad(num_bad, bad_beside(args.out))}")
+    print(f"{args.out}: {number:,} images{told_of_bad(num_bad, predictor.list_of_bad(args.out))}")
     if args.figure is not None:
         print(f"drawn: {args.figure}")
     for line in predictor.told():
@@ -90,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def predictor_of(reference: str) -> "Predictor":
-    """Load a classifier, or what else predicts, whatever it is named by.
+    """Load what predicts, whatever it is named by.
 
     Args:
         reference: See `load_predictor`.
@@ -106,13 +121,17 @@ def predictor_of(reference: str) -> "Predictor":
     return predictor
 
 
-def _check_ending(out: Path, predictor: "Predictor") -> None:
-    if out.suffix.lower() not in predictor.endings:
-        raise UserError(
-            f"{out}: the ending says how predictions are written, and it must be one of "
-            f"{', '.join(predictor.endings)}"
-        )
-    if out.suffix.lower() == ".parquet":
-        from ssl_swin.data.sources.table_rows import pyarrow
+def _options(args: argparse.Namespace, predictor: "Predictor") -> "Options":
+    """Return what is wanted, and fill in what the model says where nothing was given.
 
-        pyarrow()
+    Raises:
+        UserError: If an option is not for the model.
+    """
+    from ssl_swin.inference.predictors.base import Options, check_options
+
+    values = {name: getattr(args, name) for name in _OPTIONS}
+    given = {name: value for name, value in values.items() if value is not None}
+    check_options(predictor, given, lambda name: f"--{name.replace('_', '-')}")
+    args.batch_size = args.batch_size or predictor.batch_size
+    wanted = {each.name for each in fields(Options)}
+    return Options(**{name: value for name, value in given.items() if name in wanted})

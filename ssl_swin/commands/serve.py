@@ -171,6 +171,7 @@ def _served(args: argparse.Namespace) -> "Served":
     from ssl_swin.weights.sources import default_cache
 
     device = usable_device(auto_device() if args.device == "auto" else args.device)
+    _check_answers(Path(args.network))
     folder = local_backbone(args.network, default_cache())
     questions: list[Question] = []
     if read_head(folder) is None:
@@ -219,6 +220,21 @@ def _with_neighbours(args: argparse.Namespace, served: "Served") -> "Served":
     images = open_images(args.images, reading=Reading(), split=args.split, cache=remote_cache())
     question = neighbour_question(served, vectors, images.dataset, num=args.neighbours)
     return replace(served, questions={**served.questions, question.name: question})
+
+
+def _check_answers(place: Path) -> None:
+    """Refuse a network whose answers are neither classes nor vectors.
+
+    Raises:
+        UserError: If a run or folder holds one.
+    """
+    from ssl_swin.inference.predictors.base import task_folder
+
+    if folder := task_folder(place.expanduser()):
+        raise UserError(
+            f"{folder} is no classifier: serve gives classes of images, or vectors. `ssl-swin "
+            f"predict` takes it; for vectors, give the backbone beside it, {folder.parent}/backbone"
+        )
 
 
 def _classifier(folder: Path) -> "ClassPredictor":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -63,6 +63,25 @@ class MaskClasses:
         if self.class_of is not None:  # plain, where a configuration gave its own kind
             plain = {int(value): int(of) for value, of in self.class_of.items()}
             object.__setattr__(self, "class_of", plain)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that make the same, as JSON takes them; see `of_settings`."""
+        return {
+            "ignore_value": self.ignore_value,
+            "reduce_zero_label": self.reduce_zero_label,
+            "class_of": self.class_of and [[*pair] for pair in self.class_of.items()],
+            "class_of_colour": self.class_of_colour,
+        }
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make what `settings` describes.
+
+        Raises:
+            ValueError, TypeError, UserError: If they are none.
+        """
+        class_of = settings["class_of"]
+        return cls(**{**settings, "class_of": None if class_of is None else dict(class_of)})
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse classes of values that there are not.

@@ -35,6 +35,11 @@ class Together(ImageDataset):
         sample = self.splits[split][within]
         return replace(sample, name=f"{split}/{sample.name}")
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members that a sample of one of them may hold, "image" first."""
+        return tuple(dict.fromkeys(name for each in self.splits.values() for name in each.members))
+
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every sample, -1 for none."""
         return np.concatenate([each.labels() for each in self.splits.values()])

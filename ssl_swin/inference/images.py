@@ -38,6 +38,7 @@ def open_images(
     split: str | None = None,
     index_dir: str | None = None,
     cache: Mapping[str, Any],
+    with_members: bool = False,
 ) -> Images:
     """Open images, labelled or not.
 
@@ -47,11 +48,12 @@ def open_images(
         split: The only split to take; None takes all.
         index_dir: Folder of the index of shards, where it does not lie beside them.
         cache: The other arguments of `open_remote`, for remote shards.
+        with_members: Whether what belongs to an image, as a mask, is read too.
 
     Raises:
         UserError: If there are no images, or no such split.
     """
-    splits, notes = _splits(place, reading, index_dir, cache)
+    splits, notes = _splits(place, reading, index_dir, cache, None if with_members else (IMAGE,))
     if split is not None:
         if split not in splits:
             raise UserError(f"{place} has no split {split}, only: {', '.join(splits)}")
@@ -65,16 +67,20 @@ def open_images(
 
 
 def _splits(
-    place: str | Path, reading: Reading, index_dir: str | None, cache: Mapping[str, Any]
+    place: str | Path,
+    reading: Reading,
+    index_dir: str | None,
+    cache: Mapping[str, Any],
+    members: tuple[str, ...] | None,
 ) -> tuple[dict[str, ImageDataset], tuple[str, ...]]:
     shards: Mapping[str, ImageDataset]
     if is_remote(str(place)):
-        shards = open_remote(str(place), index_dir=index_dir, members=(IMAGE,), **cache)
+        shards = open_remote(str(place), index_dir=index_dir, members=members, **cache)
     elif index_dir is not None:
         index = open_index(Path(place), index_dir)
-        shards = {s: ShardDataset(index, s, members=(IMAGE,)) for s in index.splits}
+        shards = {s: ShardDataset(index, s, members=members) for s in index.splits}
     else:
-        opened = open_data(Path(place), reading, any_split=True)
+        opened = open_data(Path(place), reading, members=members, any_split=True)
         return opened.splits, tuple(opened.notes)
     if reading.labelled:
         return dict(shards), ()

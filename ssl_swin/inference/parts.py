@@ -1,7 +1,8 @@
 """Long work over images, kept part by part until it is one file.
 
 A part is written whole or not at all, so that work which was cut short, by whatever means, goes on
-after its last whole part and ends with the same bytes.
+after its last whole part and ends with the same bytes. A result that is a folder of files, some of
+each image, grows beside the parts, and gets its name when it is whole.
 """
 
 import json
@@ -27,6 +28,7 @@ from ssl_swin.files import (
     atomic_path,
     fsync,
     make_folder,
+    remove,
     remove_leftovers,
     write_atomically,
 )
@@ -40,20 +42,36 @@ BatchesFrom = Callable[[int], Iterable[Rows]]
 
 
 class Parts:
-    """The parts of a file to be, in a folder beside it."""
+    """The parts of a file or folder to be, in a folder beside it.
 
-    def __init__(self, out: Path, *, num_images: int, batch_size: int) -> None:
+    Attributes:
+        draft: Where files of a folder to be are written.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        num_images: int,
+        batch_size: int,
+        part_images: int | None = None,
+        is_folder: bool = False,
+    ) -> None:
         """Set the parts up; nothing is read or written yet.
 
         Args:
-            out: The file.
+            out: The file or folder.
             num_images: Number of images of the whole work.
             batch_size: Images of a batch; a part has whole batches.
+            part_images: About as many images in a part; None takes `PART_IMAGES`.
+            is_folder: Whether the result is a folder.
         """
         self.out = out
         self.folder = out.with_name(f"{out.name}.parts")
+        self.draft = self.folder / out.name
+        self.is_folder = is_folder
         self.num_images = num_images
-        self.batches_per_part = max(1, PART_IMAGES // batch_size)
+        self.batches_per_part = max(1, (part_images or PART_IMAGES) // batch_size)
         self.images_per_part = self.batches_per_part * batch_size
 
     @property
@@ -106,15 +124,18 @@ class Parts:
     def _begin(self, facts: dict[str, Any]) -> str:
         before = self._facts()
         num_images = min(self.num_done * self.images_per_part, self.num_images)
-        if before == facts:
+        if before == facts and (self.draft.is_dir() or not self.is_folder):
             return f"going on after {num_images:,} of {self.num_images:,} images" * bool(num_images)
         for path in self.folder.glob("*.safetensors"):
             path.unlink()
+        if self.is_folder:
+            remove(self.draft)
+            make_folder(self.draft)
         write_atomically(self.folder / _FACTS, json.dumps(facts, indent=2) + "\n")
         if not num_images:
             return ""
         changed = [key for key in facts if before.get(key) != facts[key]]
-        what = ", ".join(changed) or "the version"
+        what = ", ".join(changed) or ("the version" if before != facts else "what was written")
         return f"starting over: {what} changed since the {num_images:,} images of before"
 
     def kept(self) -> str:
@@ -185,8 +206,8 @@ class Parts:
         return map(self.read, range(self.num_parts))
 
     def without_values(self) -> Iterator[Rows]:
-        """Yield the parts with their names, labels and bad images alone."""
-        return (self.read(number, values=False) for number in range(self.num_parts))
+        """Yield the parts that are whole with their names, labels and bad images alone."""
+        return (self.read(number, values=False) for number in range(self.num_done))
 
     @contextmanager
     def whole(self, out: Path) -> Iterator[Path]:
@@ -201,8 +222,23 @@ class Parts:
         os.replace(draft, out)
         fsync(out.parent)
 
+    def hand_over(self) -> None:
+        """Give the folder that was written its name; it is whole.
+
+        Raises:
+            UserError: If something has come in its place.
+        """
+        try:
+            os.replace(self.draft, self.out)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.out}: {error.strerror}. All is done and kept in "
+                f"{self.folder}: the same command goes on once {self.out} is out of the way"
+            ) from error
+        fsync(self.out.parent)
+
     def remove(self) -> None:
-        """Remove the folder: the file is whole."""
+        """Remove the folder: the result is whole."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _facts(self) -> dict[str, Any]:

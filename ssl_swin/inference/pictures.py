@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
@@ -29,13 +31,21 @@ def picture(sample: EncodedSample, pixels: PixelFormat) -> NDArray[np.uint8]:
     """
     every = replace(pixels, channels=None if pixels.bands is None else len(pixels.bands))
     decoded = decode_image(sample.data, every, name=sample.name)
-    bands = decoded[:3] if len(decoded) >= 3 else decoded[:1]
-    step = max(1, max(bands.shape[1:]) // SHOWN_PX)
-    number = len(bands)
-    images = normalize(bands[None, :, ::step, ::step], [0.0] * number, [1.0] * number)
-    shown: NDArray[np.uint8] = as_rgb(
-        images, [0.0] * number, [1.0] * number, stretch=pixels.dtype != "uint8"
-    )[0]
+    step = max(1, max(decoded.shape[1:]) // SHOWN_PX)
+    return as_picture(decoded[:, ::step, ::step])
+
+
+def as_picture(pixels: Tensor) -> NDArray[np.uint8]:
+    """Return decoded pixels as they are shown: uint8 (H, W, 3).
+
+    Args:
+        pixels: (C, H, W); the first three bands are shown, or the first. Of other than uint8, each
+            band is stretched.
+    """
+    bands = pixels[:3] if len(pixels) >= 3 else pixels[:1]
+    nothing, one = [0.0] * len(bands), [1.0] * len(bands)
+    images = normalize(bands[None], nothing, one)
+    shown: NDArray[np.uint8] = as_rgb(images, nothing, one, stretch=pixels.dtype != torch.uint8)[0]
     return shown
 
 

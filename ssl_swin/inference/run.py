@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ssl_swin.data.fingerprint import fingerprint
 from ssl_swin.data.samples import LabeledTransform
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.display.work import Work
-from ssl_swin.inference.parts import Parts, check_bad
+from ssl_swin.inference.parts import BatchesFrom, Parts, check_bad
 from ssl_swin.inference.vector_files import Vectors, in_utf8, labels_of
 from ssl_swin.inference.vectors import Compute, Precision, Rows, View, rows_of
 from ssl_swin.probing.feature_store import weights_fingerprint
@@ -97,7 +96,7 @@ def values_in_memory(
     found = []
     num_bad = 0
     with Work(name, len(dataset)) as work:
-        for rows in _rows(dataset, compute, computing):
+        for rows in batches(dataset, compute, computing):
             num_bad += len(rows.bad_samples)
             check_bad(rows.bad_samples, num_bad, computing.max_bad, len(dataset))
             found += [rows] if rows.names else []
@@ -121,57 +120,58 @@ def vectors_of_samples(
 
 
 def compute_file(
-    out: Path,
-    dataset: ImageDataset,
-    compute: Compute,
-    computing: Computing,
+    parts: Parts,
+    batches_from: BatchesFrom,
     facts: dict[str, Any],
     write: Callable[[Parts], int],
     *,
+    max_bad: int,
     name: str,
     tell: Tell,
 ) -> tuple[int, int]:
-    """Compute something of all images, and write it to a file.
+    """Compute something of all images, and write it to a file or a folder.
 
     Args:
-        out: The file, which is not there.
-        dataset: The images.
-        compute: Maps pixels to values.
-        computing: How images go through the network.
+        parts: Of the file or folder, which is not there.
+        batches_from: Yields the results of each batch from one on, by its number.
         facts: What `facts_of` returned.
-        write: Writes the file from whole parts, and returns its number of rows.
+        write: Writes the result from whole parts, and returns its number of images.
+        max_bad: Most images that may be unreadable.
         name: What is done, for the progress.
         tell: Prints a line.
 
     Returns:
-        Numbers of rows and of images that could not be read.
+        Numbers of images in the result and of those that could not be read.
 
     Raises:
         UserError: If too many images cannot be read, a file cannot be written, or another process
             writes it.
         KeyboardInterrupt: With a note on what is kept.
     """
-    parts = Parts(out, num_images=len(dataset), batch_size=computing.batch_size)
     with parts.held(facts) as line:
         if line:
             tell(line)
         try:
-            parts.compute(
-                lambda first: _rows(dataset, compute, computing, first),
-                name,
-                max_bad=computing.max_bad,
-            )
+            parts.compute(batches_from, name, max_bad=max_bad)
             num_rows = write(parts)
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(parts.kept())
             raise
         parts.remove()
-    return num_rows, len(dataset) - num_rows
+    return num_rows, parts.num_images - num_rows
 
 
-def _rows(
+def batches(
     dataset: ImageDataset, compute: Compute, computing: Computing, first_batch: int = 0
 ) -> Iterator[Rows]:
+    """Compute something of every image in the view of evaluation, batch by batch, in order.
+
+    Args:
+        dataset: The images.
+        compute: Maps pixels to values.
+        computing: How images go through the network.
+        first_batch: Number of the batch to begin with.
+    """
     return rows_of(
         dataset,
         compute,

@@ -20,6 +20,7 @@ from ssl_swin.probing.feature_store import in_dtype
 _WAY_OUT = "write float32, or leave --dtype out"
 _SAFE_TYPES = {"float32": "F32", "float16": "F16"}
 _LARGEST_HEADER = 100_000_000  # bytes that readers of safetensors take
+BAD_HEADER = ("name", "reason")
 _DAMAGE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, StopIteration),
     *(csv.Error, UserError, NotImplementedError),
@@ -91,12 +92,18 @@ def write_vectors(parts: Parts, shape: Shape) -> int:
 
 def write_bad(parts: Parts) -> None:
     """List the images that could not be read; of an earlier file, no such list stays."""
-    bad = [sample for part in parts.without_values() for sample in part.bad_samples]
+    bad = bad_rows(parts)
     if not bad:
         bad_beside(parts.out).unlink(missing_ok=True)
     else:
         with parts.whole(bad_beside(parts.out)) as path:
-            write_csv(path, ["name", "reason"], [[in_utf8(n), in_utf8(r)] for n, r in bad])
+            write_csv(path, BAD_HEADER, bad)
+
+
+def bad_rows(parts: Parts) -> list[list[str]]:
+    """Return the name of each image that could not be read, and why."""
+    bad = [sample for part in parts.without_values() for sample in part.bad_samples]
+    return [[in_utf8(name), in_utf8(reason)] for name, reason in bad]
 
 
 def read_vectors(path: Path) -> Vectors:

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     Attributes:
         names: N, of the images that could be read, in their order.
         labels: int64 (N,), -1 for none.
-        values: By name, (N, ...), on the CPU.
+        values: By name, (N, ...), on the CPU; where an image has several, longer ones.
         bad_samples: Images that could not be read.
         num_images: Read or not.
     """

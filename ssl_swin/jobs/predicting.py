@@ -1,18 +1,24 @@
-"""Classes of images as an array, from Python."""
+"""Classes of images or of their pixels as tensors, from Python."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ssl_swin.arguments import Name, PathLike, Portion, Positive, Workers, checked
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.loading.protocol import BadSample
 from ssl_swin.data.sources.layout import Reading
 from ssl_swin.errors import UserError
 from ssl_swin.inference.images import open_images
 from ssl_swin.inference.parts import told_of
+from ssl_swin.inference.predictors.base import check_options
 from ssl_swin.inference.predictors.class_answers import ClassAnswers
-from ssl_swin.inference.vectors import Precision, View, rows_of
+from ssl_swin.inference.predictors.segmentation import SegmentPredictor
+from ssl_swin.inference.run import Computing, batches
+from ssl_swin.inference.vectors import Precision, View
 from ssl_swin.launch.build import usable_device
 from ssl_swin.launch.data_settings import remote_cache
 from ssl_swin.launch.predictors import load_predictor
@@ -26,33 +32,44 @@ class Predictions(NamedTuple):
     scores: Tensor  # float32 (N, K), on the CPU
 
 
+class PixelPredictions(NamedTuple):
+    """The class of every pixel of images."""
+
+    names: list[str]  # N, of the images in their folder, archive or shards
+    classes: tuple[str, ...]  # K
+    masks: list[Tensor]  # N of int64 (H, W), in [0, K), of each image's own size, on the CPU
+
+
 @checked
 def predict(
-    classifier: PathLike,
+    model: PathLike,
     images: PathLike,
     *,
-    scores: Literal["probability", "logit"] = "probability",
+    scores: Literal["probability", "logit"] | None = None,
     crop_ratio: Portion | None = None,
-    batch_size: Positive = 64,
+    batch_size: Positive | None = None,
     num_workers: Workers = 0,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
     pixels: PixelFormat | None = None,
     split: Name | None = None,
-) -> Predictions:
-    """Compute what a classifier says of images, labelled or not, in the view of evaluation.
+) -> Predictions | PixelPredictions:
+    """Compute what a classifier or a segmenter says of images, labelled or not.
 
-    `ssl-swin predict` writes the same numbers to a file, and goes on after a kill.
+    `ssl-swin predict` writes the same numbers to files, and goes on after a kill.
 
     Args:
-        classifier: Run of a fine-tuning, its folder classifier/, whatever `backbone=` takes that
-            has a head, or a file that `ssl-swin export` wrote of one.
+        model: Run of a fine-tuning or a segmentation, its folder classifier/ or segmenter/,
+            whatever `backbone=` takes that has a head, or a file that `ssl-swin export` wrote of a
+            classifier.
         images: Whatever `ssl-swin pack` takes: a folder of images, an archive, a table, a list,
             shards; or a URL of shards.
-        scores: "probability", which is calibrated where `ssl-swin calibrate` was run, or "logit".
-        crop_ratio: Side of the centre crop over the shorter side of an image, in (0, 1]; None takes
-            the classifier's.
-        batch_size: Images that go through the network at a time.
+        scores: Of a classifier: "probability", which None is, too, and which is calibrated where
+            `ssl-swin calibrate` was run; or "logit".
+        crop_ratio: Of a classifier: side of the centre crop over the shorter side of an image, in
+            (0, 1]; None takes the classifier's.
+        batch_size: Images that go through a classifier at a time, None is 64; a segmenter sees each
+            alone.
         num_workers: Loading processes; 0 loads in this one.
         device: Device on which the network computes; an exported file computes on the CPU.
         precision: Of matrix products: "float32", "bfloat16" or "float16".
@@ -61,34 +78,65 @@ def predict(
             several.
 
     Returns:
-        Names, classes and scores, split by split and in the order of the data.
+        Names, classes and scores, or of a segmenter masks, split by split and in the order of the
+        data.
 
     Raises:
-        UserError: If there are no images, one cannot be read, the network is no classifier, or an
+        UserError: If there are no images, one cannot be read, the network is neither, or an
             argument is not possible.
     """
-    predictor = load_predictor(classifier)
-    if not isinstance(predictor, ClassAnswers):
-        raise UserError(f"{classifier} says nothing of classes: `ssl-swin predict` writes its kind")
-    logits_of = predictor.logits_function(usable_device(str(device)), precision)
+    predictor = load_predictor(model)
+    given = {"scores": scores, "crop_ratio": crop_ratio, "batch_size": batch_size}
+    check_options(predictor, [name for name, value in given.items() if value is not None])
     found = open_images(images, reading=Reading(labelled=False), split=split, cache=remote_cache())
-    names, logits = [], []
-    for rows in rows_of(
-        found.dataset,
-        lambda batch: {"logits": logits_of(batch)},
+    computing = Computing(
         View(
             pixels or PixelFormat(predictor.encoder.in_chans, "uint8"),
             crop_ratio or predictor.crop_ratio,
         ),
-        size_px=predictor.encoder.img_size_px,
-        batch_size=batch_size,
-        num_workers=num_workers,
-    ):
-        if rows.bad_samples:
-            raise UserError(told_of(rows.bad_samples[0]))
+        predictor.encoder.img_size_px,
+        batch_size or predictor.batch_size,
+        num_workers,
+        0,
+        usable_device(str(device)),
+        precision,
+    )
+    if isinstance(predictor, SegmentPredictor):
+        return _masks(predictor, found.dataset, computing)
+    if not isinstance(predictor, ClassAnswers):
+        raise UserError(f"{model} is {predictor.title}, for which there is `ssl-swin predict`")
+    return _scores(predictor, found.dataset, computing, scores or "probability")
+
+
+def _scores(
+    predictor: ClassAnswers,
+    dataset: ImageDataset,
+    computing: Computing,
+    scores: Literal["probability", "logit"],
+) -> Predictions:
+    logits_of = predictor.logits_function(computing.device, computing.precision)
+    names, logits = [], []
+    for rows in batches(dataset, lambda batch: {"logits": logits_of(batch)}, computing):
+        _check_read(rows.bad_samples)
         names += rows.names
         logits.append(rows.values["logits"])
     answers = torch.cat(logits)
     if scores == "probability":
         answers = (answers / predictor.temperature).softmax(dim=1)
     return Predictions(names, predictor.classes, answers)
+
+
+def _masks(
+    predictor: SegmentPredictor, dataset: ImageDataset, computing: Computing
+) -> PixelPredictions:
+    names, masks = [], []
+    for looked in predictor.looked(dataset, computing):
+        _check_read(looked.bad_samples)
+        names += [whole.sample.name for whole, _ in looked.answers]
+        masks += [classes.cpu() for _, classes in looked.answers]
+    return PixelPredictions(names, predictor.classes, masks)
+
+
+def _check_read(bad_samples: Sequence[BadSample]) -> None:
+    if bad_samples:
+        raise UserError(told_of(bad_samples[0]))

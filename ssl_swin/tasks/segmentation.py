@@ -207,6 +207,7 @@ class Segmentation(Task):
             "label_names": list(self.classes),
             "head": {"channels": self.head_channels},
             "inference": asdict(self.inference),
+            "masks": self.masks.settings(),
         }
         state = segmenter_state(self.encoder, self.norms, self.decode_head)
         return Export(state, settings, len(self.classes))

@@ -1,7 +1,7 @@
 """The hand-off of a segmentation run: the folder `segmenter/`, and loading it again."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_swin.arguments import PathLike, checked
+from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
@@ -37,6 +38,7 @@ class LoadedSegmenter:
         mean: Normalisation, per channel.
         std: Normalisation, per channel.
         inference: How it was evaluated to look at images.
+        masks: What the values of the masks stood for that it was trained on.
     """
 
     model: Segmenter
@@ -44,6 +46,7 @@ class LoadedSegmenter:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     inference: Inference
+    masks: MaskClasses = field(default_factory=MaskClasses)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Return the probability of each class at every pixel, float32 (classes, H, W).
@@ -88,12 +91,14 @@ def load_segmenter(path: PathLike) -> LoadedSegmenter:
         classes = tuple(map(str, list(config["label_names"])))
         channels = config["head"]["channels"]
         inference = Inference(**config["inference"])
+        masks = MaskClasses.of_settings(config.get("masks", MaskClasses().settings()))
+        masks.check_classes(len(classes))
         mean, std, _ = preprocessing_of(config, encoder.in_chans)
     except NOT_TOLD as error:
         raise UserError(f"{folder / CONFIG} does not describe a segmenter: {error!r}") from error
     model = Segmenter(encoder, channels=channels, num_classes=len(classes))
     _load(model, folder / WEIGHTS)
-    return LoadedSegmenter(model.eval(), classes, mean, std, inference)
+    return LoadedSegmenter(model.eval(), classes, mean, std, inference, masks)
 
 
 def is_segmenter(folder: Path) -> bool:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -51,3 +53,16 @@ def test_mask_classes__refuses_contradictions():
         MaskClasses(class_of={0: 0, 1: 5}).check_classes(2)
     with pytest.raises(UserError, match="ignore_value must be"):
         MaskClasses(ignore_value=-1)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        MaskClasses(),
+        MaskClasses(ignore_value=None, reduce_zero_label=True),
+        MaskClasses(class_of={0: 0, 255: 1}, ignore_value=9),
+        MaskClasses(class_of_colour={"0-0-0": None, "1-2-3": 1}),
+    ],
+)
+def test_settings__come_back_from_json(masks: MaskClasses) -> None:
+    assert MaskClasses.of_settings(json.loads(json.dumps(masks.settings()))) == masks

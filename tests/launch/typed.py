@@ -26,11 +26,12 @@ from PIL import Image
 import ssl_swin
 from ssl_swin.cli import main
 from ssl_swin.data.loading.order import OrderConstants
+from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.jobs import linear_probe
 from ssl_swin.launch import composing, fitting, suggestions
 from ssl_swin.launch.config_files import compose_job, group_options
-from ssl_swin.weights.backbone import save_classifier
+from ssl_swin.weights.backbone import save_classifier, save_task
 
 DATA = ["data=shards", "data.root=shards", "logger=csv", "batch_size=4", "num_workers=0"]
 TRAINING = ["trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
@@ -50,6 +51,11 @@ VALID = {  # a small run that is right, to which each line adds something
     "linear_probe": [*DATA, "backbone=backbone", "device=cpu"],
 }
 ENCODER = {"version": 1, "img_size_px": 32, "window_size": 2, "embed_dim": 8, "depths": [1, 1, 1]}
+SEGMENTATION: dict[str, Any] = {
+    **{"crop_px": 32, "head_channels": 8, "auxiliary_channels": 8, "auxiliary_weight": 0.4},
+    **{"dropout": 0.1, "loss_mean": "all", "masks": MaskClasses()},
+    "inference": ssl_swin.Inference(short_px=32),
+}
 ARGUMENTS: dict[str, dict[str, Any]] = {  # valid ones of a call, which a line changes or adds to
     "swin": {**ENCODER, "num_heads": [1, 1, 2]},
     "RandomCrop": {"crop_scale": [0.5, 1], "crop_aspect": [0.75, 1.33], "flip_probability": 0.5},
@@ -138,6 +144,10 @@ def make_world() -> None:
     save_classifier(
         *(Path("classifier"), ssl_swin.Classifier(encoder, num_classes=2)),
         classes=["cat", "dog"],
+        **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "card": ""},
+    )
+    save_task(
+        *(Path("segmenter"), ssl_swin.Segmentation(encoder, ["a", "b"], **SEGMENTATION)),
         **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "card": ""},
     )
     odd = Path("odd")

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ssl_swin.data.dataset import NO_LABEL, ImageDataset
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.sources.table_rows import pyarrow
+from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
 from ssl_swin.inference.calibration import calibration_error
 from ssl_swin.inference.parts import Parts
@@ -20,7 +22,8 @@ from ssl_swin.inference.prediction_files import (
     write_predictions,
 )
 from ssl_swin.inference.predictors.base import Options, Predictor
-from ssl_swin.inference.vector_files import in_utf8, labels_of, write_bad
+from ssl_swin.inference.run import Computing, batches
+from ssl_swin.inference.vector_files import bad_beside, in_utf8, labels_of, write_bad
 from ssl_swin.inference.vectors import Compute, Precision, Rows
 from ssl_swin.plurals import counted
 from ssl_swin.reporting.drawing import FAINT, INK
@@ -38,7 +41,8 @@ class ClassAnswers(Predictor):
         temperature: Logits are divided by it for probabilities.
     """
 
-    endings = PREDICTION_ENDINGS
+    title = "a classifier"
+    options = frozenset({"top", "scores", "figure", "crop_ratio", "batch_size"})
     temperature: float
 
     def __init__(self) -> None:
@@ -57,8 +61,34 @@ class ClassAnswers(Predictor):
             "normalisation": [[*self.mean], [*self.std]],
         }
 
+    def check_out(self, out: Path) -> None:
+        """See `Predictor.check_out`: the ending says which table is written."""
+        if out.suffix.lower() not in PREDICTION_ENDINGS:
+            raise UserError(
+                f"{out}: the ending says how predictions are written, and it must be one of "
+                f"{', '.join(PREDICTION_ENDINGS)}"
+            )
+        if out.suffix.lower() == ".parquet":
+            pyarrow()
+
+    def list_of_bad(self, out: Path) -> Path:
+        """See `Predictor.list_of_bad`."""
+        return bad_beside(out)
+
+    def rows(
+        self,
+        dataset: ImageDataset,
+        computing: Computing,
+        options: Options,
+        parts: Parts,
+        first_batch: int,
+    ) -> Iterator[Rows]:
+        """See `Predictor.rows`."""
+        compute = self.compute(options, computing.device, computing.precision)
+        return batches(dataset, compute, computing, first_batch)
+
     def compute(self, options: Options, device: torch.device, precision: Precision) -> Compute:
-        """See `Predictor.compute`: the top classes, their logits and probabilities."""
+        """Return what maps pixels (B, C, H, W) to top classes, their logits and probabilities."""
         logits_of = self.logits_function(device, precision)
         number = self._num_kept(options)
 
