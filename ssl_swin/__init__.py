@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from ssl_swin.tasks.base import Task as Task
     from ssl_swin.tasks.classification import Classification as Classification
     from ssl_swin.tasks.classification import Classifier as Classifier
+    from ssl_swin.tasks.detecting import DetectInference as DetectInference
+    from ssl_swin.tasks.detection import Detection as Detection
     from ssl_swin.tasks.segmentation import Segmentation as Segmentation
     from ssl_swin.tasks.segmenting import Inference as Inference
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
@@ -85,6 +87,8 @@ _HOMES = {
     "CollapseAlarm": "ssl_swin.training.callbacks.collapse_alarm",
     "ColorViews": "ssl_swin.data.views",
     "CosineSchedule": "ssl_swin.optim.schedules",
+    "DetectInference": "ssl_swin.tasks.detecting",
+    "Detection": "ssl_swin.tasks.detection",
     "DenseEncoder": "ssl_swin.encoders.dense_encoder",
     "DenseMultistepSchedule": "ssl_swin.optim.schedules",
     "DetectAugmentation": "ssl_swin.data.detect_views",

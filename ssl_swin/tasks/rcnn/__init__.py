@@ -1,0 +1,1 @@
+"""R-CNN: boxes that may hold an object, and what is in each of them."""
