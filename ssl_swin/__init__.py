@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.wandb_logger import WandbLogger as WandbLogger
     from ssl_swin.weights.backbone import Backbone as Backbone
     from ssl_swin.weights.backbone import save_backbone as save_backbone
+    from ssl_swin.weights.detector import load_detector as load_detector
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
     from ssl_swin.weights.formats.importing import import_weights as import_weights
     from ssl_swin.weights.segmenter import load_segmenter as load_segmenter
@@ -132,6 +133,7 @@ _HOMES = {
     "import_weights": "ssl_swin.weights.formats.importing",
     "linear_probe": "ssl_swin.jobs.in_process",
     "load_backbone": "ssl_swin.launch.loading",
+    "load_detector": "ssl_swin.weights.detector",
     "load_segmenter": "ssl_swin.weights.segmenter",
     "open_splits": "ssl_swin.data.loading.opening",
     "predict": "ssl_swin.jobs.predicting",

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import MinLen
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -61,7 +62,7 @@ class Detection(Task):
         channels: Positive,
         head_channels: Positive,
         anchor_scale: Above0,
-        anchor_ratios: Sequence[Above0],
+        anchor_ratios: Annotated[Sequence[Above0], MinLen(1)],
         anchors_inside: bool,
         num_proposals: Positive,
         proposal_loss: BoxLoss,
@@ -86,14 +87,12 @@ class Detection(Task):
             inference: How held-out images are looked at.
 
         Raises:
-            UserError: If there is no class or no shape of anchors, nothing says whether there are
+            UserError: If there is no class, nothing says whether there are
                 masks, or the encoder makes no such maps.
         """
         super().__init__(encoder, classes)
         if not self.classes:
             raise UserError("detection needs a class: give their names, as classes=[tree]")
-        if not anchor_ratios:
-            raise UserError("anchor_ratios is empty: give one shape or more, as [0.5,1.0,2.0]")
         if with_masks is None:
             raise UserError(
                 "with_masks=null is told by the data, which nobody has looked at here: give true "

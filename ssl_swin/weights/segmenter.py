@@ -16,14 +16,8 @@ from ssl_swin.pixels import normalize
 from ssl_swin.tasks.segmentation import Segmentation
 from ssl_swin.tasks.segmenter import Segmenter, segmenter_state
 from ssl_swin.tasks.segmenting import Inference
-from ssl_swin.weights.backbone import (
-    CONFIG,
-    NOT_TOLD,
-    WEIGHTS,
-    encoder_args,
-    preprocessing_of,
-    read_safetensors,
-)
+from ssl_swin.weights.backbone import CONFIG, NOT_TOLD, WEIGHTS, encoder_args, preprocessing_of
+from ssl_swin.weights.task_folders import find_folder, is_of_task, load_exactly
 
 FOLDER = "segmenter"  # in the folder of a run
 
@@ -79,7 +73,7 @@ def load_segmenter(path: PathLike) -> LoadedSegmenter:
     Raises:
         UserError: If there is none, or its files do not belong together.
     """
-    folder = _find(Path(path))
+    folder = find_folder(Path(path), FOLDER)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         encoder = build_encoder(
@@ -97,37 +91,11 @@ def load_segmenter(path: PathLike) -> LoadedSegmenter:
     except NOT_TOLD as error:
         raise UserError(f"{folder / CONFIG} does not describe a segmenter: {error!r}") from error
     model = Segmenter(encoder, channels=channels, num_classes=len(classes))
-    _load(model, folder / WEIGHTS)
+    own = segmenter_state(model.encoder, model.norms, model.decode_head)
+    load_exactly(own, folder / WEIGHTS)
     return LoadedSegmenter(model.eval(), classes, mean, std, inference, masks)
 
 
 def is_segmenter(folder: Path) -> bool:
     """Return whether a folder holds what `segment.py` hands off."""
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and config.get("task") == Segmentation.title
-
-
-def _find(given: Path) -> Path:
-    for folder in (given, given / FOLDER):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-            return folder
-    raise UserError(
-        f"{given} is no segmenter: neither it nor its sub-folder {FOLDER}/ holds {CONFIG} and "
-        f"{WEIGHTS}; give the folder of a finished run of segment.py"
-    )
-
-
-def _load(model: Segmenter, path: Path) -> None:
-    given = read_safetensors(path)
-    own = segmenter_state(model.encoder, model.norms, model.decode_head)
-    wrong = sorted(own.keys() ^ given.keys())
-    wrong += [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
-    if wrong:
-        shown = ", ".join(wrong[:5])
-        raise UserError(f"{path} does not fit the {CONFIG} beside it: {shown} differ")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(given[name])
+    return is_of_task(folder, Segmentation.title)

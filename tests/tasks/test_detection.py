@@ -239,7 +239,7 @@ def test_detection__refuses_what_cannot_be(task, tiny_encoder):
         task(classes=[])
     with pytest.raises(UserError, match="with_masks=null is told by the data"):
         task(with_masks=None)
-    with pytest.raises(UserError, match="anchor_ratios is empty"):
+    with pytest.raises(UserError, match=r"anchor_ratios must be a list of numbers .*not empty"):
         task(anchor_ratios=[])
     with pytest.raises(UserError, match="box_loss must be l1 or smooth_l1 or giou, got 'l2'"):
         task(box_loss="l2")

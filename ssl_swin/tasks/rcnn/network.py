@@ -4,11 +4,14 @@ Reference: Swin's detection code, `configs/_base_/models/{mask_rcnn,cascade_mask
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from ssl_swin.arguments import Above0, Positive, checked
 from ssl_swin.encoders.dense_encoder import MapNorms, check_dense, leave_out_last_norm
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
@@ -29,18 +32,19 @@ class RCNN(nn.Module):
         heads: Tells what is in them.
     """
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
         *,
-        num_classes: int,
+        num_classes: Positive,
         with_masks: bool,
         cascade: bool,
-        channels: int,
-        head_channels: int,
-        anchor_scale: float,
-        anchor_ratios: Sequence[float],
-        num_proposals: int,
+        channels: Positive,
+        head_channels: Positive,
+        anchor_scale: Above0,
+        anchor_ratios: Annotated[Sequence[Above0], MinLen(1)],
+        num_proposals: Positive,
         proposal_loss: BoxLoss,
         box_loss: BoxLoss,
         anchors_inside: bool,

@@ -1,0 +1,88 @@
+"""The hand-off of a detection run: the folder `detector/`, and loading it again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ssl_swin.arguments import PathLike, checked
+from ssl_swin.encoders.build import build_encoder
+from ssl_swin.errors import UserError
+from ssl_swin.pixels import normalize
+from ssl_swin.tasks.detecting import DetectInference
+from ssl_swin.tasks.detection import Detection
+from ssl_swin.tasks.detections import Detections
+from ssl_swin.tasks.detector import Detector, detector_state
+from ssl_swin.weights.backbone import CONFIG, NOT_TOLD, WEIGHTS, encoder_args, preprocessing_of
+from ssl_swin.weights.task_folders import find_folder, is_of_task, load_exactly
+
+FOLDER = "detector"  # in the folder of a run
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector that was handed off.
+
+    Attributes:
+        model: Encoder and R-CNN, in eval mode.
+        classes: Names of the classes, by label.
+        mean: Normalisation, per channel.
+        std: Normalisation, per channel.
+        inference: How it was evaluated to look at images.
+    """
+
+    model: Detector
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    inference: DetectInference
+
+    def detect(self, pixels: Tensor) -> Detections:
+        """Return the objects in an image, in its own px, the surest first.
+
+        Args:
+            pixels: Raw pixels (C, H, W) of any size, uint8, uint16 or float32, on the device of the
+                model.
+        """
+        if pixels.ndim != 3 or pixels.shape[0] != len(self.mean):
+            raise UserError(
+                f"the detector takes an image of {len(self.mean)} channels, (C, H, W), got "
+                f"{tuple(pixels.shape)}"
+            )
+        return self.inference.detections(self.model, normalize(pixels, self.mean, self.std))
+
+
+@checked
+def load_detector(path: PathLike) -> LoadedDetector:
+    """Load what `detect.py` has handed off.
+
+    Args:
+        path: A folder `detector`, or a run's folder that holds one.
+
+    Raises:
+        UserError: If there is none, or its files do not belong together.
+    """
+    folder = find_folder(Path(path), FOLDER)
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        encoder = build_encoder(
+            config["architecture"],
+            encoder_args(config),
+            drop_path_rate=0.0,
+            grad_checkpointing=False,
+        )
+        classes = tuple(map(str, list(config["label_names"])))
+        inference = DetectInference(**config["inference"])
+        mean, std, _ = preprocessing_of(config, encoder.in_chans)
+        model = Detector(encoder, num_classes=len(classes), **config["head"])
+    except NOT_TOLD as error:
+        raise UserError(f"{folder / CONFIG} does not describe a detector: {error!r}") from error
+    load_exactly(detector_state(model.encoder, model.rcnn), folder / WEIGHTS)
+    return LoadedDetector(model.eval(), classes, mean, std, inference)
+
+
+def is_detector(folder: Path) -> bool:
+    """Return whether a folder holds what `detect.py` hands off."""
+    return is_of_task(folder, Detection.title)
