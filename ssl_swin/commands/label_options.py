@@ -45,6 +45,12 @@ def check_label_options(args: argparse.Namespace) -> None:
     for other in ("no_labels", "val_labels"):
         if args.labels is not None and getattr(args, other):
             raise UserError(f"--labels and --{other.replace('_', '-')} exclude each other")
+    for other in ("labels", "val_labels"):
+        if args.classes is not None and getattr(args, other):
+            raise UserError(
+                f"--classes names what masks or boxes hold, and --{other.replace('_', '-')} gives "
+                "images labels: give one of them"
+            )
 
 
 def labelled(args: argparse.Namespace, sources: "Mapping[str, ImageDataset]") -> "LabelledSources":
@@ -62,7 +68,8 @@ def labelled(args: argparse.Namespace, sources: "Mapping[str, ImageDataset]") ->
     from ssl_swin.data.sources.table_unread import unread_labels
 
     if args.labels is None:
-        notes = [] if args.no_labels or args.val_labels else unread_labels(args.images, sources)
+        is_told = args.no_labels or args.val_labels or args.classes
+        notes = [] if is_told else unread_labels(args.images, sources)
         return LabelledSources(dict(sources), notes)
     columns = ColumnNames(args.image_column, args.label_column, args.split_column)
     return label_by_table(sources, args.labels, columns)

@@ -21,7 +21,9 @@ from ssl_swin.commands.reading_options import add_reading_options, reading_of
 from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
+    from ssl_swin.data.dataset import ImageDataset
     from ssl_swin.data.images.pixel_format import PixelFormat
+    from ssl_swin.data.mask_check import MaskCheck
     from ssl_swin.data.packing.pack import PackReport
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import PackOptions
@@ -33,6 +35,7 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     """Describes the command."""
     from ssl_swin.commands.label_options import add_label_options
+    from ssl_swin.commands.mask_options import add_mask_options
 
     parser = commands.add_parser(
         "pack",
@@ -72,6 +75,7 @@ def add_parser(
         help="class names of val images that have none, one per line, by sorted image names",
     )
     add_label_options(parser)
+    add_mask_options(parser)
     parser.add_argument(
         "--max-short-side-px",
         type=value_of(Positive),
@@ -108,6 +112,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
     from ssl_swin.commands.label_options import check_label_options, labelled
+    from ssl_swin.commands.mask_options import class_names, mask_check
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import SKIPPED_NAME, PackOptions
@@ -118,15 +123,20 @@ def run(args: argparse.Namespace) -> None:
     pixels = pixel_format(args)
     part = None if args.part is None else Part.parse(args.part)
     check_label_options(args)
+    classes = class_names(args)
+    masks = mask_check(args, None if classes is None else len(classes))
     check_link(args.out)
     check_out(args.images, args.out)
     reading = reading_of(args)
-    if args.labels is not None:
+    if args.labels is not None or classes is not None:
         reading = replace(reading, labelled=False)
     opened = open_data(args.images, reading, args.val_labels)
     sources, table_notes = labelled(args, opened.splits)
     if args.labels is not None:
         opened = replace(opened, splits=sources, classes_from=str(args.labels))
+    if classes is not None:
+        opened = replace(opened, splits=_named(sources, classes), classes_from="--classes")
+        sources = opened.splits
     for note in (*opened.notes, *table_notes):
         print(note)
     options = PackOptions(
@@ -140,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
     )
     try:
         if part is not None:
-            _pack_part(args, opened, options, part)
+            _pack_part(args, opened, options, part, masks)
             return
         report = pack(
             sources,
@@ -148,6 +158,7 @@ def run(args: argparse.Namespace) -> None:
             **{field.name: getattr(options, field.name) for field in fields(options)},
             num_workers=args.workers,
             left_out=opened.left_out,
+            masks=masks,
         )
     except KeyboardInterrupt as interrupt:
         print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
@@ -168,8 +179,34 @@ def run(args: argparse.Namespace) -> None:
         print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
 
 
+def _named(
+    sources: "dict[str, ImageDataset]", classes: tuple[str, ...]
+) -> "dict[str, ImageDataset]":
+    """Return data sets whose masks or boxes have these classes.
+
+    Raises:
+        UserError: If they have none.
+    """
+    from ssl_swin.data.box_lists import BOXES
+    from ssl_swin.data.encoded import MASK
+    from ssl_swin.data.sources.labelled import RelabelledDataset
+    from ssl_swin.errors import UserError
+
+    for split, source in sources.items():
+        if not {MASK, BOXES} & {*source.members}:
+            raise UserError(
+                f"--classes names what masks and boxes hold, and the images of {split} have none: "
+                "give the folder of the masks by --masks DIR, or leave --classes out"
+            )
+    return {split: RelabelledDataset(source, classes) for split, source in sources.items()}
+
+
 def _pack_part(
-    args: argparse.Namespace, opened: "OpenedData", options: "PackOptions", part: "Part"
+    args: argparse.Namespace,
+    opened: "OpenedData",
+    options: "PackOptions",
+    part: "Part",
+    masks: "MaskCheck",
 ) -> None:
     """Write one part, and say what came of it."""
     from ssl_swin.data.packing.in_parts import pack_part
@@ -183,6 +220,7 @@ def _pack_part(
         options,
         num_workers=args.workers,
         left_out=opened.left_out,
+        masks=masks,
     )
     shards = f"{report.num_shards} of {counted(report.num_shards_of_all, 'shard')}"
     print(f"part {part}: {counted(report.num_packed, 'image')} in {shards}")

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from ssl_swin.commands.parsing import text
+from ssl_swin.commands.parsing import path, text
+from ssl_swin.quoting import without_interpolation
 
 if TYPE_CHECKING:
     from ssl_swin.data.sources.layout import Reading
@@ -28,19 +29,34 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--no-masks", action="store_true", help="what is named like masks is images like any other"
     )
     parser.add_argument(
+        "--masks",
+        type=path,
+        metavar="DIR",
+        help="folder of the masks of a folder of images, where names do not say so: each has the "
+        "path and name of its image; the folder of the images itself, where NAME.png is the mask "
+        "of NAME.jpg",
+    )
+    parser.add_argument(
         "--plain-tars", action="store_true", help="tars hold images, not samples of several files"
     )
 
 
 def reading_of(args: argparse.Namespace) -> "Reading":
-    """Return how to read, by the options that were given."""
-    from ssl_swin.data.sources.layout import Reading
+    """Return how to read, by the options that were given.
 
+    Raises:
+        UserError: If two contradict each other.
+    """
+    from ssl_swin.data.sources.layout import Reading
+    from ssl_swin.errors import UserError
+
+    if args.masks is not None and args.no_masks:
+        raise UserError("--masks and --no-masks exclude each other")
     return Reading(
         labelled=not args.no_labels,
         leave_out=tuple(args.leave_out),
         splits=not args.no_splits,
-        masks=not args.no_masks,
+        masks=not args.no_masks if args.masks is None else str(args.masks),
         plain_tars=args.plain_tars,
     )
 
@@ -49,4 +65,6 @@ def settings_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the settings of `data=folder` that say the same as the options."""
     switches = {"labels": args.no_labels, "splits": args.no_splits, "masks": args.no_masks}
     settings: dict[str, object] = {key: False for key, is_off in switches.items() if is_off}
+    if args.masks is not None:
+        settings["masks"] = without_interpolation(str(args.masks))
     return settings | ({"leave_out": args.leave_out} if args.leave_out else {})

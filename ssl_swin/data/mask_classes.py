@@ -2,23 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from annotated_types import Le
 from torch import Tensor
 
-from ssl_swin.arguments import Count, checked
+from ssl_swin.arguments import MOST_VALUES, Count, MaskValue, checked
 from ssl_swin.data.mask_colours import FIRST_COLOUR, ColourTable, no_classes_of_colours
+from ssl_swin.data.no_class import NoClass
 from ssl_swin.errors import UserError
 
 IGNORED = -1  # class of a pixel that is neither learnt nor judged
 _UNKNOWN = -2
-MOST_VALUES = 2**16  # of a mask's file
 MOST_SHOWN = 5  # values in a message
-
-MaskValue = Annotated[Count, Le(MOST_VALUES - 1)]
 
 
 @checked
@@ -117,20 +114,20 @@ class MaskClasses:
             int16 (H, W), `IGNORED` for what is left out.
 
         Raises:
-            UserError: If a value or colour is of no class, naming it.
+            NoClass: If a value or colour is of no class, naming it.
         """
         values = mask.long()
         if self._colours is not None:
             return self._colours.read(values, name)
         if (values >= FIRST_COLOUR).any():
-            raise UserError(no_classes_of_colours(values, name))
+            raise no_classes_of_colours(values, name)
         is_outside = (values < 0) | (values >= MOST_VALUES)
         if is_outside.any():
-            raise UserError(self._message(values[is_outside], num_classes, name))
+            raise self._no_class(values[is_outside], num_classes, name)
         classes = self._table(num_classes)[values]
         is_unknown = classes == _UNKNOWN
         if is_unknown.any():
-            raise UserError(self._message(values[is_unknown], num_classes, name))
+            raise self._no_class(values[is_unknown], num_classes, name)
         return classes
 
     def _table(self, num_classes: int) -> Tensor:
@@ -149,15 +146,15 @@ class MaskClasses:
             self._tables[num_classes] = table
         return self._tables[num_classes]
 
-    def _message(self, found: Tensor, num_classes: int, name: str) -> str:
+    def _no_class(self, found: Tensor, num_classes: int, name: str) -> NoClass:
         wrong = np.unique(found.numpy())
         shown = ", ".join(map(str, wrong[:MOST_SHOWN].tolist()))
         shown += f" and {len(wrong) - MOST_SHOWN} others" if len(wrong) > MOST_SHOWN else ""
         known = self._known(num_classes)
-        return (
-            f"the mask of {name} has the value {shown}, and what is known is {known}: "
+        return NoClass(
+            f"the mask of {name} has the value {shown}, and what is known is {known}",
             "give as many classes, or say what values stand for by task.masks.ignore_value, "
-            "task.masks.reduce_zero_label or task.masks.class_of='{0:0,255:1}'"
+            "task.masks.reduce_zero_label or task.masks.class_of='{0:0,255:1}'",
         )
 
     def _known(self, num_classes: int) -> str:

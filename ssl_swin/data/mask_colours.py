@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_swin.data.no_class import NoClass
 from ssl_swin.errors import UserError
 from ssl_swin.plurals import counted
 
@@ -86,21 +87,22 @@ class ColourTable:
             int16 (H, W).
 
         Raises:
-            UserError: If the mask is of no colours, or one is not in the table, naming it and
+            NoClass: If the mask is of no colours, or one is not in the table, naming it and
                 where it is.
         """
         if (mask < FIRST_COLOUR).any():
-            raise UserError(
+            raise NoClass(
                 f"the mask of {name} holds values and no colours, so that masks.class_of_colour "
-                "cannot tell its classes: leave task.masks.class_of_colour=null"
+                "cannot tell its classes",
+                "leave task.masks.class_of_colour=null",
             )
         places = torch.searchsorted(self._numbers, mask).clamp_(max=len(self._numbers) - 1)
         is_unknown = self._numbers[places] != mask
         if is_unknown.any():
-            raise UserError(self._message(mask, is_unknown, name))
+            raise self._no_class(mask, is_unknown, name)
         return self._classes[places]
 
-    def _message(self, mask: Tensor, is_unknown: Tensor, name: str) -> str:
+    def _no_class(self, mask: Tensor, is_unknown: Tensor, name: str) -> NoClass:
         numbers, firsts = np.unique(mask[is_unknown].numpy(), return_index=True)
         rows_columns: Any = is_unknown.nonzero()[torch.from_numpy(firsts[:MOST_SHOWN])].tolist()
         found = ", ".join(
@@ -111,13 +113,13 @@ class ColourTable:
             found += f" and {counted(more, 'other')}, as after smoothing or saving with loss"
         known = ", ".join(list(self.class_of)[:MOST_SHOWN])
         known += ", ..." if len(self.class_of) > MOST_SHOWN else ""
-        return (
-            f"the mask of {name} has the colour {found}, and what is known is {known}: name it in "
-            "task.masks.class_of_colour, with null as the class of what is left out"
+        return NoClass(
+            f"the mask of {name} has the colour {found}, and what is known is {known}",
+            "name it in task.masks.class_of_colour, with null as the class of what is left out",
         )
 
 
-def no_classes_of_colours(mask: Tensor, name: str) -> str:
+def no_classes_of_colours(mask: Tensor, name: str) -> NoClass:
     """Return why a mask of colours cannot be read where none has a class.
 
     Args:
@@ -130,7 +132,7 @@ def no_classes_of_colours(mask: Tensor, name: str) -> str:
     example = ",".join(
         f"{colour_name(number)}:{label}" for label, number in enumerate(numbers[:2].tolist())
     )
-    return (
-        f"the mask of {name} is of colours ({shown}): give the class of each by "
-        f"task.masks.class_of_colour='{{{example}}}'"
+    return NoClass(
+        f"the mask of {name} is of colours ({shown})",
+        f"give the class of each by task.masks.class_of_colour='{{{example}}}'",
     )

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from ssl_swin.data.dataset import NO_LABEL
 from ssl_swin.data.decoding import decode_mask
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.protocol import Split
@@ -71,10 +72,34 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Segmentation, dict
             f"task._target_={cfg.task._target_} is no segmentation: give task=segmentation, or a "
             f"subclass of ssl_swin.Segmentation; {command(task_class.job)} trains this one"
         )
-    task: Segmentation = make(cfg.task)(encoder, class_names(cfg.classes))
     readers = open_data(cfg, task_class.members)
+    classes = classes_of(readers["train"]) if cfg.classes is None else class_names(cfg.classes)
+    task: Segmentation = make(cfg.task)(encoder, classes)
     train_on_few_images(cfg, readers)
     return task, readers
+
+
+def classes_of(reader: Split) -> list[str]:
+    """Return the names of the classes of masks that the data has.
+
+    Args:
+        reader: The training split.
+
+    Raises:
+        UserError: If it names none, or those of whole images.
+    """
+    if not reader.classes:
+        raise UserError(
+            "the data does not name the classes of its masks: give classes=[background,nucleus], "
+            "or how many there are; ssl-swin pack --classes NAMES puts them into shards"
+        )
+    if isinstance(reader, IndexedSplit) and (reader.dataset.labels() != NO_LABEL).any():
+        raise UserError(
+            f"the classes that the data names ({', '.join(reader.classes[:MOST_NAMED])}) are those "
+            "of its images: give the ones of the masks, as classes=[background,nucleus], or how "
+            "many there are"
+        )
+    return list(reader.classes)
 
 
 def class_names(classes: object) -> list[str]:

@@ -135,7 +135,7 @@ class FinetuneSettings(OfCentreCrops, TaskSettings):
 class SegmentSettings(TaskSettings):
     """Settings of `segment`."""
 
-    classes: Several | Annotated[list[Name], MinLen(2), EACH_ONCE]
+    classes: Several | Annotated[list[Name], MinLen(2), EACH_ONCE] | None
     test_ratios: Annotated[Ratios | None, MAY_CHANGE]
     labels: FewImages
 

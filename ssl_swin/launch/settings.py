@@ -125,7 +125,7 @@ class DataSettings:
     # Of a folder of images; what they change in the list of samples, its fingerprint shows.
     labels: Annotated[bool, MAY_CHANGE] = True
     splits: Annotated[bool, MAY_CHANGE] = True
-    masks: Annotated[bool, MAY_CHANGE] = True
+    masks: Annotated[bool | Name, MAY_CHANGE] = True
     leave_out: Annotated[list[Name], MAY_CHANGE] = dataclasses.field(default_factory=list)
     bands: Annotated[list[Count], MinLen(1)] | None = None
     channel_axis: Literal["first", "last"] | None = None

@@ -277,7 +277,7 @@ def test_masks_of_the_same_name_beside_their_images(tmp_path: Path) -> None:
         tmp_path,
         [],
         "each *.png has the name of an image beside it, and one channel (0.png, 1.png, 2.png): are "
-        "these masks? Rename them to NAME.mask.png; or leave them out: --leave-out '*.png'; or, if "
+        "these masks? Then say so: --masks x; or leave them out: --leave-out '*.png'; or, if "
         "these are no masks: --no-masks",
     )
     assert len(open_data(tmp_path, Reading(masks=False)).splits["train"]) == 6

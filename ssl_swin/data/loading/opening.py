@@ -181,6 +181,7 @@ def _in_settings(message: str) -> str:
     """Replace options of `ssl-swin pack` in a message by the settings of data=folder."""
     path = r"('[^']*'|[^\s;]+?)(?=[;.)]?(\s|$))"
     message = re.sub(rf"--leave-out {path}", r"data.leave_out=[\1]", message)
+    message = re.sub(rf"--masks {path}", r"data.masks=\1", message)
     message = message.replace("] data.leave_out=[", ", ")
     for option, setting in _SETTINGS.items():
         message = message.replace(option, setting)

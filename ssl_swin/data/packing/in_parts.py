@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.mask_check import ANY_VALUES, MaskCheck
 from ssl_swin.data.packing.locks import only_packer
 from ssl_swin.data.packing.pack import (
     PackReport,
@@ -19,6 +20,7 @@ from ssl_swin.data.packing.pack import (
     keeping_what_is_done,
     new_folder,
     quick,
+    refuse_bad_masks,
 )
 from ssl_swin.data.packing.part import (
     Part,
@@ -72,6 +74,7 @@ def pack_part(
     num_workers: int = 2,
     progress: bool = True,
     left_out: Sequence[LeftOut] = (),
+    masks: MaskCheck = ANY_VALUES,
 ) -> PartReport:
     """Write the shards of one part; cut short, the same call goes on where it ended.
 
@@ -83,6 +86,7 @@ def pack_part(
         num_workers: Number of processes that write shards; 0 writes them in this one.
         progress: Whether to show how far it is.
         left_out: Files beside the images that were not taken.
+        masks: What masks are held against.
 
     Raises:
         UserError: As `pack`; or if another process packs this part, or the whole.
@@ -95,8 +99,10 @@ def pack_part(
     with new_folder(out) as folder, only_packer(folder, part):
         begin_or_continue(folder, sources, options, jobs, own_files=files)
         with keeping_what_is_done(folder, mine, is_alone=False):
-            writer = ShardWriter(quick(sources, folder) if mine else sources, folder, options)
+            sources = quick(sources, folder) if mine else dict(sources)
+            writer = ShardWriter(sources, folder, options, masks)
             written = writer.write_all(mine, num_workers=num_workers, progress=progress)
+            refuse_bad_masks(written)
             done = zip(mine, numbers, written, strict=True)
             shards = tuple(record_of(job, number, shard) for job, number, shard in done)
             is_first = part.number == 1

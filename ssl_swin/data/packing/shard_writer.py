@@ -14,6 +14,7 @@ from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, EncodedSample, file_ex
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of_content
 from ssl_swin.data.images.decode import decode_marked, probe_image
 from ssl_swin.data.images.pixel_values import Unsuitable
+from ssl_swin.data.mask_check import MaskCheck
 from ssl_swin.data.packing.plan import PackOptions, ShardJob
 from ssl_swin.data.packing.shrink import shrink_image
 from ssl_swin.data.parallel import ordered_map
@@ -42,6 +43,7 @@ class WrittenShard(NamedTuple):
     scanned: ScannedShard
     skipped: list[SkippedImage]
     num_not_finite: int = 0  # images that hold values that are not finite
+    bad_masks: Sequence[str] = ()  # why samples are not in it whose masks do not fit
 
     @property
     def shard(self) -> Shard:
@@ -56,6 +58,12 @@ class _ReadImage(NamedTuple):
     holds_not_finite: bool
 
 
+class _BadMask(NamedTuple):
+    """A sample that cannot be packed since its mask does not fit."""
+
+    problem: str
+
+
 class ShardWriter:
     """Writes the shards of a plan.
 
@@ -67,14 +75,20 @@ class ShardWriter:
         sources: The data sets, by the names that jobs use.
         folder: Folder to write to.
         options: Options of the packing.
+        masks: What masks are held against.
     """
 
     def __init__(
-        self, sources: Mapping[str, ImageDataset], folder: Path, options: PackOptions
+        self,
+        sources: Mapping[str, ImageDataset],
+        folder: Path,
+        options: PackOptions,
+        masks: MaskCheck,
     ) -> None:
         self.sources = sources
         self.folder = folder
         self.options = options
+        self.masks = masks
 
     def write_all(
         self, jobs: Sequence[ShardJob], *, num_workers: int, progress: bool
@@ -112,6 +126,7 @@ class ShardWriter:
 
     def _write(self, job: ShardJob, path: Path) -> WrittenShard:
         skipped: list[SkippedImage] = []
+        bad_masks: list[str] = []
         num_not_finite = 0
         try:
             with (
@@ -122,15 +137,17 @@ class ShardWriter:
                     read = self._read(job, place)
                     if isinstance(read, SkippedImage):
                         skipped.append(read)
+                    elif isinstance(read, _BadMask):
+                        bad_masks.append(read.problem)
                     else:
                         _add_sample(archive, job.key(place), read.encoded)
                         num_not_finite += read.holds_not_finite
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         scanned = scan_shard(path)
-        if scanned.shard.num_samples != len(job.images) - len(skipped):
+        if scanned.shard.num_samples != len(job.images) - len(skipped) - len(bad_masks):
             raise UserError(f"{path} does not hold what was written to it: check the disk")
-        return WrittenShard(scanned, skipped, num_not_finite)
+        return WrittenShard(scanned, skipped, num_not_finite, bad_masks)
 
     def _keep(self, job: ShardJob, path: Path) -> WrittenShard | None:
         """Return what an earlier process wrote; None if that is to be written anew."""
@@ -139,16 +156,21 @@ class ShardWriter:
         except UserError:
             return None
         shard = scanned.shard
-        skipped = []
+        skipped: list[SkippedImage] = []
+        bad_masks: list[str] = []
         if shard.num_samples < len(job.images):
             for place in _missing_places(job, path):
                 read = self._read(job, place)
-                if not isinstance(read, SkippedImage):
+                if isinstance(read, SkippedImage):
+                    skipped.append(read)
+                elif isinstance(read, _BadMask):
+                    bad_masks.append(read.problem)
+                else:
                     return None
-                skipped.append(read)
-        if shard.num_samples + len(skipped) != len(job.images):
+        if shard.num_samples + len(skipped) + len(bad_masks) != len(job.images):
             return None
-        return WrittenShard(scanned, skipped, self._count_not_finite(path, scanned))
+        num_not_finite = self._count_not_finite(path, scanned)
+        return WrittenShard(scanned, skipped, num_not_finite, bad_masks)
 
     def _count_not_finite(self, path: Path, scanned: ScannedShard) -> int:
         """Count the images of a finished shard that hold values that are not finite."""
@@ -161,8 +183,8 @@ class ShardWriter:
                     number += self._holds_not_finite(file.read(size), path.name)
         return number
 
-    def _read(self, job: ShardJob, place: int) -> "_ReadImage | SkippedImage":
-        """Read a sample, and make sure that training can read its image."""
+    def _read(self, job: ShardJob, place: int) -> "_ReadImage | SkippedImage | _BadMask":
+        """Read a sample, and make sure that training can read its image and its mask."""
         index = int(job.images[place - job.first])
         try:
             encoded = self.sources[job.source][index]
@@ -172,6 +194,8 @@ class ShardWriter:
             return SkippedImage(encoded.name, "its content is of no known kind of image")
         try:
             not_finite = self._holds_not_finite(encoded.data, encoded.name)
+            if problem := self.masks.problem(encoded, self.options.pixels):
+                return _BadMask(f"{job.source}: {problem}")
             if self.options.max_short_side_px is None:
                 return _ReadImage(encoded, not_finite)
             small = self._shrunk(encoded, self.options.max_short_side_px)

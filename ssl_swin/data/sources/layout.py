@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ssl_swin.arguments import checked
+from ssl_swin.arguments import Name, checked
 from ssl_swin.data.sources.folder_tree import Folder
 from ssl_swin.data.sources.left_out import leaving_out, report_left_out, shown, some
 from ssl_swin.data.sources.mask_names import is_named_like_masks
@@ -43,14 +43,15 @@ class Reading:
         labelled: Whether names of folders and tars are classes.
         leave_out: Paths below the folder that are passed over; `*` stands for any characters.
         splits: Whether folders that are named like splits are splits.
-        masks: Whether files and folders that are named like masks are masks.
+        masks: Whether files and folders that are named like masks are masks; or the folder of the
+            masks, see `data/sources/mask_folder.py`.
         plain_tars: Whether tars hold images alone, although they look like shards of samples.
     """
 
     labelled: bool = True
     leave_out: Sequence[str] = ()
     splits: bool = True
-    masks: bool = True
+    masks: bool | Name = True
     plain_tars: bool = False
 
 

@@ -40,9 +40,10 @@ from ssl_swin.data.sources.left_out import (
     some,
 )
 from ssl_swin.data.sources.listed import LIST_EXTENSIONS, ListedDataset
+from ssl_swin.data.sources.mask_folder import pair_with_folder, take_folder, take_same_names
 from ssl_swin.data.sources.packed import open_shards_below
 from ssl_swin.data.sources.pair_report import Pairs, report_pairs
-from ssl_swin.data.sources.pairing import pair_files
+from ssl_swin.data.sources.pairing import pair_files, without_masks
 from ssl_swin.data.sources.tables import is_saved_dataset, open_parquet, open_saved_dataset
 from ssl_swin.data.split_names import SPLIT_NAMES, read_split_names
 from ssl_swin.errors import UserError
@@ -125,7 +126,7 @@ def open_data(
     Raises:
         UserError: If nothing is there, it holds no image or is damaged, the splits' classes
             differ, there is no split to train on, names of folders contradict each other, or
-            `val_labels` does not fit.
+            `val_labels` or a folder of masks does not fit.
     """
     root = Path(path)
     if not root.exists():
@@ -141,11 +142,18 @@ def open_data(
         )
     if val_labels is not None:
         _label_val(opened, reading, Path(val_labels))
+    if isinstance(reading.masks, str):
+        _check_is_folder(opened.splits, reading.masks, root)
     _check_members(opened.splits, members, root)
     common_classes(opened.splits)
     opened.notes += similar_classes(opened.splits)
     opened.notes = [shown(note) for note in opened.notes]
     return opened
+
+
+def _check_is_folder(sources: Mapping[str, ImageDataset], masks: str, root: Path) -> None:
+    if not all(isinstance(source, FolderDataset) for source in sources.values()):
+        raise UserError(f"--masks {masks} is for a folder of images, which {root} is not")
 
 
 def _check_members(
@@ -242,7 +250,7 @@ def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | 
             return OpenedData(shards)
         raise
     left_out = [file for folder in tree.walk() for file in folder.left_out]
-    pairs = pair_files(tree, root) if reading.masks else Pairs()
+    pairs = _paired(tree, root, reading)
     check_has_images(tree, root)
     parts = find_parts(tree, str(root), reading)
     splits: dict[str, ImageDataset] = {
@@ -255,6 +263,22 @@ def _open_image_folder(root: Path, reading: Reading, members: Collection[str] | 
     if report := report_left_out(left_out):
         notes.append(report)
     return OpenedData(splits, origin, notes, left_out + pairs.left_out)
+
+
+def _paired(tree: Folder, root: Path, reading: Reading) -> Pairs:
+    if not isinstance(reading.masks, str):
+        return pair_files(tree, root) if reading.masks else Pairs()
+    folder = Path(reading.masks)
+    if folder.is_dir() and folder.samefile(root):
+        pairing = take_same_names(tree, root)
+        pairs = pair_files(tree, root)
+        pairs.pairings.insert(0, pairing)
+        pairs.without = without_masks(tree)
+        return pairs
+    masks = take_folder(tree, root, folder)
+    pairs = pair_files(tree, root)
+    pair_with_folder(tree, root, masks, pairs, given=folder)
+    return pairs
 
 
 def _check_stray_images(parts: Mapping[str, Part]) -> None:

@@ -27,6 +27,7 @@ from ssl_swin.data.sources.mask_names import (
 from ssl_swin.data.sources.pair_report import Pairing, Pairs
 from ssl_swin.data.split_names import split_of_name
 from ssl_swin.errors import UserError
+from ssl_swin.quoting import shell_word
 
 _NUM_LOOKED_AT = 3  # files, to see whether they are masks
 MASK_EXTENSIONS = ("png", "npy")  # what `decode_sample` takes for a mask, the preferred first
@@ -48,11 +49,18 @@ def pair_files(tree: Folder, root: Path) -> Pairs:
     pairs = Pairs()
     _pair_below(tree, pairs)
     if any(pairing.member == MASK for pairing in pairs.pairings):
-        for folder in tree.walk():
-            masks = folder.members.get(MASK)
-            alone = folder.images if masks is None else folder.images[masks == NO_FILE]
-            pairs.without += _paths(folder, alone)
+        pairs.without = without_masks(tree)
     return pairs
+
+
+def without_masks(tree: Folder) -> list[str]:
+    """Return the paths of images without a mask."""
+    found = []
+    for folder in tree.walk():
+        masks = folder.members.get(MASK)
+        alone = folder.images if masks is None else folder.images[masks == NO_FILE]
+        found += _paths(folder, alone)
+    return found
 
 
 def _pair_below(folder: Folder, pairs: Pairs) -> None:
@@ -71,16 +79,16 @@ def _check_same_names(folder: Folder, root: Path) -> None:
     if b".png" not in listed or b".jp" not in listed:
         return
     names = [os.fsdecode(bytes(name)) for name in folder.images]
-    png = {_stem(name): name for name in names if extension_of(name) == "png"}
-    others = {_stem(name) for name in names if extension_of(name) != "png"}
+    png = {stem_of(name): name for name in names if extension_of(name) == "png"}
+    others = {stem_of(name) for name in names if extension_of(name) != "png"}
     if len(png) < 2 or not png.keys() <= others or 2 * len(png) < len(others):
         return
     first = list(png.values())[:_NUM_LOOKED_AT]
     if all(_is_of_indices(root / folder.path / name) for name in first):
-        pattern = _join(folder.path, "*.png")
+        pattern = join_path(folder.path, "*.png")
         raise UserError(
             f"each {pattern} has the name of an image beside it, and one channel ({some(first)}): "
-            "are these masks? Rename them to NAME.mask.png; or leave them out: "
+            f"are these masks? Then say so: --masks {shell_word(str(root))}; or leave them out: "
             f"{leaving_out(pattern)}; or, if these are no masks: --no-masks"
         )
 
@@ -154,7 +162,7 @@ def _check_is_class(folder: Folder, others: Sequence[Folder]) -> None:
 def _look_like_masks(masks: Folder, images: Folder) -> bool:
     """Return whether all files are of a type of masks, unlike images of the same names."""
     stems, others = (
-        {_stem(name.rpartition("/")[2]) for name in _all_paths(folder)}
+        {stem_of(name.rpartition("/")[2]) for name in _all_paths(folder)}
         for folder in (masks, images)
     )
     return _are_types_apart(masks, images) and 2 * len(stems & others) >= len(stems)
@@ -192,7 +200,7 @@ def _attach(masks: Folder, images: Folder, member: str, pairs: Pairs, *, whole: 
     for place, folder in _by_place(masks).items():
         num_files += len(folder.images)
         target = places.get(place)
-        found, orphans = _matched(folder, target)
+        found, orphans = matched(folder, target)
         lost += orphans
         if target is not None and len(folder.images):
             target.members[member] = found
@@ -214,28 +222,40 @@ def _place(folder: Folder, other: Folder) -> tuple[str, ...]:
     return tuple(split_of_name(part) or part for part in parts)
 
 
-def _matched(masks: Folder, images: Folder | None) -> tuple[Names, list[LeftOut]]:
-    """Find the mask of every image by name; also the masks that remain, with reasons."""
+def matched(masks: Folder, images: Folder | None) -> tuple[Names, list[LeftOut]]:
+    """Find the mask of every image by name; also the masks that remain, with reasons.
+
+    Args:
+        masks: Their folder.
+        images: That of the images; None if there is none.
+
+    Returns:
+        Paths of masks by image, and what belongs to none.
+    """
     names = [os.fsdecode(bytes(name)) for name in masks.images]
     usable: dict[str, str] = {}
     orphans = []
     for name in sorted(names, key=_preference):
         if extension_of(name) not in MASK_EXTENSIONS:
-            orphans.append(LeftOut(_join(masks.path, name), "a mask must be a PNG or an .npy file"))
-        elif _stem(name) in usable:
-            orphans.append(LeftOut(_join(masks.path, name), "there is another mask of this name"))
+            orphans.append(
+                LeftOut(join_path(masks.path, name), "a mask must be a PNG or an .npy file")
+            )
+        elif stem_of(name) in usable:
+            orphans.append(
+                LeftOut(join_path(masks.path, name), "there is another mask of this name")
+            )
         else:
-            usable[_stem(name)] = name
-    stems = [] if images is None else [_stem(os.fsdecode(bytes(n))) for n in images.images]
+            usable[stem_of(name)] = name
+    stems = [] if images is None else [stem_of(os.fsdecode(bytes(n))) for n in images.images]
     mask_of = partners(list(usable), stems)
     found = [usable.get(mask_of.get(stem, ""), "") for stem in stems]
     used = set(mask_of.values())
     orphans += [
-        LeftOut(_join(masks.path, name), "a mask without an image")
+        LeftOut(join_path(masks.path, name), "a mask without an image")
         for stem, name in usable.items()
         if stem not in used
     ]
-    return _files([_join(masks.path, name) if name else "" for name in found]), orphans
+    return as_files([join_path(masks.path, name) if name else "" for name in found]), orphans
 
 
 def _pair_beside(folder: Folder, pairs: Pairs) -> None:
@@ -243,7 +263,7 @@ def _pair_beside(folder: Folder, pairs: Pairs) -> None:
     if not may_hold_masks(b"\0".join(folder.images)):
         return
     names = [os.fsdecode(bytes(name)) for name in folder.images]
-    split = [split_mask_name(_stem(name)) for name in names]
+    split = [split_mask_name(stem_of(name)) for name in names]
     numbers = _numbers_of_images(names, split)
     endings = {found[1] for found in split if found is not None and found[0] in numbers}
     if not endings:
@@ -254,14 +274,14 @@ def _pair_beside(folder: Folder, pairs: Pairs) -> None:
     for name, found in zip(names, split, strict=True):
         if found is None or found[1] not in endings:
             continue
-        path = _join(folder.path, name)
+        path = join_path(folder.path, name)
         if found[0] not in numbers:
             pairs.left_out.append(LeftOut(path, "a mask without an image"))
         elif extension_of(name) not in MASK_EXTENSIONS:
             pairs.left_out.append(LeftOut(path, "a mask must be a PNG or an .npy file"))
         else:
             paths[numbers[found[0]]] = path
-    masks = _files(paths)
+    masks = as_files(paths)
     num_paired = int((masks != NO_FILE).sum())
     if num_paired:
         folder.members[MASK] = masks
@@ -277,8 +297,8 @@ def _numbers_of_images(
     numbers: dict[str, int] = {}
     for number, (name, found) in enumerate(zip(names, split, strict=True)):
         if found is None:
-            numbers.setdefault(image_key(_stem(name)), number)
-            numbers[_stem(name)] = number
+            numbers.setdefault(image_key(stem_of(name)), number)
+            numbers[stem_of(name)] = number
     return numbers
 
 
@@ -287,7 +307,7 @@ def _check_not_only_masks(folder: Folder, names: Sequence[str]) -> None:
         raise UserError(
             f"all {len(names)} files of {_title(folder)} are named like masks ({some(names)}), and "
             "their images are not there. Put each beside its image; or leave them out: "
-            f"{leaving_out(_join(folder.path, '*'))}; or, if these are no masks: --no-masks"
+            f"{leaving_out(join_path(folder.path, '*'))}; or, if these are no masks: --no-masks"
         )
 
 
@@ -297,14 +317,14 @@ def _pair_boxes(folder: Folder, pairs: Pairs) -> None:
         return
     names = [os.fsdecode(bytes(name)) for name in folder.boxes]
     stems = {name[: -len(BOXES_ENDING)]: name for name in names}
-    images = [_stem(os.fsdecode(bytes(name))) for name in folder.images]
-    found = [_join(folder.path, stems[stem]) if stem in stems else "" for stem in images]
+    images = [stem_of(os.fsdecode(bytes(name))) for name in folder.images]
+    found = [join_path(folder.path, stems[stem]) if stem in stems else "" for stem in images]
     num_paired = sum(map(bool, found))
     for stem in sorted(stems.keys() - set(images)):
-        path = _join(folder.path, stems[stem])
+        path = join_path(folder.path, stems[stem])
         pairs.left_out.append(LeftOut(path, "boxes without an image"))
     if num_paired:
-        folder.members[BOXES] = _files(found)
+        folder.members[BOXES] = as_files(found)
         pairs.pairings.append(
             Pairing(BOXES, f"the files *{BOXES_ENDING}", _title(folder), num_paired, num_paired)
         )
@@ -329,14 +349,16 @@ def _title(folder: Folder) -> str:
 
 
 def _paths(folder: Folder, names: Names) -> list[str]:
-    return [_join(folder.path, os.fsdecode(bytes(name))) for name in names]
+    return [join_path(folder.path, os.fsdecode(bytes(name))) for name in names]
 
 
-def _join(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
+    """Return the path of what lies in a folder, whose own may be ""."""
     return f"{path}/{name}" if path else name
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """Return the name of a file without its last extension."""
     return os.path.splitext(name)[0]
 
 
@@ -346,5 +368,6 @@ def _preference(name: str) -> tuple[int, str]:
     return (MASK_EXTENSIONS.index(extension) if known else len(MASK_EXTENSIONS), name)
 
 
-def _files(paths: Sequence[str]) -> Names:
+def as_files(paths: Sequence[str]) -> Names:
+    """Return paths as `Folder.members` holds them."""
     return np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
