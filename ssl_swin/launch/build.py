@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, PixelFormat
@@ -53,6 +53,8 @@ def open_data(cfg: DictConfig, members: Sequence[str] = ()) -> dict[str, Split]:
         num_samples=data.num_samples,
         members=(IMAGE, *members),
         folder=_folder_options(data),
+        boxes=_box_options(data),
+        val_names=tuple(data.get("val_names") or ()),
         image=data.get("image"),
         label_key=data.get("label_key"),
         max_image_bytes=data.get("max_image_bytes", MAX_IMAGE_BYTES),
@@ -69,6 +71,17 @@ def _folder_options(data: DictConfig) -> dict[str, Any]:
     keys = {"labels": "labelled", "splits": "splits", "masks": "masks"}
     options: dict[str, Any] = {name: data[key] for key, name in keys.items() if key in data}
     return {**options, "leave_out": tuple(data.get("leave_out") or ())}
+
+
+def _box_options(data: DictConfig) -> dict[str, Any]:
+    """Return what is set of how to read images with boxes."""
+    names = ("annotations", "masks", "classes", "first_pixel", "leave_out")
+    found = {name: data[name] for name in names if name in data}
+    plain = {
+        name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for name, value in found.items()
+    }
+    return {**plain, "exif_rotation": data.get("exif_rotation", False)}
 
 
 def check_splits(readers: Mapping[str, Split], needed: tuple[str, ...]) -> None:

@@ -105,7 +105,7 @@ LoggerSettings = Annotated[Built | None, Makes(Logger, optional=True), MAY_CHANG
 class DataSettings:
     """The group `data`."""
 
-    reader: Literal["indexed", "folder", "stream"]
+    reader: Literal["indexed", "folder", "stream", "coco", "voc", "yolo"]
     root: Annotated[Name, MAY_CHANGE]
     index_dir: Annotated[Name | None, MAY_CHANGE]
     order: OrderConstants
@@ -127,6 +127,11 @@ class DataSettings:
     splits: Annotated[bool, MAY_CHANGE] = True
     masks: Annotated[bool | Name, MAY_CHANGE] = True
     leave_out: Annotated[list[Name], MAY_CHANGE] = dataclasses.field(default_factory=list)
+    # Of images with boxes; likewise.
+    annotations: Annotated[Name | dict[str, Name] | None, MAY_CHANGE] = None
+    classes: Annotated[list[Name], MinLen(1)] | None = None
+    first_pixel: Annotated[Literal[0, 1] | None, MAY_CHANGE] = None
+    val_names: list[Name] = dataclasses.field(default_factory=list)
     bands: Annotated[list[Count], MinLen(1)] | None = None
     channel_axis: Literal["first", "last"] | None = None
     nodata: float | Annotated[list[float], MinLen(1)] | None = None

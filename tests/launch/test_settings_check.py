@@ -175,6 +175,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             "max_image_pixels",  # came later; runs of 0.1.0 have neither limit
             "max_image_bytes",
             *("labels", "splits", "masks", "leave_out"),  # of data=folder, since 0.2.0
+            *("annotations", "first_pixel"),  # of data=coco and its like, likewise
         )
     }
     trained = {"resume", "compile", "callbacks", "plan", "optimized_metric"} | {

@@ -31,3 +31,8 @@ def turned_back(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 def known(orientation: Any) -> int:
     """Return an orientation as a number from 1 to 8; what is none of them means upright."""
     return orientation if orientation in range(1, 9) else UPRIGHT
+
+
+def is_transposed(orientation: int) -> bool:
+    """Return whether an orientation exchanges height and width."""
+    return orientation in _TRANSPOSED

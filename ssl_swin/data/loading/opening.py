@@ -1,8 +1,9 @@
 """Opening the splits of a data set by the way it is to be read."""
 
+import fnmatch
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from ssl_swin.files import check_can_be_made
 
 if TYPE_CHECKING:
     from ssl_swin.data.loading.stream import StreamSplit
+    from ssl_swin.data.sources.opening import OpenedData
 
 _SETTINGS = {
     "ssl-swin pack --no-labels": "data.labels=false",
@@ -34,7 +36,8 @@ _SETTINGS = {
     "--no-splits": "data.splits=false",
     "--no-masks": "data.masks=false",
 }
-READERS = ("indexed", "stream", "folder")
+BOX_READERS = ("coco", "voc", "yolo")
+READERS = ("indexed", "stream", "folder", *BOX_READERS)
 
 
 @checked
@@ -50,6 +53,8 @@ def open_splits(
     num_samples: Positive | None = None,
     members: Collection[str] = (IMAGE,),
     folder: Mapping[str, Any] | None = None,
+    boxes: Mapping[str, Any] | None = None,
+    val_names: Sequence[str] = (),
     image: str | None = None,
     label_key: str | None = None,
     max_image_bytes: Positive = MAX_IMAGE_BYTES,
@@ -60,7 +65,7 @@ def open_splits(
         root: Folder of shards or of images; or a URL or pipe, see
             `data/remote/fetch.py`.
         reader: "indexed" for WebDataset shards in an exact order, "stream" for shards that cannot
-            be indexed, "folder" for images.
+            be indexed, "folder" for images; "coco", "voc" and "yolo" for images with boxes.
         how_to_make: The command that makes the data, for the message where there is none.
         order: Constants of the training order; without effect on a stream.
         val_ratio: Share of a folder's images to hold out where it has no val split; shards have
@@ -71,6 +76,9 @@ def open_splits(
         members: Names of the members to read of every sample, "image" among them. What is not
             named costs no reading.
         folder: Fields of `data/sources/layout.py::Reading`, for a folder of images.
+        boxes: Fields of `data/sources/boxes/reading.py::BoxReading`, for images with boxes.
+        val_names: Names of images with boxes to hold out where there is no val split, instead of
+            `val_ratio`; `*` stands for any characters.
         image: Extension or member name of the file of a sample that is its image, see
             `data/shards/layout.py`; None takes what the index has, or the first plain image.
         label_key: Key of the label in a sample's `.json` file; None takes what the index has, or
@@ -100,8 +108,13 @@ def open_splits(
     elif reader == "indexed":
         opened = _open_shards(Path(root), how_to_make, order, index_dir, cache, members, layout)
     else:
-        _check_for_folder(index_dir, layout)
-        opened = _open_folder(Path(root), how_to_make, order, val_ratio, members, folder or {})
+        _check_for_folder(reader, index_dir, layout)
+        _check_exists(Path(root), how_to_make)
+        if reader in BOX_READERS:
+            found = _open_boxes(Path(root), reader, members, boxes or {})
+        else:
+            found = _open_folder(Path(root), members, folder or {})
+        opened = _held_out(found, order, val_ratio, val_names)
     if "train" not in opened:
         raise UserError(f"{root} has no train split, only: {', '.join(opened)}")
     return opened
@@ -153,24 +166,34 @@ def _open_remote(
 
 
 def _open_folder(
-    folder: Path,
-    how_to_make: str,
-    order: OrderConstants,
-    val_ratio: float,
-    members: Collection[str],
-    reading: Mapping[str, Any],
-) -> dict[str, Split]:
+    folder: Path, members: Collection[str], reading: Mapping[str, Any]
+) -> "OpenedData":
     from ssl_swin.data.sources.layout import Reading
     from ssl_swin.data.sources.opening import open_data
 
-    if not folder.exists():
-        raise UserError(_no_folder(folder, how_to_make))
     try:
-        opened = open_data(folder, Reading(**reading), members=members)
+        return open_data(folder, Reading(**reading), members=members)
     except UserError as error:
         raise UserError(_in_settings(str(error))) from error
+
+
+def _open_boxes(
+    folder: Path, kind: Any, members: Collection[str], reading: Mapping[str, Any]
+) -> "OpenedData":
+    from ssl_swin.data.sources.boxes.opening import open_boxes
+    from ssl_swin.data.sources.boxes.reading import BoxReading
+
+    return open_boxes(folder, kind, BoxReading(**reading), members=members)
+
+
+def _held_out(
+    opened: "OpenedData", order: OrderConstants, val_ratio: float, val_names: Sequence[str]
+) -> dict[str, Split]:
+    """Return the splits of what was opened, with images held out where it has no val split."""
     sources = opened.splits
-    if "val" not in sources and val_ratio > 0:
+    if "val" not in sources and val_names:
+        sources |= hold_out_names(sources["train"], val_names)
+    elif "val" not in sources and val_ratio > 0:
         sources |= hold_out(sources["train"], val_ratio)
     slow = "images are read file by file; packed into shards they read faster"
     warning = "\n".join([slow, opened.classes_line(), *opened.notes])
@@ -231,19 +254,54 @@ def _any_compressed(folder: Path) -> bool:
     return bool(find_compressed(folder)) or any(is_compressed(folder / name) for name in shards)
 
 
-def _check_for_folder(index_dir: str | None, layout: SampleLayout) -> None:
+def _check_for_folder(reader: str, index_dir: str | None, layout: SampleLayout) -> None:
     """Refuse settings that images read from a folder do not have."""
     settings = {"index_dir": index_dir, "image": layout.image, "label_key": layout.label_key}
     for name, value in settings.items():
         if value is not None:
             raise UserError(
-                f"data.{name}={value} is for shards, and data.reader=folder reads images: leave "
+                f"data.{name}={value} is for shards, and data.reader={reader} reads images: leave "
                 f"data.{name}=null, or choose data=shards"
             )
 
 
 def _no_folder(folder: Path, how_to_make: str) -> str:
     return f"no data: looked in the folder {folder}, which does not exist. {how_to_make}"
+
+
+def _check_exists(folder: Path, how_to_make: str) -> None:
+    if not folder.exists():
+        raise UserError(_no_folder(folder, how_to_make))
+
+
+def hold_out_names(dataset: ImageDataset, patterns: Sequence[str]) -> dict[str, ImageDataset]:
+    """Split a data set into train and val by the names of its samples.
+
+    Args:
+        dataset: The data set to be split; it knows the names of its images.
+        patterns: Names of val; `*` stands for any characters.
+
+    Raises:
+        UserError: If a pattern fits no name, or all names are of val.
+    """
+    names = [bytes(name).decode(errors="replace") for name in dataset.image_names()]  # type: ignore[attr-defined]
+    is_val = np.zeros(len(names), dtype=bool)
+    for pattern in patterns:
+        fits = np.array([fnmatch.fnmatchcase(name, pattern) for name in names])
+        if not fits.any():
+            raise UserError(
+                f"data.val_names has {pattern!r}, which fits no image; the first is {names[0]}"
+            )
+        is_val |= fits
+    if is_val.all():
+        raise UserError(
+            f"data.val_names={list(patterns)} holds out all {len(names)} images, and leaves none "
+            "to train on"
+        )
+    return {
+        "train": Subset(dataset, np.flatnonzero(~is_val)),
+        "val": Subset(dataset, np.flatnonzero(is_val)),
+    }
 
 
 def hold_out(dataset: ImageDataset, val_ratio: float) -> dict[str, ImageDataset]:

@@ -77,7 +77,9 @@ def test_open_readers__remote_without_a_cache():
 
 
 def test_open_readers__unknown_reader(shards):
-    with pytest.raises(UserError, match="one of indexed, stream, folder, got 'streem'"):
+    with pytest.raises(
+        UserError, match="one of indexed, stream, folder, coco, voc, yolo, got 'streem'"
+    ):
         open_splits(shards, "streem", how_to_make=HOW_TO_MAKE)
 
 
