@@ -22,6 +22,7 @@ from benchmarks.tables import describe_machine, header, table, write_json
 
 ROOT = Path(__file__).parents[2]
 OBJECTIVES = ("simmim", "simmim_sparse")
+DATA = "data."  # what settings begin with that a probe has too
 STOPPED_BY_TIME = 75  # exit code of a run that `trainer.max_time` ended
 TITLES = ("objective", "steps", "images/s", "loss", "linear, val", "kNN, val")
 
@@ -93,7 +94,8 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         found: dict[str, Any] = {"objective": objective, **learnt(run)}
         print(f"{objective}: {found['steps']:.0f} steps, loss {found['loss']:.4f}", flush=True)
         probe = [f"backbone=runs/pretrain/{name}", *source, f"name={name}", "logger=csv"]
-        job("linear_probe", args.out, probe)
+        of_data = [word for word in args.settings if word.startswith(DATA)]
+        job("linear_probe", args.out, [*probe, *of_data])
         found |= judged(args.out / "runs/linear_probe" / name)
         results.append(found)
     return results
