@@ -15,12 +15,16 @@ from ssl_swin.launch.space import free_bytes, in_bytes
 from ssl_swin.masking import num_masked_patches
 from ssl_swin.optim.schedules import RunLength
 from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.live_memory import largest_batch
 from ssl_swin.training.measuring import StepCost, measure_steps
 from ssl_swin.training.module import TrainingModule
 
 Rows = list[tuple[str, str]]
 MOST_CLASSES = 5  # that are listed
 WIDTH, LABEL = 80, 17  # columns
+GIBIBYTE = 2**30
+CARDS_GIB = (16, 24, 40, 80)
+USABLE = 0.9  # the rest is for the driver, kernels and what the allocator rounds up
 
 
 def tell_plan(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> None:
@@ -70,7 +74,7 @@ def _measured(
         lambda: trainer.strategy.batch_to_device(next(batches), device),
         device=device,
         precision=trainer.precision_plugin.forward_context,
-        counts_flops=not run.cfg.compile,
+        is_counted=not run.cfg.compile,
     )
 
 
@@ -131,19 +135,39 @@ def _cost_rows(cost: StepCost, trainer: Trainer, data: ImageDataModule) -> Rows:
         "for the backward pass"
     )
     if cost.peak_bytes is not None:
-        memory += f"; peak {in_bytes(cost.peak_bytes)}"
+        counted = "" if device.type == "cuda" else ", counted by tensor"
+        memory += f"; peak {in_bytes(cost.peak_bytes)} at {cost.batch_size} images{counted}"
     flops = "not counted of compiled blocks"
     if cost.flops_per_image is not None:
         flops = f"{cost.flops_per_image / 1e9:.3g} G an image, forward and backward"
     return [
         ("FLOPs", flops),
         ("memory", memory),
+        *([] if cost.peak_bytes is None else [("fits", _fitting(cost))]),
         (
             "speed",
             f"{data.batch_size / cost.step_s:,.1f} images/s on {device}, {cost.data_wait_ratio:.0%}"
             f" waits for data ({cost.num_steps} steps)",
         ),
     ]
+
+
+def _fitting(cost: StepCost) -> str:
+    """Say how many images fit into graphics cards of the usual sizes."""
+    assert cost.peak_bytes is not None
+    numbers = [
+        largest_batch(
+            gib * GIBIBYTE * USABLE,
+            fixed_bytes=cost.fixed_bytes + cost.cast_bytes,
+            peak_bytes=cost.peak_bytes,
+            batch_size=cost.batch_size,
+        )
+        for gib in CARDS_GIB
+    ]
+    told = ", ".join(
+        f"{number:,} in {gib} GiB" for gib, number in zip(CARDS_GIB, numbers, strict=True)
+    )
+    return f"images in a step, by memory: {told}; a tenth is left free"
 
 
 def _whole_rows(

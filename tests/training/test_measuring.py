@@ -35,5 +35,8 @@ def test_measure_steps__counts_operations_and_bytes() -> None:
     assert cost.kept_bytes_per_image == 8 * 4  # the input; weights are no activations
     assert cost.state_bytes == 2 * (8 * 4 * 4)  # weights and momentum
     assert cost.fixed_bytes == 3 * (8 * 4 * 4)  # and gradients
-    assert batches == 1 + 2 + cost.num_steps and 1 <= cost.num_steps <= MAX_STEPS
-    assert 0 <= cost.data_wait_ratio < 1 and cost.peak_bytes is None
+    assert cost.batch_size == 16 and cost.cast_bytes == 0
+    # After the forward pass: weights, momentum and the last gradients; input, output and loss.
+    assert cost.peak_bytes == 3 * (8 * 4 * 4) + (16 * 8 + 16 * 4 + 1) * 4
+    assert batches == 1 + 2 + cost.num_steps + 1 and 1 <= cost.num_steps <= MAX_STEPS
+    assert 0 <= cost.data_wait_ratio < 1
