@@ -20,8 +20,6 @@ from ssl_swin.data.segment_views import size_within
 from ssl_swin.tasks.detections import Detections, paste_masks
 from ssl_swin.tasks.rcnn.objects import Found, Sizes
 
-LEAST_SIDE_PX = 1e-2  # of what is detected
-
 
 class Detect(Protocol):
     """What detects objects in normalised images."""
@@ -90,9 +88,7 @@ class DetectInference:
     def _in_stored_px(self, found: Found, seen: Size, size: Size) -> Detections:
         factors = [new / old for new, old in zip(size[::-1], seen[::-1], strict=True)]
         boxes = found.boxes * found.boxes.new_tensor(factors * 2)
-        kept = torch.where((boxes[:, 2:] - boxes[:, :2] > LEAST_SIDE_PX).all(dim=1))[0]
-        boxes, scores, labels = boxes[kept], found.scores[kept], found.labels[kept]
-        if found.masks is None:
-            return Detections(boxes, scores, labels, None)
-        masks = paste_masks(found.masks[kept], boxes, size, threshold=self.mask_threshold)
-        return Detections(boxes, scores, labels, masks)
+        masks = None
+        if found.masks is not None:
+            masks = paste_masks(found.masks, boxes, size, threshold=self.mask_threshold)
+        return Detections(boxes, found.scores, found.labels, masks)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from ssl_swin.tasks.rcnn.box_heads import BOX_SIDE, BoxHead, Stage
 from ssl_swin.tasks.rcnn.losses import BoxLoss, box_loss
@@ -21,6 +21,7 @@ from ssl_swin.tasks.rcnn.objects import Found, Objects, Sizes
 from ssl_swin.tasks.rcnn.pooling import pool_boxes
 
 NUM_SAMPLES, OBJECT_SHARE = 512, 0.25  # boxes of an image that a stage learns from
+LEAST_SIDE_PX = 1e-2  # of what is detected
 
 
 class RoIHeads(nn.Module):
@@ -261,5 +262,7 @@ def _best(boxes: Tensor, shares: Tensor, least_score: float, nms_iou: float, mos
     """Return the surest detections of an image, from boxes (R, classes, 4) and (R, classes)."""
     rows, labels = torch.where(shares > least_score)
     boxes, scores = boxes[rows, labels], shares[rows, labels]
+    kept = remove_small_boxes(boxes, LEAST_SIDE_PX)
+    boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
     kept = batched_nms(boxes, scores, labels, nms_iou)[:most]
     return Found(boxes[kept], scores[kept], labels[kept], None)
