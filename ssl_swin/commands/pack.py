@@ -34,6 +34,7 @@ def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Describes the command."""
+    from ssl_swin.commands.box_options import add_box_options
     from ssl_swin.commands.label_options import add_label_options
     from ssl_swin.commands.mask_options import add_mask_options
 
@@ -44,7 +45,8 @@ def add_parser(
         "index. Cut short by whatever means, the same command goes on where it ended, to the same "
         "bytes.",
         epilog="IMAGES may be: a folder, where sub-folders are classes, or splits if named like "
-        "them (train2017, Testing), and masks lie beside images (images/, masks/); "
+        "them (train2017, Testing), and masks lie beside images (images/, masks/); with --coco, "
+        "--voc or --yolo, the folder of images with boxes; "
         "ILSVRC2012_img_train.tar, or a folder of it and ILSVRC2012_img_val.tar; a "
         "folder of one tar per class (ImageNet-22k), or another tar of images; a parquet file or a "
         "folder of them, or what Hugging Face's save_to_disk wrote (pip install 'ssl_swin[hf]'); "
@@ -76,6 +78,7 @@ def add_parser(
     )
     add_label_options(parser)
     add_mask_options(parser)
+    add_box_options(parser)
     parser.add_argument(
         "--max-short-side-px",
         type=value_of(Positive),
@@ -111,12 +114,12 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
-    from ssl_swin.commands.label_options import check_label_options, labelled
+    from ssl_swin.commands.box_options import box_source, open_box_source
+    from ssl_swin.commands.label_options import check_label_options
     from ssl_swin.commands.mask_options import class_names, mask_check
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import SKIPPED_NAME, PackOptions
-    from ssl_swin.data.sources.opening import open_data
     from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import override
 
@@ -127,17 +130,10 @@ def run(args: argparse.Namespace) -> None:
     masks = mask_check(args, None if classes is None else len(classes))
     check_link(args.out)
     check_out(args.images, args.out)
-    reading = reading_of(args)
-    if args.labels is not None or classes is not None:
-        reading = replace(reading, labelled=False)
-    opened = open_data(args.images, reading, args.val_labels)
-    sources, table_notes = labelled(args, opened.splits)
-    if args.labels is not None:
-        opened = replace(opened, splits=sources, classes_from=str(args.labels))
-    if classes is not None:
-        opened = replace(opened, splits=_named(sources, classes), classes_from="--classes")
-        sources = opened.splits
-    for note in (*opened.notes, *table_notes):
+    boxes = box_source(args, classes)
+    opened = _opened(args, classes) if boxes is None else open_box_source(args.images, boxes)
+    sources = opened.splits
+    for note in opened.notes:
         print(note)
     options = PackOptions(
         args.shard_samples,
@@ -177,6 +173,28 @@ def run(args: argparse.Namespace) -> None:
     if _advise_on_pixels(report, args.out, pixels):
         overrides = ["data=shards", override("data.root", str(args.out))]
         print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
+
+
+def _opened(args: argparse.Namespace, classes: tuple[str, ...] | None) -> "OpenedData":
+    """Open images without boxes, with the labels and classes that options give.
+
+    Raises:
+        UserError: As `open_data`, or if labels or classes do not fit.
+    """
+    from ssl_swin.commands.label_options import labelled
+    from ssl_swin.data.sources.opening import open_data
+
+    reading = reading_of(args)
+    if args.labels is not None or classes is not None:
+        reading = replace(reading, labelled=False)
+    opened = open_data(args.images, reading, args.val_labels)
+    opened.splits, table_notes = labelled(args, opened.splits)
+    opened.notes += table_notes
+    if args.labels is not None:
+        opened.classes_from = str(args.labels)
+    if classes is not None:
+        opened.splits, opened.classes_from = _named(opened.splits, classes), "--classes"
+    return opened
 
 
 def _named(

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_swin.data.box_lists import BOXES
+from ssl_swin.data.encoded import MASK, member_name
 from ssl_swin.data.images.decode import AS_STORED, decode_marked
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.inspection.duplicates import Digests, repeated
@@ -152,7 +154,7 @@ def _check_shard(
         return _Checked([Finding("shard", place.split, place.shard.name, "", problem)], digests)
     source = sources[place.split]
     problems = [
-        *_wrong_labels(extents["label"], len(index.classes)),
+        *_wrong_labels(extents["label"], _num_classes_of_images(index, place.split)),
         *_unreadable(source, place, pixels, digests),
     ]
     findings = [
@@ -202,6 +204,14 @@ def _members_elsewhere(index: ShardIndex, scanned: ScannedShard, ranges: ByteRan
                 f"first is of sample number {others[0]}"
             )
     return None
+
+
+def _num_classes_of_images(index: ShardIndex, split: str) -> int:
+    """Return the number of classes; 0 where these are of masks or boxes, and no image has one."""
+    members = {member_name(extension) for extension in index.members}
+    if {MASK, BOXES} & members and (index.extents(split)["label"] < 0).all():
+        return 0
+    return len(index.classes)
 
 
 def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple[str, int, str]]:

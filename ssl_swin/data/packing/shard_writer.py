@@ -21,6 +21,7 @@ from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.index_file import ScannedShard, Shard
 from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.data.shards.tar import group_samples, scan_tar
+from ssl_swin.data.sources.boxes.dataset import UnfitImage
 from ssl_swin.display.work import Work
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
@@ -190,6 +191,8 @@ class ShardWriter:
             encoded = self.sources[job.source][index]
         except OSError as error:
             return SkippedImage(str(error.filename or f"image {index}"), str(error.strerror))
+        except UnfitImage as error:
+            return SkippedImage(self.sources[job.source].file_name(index), str(error))
         if encoded.extension not in IMAGE_EXTENSIONS:
             return SkippedImage(encoded.name, "its content is of no known kind of image")
         try:

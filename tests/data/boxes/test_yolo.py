@@ -182,5 +182,14 @@ def test_refuses__two_of_them_and_none_of_labels(tmp_path, image, text):
         opened(tmp_path)
     text("labels/a.txt", BOX)
     assert names(opened(tmp_path, annotations="b.yaml")) == {"train": ["a.png"]}
-    with pytest.raises(UserError, match=r"must be the data.yaml of a YOLO set"):
-        opened(tmp_path, annotations="images")
+    with pytest.raises(UserError, match=r"must be one path for YOLO: that of a data.yaml"):
+        opened(tmp_path, annotations={"train": "a.yaml"})
+
+
+def test_annotations__in_a_folder_of_their_own(tmp_path, image, text):
+    image("photos/x/a.png"), text("elsewhere/yolo/a.txt", BOX)
+    place = str(tmp_path / "elsewhere")
+    assert [len(s.boxes) for s in samples(opened(tmp_path / "photos", annotations=place))] == [1]
+    text("elsewhere/data.yaml", f"train: {tmp_path}/photos\nnames: [a, b]")
+    found = opened(tmp_path / "photos", annotations=place)
+    assert found.splits["train"].classes == ("a", "b") and len(samples(found)[0].boxes) == 1

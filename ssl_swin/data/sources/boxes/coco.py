@@ -37,12 +37,12 @@ def read_coco(root: Path, reading: BoxReading, files: ImageFiles) -> Annotated:
         UserError: If there is no such file, two are for one split, one is damaged, or none of its
             images is there.
     """
-    if root.is_file():
-        given = {"": root}
+    given = {"": root} if root.is_file() else reading.given(root) or {"": root}
+    folder = given.get("")
+    if folder is not None and folder.is_dir():
+        parsed = _find(folder, reading.leave_out)
     else:
-        given = reading.given(root)
-    parsed = {split or "train": read_coco_file(path) for split, path in given.items()}
-    parsed = parsed or _find(root, reading.leave_out)
+        parsed = {split or "train": read_coco_file(path) for split, path in given.items()}
     classes = _classes(parsed, reading.classes)
     splits = {
         split: _read_split(split, file, files, classes, reading) for split, file in parsed.items()

@@ -26,6 +26,10 @@ MOST_LOOKED_AT = 16  # images whose size is compared before anything else
 Size = tuple[int, int]
 
 
+class UnfitImage(UserError):
+    """An image that cannot be read, or of another size than its annotations say."""
+
+
 class BoxDataset(ImageDataset):
     """Image files, each with the member `boxes`.
 
@@ -52,7 +56,7 @@ class BoxDataset(ImageDataset):
             exif_rotation: Whether images will be turned as EXIF says; None where nobody knows yet.
 
         Raises:
-            UserError: If an image has another size than its annotations say.
+            UnfitImage: If an image has another size than its annotations say.
         """
         self.source = source
         self.with_boxes = with_boxes
@@ -78,7 +82,7 @@ class BoxDataset(ImageDataset):
 
         Raises:
             OSError: If the image cannot be read.
-            UserError: If the image has another size than its annotations say.
+            UnfitImage: If it is damaged, or has another size than its annotations say.
         """
         path, name = self._path(index), _text(self._names[index])
         data = path.read_bytes()
@@ -93,8 +97,10 @@ class BoxDataset(ImageDataset):
         try:
             size_px = self._size(data, record["size"], str(path))
             content = _content(record, size_px)
+        except UserError:
+            raise
         except ValueError as error:
-            raise UserError(f"the boxes of {path} by {self.source}: {error}") from error
+            raise UnfitImage(f"the boxes of {path} by {self.source}: {error}") from error
         return sample.with_member(BOXES, Member(json.dumps(content).encode(), "json"))
 
     @property
@@ -126,7 +132,7 @@ class BoxDataset(ImageDataset):
         """Return the size of an image as it will be decoded, held against what is said of it.
 
         Raises:
-            UserError: If they differ.
+            UnfitImage: If they differ.
             ValueError: If its size cannot be told.
         """
         try:
@@ -144,12 +150,12 @@ class BoxDataset(ImageDataset):
         if size in decoded:
             return size
         if size in (stored, turned):
-            raise UserError(
+            raise UnfitImage(
                 f"{image} is {_by(decoded[0])} px (height x width), and {_by(size)} by "
                 f"{self.source}, as its EXIF orientation makes the difference: set "
                 f"data.exif_rotation={str(size == turned).lower()}"
             )
-        raise UserError(
+        raise UnfitImage(
             f"{image} is {_by(stored)} px (height x width), and {_by(size)} by {self.source}: are "
             "these the annotations of other images, or were the images scaled since?"
         )
@@ -162,7 +168,7 @@ class BoxDataset(ImageDataset):
             path = self._path(index)
             try:
                 self._size(path.read_bytes(), said, str(path))
-            except UserError:
+            except UnfitImage:
                 raise
             except (OSError, ValueError):  # damaged, which the loader passes over and counts
                 continue

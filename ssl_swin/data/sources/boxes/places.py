@@ -72,14 +72,19 @@ def files_by_stem(
         current = waiting.pop()
         for entry in scan_folder(current):
             path = current / entry.name
-            below = path.relative_to(folder)
-            if is_left_out(below.as_posix(), leave_out) or len(below.parts) > MOST_LEVELS:
+            inner = path.relative_to(folder)
+            if is_left_out(inner.as_posix(), leave_out) or len(inner.parts) > MOST_LEVELS:
                 continue
             if is_folder(entry):
                 waiting.append(path)
             elif extension_of(entry.name) == extension:
                 found.setdefault(current, {})[path.stem] = entry.name
     return dict(sorted(found.items()))
+
+
+def below(folder: Path, root: Path) -> Path:
+    """Return the path of a folder below another; of one that lies elsewhere, its own name."""
+    return folder.relative_to(root) if folder.is_relative_to(root) else Path(folder.name)
 
 
 def common_parent(folders: Collection[Path]) -> Path:
@@ -121,18 +126,16 @@ def find_folder(
     best: tuple[tuple[bool, float, bool, int, int, bool], Found] | None = None
     above = [parent for folder in folders for parent in folder.parents if root in parent.parents]
     for folder in dict.fromkeys([*folders, *above, root]):
+        inner = below(folder, root)
+        holds_masks = any(map(is_named_like_masks, inner.parts))
+        is_of_split = split is not None and split_of_path(inner) == split
+        nearness = 2 * (folder == home) + is_of_split
         for bare in (False, True):
-            share = _share(asked, folder, folders, bare)
-            if not share:
-                continue
-            theirs = split_of_path(folder.relative_to(root))
-            holds_masks = any(map(is_named_like_masks, folder.relative_to(root).parts))
-            is_near = folder == home or (split is not None and theirs == split)
-            nearness = 2 * (folder == home) + (theirs == split)
-            is_likely = is_near and not holds_masks and share >= ENOUGH
-            key = is_likely, share, not holds_masks, nearness, -len(folder.parts), not bare
-            if best is None or key > best[0]:
-                best = key, Found(folder, bare)
+            if share := _share(asked, folder, folders, bare):
+                is_likely = nearness > 0 and not holds_masks and share >= ENOUGH
+                key = is_likely, share, not holds_masks, nearness, -len(folder.parts), not bare
+                if best is None or key > best[0]:
+                    best = key, Found(folder, bare)
     return None if best is None else best[1]
 
 

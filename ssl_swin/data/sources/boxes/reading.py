@@ -21,8 +21,9 @@ class BoxReading:
     Attributes:
         annotations: What holds the boxes or says where they are, where it is not to be found by
             itself: a path, or one for each split, as {"train": PATH, "val": PATH}. COCO: JSON
-            files. VOC: a folder of XML files, or lists of names by split. YOLO: data.yaml. Paths
-            are relative to the folder of the images, or else to the working directory.
+            files, or a folder of them. VOC: a folder of XML files, or lists of names by split.
+            YOLO: data.yaml, or a folder of label files. Paths are relative to the folder of the
+            images, or else to the working directory.
         masks: Whether masks of objects are read with their boxes, where there are any.
         classes: Names of the classes by label; None takes what the data says.
         first_pixel: What the first pixel is called in VOC's files: 1, where corners are whole

@@ -9,6 +9,7 @@ from ssl_swin.data.sources.boxes.found import Annotated, FoundSplit
 from ssl_swin.data.sources.boxes.objects import Objects, Tally, fitted
 from ssl_swin.data.sources.boxes.places import (
     ImageFiles,
+    below,
     common_parent,
     files_by_stem,
     find_folder,
@@ -103,7 +104,7 @@ def _splits(root: Path, reading: BoxReading) -> dict[str, dict[Path, list[str]]]
             of_folder = next(
                 (s for s, path in given.items() if path in (folder, *folder.parents)), ""
             )
-            split = of_folder or split_of_path(folder.relative_to(root)) or "train"
+            split = of_folder or split_of_path(below(folder, root)) or "train"
             splits.setdefault(split, {})[folder] = list(names)
     if not splits:
         raise UserError(

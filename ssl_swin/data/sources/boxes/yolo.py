@@ -42,9 +42,18 @@ def read_yolo(root: Path, reading: BoxReading, files: ImageFiles) -> Annotated:
     Raises:
         UserError: If there are no images or no labels, or a file is damaged.
     """
-    yaml = _data_yaml(root, reading)
+    given = {} if root.is_file() else reading.given(root)
+    if given and list(given) != [""]:
+        raise UserError(
+            f"data.annotations={reading.annotations} must be one path for YOLO: that of a "
+            "data.yaml, which says where images of each split are, or of a folder of label files"
+        )
+    place = given.get("", root)
+    yaml = _data_yaml(place)
     images = _listed(yaml, files, reading) if yaml else _by_split(files)
     labels = files_by_stem(files.root, "txt", reading.leave_out)
+    if place.is_dir() and place != files.root:
+        labels |= files_by_stem(place.absolute(), "txt")
     splits = {
         split: _read_split(split, paths, labels, files.root) for split, paths in images.items()
     }
@@ -64,23 +73,18 @@ def folder_of(file: Path) -> Path:
     return file.absolute().parent
 
 
-def _data_yaml(root: Path, reading: BoxReading) -> DataYaml | None:
+def _data_yaml(place: Path) -> DataYaml | None:
     """Find the file that says where everything is; None without one.
 
+    Args:
+        place: A folder that may hold it, or the file.
+
     Raises:
-        UserError: If there are several, or the one that is given is damaged.
+        UserError: If there are several, or it is damaged.
     """
-    if root.is_file():
-        return read_data_yaml(root)
-    given = reading.given(root)
-    if given:
-        if "" not in given or not given[""].is_file():
-            raise UserError(
-                f"data.annotations={reading.annotations} must be the data.yaml of a YOLO set: it "
-                "says where the images of each split are"
-            )
-        return read_data_yaml(given[""])
-    paths = [root / e.name for e in scan_folder(root) if e.name.lower().endswith(_YAML)]
+    if place.is_file():
+        return read_data_yaml(place)
+    paths = [place / e.name for e in scan_folder(place) if e.name.lower().endswith(_YAML)]
     found, problems = [], []
     for path in paths:
         try:
