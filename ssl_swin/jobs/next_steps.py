@@ -63,7 +63,19 @@ def after_finetuning(run: Run) -> list[str]:
         run: The fine-tuning run.
     """
     repeat = with_other_seeds("finetune")
-    return [*_predicting(run), *repeat] if repeat else []
+    return [*_predicting(run, "predictions.csv"), *repeat] if repeat else []
+
+
+def after_training_on_images(run: Run, job: str, out: str) -> list[str]:
+    """Return how to predict by a task of whole images, and how to repeat its job.
+
+    Args:
+        run: The finished run.
+        job: Name of the job.
+        out: Folder in that of the run for what is predicted.
+    """
+    repeat = with_other_seeds(job)
+    return [*_predicting(run, out, "labels"), *repeat] if repeat else []
 
 
 def with_other_seeds(job: str) -> list[str]:
@@ -79,13 +91,15 @@ def with_other_seeds(job: str) -> list[str]:
     return [f"{shell_line([*words, 'seed=0,1,2'])}  # how much is chance"]
 
 
-def _predicting(run: Run) -> list[str]:
+def _predicting(run: Run, out: str, *of_no_matter: str) -> list[str]:
     """Return how to predict the images of the run, where they are read without further options."""
-    data, out = run.config["data"], run.folder.path / "predictions.csv"
-    if any(data.get(key, plain) != plain for key, plain in READ_PLAINLY.items()) or out.exists():
+    data = run.config["data"]
+    others = [key for key in READ_PLAINLY if key not in of_no_matter]
+    is_plain = all(data.get(key, READ_PLAINLY[key]) == READ_PLAINLY[key] for key in others)
+    if not is_plain or (run.folder.path / out).exists():
         return []
     address = run.folder.address
-    words = shell_line(["ssl-swin", "predict", address, data["root"], f"{address}/{out.name}"])
+    words = shell_line(["ssl-swin", "predict", address, data["root"], f"{address}/{out}"])
     return [f"{words}  # or of other images"]
 
 

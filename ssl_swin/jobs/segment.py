@@ -17,7 +17,7 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.labels import train_on_few_images
 from ssl_swin.jobs.loop import training_module
-from ssl_swin.jobs.next_steps import with_other_seeds
+from ssl_swin.jobs.next_steps import after_training_on_images
 from ssl_swin.jobs.settings import SegmentSettings
 from ssl_swin.jobs.summary import finish
 from ssl_swin.jobs.training_tasks import export_task, measure, train_task
@@ -178,7 +178,7 @@ def _hand_over(
             ("", f'ssl_swin.load_segmenter("{path}")'),
             ("backbone", f"{path}/backbone/"),
         ],
-        next_steps=lambda: with_other_seeds("segment"),
+        next_steps=lambda: after_training_on_images(run, "segment", "segments"),
     )
 
 

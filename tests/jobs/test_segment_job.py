@@ -118,6 +118,10 @@ def test_segment__trains_measures_draws_and_hands_off(
         told = segmenter.segment(pixels.permute(2, 0, 1))
         right, total = right + int((told == truth).sum()), total + truth.numel()
     assert right / total == pytest.approx(float(last["val/pixel_accuracy_best"]), abs=1e-6)
+    assert "ssl-swin predict run photos run/segments  # or" in output
+    options = ["--split", "val", "--workers", "0", "--device", "cpu"]
+    assert main(["predict", "run", "photos", "run/segments", *options]) == 0
+    assert f"mIoU {100 * best:.2f} %" in capsys.readouterr().out
     backbone = load_backbone("run").encoder.model.state_dict()
     theirs = segmenter.model.encoder.model.state_dict()
     before = load_backbone("mine").encoder.model.state_dict()
