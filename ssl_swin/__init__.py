@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from ssl_swin.weights.detector import load_detector as load_detector
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
     from ssl_swin.weights.formats.importing import import_weights as import_weights
+    from ssl_swin.weights.formats.segmenters import export_segmenter as export_segmenter
+    from ssl_swin.weights.formats.segmenters import import_segmenter as import_segmenter
     from ssl_swin.weights.segmenter import load_segmenter as load_segmenter
     from ssl_swin.weights.teachers import distillation as distillation
 
@@ -127,9 +129,11 @@ _HOMES = {
     "dense_optimizer": "ssl_swin.training.optim",
     "distillation": "ssl_swin.weights.teachers",
     "embed": "ssl_swin.jobs.embedding",
+    "export_segmenter": "ssl_swin.weights.formats.segmenters",
     "export_weights": "ssl_swin.weights.formats.exporting",
     "finetune": "ssl_swin.jobs.in_process",
     "finetune_optimizer": "ssl_swin.training.optim",
+    "import_segmenter": "ssl_swin.weights.formats.segmenters",
     "import_weights": "ssl_swin.weights.formats.importing",
     "linear_probe": "ssl_swin.jobs.in_process",
     "load_backbone": "ssl_swin.launch.loading",

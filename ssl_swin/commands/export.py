@@ -18,11 +18,11 @@ def add_parser(
     parser = commands.add_parser(
         "export",
         help="write a network for another implementation, or for deployment",
-        description="Writes the weights of a backbone or classifier under the names of another "
-        f"implementation ({', '.join(FORMATS)}), or the whole network as a file that runs without "
-        f"this package ({', '.join(TARGETS)}): raw pixels in, normalisation inside, batches of any "
-        "size. Such a file is run and compared before it gets its name. What cannot be represented "
-        "is refused before anything is written.",
+        description="Writes the weights of a backbone, classifier or segmenter by the names of "
+        f"another implementation ({', '.join(FORMATS)}), or the whole network as a file that runs "
+        f"without this package ({', '.join(TARGETS)}): raw pixels in, normalisation inside, "
+        "batches of any size. Such a file is run and compared before it gets its name. What cannot "
+        "be represented is refused before anything is written.",
     )
     parser.add_argument(
         "backbone",
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
             raise UserError(f"{name} is for {', '.join(TARGETS)}; {args.to} takes weights alone")
+    if _exported_segmenter(args):
+        return
     from ssl_swin.weights.formats.exporting import export_weights
 
     folder = local_backbone(args.backbone, default_cache())
@@ -77,6 +79,32 @@ def run(args: argparse.Namespace) -> None:
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}")
+
+
+def _exported_segmenter(args: argparse.Namespace) -> bool:
+    """Write a whole segmenter, if it is one and the implementation has them; return whether.
+
+    Raises:
+        UserError: If the folder of a segmenter is to be written for another implementation.
+    """
+    from ssl_swin.display.waiting import waiting
+    from ssl_swin.weights.segmenter import FOLDER, is_segmenter
+
+    given = Path(args.backbone)
+    folder = next(filter(is_segmenter, (given, given / FOLDER)), None)
+    if folder is None:
+        return False
+    from ssl_swin.weights.formats.segmenters import WRITTEN, export_segmenter
+
+    if args.to not in WRITTEN and folder != given:
+        print(f"note: {args.to} has no segmenters, so the backbone is taken")
+        return False
+    with waiting(f"exporting {folder}"):
+        report = export_segmenter(folder, args.out, to=args.to)
+    for line in (*report.lines(), report.summary()):
+        print(line)
+    print(f"wrote {args.out}")
+    return True
 
 
 def _deploy(args: argparse.Namespace) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from ssl_swin.arguments import Above0, Positive, Side
 from ssl_swin.commands.parsing import path, text, value_of
 from ssl_swin.commands.places import check_new
+from ssl_swin.errors import UserError
 
+TASKS = ("segmentation",)
 FORMATS = ("simmim", "swin", "timm", "huggingface", "torchvision", "openmmlab", "detectron2")
 
 
@@ -19,7 +21,8 @@ def add_parser(
         help="turn weights of another implementation into a backbone",
         description="Reads a Swin of the original code, timm, Hugging Face, torchvision, OpenMMLab "
         "or Detectron2, or a checkpoint of a run, and writes a backbone folder for finetune.py and "
-        "linear_probe.py. Nothing that the file holds is executed.",
+        "linear_probe.py; of a published UPerNet, with --task segmentation, a segmenter for "
+        "`ssl-swin predict`. Nothing that the file holds is executed.",
     )
     parser.add_argument(
         "file",
@@ -28,6 +31,9 @@ def add_parser(
     )
     parser.add_argument("out", type=path, help="folder to write")
     parser.add_argument("--format", choices=FORMATS, help="what it is (default: recognised)")
+    parser.add_argument(
+        "--task", choices=TASKS, help="take the whole network of a task (default: its backbone)"
+    )
     parser.add_argument(
         "--network",
         type=text,
@@ -69,12 +75,27 @@ def add_parser(
         metavar="FILE",
         help="keep these rows of the head, one number a line, from 0, in the order of the classes",
     )
+    parser.add_argument(
+        "--class-names",
+        type=path,
+        metavar="FILE",
+        help="with --task: names of the classes, one a line (default: those in the file)",
+    )
+    parser.add_argument(
+        "--reduce-zero-label",
+        action="store_true",
+        help="with --task segmentation: masks have 0 for none and count classes from 1, as ADE20K",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Imports, and says what became of every tensor."""
     check_new(args.out)
+    _check_options(args)
+    if args.task is not None:
+        _import_task(args)
+        return
     from ssl_swin.display.waiting import waiting
     from ssl_swin.weights.cards import import_card
     from ssl_swin.weights.formats.head_classes import read_rows
@@ -99,6 +120,55 @@ def run(args: argparse.Namespace) -> None:
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}; next: {_next(args.out, imported.encoder.in_chans)}")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that would be without effect.
+
+    Raises:
+        UserError: Naming one.
+    """
+    of_tasks = ("class_names", "reduce_zero_label")
+    of_backbones = ("window_size", "pretrained_window_sizes", "num_classes", "head_classes")
+    for name in of_backbones if args.task else of_tasks:
+        if getattr(args, name):
+            option = f"--{name.replace('_', '-')}"
+            what = "is not for a --task" if args.task else "is for --task"
+            raise UserError(f"{option} {what}: leave it out")
+
+
+def _import_task(args: argparse.Namespace) -> None:
+    from ssl_swin.data.mask_classes import MaskClasses
+    from ssl_swin.display.waiting import waiting
+    from ssl_swin.quoting import shell_line
+    from ssl_swin.weights.cards import import_card
+    from ssl_swin.weights.formats.segmenters import import_segmenter
+    from ssl_swin.weights.segmenter import save_segmenter
+
+    with waiting(f"importing {args.file}"):
+        segmenter, report = import_segmenter(
+            args.file,
+            format_name=args.format,
+            network_name=args.network,
+            img_size_px=args.img_size_px,
+            mean=args.mean,
+            std=args.std,
+            classes=None if args.class_names is None else _names_in(args.class_names),
+            masks=MaskClasses(reduce_zero_label=args.reduce_zero_label),
+        )
+        card = import_card(segmenter.model.encoder, args.file.name, report.summary())
+        save_segmenter(args.out, segmenter, card=card)
+    for line in (*report.lines(), report.summary()):
+        print(line)
+    predict = shell_line(["ssl-swin", "predict", str(args.out), "IMAGES", "OUT"])
+    print(f"wrote {args.out}; next: {predict}")
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the names of classes in {path}: {error}") from error
 
 
 def _next(out: Path, in_chans: int) -> str:

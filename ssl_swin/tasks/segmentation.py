@@ -1,7 +1,6 @@
 """Semantic segmentation: UPerNet on an encoder, with the recipe of Swin's segmentation code."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -29,9 +28,14 @@ from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.pixel_loss import Mean, pixel_loss
 from ssl_swin.tasks.pixel_metrics import MeanClassAccuracy, MeanIoU, PixelAccuracy
-from ssl_swin.tasks.segmenter import fresh_parts, segmenter_state
+from ssl_swin.tasks.segmenter import (
+    AUXILIARY_FILE,
+    TASK,
+    auxiliary_head,
+    fresh_parts,
+    segmenter_export,
+)
 from ssl_swin.tasks.segmenting import Inference
-from ssl_swin.tasks.upernet import FCNHead
 
 FIGURE_SHORT_PX, FIGURE_LONG_PX = 256, 512  # that images of a figure are scaled down to
 _LOADING = """from ssl_swin import load_segmenter
@@ -51,7 +55,7 @@ class Segmentation(Task):
         masks: What the values of masks stand for.
     """
 
-    title = "segmentation"
+    title = TASK
     tags = ("image-segmentation",)
     monitor = "miou"
     result_title = "mIoU"
@@ -109,8 +113,8 @@ class Segmentation(Task):
         self.norms, self.decode_head = fresh_parts(
             self.encoder, channels=head_channels, num_classes=len(self.classes), dropout=dropout
         )
-        self.auxiliary_head = FCNHead(
-            self.encoder.stage_dims[-2],
+        self.auxiliary_head = auxiliary_head(
+            self.encoder,
             channels=auxiliary_channels,
             num_classes=len(self.classes),
             dropout=dropout,
@@ -202,15 +206,18 @@ class Segmentation(Task):
 
     def export(self) -> Export:
         """See `Task.export`; the auxiliary head is left out."""
-        settings = {
-            "task": self.title,
-            "label_names": list(self.classes),
-            "head": {"channels": self.head_channels},
-            "inference": asdict(self.inference),
-            "masks": self.masks.settings(),
-        }
-        state = segmenter_state(self.encoder, self.norms, self.decode_head)
-        return Export(state, settings, len(self.classes))
+        return segmenter_export(
+            self.encoder,
+            self.norms,
+            self.decode_head,
+            classes=self.classes,
+            inference=self.inference,
+            masks=self.masks,
+        )
+
+    def extra_weights(self) -> dict[str, dict[str, Tensor]]:
+        """See `Objective.extra_weights`: the auxiliary head, for a training elsewhere."""
+        return {AUXILIARY_FILE: self.auxiliary_head.state_dict()}
 
     def loading(self) -> str:
         """See `Task.loading`."""

@@ -1,15 +1,22 @@
 """A network that tells the class of every pixel: an encoder's maps and UPerNet's head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.encoders.dense_encoder import MapNorms, check_dense, leave_out_last_norm
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
-from ssl_swin.tasks.upernet import UPerHead
+from ssl_swin.tasks.base import Export
+from ssl_swin.tasks.segmenting import Inference
+from ssl_swin.tasks.upernet import FCNHead, UPerHead
 
+AUXILIARY_FILE = "auxiliary_head.safetensors"  # beside a segmenter, which works without it
+
+TASK = "segmentation"  # of a folder's config.json
 LEAST_STAGES = 2  # the auxiliary head sees the last map but one
 
 
@@ -44,6 +51,21 @@ class Segmenter(nn.Module):
         return scores
 
 
+def auxiliary_head(
+    encoder: Encoder, *, channels: int, num_classes: int, dropout: float = 0.0
+) -> FCNHead:
+    """Return a fresh auxiliary head, which sees the last map but one in training.
+
+    Args:
+        encoder: The encoder.
+        channels: Width of the head.
+        num_classes: Number of classes.
+        dropout: Of the head.
+    """
+    width = encoder.stage_dims[-2]
+    return FCNHead(width, channels=channels, num_classes=num_classes, dropout=dropout)
+
+
 def fresh_parts(
     encoder: Encoder, *, channels: int, num_classes: int, dropout: float
 ) -> tuple[MapNorms, UPerHead]:
@@ -67,6 +89,35 @@ def fresh_parts(
     leave_out_last_norm(encoder)
     head = UPerHead(encoder.stage_dims, channels=channels, num_classes=num_classes, dropout=dropout)
     return MapNorms(encoder.stage_dims), head
+
+
+def segmenter_export(
+    encoder: Encoder,
+    norms: nn.Module,
+    decode_head: UPerHead,
+    *,
+    classes: Sequence[str],
+    inference: Inference,
+    masks: MaskClasses,
+) -> Export:
+    """Return what is handed on of a segmenter.
+
+    Args:
+        encoder: The encoder.
+        norms: A norm for each of its maps.
+        decode_head: The head.
+        classes: Names of the classes, by label.
+        inference: How images are looked at.
+        masks: What the values of masks stand for.
+    """
+    settings = {
+        "task": TASK,
+        "label_names": list(classes),
+        "head": {"channels": decode_head.conv_seg.in_channels},
+        "inference": asdict(inference),
+        "masks": masks.settings(),
+    }
+    return Export(segmenter_state(encoder, norms, decode_head), settings, len(classes))
 
 
 def segmenter_state(

@@ -32,7 +32,7 @@ from ssl_swin.encoders.resize import resize_encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 from ssl_swin.plurals import counted
-from ssl_swin.tasks.base import Task
+from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.classification import Classifier, classifier_export
 
 SWIN_CROP_RATIO = 0.875  # 224 of 256, the evaluation crop of the Swin recipe
@@ -99,8 +99,33 @@ def save_task(
     crop_ratio: float = SWIN_CROP_RATIO,
 ) -> None:
     """Write a trained task as a timm model with its head and class names; see `save_backbone`."""
-    export = task.export()
-    config = _timm_config(task.encoder, mean, std, crop_ratio, num_classes=export.num_classes)
+    save_export(
+        folder, task.encoder, task.export(), mean=mean, std=std, card=card, crop_ratio=crop_ratio
+    )
+
+
+def save_export(
+    folder: Path,
+    encoder: Encoder,
+    export: Export,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    card: str,
+    crop_ratio: float = SWIN_CROP_RATIO,
+) -> None:
+    """Write what is handed on of a network with a head; see `save_backbone`.
+
+    Args:
+        folder: As of `save_backbone`, and so are the following.
+        encoder: Inside the network.
+        export: Its weights with the head's, and settings.
+        mean: Per channel.
+        std: Per channel.
+        card: Markdown.
+        crop_ratio: Of the centre crop.
+    """
+    config = _timm_config(encoder, mean, std, crop_ratio, num_classes=export.num_classes)
     _write(folder, export.state, config | export.settings, card)
 
 
@@ -115,10 +140,15 @@ def save_classifier(
     crop_ratio: float = SWIN_CROP_RATIO,
 ) -> None:
     """Write a classifier as a timm model with its head and class names; see `save_backbone`."""
-    export = classifier_export(classifier, classes)
-    encoder = classifier.encoder
-    config = _timm_config(encoder, mean, std, crop_ratio, num_classes=export.num_classes)
-    _write(folder, export.state, config | export.settings, card)
+    save_export(
+        folder,
+        classifier.encoder,
+        classifier_export(classifier, classes),
+        mean=mean,
+        std=std,
+        card=card,
+        crop_ratio=crop_ratio,
+    )
 
 
 def save_extra_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> None:

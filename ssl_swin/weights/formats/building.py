@@ -73,6 +73,22 @@ def build_swin(
     )
 
 
+def usual_side_px(state: Mapping[str, Tensor]) -> int | None:
+    """Return the smallest side of an image whose last map holds a window, of a Swin V1.
+
+    Args:
+        state: Tensors of the encoder by our names.
+
+    Returns:
+        None where nothing tells the window.
+    """
+    architecture = infer_architecture(state)
+    window = _largest(stored_windows(state, len(architecture.depths)))
+    if window is None:
+        return None
+    return window * architecture.patch_size_px << (len(architecture.depths) - 1)
+
+
 def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], report: LoadReport) -> LoadReport:
     """Loads an encoder's tensors, which must be all of them.
 

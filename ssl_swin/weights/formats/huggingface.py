@@ -156,6 +156,7 @@ _SCALES = r"attention\.(self\.)?logit_scale$"
 
 def settings(config: Config) -> FileSettings:
     """Reads `config.json`, with `preprocessor_config.json` merged in where there is one."""
+    config = {**config, **config.get("backbone_config", {})}
     size, trained = config.get("image_size"), config.get("pretrained_window_sizes")
     mean, std = config.get("image_mean"), config.get("image_std")
     return FileSettings(
@@ -211,7 +212,7 @@ HUGGINGFACE = Format(
     rules=(*_SHARED, *_V1),
     recognised_by=(_PATCHES, _BIASES),
     kinds=("Swin V1",),
-    prefixes=("swin.", ""),
+    prefixes=("swin.", "backbone.", ""),
     dropped=_OUTPUT_NORMS,
     limits=every(needs_square, needs_one_window),
     settings=settings,

@@ -1,19 +1,14 @@
 """Weights of any known format become a backbone."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor
 
 from ssl_swin.arguments import Above0, Count, PathLike, Positive, Side, checked
 from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.resize import resize_encoder
-from ssl_swin.errors import UserError
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.tasks.classification import Classifier
 from ssl_swin.weights.backbone import (
@@ -26,26 +21,26 @@ from ssl_swin.weights.backbone import (
     save_extra_weights,
 )
 from ssl_swin.weights.formats.building import build_swin, load_encoder
-from ssl_swin.weights.formats.format import COORDINATES, FileSettings
 from ssl_swin.weights.formats.head_classes import choose_classes
-from ssl_swin.weights.formats.heads import HEAD, with_classifier, with_simmim
+from ssl_swin.weights.formats.heads import with_classifier, with_simmim
 from ssl_swin.weights.formats.known_formats import check_format
 from ssl_swin.weights.formats.networks import Network, choose_network
+from ssl_swin.weights.formats.parts_of_file import (
+    Parts,
+    assumptions,
+    naming,
+    normalisation,
+    with_given,
+)
 from ssl_swin.weights.formats.report import LoadReport
 from ssl_swin.weights.formats.run_checkpoints import ENCODER
-from ssl_swin.weights.formats.simmim_head import PARTS
-from ssl_swin.weights.formats.tables import check_tables, is_table
+from ssl_swin.weights.formats.tables import check_tables
 from ssl_swin.weights.formats.translating import translate
 from ssl_swin.weights.formats.weight_files import WeightFile, read_weights
 
 _AWAY = (
     "; this checkpoint of an earlier version does not say how its model was built, but its run's "
     "folder does: give the path inside that"
-)
-_ASSUMED_NORMALISATION = "nothing tells the normalisation: ImageNet's mean and std are assumed"
-_ASSUMED_WINDOWS = (
-    "nothing tells the windows that the position biases were trained with: the model's own are "
-    "assumed, which is wrong for a Swin V2 whose window was changed after its pretraining"
 )
 
 
@@ -107,13 +102,13 @@ def import_weights(
     """
     file = read_weights(path)
     away = file.run is not None and not file.run.config
-    with _naming(file.path, _AWAY if away else ""):
+    with naming(file.path, _AWAY if away else ""):
         network = choose_network(file.sections, network_name or (ENCODER if file.run else None))
         check_format(network.format, format_name)
         state, report = translate(network)
-        parts = _Parts.of(state)
+        parts = Parts.of(state)
         told = network.format.settings(file.config)
-        settings = _with_given(told, pretrained_window_sizes, mean, std)
+        settings = with_given(told, pretrained_window_sizes, mean, std)
         is_told = describes_encoder(file.config) and network.format.name == "timm"
         if is_told and window_size is None:
             encoder = build_encoder(file.config["architecture"], encoder_args(file.config))
@@ -128,8 +123,8 @@ def import_weights(
         report, simmim = with_simmim(report, encoder, parts.simmim)
         head, chosen = choose_classes(parts.head, num_classes, head_classes)
         report, classifier = with_classifier(report, encoder, head, num_classes)
-        means, stds = _normalisation(encoder, settings)
-        notes = _notes(file, network) + chosen + _assumptions(encoder, settings, parts.tables)
+        means, stds = normalisation(encoder, settings)
+        notes = _notes(file, network) + chosen + assumptions(encoder, settings, parts.tables)
         report = replace(report, notes=notes)
         imported = ImportedBackbone(encoder, means, stds, simmim, classifier)
         if img_size_px is not None and encoder.img_size_px != (img_size_px, img_size_px):
@@ -141,7 +136,10 @@ def _notes(file: WeightFile, network: Network) -> tuple[str, ...]:
     """Lists what the user should know of where the weights come from."""
     if file.run is not None:
         return (file.run.note,)
-    return (f"the network {network.name} is taken",) if network.is_one_of_several else ()
+    notes = [f"the network {network.name} is taken"] if network.is_one_of_several else []
+    if any(name.startswith("decode_head.psp_modules.") for name in network.state):
+        notes.append("its UPerNet is left out; `ssl-swin import --task segmentation` takes it")
+    return tuple(notes)
 
 
 def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
@@ -154,79 +152,6 @@ def save_import(folder: Path, imported: ImportedBackbone, *, card: str) -> None:
         save_backbone(folder, imported.encoder, mean=mean, std=std, card=card)
     if imported.simmim is not None:
         save_extra_weights(folder, imported.simmim.extra_weights())
-
-
-@contextmanager
-def _naming(path: Path, hint: str) -> Iterator[None]:
-    """Puts the name of a file before what is wrong with it, and a hint behind."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}{hint}") from error
-
-
-def _with_given(
-    settings: FileSettings,
-    pretrained_window_sizes: Sequence[int] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> FileSettings:
-    """Puts what the caller says before what the file says."""
-    if (mean is None) != (std is None):
-        raise UserError(f"give mean and std together: got {mean} and {std}")
-    if pretrained_window_sizes is not None:
-        settings = replace(settings, pretrained_window_sizes=tuple(pretrained_window_sizes))
-    if mean is not None and std is not None:
-        settings = replace(settings, mean=tuple(mean), std=tuple(std))
-    return settings
-
-
-def _assumptions(
-    encoder: Encoder, settings: FileSettings, tables: Mapping[str, Tensor]
-) -> tuple[str, ...]:
-    """Lists what neither the file nor the caller tells."""
-    assumed = [] if settings.mean else [_ASSUMED_NORMALISATION]
-    tells_windows = settings.pretrained_window_sizes or any(COORDINATES in name for name in tables)
-    if encoder.kind == "Swin V2" and not tells_windows:
-        assumed.append(_ASSUMED_WINDOWS)
-    return tuple(assumed)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The tensors of a model by what they are for, under our names."""
-
-    encoder: dict[str, Tensor]
-    tables: dict[str, Tensor]
-    simmim: dict[str, Tensor]
-    head: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> "_Parts":
-        tables = {name for name in state if is_table(name)}
-        simmim = {name for name in state if name in PARTS}
-        head = {name for name in state if name.startswith(HEAD)}
-        encoder = state.keys() - tables - simmim - head
-        return cls(
-            *(
-                {n: t for n, t in state.items() if n in part}
-                for part in (encoder, tables, simmim, head)
-            )
-        )
-
-
-def _normalisation(
-    encoder: Encoder, settings: FileSettings
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    known = (settings.mean or (), settings.std or ())
-    if encoder.in_chans == 3 and not any(known):
-        known = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-    if {len(values) for values in known} != {encoder.in_chans}:
-        raise UserError(
-            f"the model has {encoder.in_chans} channels: give a mean and a std for each, those "
-            "that it was trained with"
-        )
-    return known
 
 
 def _resize(

@@ -33,7 +33,7 @@ def translate(network: Network) -> Translated:
             that become one tensor.
     """
     source, state = network.format, network.state
-    prefix = _prefix(state, source)
+    prefix = prefix_of(state, source)
     inside = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     outside = {name: t for name, t in state.items() if not name.startswith(prefix)}
     names_inside = {n.removeprefix(prefix): network.given_as[n] for n in state if n not in outside}
@@ -69,7 +69,12 @@ def _with_given_names(report: LoadReport, given_as: Mapping[str, str]) -> LoadRe
     )
 
 
-def _prefix(state: Mapping[str, Tensor], source: Format) -> str:
+def prefix_of(state: Mapping[str, Tensor], source: Format) -> str:
+    """Return what stands before every name of the encoder.
+
+    Raises:
+        UserError: If there is no encoder of the format.
+    """
     (landmark,) = to_theirs(source.rules, {source.landmark: Tensor()}).state
     for prefix in sorted(source.prefixes, key=len, reverse=True):
         if f"{prefix}{landmark}" in state:

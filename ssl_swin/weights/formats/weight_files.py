@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class WeightFile:
         path: File with the weights, or index of several.
         sections: Tensors by name, with the key that they lie under in the file.
         config: What the file says beside them, or what lies beside it as JSON.
+        meta: What OpenMMLab's programs say of a training.
         run: What a checkpoint of our own says of its run; None for any other file.
     """
 
@@ -44,6 +45,7 @@ class WeightFile:
     sections: tuple[tuple[str, dict[str, Tensor]], ...]
     config: dict[str, Any]
     run: RunFacts | None = None
+    meta: Mapping[Any, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -76,8 +78,9 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     if run is not None:
         return WeightFile(file, sections, run.config, run)
     config = top.get("config")
-    beside = _read_configs(file)
-    return WeightFile(file, sections, dict(config) if isinstance(config, Mapping) else beside)
+    told = dict(config) if isinstance(config, Mapping) else _read_configs(file)
+    meta = top.get("meta")
+    return WeightFile(file, sections, told, meta=meta if isinstance(meta, Mapping) else {})
 
 
 def find_weights(path: Path) -> Path:
