@@ -21,8 +21,17 @@ MEANINGS = {
     "image": "images that cannot be read or decoded",
     "values": "images with values that are not finite, which need data.fill",
     "label": "images with a label outside the classes",
+    "mask": "images with a mask of another size or a value of no class, or that cannot be read",
+    "boxes": "images with boxes of no class, or that cannot be read",
+    "useless": "images with boxes that training cuts or leaves out",
+    "missing": "images without a mask or boxes, which training on these leaves out",
     "duplicate": "images with the same bytes as an earlier one of their split",
     "leak": "images with the same bytes as one of another split",
+}
+
+HINTS = {
+    "mask": "if values stand for something else: --classes, --ignore-value, --reduce-zero-label, "
+    "--class-of or --class-of-colour says it",
 }
 
 
@@ -30,12 +39,15 @@ def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Describes the command."""
+    from ssl_swin.commands.mask_options import add_mask_options
+
     parser = commands.add_parser(
         "check",
         help="check shards against their index, and every image in them",
         description="Compares every shard with the index (size, structure, places, labels), "
-        "decodes every image, and finds images with the same bytes. Exit status: 0 if all is sound "
-        "(duplicates, and values that are not finite, are a warning), 1 if not.",
+        "decodes every image with its mask and boxes, and finds images with the same bytes. Exit "
+        "status: 0 if all is sound (duplicates, values that are not finite, boxes that training "
+        "cannot use, and images without a mask or boxes are a warning), 1 if not.",
         usage="%(prog)s [options] shards",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -45,6 +57,7 @@ def add_parser(
     parser.add_argument(
         "--workers", type=value_of(Workers), default=2, help="processes; 0 is this one"
     )
+    add_mask_options(parser)
     add_limit_options(parser)
     parser.add_argument("--report", type=path, help="file for all findings, one JSON object a line")
     return parser
@@ -52,15 +65,22 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Checks, and says what was found."""
-    from ssl_swin.data.inspection.check import check_shards
+    from ssl_swin.commands.mask_options import class_names, member_check
+    from ssl_swin.data.inspection.check import check_shards, classes_of_members
     from ssl_swin.data.shards.index import load_index
     from ssl_swin.files import write_atomically
 
     if args.report is not None:
         check_file("--report", args.report)
+    classes = class_names(args)
     index = load_index(args.shards, args.index_dir, check_shards=False)
+    number = classes_of_members(index) if classes is None else len(classes)
     report = check_shards(
-        index, decode=not args.fast, num_workers=args.workers, pixels=pixel_format(args)
+        index,
+        decode=not args.fast,
+        num_workers=args.workers,
+        pixels=pixel_format(args),
+        others=member_check(args, number),
     )
     for split, shards in index.splits.items():
         images = counted(index.num_samples(split), "image")
@@ -84,6 +104,8 @@ def _list(kind: str, findings: "list[Finding]") -> None:
         print(f"  {shard} {member}: {problem}" if member else f"  {shard}: {problem}")
     if len(findings) > MOST_LISTED:
         print(f"  ... and {len(findings) - MOST_LISTED} more: --report FILE lists all")
+    if hint := HINTS.get(kind):
+        print(f"  {hint}")
 
 
 def _verdict(report: "CheckReport", done: str) -> str:

@@ -10,7 +10,7 @@ from ssl_swin.arguments import Count, MaskValue
 from ssl_swin.commands.parsing import text, value_of
 
 if TYPE_CHECKING:
-    from ssl_swin.data.mask_check import MaskCheck
+    from ssl_swin.data.member_check import MemberCheck
 
 Key = TypeVar("Key")
 NOTHING = "none"  # the class of what is left out, and the value where there is no such value
@@ -69,8 +69,8 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def mask_check(args: argparse.Namespace, num_classes: int | None) -> "MaskCheck":
-    """Return what masks are held against.
+def member_check(args: argparse.Namespace, num_classes: int | None) -> "MemberCheck":
+    """Return what masks and boxes are held against.
 
     Args:
         args: Options of the command.
@@ -80,8 +80,8 @@ def mask_check(args: argparse.Namespace, num_classes: int | None) -> "MaskCheck"
     Raises:
         UserError: If options contradict each other, or a class is none of the number.
     """
-    from ssl_swin.data.mask_check import MaskCheck
     from ssl_swin.data.mask_classes import MaskClasses
+    from ssl_swin.data.member_check import MemberCheck
     from ssl_swin.errors import UserError
 
     try:
@@ -99,7 +99,7 @@ def mask_check(args: argparse.Namespace, num_classes: int | None) -> "MaskCheck"
             masks.check_classes(num_classes)
     except UserError as error:
         raise UserError(as_options(str(error))) from error
-    return MaskCheck(masks, num_classes)
+    return MemberCheck(masks, num_classes)
 
 
 def as_options(message: str) -> str:

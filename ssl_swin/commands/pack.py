@@ -23,7 +23,7 @@ from ssl_swin.plurals import counted
 if TYPE_CHECKING:
     from ssl_swin.data.dataset import ImageDataset
     from ssl_swin.data.images.pixel_format import PixelFormat
-    from ssl_swin.data.mask_check import MaskCheck
+    from ssl_swin.data.member_check import MemberCheck
     from ssl_swin.data.packing.pack import PackReport
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import PackOptions
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
     from ssl_swin.commands.box_options import box_source, open_box_source
     from ssl_swin.commands.label_options import check_label_options
-    from ssl_swin.commands.mask_options import class_names, mask_check
+    from ssl_swin.commands.mask_options import class_names, member_check
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import SKIPPED_NAME, PackOptions
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
     part = None if args.part is None else Part.parse(args.part)
     check_label_options(args)
     classes = class_names(args)
-    masks = mask_check(args, None if classes is None else len(classes))
+    others = member_check(args, None if classes is None else len(classes))
     check_link(args.out)
     check_out(args.images, args.out)
     boxes = box_source(args, classes)
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
     )
     try:
         if part is not None:
-            _pack_part(args, opened, options, part, masks)
+            _pack_part(args, opened, options, part, others)
             return
         report = pack(
             sources,
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
             **{field.name: getattr(options, field.name) for field in fields(options)},
             num_workers=args.workers,
             left_out=opened.left_out,
-            masks=masks,
+            others=others,
         )
     except KeyboardInterrupt as interrupt:
         print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
@@ -224,7 +224,7 @@ def _pack_part(
     opened: "OpenedData",
     options: "PackOptions",
     part: "Part",
-    masks: "MaskCheck",
+    others: "MemberCheck",
 ) -> None:
     """Write one part, and say what came of it."""
     from ssl_swin.data.packing.in_parts import pack_part
@@ -238,7 +238,7 @@ def _pack_part(
         options,
         num_workers=args.workers,
         left_out=opened.left_out,
-        masks=masks,
+        others=others,
     )
     shards = f"{report.num_shards} of {counted(report.num_shards_of_all, 'shard')}"
     print(f"part {part}: {counted(report.num_packed, 'image')} in {shards}")

@@ -32,11 +32,14 @@ def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Describes the command."""
+    from ssl_swin.commands.mask_options import add_mask_options
+
     parser = commands.add_parser(
         "stats",
         help="measure the images of a set: sizes, channels, mean and std",
         description="Opens a random part of the train split of shards, or of images that are not "
-        "packed yet, and prints what data.channels, dtype, mean and std should be.",
+        "packed yet, and prints what data.channels, dtype, mean and std should be, and how many "
+        "pixels, boxes and images each class of masks or boxes has.",
         usage="%(prog)s [options] folder",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -63,6 +66,7 @@ def add_parser(
         "--write", type=path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
     )
     add_reading_options(parser)
+    add_mask_options(parser)
     parser.add_argument(
         "--workers", type=value_of(Workers), default=2, help="processes; 0 is this one"
     )
@@ -71,6 +75,9 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
+    from ssl_swin.commands.annotation_lines import annotation_lines
+    from ssl_swin.commands.mask_options import class_names, member_check
+    from ssl_swin.data.inspection.check import classes_of_members
     from ssl_swin.data.inspection.statistics import measure_set
     from ssl_swin.data.shards.unread import unread_at_start
     from ssl_swin.files import write_atomically
@@ -78,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.write is not None:
         _check_place(args.write)
+    classes = class_names(args)
+    masks = member_check(args, None if classes is None else len(classes)).masks
     pixels = pixel_format(args, fill=None if args.nodata is None else 0)  # marked, not replaced
     index, sources, notes = _open(args)
     statistics = measure_set(
@@ -86,8 +95,17 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         num_workers=args.workers,
         pixels=pixels,
+        as_colours=masks.are_colours,
     )
-    for line in (*_of_set(index, sources, statistics), *notes, *_of_images(statistics, pixels)):
+    labelled = index is None or classes_of_members(index) is None
+    if classes is None:
+        classes = () if labelled else sources["train"].classes
+    for line in (
+        *_of_set(index, sources, statistics, labelled),
+        *notes,
+        *_of_images(statistics, pixels),
+        *annotation_lines(statistics.annotations, masks, classes),
+    ):
         print(line)
     for line in () if index is None else unread_at_start(index):
         print(f"note: {line}")
@@ -156,14 +174,17 @@ def _open(
 
 
 def _of_set(
-    index: "ShardIndex | None", sources: "dict[str, ImageDataset]", statistics: "SetStatistics"
+    index: "ShardIndex | None",
+    sources: "dict[str, ImageDataset]",
+    statistics: "SetStatistics",
+    labelled: bool,
 ) -> list[str]:
     lines = [f"{split}: {counted(len(source), 'image')}" for split, source in sources.items()]
     labels, of_what = statistics.labels, "images opened"
     if index is not None:
         labels, of_what = index.extents("train")["label"], "training images"
     classes = sources["train"].classes
-    if classes:
+    if classes and labelled:
         lines.append(f"classes: {len(classes)}, {_balance(labels, classes)} ({of_what})")
     number = f"{counted(statistics.num_images, 'image')} of train"
     if statistics.unreadable:

@@ -130,6 +130,21 @@ class MaskClasses:
             raise self._no_class(values[is_unknown], num_classes, name)
         return classes
 
+    def class_of_value(self, value: int, num_classes: int | None) -> int | None:
+        """Return the class of one value or colour, `IGNORED` for what is left out; None for none.
+
+        Args:
+            value: As stored, or the number of a colour.
+            num_classes: Number of classes; None where it is not known.
+        """
+        if num_classes is None:
+            known = (self.class_of or self.class_of_colour or {}).values()
+            num_classes = max((of for of in known if of is not None), default=MOST_VALUES - 2) + 1
+        try:
+            return int(self.read(torch.tensor([[value]]), num_classes, ""))
+        except NoClass:
+            return None
+
     def _table(self, num_classes: int) -> Tensor:
         """Return the class of each value, int16."""
         if num_classes not in self._tables:
@@ -162,6 +177,7 @@ class MaskClasses:
             known = ", ".join(map(str, sorted(self.class_of)))
         else:
             first = int(self.reduce_zero_label)
-            known = f"{first} to {first + num_classes - 1}"
+            last = first + num_classes - 1
+            known = f"{first} to {last}" if last > first else f"{first}"
             known += ", and 0 for none" if self.reduce_zero_label else ""
         return known if self.ignore_value is None else f"{known} and {self.ignore_value}, left out"

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_swin.data.box_lists import BOXES
-from ssl_swin.data.encoded import MASK, member_name
-from ssl_swin.data.images.decode import AS_STORED, decode_marked
+from ssl_swin.data.encoded import MASK, further_member_name
+from ssl_swin.data.images.decode import AS_STORED
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.inspection.duplicates import Digests, repeated
+from ssl_swin.data.inspection.sample_check import SampleCheck
+from ssl_swin.data.member_check import ANY_VALUES, MemberCheck
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.finding import find_shards
@@ -29,17 +31,16 @@ from ssl_swin.data.shards.scanning import scan_shard
 from ssl_swin.display.work import Work
 from ssl_swin.plurals import counted
 
-WARNINGS = (
-    "values",
-    "duplicate",
-    "leak",
-)  # kinds of findings with which a set is sound all the same
+# Kinds of findings with which a set is sound all the same.
+WARNINGS = ("values", "missing", "useless", "duplicate", "leak")
 
 
 class Finding(NamedTuple):
     """Something wrong."""
 
-    kind: str  # index, shard, image, label, values, duplicate (in one split) or leak (across them)
+    # index, shard, image, label, values, mask, boxes, missing (no mask or boxes), useless (boxes),
+    # duplicate (in one split) or leak (across them)
+    kind: str
     split: str  # empty for what belongs to none
     shard: str
     member: str  # name in the tar; empty if it is about the shard
@@ -85,6 +86,7 @@ def check_shards(
     num_workers: int = 2,
     progress: bool = True,
     pixels: PixelFormat = AS_STORED,
+    others: MemberCheck | None = None,
 ) -> CheckReport:
     """Read every shard and compare it with the index; find equal images by their bytes.
 
@@ -92,14 +94,19 @@ def check_shards(
 
     Args:
         index: Index of the set, loaded without a look at the shards.
-        decode: Whether to decode every image, as it is stored.
+        decode: Whether to decode every image, as it is stored, and its mask and boxes.
         num_workers: Number of processes; 0 is this one.
         progress: Whether to show how far it is.
         pixels: Says how large an image may be.
+        others: What masks and boxes are held against; None takes the classes that the index names,
+            if they are not those of whole images.
     """
     places = _places(index)
     sources = {split: ShardDataset(index, split) for split in index.splits}
-    check = partial(_check_shard, index, sources, _any_axis(pixels) if decode else None)
+    if others is None:
+        others = replace(ANY_VALUES, num_classes=classes_of_members(index))
+    samples = SampleCheck(decode, pixels, others, _members(index))
+    check = partial(_check_shard, index, sources, samples)
     findings = [*_check_arrays(index), *_check_listed(index)]
     digests = []
     num_images = sum(place.shard.num_samples for place in places)
@@ -112,6 +119,21 @@ def check_shards(
     all_digests = np.concatenate(digests)
     findings += _duplicates(places, sources, all_digests)
     return CheckReport(int(all_digests.any(axis=1).sum()), findings)
+
+
+def classes_of_members(index: ShardIndex) -> int | None:
+    """Return how many classes of masks or boxes an index names; None if those are of images.
+
+    Args:
+        index: Index of the set.
+    """
+    is_labelled = any((index.extents(split)["label"] >= 0).any() for split in index.splits)
+    has_members = {MASK, BOXES} & {*_members(index)}
+    return len(index.classes) if index.classes and has_members and not is_labelled else None
+
+
+def _members(index: ShardIndex) -> tuple[str, ...]:
+    return tuple(map(further_member_name, index.members))
 
 
 def _places(index: ShardIndex) -> list[_ShardInSplit]:
@@ -144,7 +166,7 @@ def _check_listed(index: ShardIndex) -> Iterator[Finding]:
 def _check_shard(
     index: ShardIndex,
     sources: dict[str, ShardDataset],
-    pixels: PixelFormat | None,
+    samples: SampleCheck,
     place: _ShardInSplit,
 ) -> _Checked:
     digests = np.zeros((place.shard.num_samples, 2), dtype=np.uint64)
@@ -154,8 +176,8 @@ def _check_shard(
         return _Checked([Finding("shard", place.split, place.shard.name, "", problem)], digests)
     source = sources[place.split]
     problems = [
-        *_wrong_labels(extents["label"], _num_classes_of_images(index, place.split)),
-        *_unreadable(source, place, pixels, digests),
+        *_wrong_labels(extents["label"], 0 if classes_of_members(index) else len(index.classes)),
+        *_wrong_samples(source, place, samples, digests),
     ]
     findings = [
         Finding(kind, place.split, place.shard.name, source.file_name(place.first + number), text)
@@ -206,14 +228,6 @@ def _members_elsewhere(index: ShardIndex, scanned: ScannedShard, ranges: ByteRan
     return None
 
 
-def _num_classes_of_images(index: ShardIndex, split: str) -> int:
-    """Return the number of classes; 0 where these are of masks or boxes, and no image has one."""
-    members = {member_name(extension) for extension in index.members}
-    if {MASK, BOXES} & members and (index.extents(split)["label"] < 0).all():
-        return 0
-    return len(index.classes)
-
-
 def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple[str, int, str]]:
     if num_classes == 0:
         return
@@ -222,24 +236,19 @@ def _wrong_labels(labels: NDArray[np.int32], num_classes: int) -> Iterator[tuple
         yield "label", number, f"{held}, where there are {num_classes} classes"
 
 
-def _unreadable(
-    source: ShardDataset, place: _ShardInSplit, pixels: PixelFormat | None, digests: Digests
+def _wrong_samples(
+    source: ShardDataset, place: _ShardInSplit, samples: SampleCheck, digests: Digests
 ) -> Iterator[tuple[str, int, str]]:
-    """Read the images of a shard, decode them as `pixels`, and write down their digests."""
+    """Read the samples of a shard, look into them, and write down the digests of the images."""
     for number in range(place.shard.num_samples):
         try:
             encoded = source[place.first + number]
-            data, name = encoded.data, encoded.name
-            digests[number] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
-            if pixels is not None and decode_marked(data, pixels, name=name).missing is not None:
-                yield "values", number, f"{name} holds values that are not finite: set data.fill"
+            digest = hashlib.blake2b(encoded.data, digest_size=16).digest()
+            digests[number] = np.frombuffer(digest, "<u8")
+            for kind, text in samples.problems(encoded):
+                yield kind, number, text
         except (ValueError, OSError) as error:
             yield "image", number, str(error)
-
-
-def _any_axis(pixels: PixelFormat) -> PixelFormat:
-    """Return a format for which any array can be read: whether it can, no axis decides."""
-    return pixels if pixels.channel_axis is not None else replace(pixels, channel_axis="first")
 
 
 def _duplicates(

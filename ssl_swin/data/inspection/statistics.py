@@ -20,6 +20,7 @@ from ssl_swin.data.images.decode import (
 )
 from ssl_swin.data.images.orientation import UPRIGHT
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.inspection.annotation_counts import AnnotationCounts
 from ssl_swin.data.inspection.running_statistics import (
     PerChannel,
     RunningStatistics,
@@ -57,6 +58,7 @@ class SetStatistics:
     num_turned: int = 0  # images with an EXIF orientation other than upright
     num_with_missing: int = 0  # images with values that are no data
     named_nodata: Counter[str] = field(default_factory=Counter)  # that images name, by GDAL's tag
+    annotations: AnnotationCounts = field(default_factory=AnnotationCounts)  # of masks and boxes
 
     @property
     def missing_ratio(self) -> float:
@@ -111,6 +113,7 @@ class _Measured(NamedTuple):
     num_turned: list[int]  # 1 for each
     num_with_missing: list[int]  # 1 for each
     named_nodata: list[str]
+    annotations: AnnotationCounts
 
 
 def measure_set(
@@ -121,6 +124,7 @@ def measure_set(
     num_workers: int,
     progress: bool = True,
     pixels: PixelFormat = AS_STORED,
+    as_colours: bool = False,
 ) -> SetStatistics:
     """Measure a random part of a set.
 
@@ -134,6 +138,7 @@ def measure_set(
         num_workers: Number of processes; 0 is this one. The result does not depend on it.
         progress: Whether to show how far it is.
         pixels: How images are read. Their channels and type are found where it leaves them open.
+        as_colours: Whether masks are of colours, as in `decode_mask`.
 
     Raises:
         UserError: If no image can be read, or a channel holds no data at all.
@@ -142,7 +147,9 @@ def measure_set(
     kind = _kind_to_read(source, chosen[:NUM_PROBED], pixels)
     pixels = replace(pixels, channels=kind.channels, dtype=kind.dtype)
     jobs = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
-    results = ordered_map(partial(_measure, source, pixels), jobs, num_workers=num_workers)
+    results = ordered_map(
+        partial(_measure, source, pixels, as_colours), jobs, num_workers=num_workers
+    )
     parts = []
     with Work("measuring", len(chosen), show=progress) as work:
         for job, part in zip(jobs, results, strict=True):
@@ -204,8 +211,10 @@ def _kind_to_read(
     return ImageKind(pixels.channels or channels, pixels.dtype or dtype)
 
 
-def _measure(source: ImageDataset, pixels: PixelFormat, indices: NDArray[np.int64]) -> _Measured:
-    measured = _Measured([], [], [], [], [], [], [], [])
+def _measure(
+    source: ImageDataset, pixels: PixelFormat, as_colours: bool, indices: NDArray[np.int64]
+) -> _Measured:
+    measured = _Measured([], [], [], [], [], [], [], [], AnnotationCounts())
     for index in indices.tolist():
         try:
             record = source[index]
@@ -215,7 +224,9 @@ def _measure(source: ImageDataset, pixels: PixelFormat, indices: NDArray[np.int6
             measured.unreadable.append(str(error))
             continue
         measured.kinds.append(ImageKind(info.channels, info.dtype))
-        measured.sizes_px.append(values.shape[-2:])
+        size_px = values.shape[-2], values.shape[-1]
+        measured.sizes_px.append(size_px)
+        measured.annotations.count(record, size_px, as_colours=as_colours)
         measured.labels.extend([] if record.label is None else [record.label])
         of_image = image_statistics(values, missing)
         measured.running[:] = [reduce(merge, [*measured.running, of_image])]
@@ -231,6 +242,9 @@ def _joined(kind: ImageKind, parts: Sequence[_Measured]) -> SetStatistics:
     if not running:
         raise UserError(f"none of {len(unreadable)} images can be read; {unreadable[-1]}")
     sizes_px = np.array([size for part in parts for size in part.sizes_px], dtype=np.int64)
+    annotations = AnnotationCounts()
+    for part in parts:
+        annotations.add(part.annotations)
     return SetStatistics(
         kind,
         Counter(stored for part in parts for stored in part.kinds),
@@ -242,6 +256,7 @@ def _joined(kind: ImageKind, parts: Sequence[_Measured]) -> SetStatistics:
         sum(sum(part.num_turned) for part in parts),
         sum(sum(part.num_with_missing) for part in parts),
         Counter(name for part in parts for name in part.named_nodata),
+        annotations,
     )
 
 

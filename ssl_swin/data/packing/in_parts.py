@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ssl_swin.data.dataset import ImageDataset
-from ssl_swin.data.mask_check import ANY_VALUES, MaskCheck
+from ssl_swin.data.member_check import ANY_VALUES, MemberCheck
 from ssl_swin.data.packing.locks import only_packer
 from ssl_swin.data.packing.pack import (
     PackReport,
@@ -20,7 +20,7 @@ from ssl_swin.data.packing.pack import (
     keeping_what_is_done,
     new_folder,
     quick,
-    refuse_bad_masks,
+    refuse_unfit,
 )
 from ssl_swin.data.packing.part import (
     Part,
@@ -74,7 +74,7 @@ def pack_part(
     num_workers: int = 2,
     progress: bool = True,
     left_out: Sequence[LeftOut] = (),
-    masks: MaskCheck = ANY_VALUES,
+    others: MemberCheck = ANY_VALUES,
 ) -> PartReport:
     """Write the shards of one part; cut short, the same call goes on where it ended.
 
@@ -86,7 +86,7 @@ def pack_part(
         num_workers: Number of processes that write shards; 0 writes them in this one.
         progress: Whether to show how far it is.
         left_out: Files beside the images that were not taken.
-        masks: What masks are held against.
+        others: What masks and boxes are held against.
 
     Raises:
         UserError: As `pack`; or if another process packs this part, or the whole.
@@ -100,9 +100,9 @@ def pack_part(
         begin_or_continue(folder, sources, options, jobs, own_files=files)
         with keeping_what_is_done(folder, mine, is_alone=False):
             sources = quick(sources, folder) if mine else dict(sources)
-            writer = ShardWriter(sources, folder, options, masks)
+            writer = ShardWriter(sources, folder, options, others)
             written = writer.write_all(mine, num_workers=num_workers, progress=progress)
-            refuse_bad_masks(written)
+            refuse_unfit(written)
             done = zip(mine, numbers, written, strict=True)
             shards = tuple(record_of(job, number, shard) for job, number, shard in done)
             is_first = part.number == 1

@@ -12,7 +12,7 @@ from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.file_types import an_image_in
 from ssl_swin.data.images.decode import AS_STORED
 from ssl_swin.data.images.pixel_format import PixelFormat
-from ssl_swin.data.mask_check import ANY_VALUES, MaskCheck
+from ssl_swin.data.member_check import ANY_VALUES, MemberCheck
 from ssl_swin.data.packing.locks import only_packer
 from ssl_swin.data.packing.part import record_files
 from ssl_swin.data.packing.plan import (
@@ -33,7 +33,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
 from ssl_swin.plurals import counted
 
-MOST_BAD_MASKS = 3  # in a message
+MOST_UNFIT = 3  # in a message
 UNPACKED_NAME = ".unpacked"  # folder for images of parquet files while packing goes on
 
 
@@ -61,7 +61,7 @@ def pack(
     num_workers: int = 2,
     progress: bool = True,
     left_out: Sequence[LeftOut] = (),
-    masks: MaskCheck = ANY_VALUES,
+    others: MemberCheck = ANY_VALUES,
 ) -> PackReport:
     """Pack every readable sample once, and write the index last.
 
@@ -91,13 +91,13 @@ def pack(
         num_workers: Number of processes that write shards; 0 writes them in this one.
         progress: Whether to show how far it is.
         left_out: Files beside the images that were not taken, to be listed in `skipped.txt` too.
-        masks: What masks are held against; by default their values may be anything.
+        others: What masks and boxes are held against; by default their classes may be anything.
 
     Raises:
         UserError: If `out` holds shards, holds a packing that was begun with other options, is
             being packed to or cannot be written to; if an option is out of range, splits differ in
-            their classes, a mask does not fit its image or holds a value of no class, or a split
-            has no readable image.
+            their classes, a mask or boxes do not fit an image or are of no class, or a split has no
+            readable image.
     """
     options = PackOptions(
         shard_samples,
@@ -113,9 +113,9 @@ def pack(
     with new_folder(out) as folder, only_packer(folder, None):
         begin_or_continue(folder, sources, options, jobs)
         with keeping_what_is_done(folder, jobs):
-            writer = ShardWriter(quick(sources, folder), folder, options, masks)
+            writer = ShardWriter(quick(sources, folder), folder, options, others)
             written = writer.write_all(jobs, num_workers=num_workers, progress=progress)
-            refuse_bad_masks(written)
+            refuse_unfit(written)
             skipped = [image for shard in written for image in shard.skipped]
             scanned = _by_split(sources, jobs, written)
             index = finish(folder, classes, scanned, [*skipped, *left_out])
@@ -123,21 +123,21 @@ def pack(
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped, num_not_finite)
 
 
-def refuse_bad_masks(written: Sequence[WrittenShard]) -> None:
-    """Refuse samples whose masks do not fit, after all have been looked at.
+def refuse_unfit(written: Sequence[WrittenShard]) -> None:
+    """Refuse samples whose mask or boxes do not fit, after all have been looked at.
 
     Raises:
         UserError: Naming the first of them.
     """
-    problems = [problem for shard in written for problem in shard.bad_masks]
+    problems = [problem for shard in written for problem in shard.unfit]
     if not problems:
         return
-    more = len(problems) - MOST_BAD_MASKS
+    more = len(problems) - MOST_UNFIT
     ending = f"; and {counted(more, 'other')}" if more > 0 else ""
     raise UserError(
         f"{counted(len(problems), 'image')} cannot be packed: "
-        f"{'; '.join(problems[:MOST_BAD_MASKS])}{ending}. Mend the masks, or say what their values "
-        "stand for: --ignore-value, --reduce-zero-label, --class-of or --class-of-colour"
+        f"{'; '.join(problems[:MOST_UNFIT])}{ending}. Mend the files; where masks hold other "
+        "values than classes: --ignore-value, --reduce-zero-label, --class-of or --class-of-colour"
     )
 
 
