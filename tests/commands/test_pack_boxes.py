@@ -1,7 +1,6 @@
 """`ssl-swin pack` of images with boxes: what it writes, how it reads back, what it refuses."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import open_index
 from ssl_swin.data.sources.boxes.opening import open_boxes
 
-Write = Callable[..., Path]
+ALONE = ("--workers", "0", "--shard-samples", "9")
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pack(*options: str) -> int:
-    return main(["pack", "photos", "shards", "--workers", "0", *options])
+    return main(["pack", "photos", "shards", *ALONE, *options])
 
 
 def samples(dataset: Any) -> dict[int, Sample]:
@@ -133,7 +132,7 @@ def test_pack__voc_and_yolo(place: Path) -> None:
     for path in Path("photos").glob("*.png"):
         Path(f"xml/{path.stem}.xml").write_text(xml)
         Path(f"txt/{path.stem}.txt").write_text("0 0.5 0.5 0.5 0.5")
-    options = ("--workers", "0", "--val-ratio", "0")
+    options = (*ALONE, "--val-ratio", "0")
     assert main(["pack", "photos", "v", "--voc", "xml", "--first-pixel", "0", *options]) == 0
     packed = samples(ShardDataset(open_index(Path("v")), "train"))
     assert packed[0].boxes is not None and packed[0].boxes.tolist() == [[2, 1, 5, 4]]
