@@ -36,6 +36,14 @@ class ObjectColumn(ImageColumn):
 
 
 @dataclass(frozen=True)
+class ClassColumn(ImageColumn):
+    """Images tinted in the colours of the classes of their pixels."""
+
+    labels: Tensor = field(kw_only=True)  # int (B, H, W); negative values are drawn grey
+    classes: tuple[str, ...] = field(kw_only=True)  # names by label
+
+
+@dataclass(frozen=True)
 class DifferenceColumn:
     """How far two images are apart, as a colour map: the mean over channels of |a - b|."""
 
@@ -80,6 +88,7 @@ class MistakeColumn:
 Column = (
     ImageColumn
     | ObjectColumn
+    | ClassColumn
     | DifferenceColumn
     | LabelColumn
     | ColourColumn

@@ -1,7 +1,7 @@
 """`ssl-swin show`: the first training batch as a run would see it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ssl_swin.arguments import Count, Positive
@@ -12,9 +12,12 @@ from ssl_swin.plurals import counted
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from ssl_swin.data.loading.protocol import Split
     from ssl_swin.objectives.base import Batch, Objective
+    from ssl_swin.reporting.figures import Bands
 
-JOB = "pretrain"
+PRETRAIN = "pretrain"
+JOBS = (PRETRAIN, "finetune", "segment")
 
 
 def add_parser(
@@ -23,14 +26,19 @@ def add_parser(
     """Describes the command."""
     parser = commands.add_parser(
         "show",
-        help="draw the first training batch: crops, flips and masks",
-        description="Draws images of the first training batch exactly as `ssl-swin pretrain` with "
-        "the same settings sees them on one device: the view, and what the mask leaves of it.",
-        usage="%(prog)s [options] --out FILE.png [settings ...]",
+        help="draw the first training batch: crops, flips, masks and classes",
+        description="Draws images of the first training batch exactly as a job with the same "
+        "settings sees them on one device. Of pretraining, the view, and what the mask leaves of "
+        "it; of segmentation, the crop, and the classes of its pixels over it; of fine-tuning, the "
+        "view under the name of its class.",
+        usage="%(prog)s [options] --out FILE.png [JOB] [settings ...]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "settings", nargs="*", help="as for pretrain: data=shards data.root=shards model=swin_t"
+        "settings",
+        nargs="*",
+        help=f"{', '.join(JOBS)}, of which the first if none is named; and settings as for that "
+        "job: data=shards data.root=shards model=swin_t",
     )
     parser.add_argument("--out", type=path, required=True, metavar="FILE.png", help="the picture")
     parser.add_argument(
@@ -43,7 +51,6 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Load the batch and draw it."""
     import torch
-    from omegaconf import OmegaConf
 
     from ssl_swin.files import atomic_path
     from ssl_swin.launch.user_errors import only_user_errors
@@ -51,17 +58,18 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.reporting.figures import draw_figure
 
     check_picture("--out", args.out)
-    cfg = _compose(args.settings)
-    with only_user_errors(JOB, None):
-        objective, batch = _first_batch(cfg, args.images, args.epoch)
+    job, settings = _job_of(args.settings)
+    cfg = _compose(job, settings)
+    with only_user_errors(job, None):
+        objective, batch = _first_batch(cfg, job, args.images, args.epoch)
     mean, std = list(cfg.data.mean), list(cfg.data.std)
     figure = draw_figure(
         objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
         mean,
         std,
-        bands=OmegaConf.select(cfg, "callbacks.reconstructions.bands"),
+        bands=_bands(cfg),
         stretch=batch.pixels.dtype != torch.uint8,
-        names=batch.names,
+        names=_titles(objective, batch),
     )
     with atomic_path(args.out) as temporary:
         figure.save(temporary, format="png")
@@ -72,46 +80,57 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _compose(settings: Sequence[str]) -> "DictConfig":
-    """Compose what `ssl-swin pretrain SETTINGS` would.
+def _job_of(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the job that is named, or pretraining, and the settings.
+
+    Raises:
+        UserError: If something else is named.
+    """
+    from ssl_swin.errors import UserError
+
+    if not words or "=" in words[0] or words[0].startswith("~"):
+        return PRETRAIN, list(words)
+    job, *settings = words
+    if job not in JOBS:
+        raise UserError(
+            f"show draws what {', '.join(JOBS)} see, got {job!r}; settings are KEY=VALUE"
+        )
+    return job, settings
+
+
+def _compose(job: str, settings: Sequence[str]) -> "DictConfig":
+    """Compose what `ssl-swin JOB SETTINGS` would.
 
     Raises:
         UserError: If the settings do not compose, or one is not allowed.
     """
     from omegaconf import OmegaConf
 
-    from ssl_swin.jobs.settings import PretrainSettings
+    from ssl_swin.jobs.settings import FinetuneSettings, PretrainSettings, SegmentSettings
     from ssl_swin.launch.check import check_settings
     from ssl_swin.launch.composing import composed_for_user, plain_settings
 
-    cfg = composed_for_user(JOB, settings)
+    classes = dict(zip(JOBS, (PretrainSettings, FinetuneSettings, SegmentSettings), strict=True))
+    cfg = composed_for_user(job, settings)
     OmegaConf.resolve(cfg)
-    check_settings(plain_settings(cfg), PretrainSettings)
+    check_settings(plain_settings(cfg), classes[job])
     return cfg
 
 
-def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objective, Batch]":
+def _first_batch(
+    cfg: "DictConfig", job: str, num_images: int, epoch: int
+) -> "tuple[Objective, Batch]":
     """Loads an epoch's first images in this process, as the objective wants them.
 
     The order of shards and folders is the same with more workers and a larger batch; that of
     data.reader=stream is the one of a run with num_workers=0.
     """
-    import torch
-
     from ssl_swin.data.loading.exact import Cursor, ExactLoader
     from ssl_swin.data.loading.stream import EpochLoader
     from ssl_swin.jobs.loop import training_data
-    from ssl_swin.launch.build import open_data
-    from ssl_swin.launch.continuing import Start
-    from ssl_swin.launch.targets import make
 
-    if cfg.model.get("_target_") is None:
-        encoder = Start(cfg, None).encoder
-    else:
-        with torch.device("meta"):  # its sizes are wanted, not its weights
-            encoder = make(cfg.model)
-    objective: Objective = make(cfg.objective)(encoder)
-    data = training_data(cfg, open_data(cfg, objective.members), objective)
+    objective, readers = _pretraining(cfg) if job == PRETRAIN else _task(cfg, job)
+    data = training_data(cfg, readers, objective)
     data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
     loader = data.train_dataloader()
     if isinstance(loader, ExactLoader):
@@ -122,3 +141,53 @@ def _first_batch(cfg: "DictConfig", num_images: int, epoch: int) -> "tuple[Objec
     for bad in loader.bad_samples:
         print(f"cannot be read, the next image stands in: {bad.name}: {bad.reason}")
     return objective, batch
+
+
+def _pretraining(cfg: "DictConfig") -> "tuple[Objective, Mapping[str, Split]]":
+    import torch
+
+    from ssl_swin.launch.build import open_data
+    from ssl_swin.launch.continuing import Start
+    from ssl_swin.launch.targets import make
+
+    if cfg.model.get("_target_") is None:
+        encoder = Start(cfg, None).encoder
+    else:
+        with torch.device("meta"):  # its sizes are wanted, not its weights
+            encoder = make(cfg.model)
+    objective: Objective = make(cfg.objective)(encoder)
+    return objective, open_data(cfg, objective.members)
+
+
+def _task(cfg: "DictConfig", job: str) -> "tuple[Objective, Mapping[str, Split]]":
+    from importlib import import_module
+
+    from ssl_swin.launch.build import build_encoder
+
+    module = import_module(f"ssl_swin.jobs.{job}")
+    task, readers = module.task_and_data(cfg, build_encoder(cfg))
+    return task, readers
+
+
+def _titles(objective: "Objective", batch: "Batch") -> list[str]:
+    """Return the names of images, with their classes where they have one."""
+    from ssl_swin.data.batch import UNLABELLED, LabeledBatch
+
+    if not isinstance(batch, LabeledBatch):
+        return list(batch.names)
+    classes: Sequence[str] = getattr(objective, "classes", ())
+    return [
+        name if label == UNLABELLED else f"{name}: {classes[label]}"
+        for name, label in zip(batch.names, batch.labels.tolist(), strict=True)
+    ]
+
+
+def _bands(cfg: "DictConfig") -> "Bands":
+    """Return the channels that the job draws its pictures of."""
+    from omegaconf import OmegaConf
+
+    names = ("reconstructions", "predictions")
+    chosen: Bands = next(
+        filter(None, (OmegaConf.select(cfg, f"callbacks.{name}.bands") for name in names)), None
+    )
+    return chosen

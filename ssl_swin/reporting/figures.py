@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ssl_swin.errors import UserError
 from ssl_swin.figure import (
+    ClassColumn,
     ColourColumn,
     Column,
     DifferenceColumn,
@@ -26,9 +27,11 @@ from ssl_swin.reporting.drawing import Colour, class_colours
 from ssl_swin.reporting.objects import draw_objects, labels_in
 
 MASKED_GREY = 118  # of masked pixels
+TINT = 0.5  # share of the colour of a class in its pixels
 Bands = Sequence[int] | Sequence[Sequence[int]] | None
 GAP_PX = 2
 HEADER_PX = 16
+SQUARE_PX = HEADER_PX - 6  # of a colour in a legend
 STRETCH_PERCENTILES = (2, 98)
 # Colours of errors and of likeness from 0 to 1: black, red, yellow, white.
 _HEAT = np.array([[0, 0, 0], [180, 20, 30], [255, 190, 40], [255, 255, 255]], dtype=np.float64)
@@ -105,6 +108,8 @@ def draw_figure(
             parts = _of_bands(column, mean, std, groups)
             if isinstance(column, ObjectColumn):
                 parts = [draw_objects(part, column.objects, column.classes) for part in parts]
+            elif isinstance(column, ClassColumn):
+                parts = [_tinted(part, column.labels) for part in parts]
             drawn += zip(_titles(column.title, groups), parts, strict=True)
         else:
             drawn.append((column.title, _tiles(column, mean, std, size)))
@@ -113,14 +118,18 @@ def draw_figure(
 
 
 def legend_of(figure: Figure) -> list[tuple[str, Colour]]:
-    """Return the names and colours of the classes whose objects a figure shows."""
-    columns = [column for column in figure if isinstance(column, ObjectColumn)]
-    if not columns:
-        return []
-    classes = columns[0].classes
+    """Return the names and colours of the classes whose objects or pixels a figure shows."""
+    shown: set[int] = set()
+    classes: tuple[str, ...] = ()
+    for column in figure:
+        if isinstance(column, ObjectColumn):
+            shown |= {*labels_in([column.objects])}
+            classes = column.classes
+        elif isinstance(column, ClassColumn):
+            shown |= {label for label in np.unique(column.labels.numpy()).tolist() if label >= 0}
+            classes = column.classes
     colours = class_colours(len(classes))
-    shown = labels_in([column.objects for column in columns])
-    return [(classes[label], colours[label]) for label in shown]
+    return [(classes[label], colours[label]) for label in sorted(shown)]
 
 
 def as_rgb(
@@ -227,6 +236,13 @@ def _label_colours(labels: Tensor) -> np.ndarray:
     return colours
 
 
+def _tinted(tiles: np.ndarray, labels: Tensor) -> np.ndarray:
+    """Blend images, uint8 (B, H, W, 3), with the colours of classes (B, H, W)."""
+    colours = _label_colours(labels).astype(np.float32)
+    mixed: np.ndarray = tiles + TINT * (colours - tiles)
+    return mixed.round().astype(np.uint8)
+
+
 def _mistakes(mistakes: Tensor) -> np.ndarray:
     values = mistakes.cpu().numpy()
     colours: np.ndarray = np.array([[0, 0, 0], _WRONG], dtype=np.uint8)[values.clip(0, 1)]
@@ -263,9 +279,9 @@ def _lay_out(
 ) -> Image.Image:
     num_rows, height, width = columns[0].shape[:3]
     row_px = height + GAP_PX + (HEADER_PX if names else 0)
-    legend_px = HEADER_PX if legend else 0
-    size = (len(columns) * (width + GAP_PX), HEADER_PX + num_rows * row_px + legend_px)
-    image = Image.new("RGB", size, "white")
+    width_px, end_px = len(columns) * (width + GAP_PX), HEADER_PX + num_rows * row_px
+    lines = _legend_lines(legend, width_px)
+    image = Image.new("RGB", (width_px, end_px + HEADER_PX * len(lines)), "white")
     draw = ImageDraw.Draw(image)
     for row, name in enumerate(names):
         text = _shortened(name, image.width - 4, draw)
@@ -276,23 +292,33 @@ def _lay_out(
         for row, tile in enumerate(tiles):
             top = HEADER_PX + (row + 1) * row_px - height - GAP_PX
             image.paste(Image.fromarray(tile), (left, top))
-    _write_legend(draw, legend, HEADER_PX + num_rows * row_px, image.width)
+    for number, line in enumerate(lines):
+        _write_legend(draw, line, end_px + HEADER_PX * number)
     return image
 
 
-def _write_legend(
-    draw: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Colour]], top: int, width_px: int
-) -> None:
-    """Write names behind squares of their colours, as many as fit."""
-    left, square_px = 2, HEADER_PX - 6
+_LegendEntry = tuple[int, str, Colour]  # the left edge, what is written, and the colour before it
+
+
+def _legend_lines(legend: Sequence[tuple[str, Colour]], width_px: int) -> list[list[_LegendEntry]]:
+    """Divide names behind squares of their colours into lines of a width."""
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    lines: list[list[_LegendEntry]] = []
+    left = width_px
     for name, colour in legend:
-        end = left + square_px + 3 + round(draw.textlength(name))
-        if end > width_px:
-            draw.text((left, top + 2), "...", fill="black")
-            return
-        draw.rectangle((left, top + 3, left + square_px - 1, top + 2 + square_px), fill=colour)
-        draw.text((left + square_px + 3, top + 2), name, fill="black")
-        left = end + 8
+        needed_px = SQUARE_PX + 3 + round(measure.textlength(name))
+        if left + needed_px > width_px:
+            lines.append([])
+            left = 2
+        lines[-1].append((left, name, colour))
+        left += needed_px + 8
+    return lines
+
+
+def _write_legend(draw: ImageDraw.ImageDraw, line: Sequence[_LegendEntry], top: int) -> None:
+    for left, name, colour in line:
+        draw.rectangle((left, top + 3, left + SQUARE_PX - 1, top + 2 + SQUARE_PX), fill=colour)
+        draw.text((left + SQUARE_PX + 3, top + 2), name, fill="black")
 
 
 def _shortened(name: str, width_px: int, draw: ImageDraw.ImageDraw) -> str:

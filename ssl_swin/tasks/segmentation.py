@@ -1,7 +1,7 @@
 """Semantic segmentation: UPerNet on an encoder, with the recipe of Swin's segmentation code."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from ssl_swin.data.segment_views import WholeImage, size_within
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.sizes import as_size
 from ssl_swin.errors import UserError
-from ssl_swin.figure import Figure, ImageColumn, LabelColumn, MistakeColumn
+from ssl_swin.figure import ClassColumn, Figure, ImageColumn, LabelColumn, MistakeColumn
 from ssl_swin.objectives.base import Collate, Normalize, Output
 from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Export, Task
@@ -38,6 +38,7 @@ from ssl_swin.tasks.segmenter import (
 from ssl_swin.tasks.segmenting import Inference
 
 FIGURE_SHORT_PX, FIGURE_LONG_PX = 256, 512  # that images of a figure are scaled down to
+PREVIEW_SHORT_PX, PREVIEW_LONG_PX = 512, 1024  # likewise, of what is trained on
 _LOADING = """from ssl_swin import load_segmenter
 
 segmenter = load_segmenter("PATH/TO/THIS/FOLDER")
@@ -197,12 +198,30 @@ class Segmentation(Task):
             )
 
     def preview(self, batch: SegmentBatch, normalize: Normalize) -> Figure:
-        """The images and their classes."""
-        return self._figure(batch.images(normalize(batch.pixels)), with_predictions=False)
+        """The images, and their classes over them."""
+        pairs = batch.images(normalize(batch.pixels))
+        images, labels = _tiles(pairs, PREVIEW_SHORT_PX, PREVIEW_LONG_PX)
+        return (
+            ImageColumn("input", images),
+            ClassColumn("classes", images, labels=labels, classes=self.classes),
+        )
 
     def figure(self, batch: SegmentBatch, normalize: Normalize) -> Figure:
         """Input, truth, prediction, and where they differ."""
-        return self._figure(batch.images(normalize(batch.pixels)), with_predictions=True)
+        pairs = batch.images(normalize(batch.pixels))
+        predicted = [
+            (image, self.inference.probabilities(self.scores, image).argmax(dim=0))
+            for image, _ in pairs
+        ]
+        images, truth = _tiles(pairs, FIGURE_SHORT_PX, FIGURE_LONG_PX)
+        _, told = _tiles(predicted, FIGURE_SHORT_PX, FIGURE_LONG_PX)
+        wrong = (told != truth).int().masked_fill(truth == IGNORED, IGNORED)
+        return (
+            ImageColumn("input", images),
+            LabelColumn("truth", truth),
+            LabelColumn("prediction", told),
+            MistakeColumn("error", wrong),
+        )
 
     def export(self) -> Export:
         """See `Task.export`; the auxiliary head is left out."""
@@ -234,26 +253,20 @@ class Segmentation(Task):
     def _loss(self, scores: Tensor, batch: SegmentBatch) -> Tensor:
         return pixel_loss(scores, batch.classes, mean=self.loss_mean)
 
-    def _figure(self, pairs: Sequence[tuple[Tensor, Tensor]], *, with_predictions: bool) -> Figure:
-        predicted = [
-            self.inference.probabilities(self.scores, image).argmax(dim=0)
-            for image, _ in pairs
-            if with_predictions
-        ]
-        images = _together([_fitting(image, is_classes=False) for image, _ in pairs], 0)
-        truth = _together([_fitting(classes, is_classes=True) for _, classes in pairs], IGNORED)
-        columns: list[Any] = [ImageColumn("input", images), LabelColumn("truth", truth)]
-        if predicted:
-            told = _together([_fitting(each, is_classes=True) for each in predicted], IGNORED)
-            wrong = (told != truth).int().masked_fill(truth == IGNORED, IGNORED)
-            columns += [LabelColumn("prediction", told), MistakeColumn("error", wrong)]
-        return tuple(columns)
+
+def _tiles(
+    pairs: Sequence[tuple[Tensor, Tensor]], short_px: int, long_px: int
+) -> tuple[Tensor, Tensor]:
+    """Return images (B, C, H, W) and classes (B, H, W) within a size, filled up to be stacked."""
+    images = [_fitting(image, short_px, long_px, is_classes=False) for image, _ in pairs]
+    classes = [_fitting(each, short_px, long_px, is_classes=True) for _, each in pairs]
+    return _together(images, 0), _together(classes, IGNORED)
 
 
-def _fitting(values: Tensor, *, is_classes: bool) -> Tensor:
+def _fitting(values: Tensor, short_px: int, long_px: int, *, is_classes: bool) -> Tensor:
     """Scale an image (C, H, W) or classes (H, W) down to the size of a figure's tile."""
     size = (values.shape[-2], values.shape[-1])
-    target = size_within(size, FIGURE_SHORT_PX, FIGURE_LONG_PX)
+    target = size_within(size, short_px, long_px)
     if target[0] >= size[0]:
         return values
     if is_classes:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,7 +14,9 @@ from ssl_swin.data.loading.order import OrderConstants, SampleOrder
 from ssl_swin.data.packing.pack import pack
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
+from ssl_swin.reporting.drawing import class_colours
 from ssl_swin.reporting.figures import GAP_PX, HEADER_PX, MASKED_GREY
+from ssl_swin.tasks.classification import Classification
 
 SIZE_PX = 96  # of model=swin_nano, whose 6 x 6 units of 16 px are masked by 22
 NUM_IMAGES = 12
@@ -118,3 +121,88 @@ def test_show__mistakes(
     assert main(["show", *arguments, "--out", str(tmp_path / "batch.png")]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def masked(tmp_path: Path) -> Path:
+    """Six images of 40 x 48 px, red on the left and blue on the right, with masks of the same."""
+    for number in range(6):
+        edge = 8 + 4 * number
+        image = np.zeros((40, 48, 3), dtype=np.uint8)
+        image[:, :edge, 0] = image[:, edge:, 2] = 200
+        mask = np.zeros((40, 48), dtype=np.uint8)
+        mask[:, edge:], mask[:, :2] = 1, 255
+        for folder, values in (("images", image), ("masks", mask)):
+            path = tmp_path / "photos" / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    return tmp_path / "photos"
+
+
+AS_THEY_ARE = (  # of whole images
+    *("task.crop_px=[40,48]", "augment.short_px=40", "augment.ratio=[1,1]"),
+    *("augment.flip_probability=0", "augment.brightness=0", "augment.contrast=null"),
+    *("augment.saturation=null", "augment.hue_degrees=null"),
+)
+
+
+def show_segments(photos: Path, out: Path, *settings: str, status: int = 0) -> None:
+    data = ["data=masks", f"data.root={photos}", "backbone=none", "model=swin_nano"]
+    words = [*data, "task.head_channels=8", *settings]
+    assert main(["show", "--images", "4", "--out", str(out), "segment", *words]) == status
+
+
+def test_show_segment__classes_lie_over_their_pixels(
+    masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "batch.png"
+    show_segments(masked, out, "classes=[left,right]", *AS_THEY_ARE)
+    picture = np.asarray(Image.open(out)).astype(int)
+    assert picture.shape == (2 * HEADER_PX + 4 * (HEADER_PX + 40 + GAP_PX), 2 * (48 + GAP_PX), 3)
+    colours = np.array([*class_colours(2), (MASKED_GREY,) * 3])
+    for row in range(4):
+        top = 2 * HEADER_PX + row * (HEADER_PX + 40 + GAP_PX)
+        view, tinted = picture[top : top + 40, :48], picture[top : top + 40, 50:98]
+        classes = (view[..., 2] > view[..., 0]).astype(int)
+        assert 0 < classes.mean() < 1 and view.max() == 200
+        classes[:, :2] = 2
+        assert np.abs(tinted - (view + colours[classes]) / 2).max() <= 0.5
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith("4 images of epoch 0, 3 x 40 x 48; segmentation into 2 classes, UPerNet")
+
+
+def test_show_segment__crops_are_those_of_the_epoch(masked: Path, tmp_path: Path) -> None:
+    pictures = []
+    for name, *options in (("a", "seed=0"), ("b", "seed=0"), ("c", "seed=1")):
+        settings = ["classes=2", "task.crop_px=32", "augment.short_px=40", *options]
+        show_segments(masked, tmp_path / f"{name}.png", *settings)
+        pictures.append((tmp_path / f"{name}.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_show_segment__mistakes(
+    masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings, message in (
+        ([], "the data does not name the classes of its masks: give classes="),
+        (["classes=2", "task.masks.ignore_value=null"], "has the value 255, and what is known"),
+        (["classes=2", "batch_sise=4"], "there is no setting batch_sise, did you mean batch_size"),
+    ):
+        show_segments(masked, tmp_path / "batch.png", *settings, status=2)
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert main(["show", "linear_probe", "--out", str(tmp_path / "batch.png")]) == 2
+    assert "show draws what pretrain, finetune, segment see, got 'linear_probe'" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "batch.png").exists()
+
+
+def test_show_finetune__names_classes(tmp_path: Path) -> None:
+    from ssl_swin.commands.show import _titles
+    from ssl_swin.data.batch import UNLABELLED, LabeledBatch
+
+    batch = LabeledBatch(torch.zeros(2, 3, 1, 1), torch.tensor([1, UNLABELLED]), ["a", "b"])
+    task = Classification.__new__(Classification)
+    object.__setattr__(task, "classes", ("cat", "dog"))
+    assert _titles(task, batch) == ["a: dog", "b"]

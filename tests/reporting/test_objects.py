@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from ssl_swin.figure import ObjectColumn, Objects
+from ssl_swin.figure import ClassColumn, ObjectColumn, Objects
 from ssl_swin.reporting.drawing import INK, PAPER, class_colours
-from ssl_swin.reporting.figures import draw_figure
+from ssl_swin.reporting.figures import MASKED_GREY, draw_figure
 from ssl_swin.reporting.objects import draw_objects, ink_on_colour
 
 CLASSES = ("car", "dog")
@@ -97,15 +96,31 @@ def test_figure__shows_each_group_of_bands_and_the_classes_in_it() -> None:
     assert of_colour(legend, BLUE).sum() == 100 and not of_colour(legend, RED).any()
 
 
-def test_figure__of_many_classes_ends_its_legend_where_it_is_full() -> None:
+def test_figure__of_many_classes_has_a_legend_of_several_lines() -> None:
     column = ObjectColumn(
         "truth",
         torch.zeros(1, 3, 8, 60),
         objects=(objects([[0, 0, 1, 1]] * 9, list(range(9))),),
         classes=tuple("abcdefghi"),
     )
-    picture = draw_figure((column,), [0.0] * 3, [1.0] * 3)
-    assert isinstance(picture, Image.Image) and picture.size == (62, 16 + 10 + 16)
-    squares = np.asarray(picture)[-13, 2::1]
-    shown = [colour for colour in class_colours(9) if of_colour(squares, colour).any()]
-    assert 1 <= len(shown) < 9
+    picture = np.asarray(draw_figure((column,), [0.0] * 3, [1.0] * 3))
+    height, width, _ = picture.shape
+    lines, rest = divmod(height - 16 - 10, 16)
+    assert width == 62 and lines > 2 and rest == 0
+    legend = picture[16 + 10 :]
+    for colour in class_colours(9):
+        assert of_colour(legend, colour).sum() == 100
+
+
+def test_class_column__tints_pixels_and_names_the_classes_that_are_there() -> None:
+    labels = torch.tensor([[[1, 1, -1]]])
+    image = torch.tensor([0.0, 0.4, 1.0]).expand(1, 3, 1, 3)
+    column = ClassColumn("classes", image, labels=labels, classes=CLASSES)
+    picture = np.asarray(draw_figure((column,), [0.0] * 3, [1.0] * 3))
+    tinted = picture[16, :3].astype(int)
+    for found, level, colour in zip(
+        tinted, (0, 102, 255), (BLUE, BLUE, (MASKED_GREY,) * 3), strict=True
+    ):
+        assert np.abs(found - (level + np.array(colour)) / 2).max() <= 0.5
+    legend = picture[-16:]
+    assert not of_colour(legend, RED).any()

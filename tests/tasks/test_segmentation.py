@@ -139,7 +139,7 @@ def test_figure__shows_input_truth_prediction_and_error(task):
     judged = given.classes != IGNORED
     assert error.mistakes[~judged].eq(-1).all()
     assert error.mistakes[judged].equal((told.labels != given.classes).int()[judged])
-    assert [column.title for column in model.preview(given, NORMALIZE)] == ["input", "truth"]
+    assert [column.title for column in model.preview(given, NORMALIZE)] == ["input", "classes"]
 
 
 def test_figure__scales_large_images_down(task):
