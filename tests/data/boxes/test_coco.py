@@ -64,6 +64,14 @@ def test_layouts__of_two_splits(tmp_path, image, text, coco, jsons, folder):
     assert found.notes == ["no box of train is of class cat"]
 
 
+def test_layouts__lvis_gives_addresses_in_place_of_names(tmp_path, image, text, coco):
+    image("train2017/0.png")
+    content = coco({"http://images.org/train2017/0.png": [BOX]})
+    content["images"][0]["coco_url"] = content["images"][0].pop("file_name")
+    text("lvis_v1_train.json", content)
+    assert opened(tmp_path).splits["train"].file_name(0) == str(tmp_path / "train2017/0.png")
+
+
 @pytest.mark.parametrize(
     "file_name", ["sub/a.png", "sub\\a.png", "./sub/a.png", "/home/else/where/a.png", "a.png"]
 )

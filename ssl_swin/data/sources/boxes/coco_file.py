@@ -77,7 +77,7 @@ def image_entries(file: CocoFile) -> dict[Any, tuple[str, tuple[int, int]]]:
     """
     found: dict[Any, tuple[str, tuple[int, int]]] = {}
     for entry in file.images:
-        number, name = entry.get("id"), entry.get("file_name")
+        number, name = entry.get("id"), entry.get("file_name") or entry.get("coco_url")  # LVIS's
         if not isinstance(number, int | str) or not isinstance(name, str) or not name:
             raise UserError(f"{file.path}: an image has no id or no file_name: {entry}")
         size = entry.get("height"), entry.get("width")
@@ -88,7 +88,8 @@ def image_entries(file: CocoFile) -> dict[Any, tuple[str, tuple[int, int]]]:
             )
         if number in found:
             raise UserError(f"{file.path}: two images have the id {number}, the second is {name}")
-        found[number] = name.replace("\\", "/").removeprefix("./"), (int(size[0]), int(size[1]))  # type: ignore[arg-type]
+        height_px, width_px = map(int, size)  # type: ignore[arg-type]
+        found[number] = name.replace("\\", "/").removeprefix("./"), (height_px, width_px)
     names = [name for name, _ in found.values()]
     if len(set(names)) < len(names):
         twice = next(name for number, name in enumerate(names) if name in names[:number])

@@ -1,6 +1,8 @@
 """Opening images with boxes as COCO, Pascal VOC and YOLO have them."""
 
-from collections.abc import Callable, Collection, Mapping
+import gc
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ssl_swin.arguments import PathLike, checked
@@ -56,6 +58,23 @@ def open_boxes(
     if not root.exists():
         raise UserError(f"{root} does not exist. Give a folder of images and their annotations")
     with_boxes = members is None or BOXES in members
+    with _garbage_left():
+        return _opened(root, kind, reading, with_boxes=with_boxes)
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Collect no garbage for a while: millions of lists are made, and none goes in between."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _opened(root: Path, kind: str, reading: BoxReading, *, with_boxes: bool) -> OpenedData:
     files = ImageFiles(_folder(root, kind), reading.leave_out)
     found = _READERS[kind](root, reading, files)
     if "train" not in found.splits:
