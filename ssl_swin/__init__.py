@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ssl_swin.errors import TrainingGaveUp as TrainingGaveUp
     from ssl_swin.errors import UserError as UserError
     from ssl_swin.jobs.embedding import embed as embed
+    from ssl_swin.jobs.in_process import detect as detect
     from ssl_swin.jobs.in_process import finetune as finetune
     from ssl_swin.jobs.in_process import linear_probe as linear_probe
     from ssl_swin.jobs.in_process import pretrain as pretrain
@@ -127,6 +128,7 @@ _HOMES = {
     "beit": "ssl_swin.encoders.beit",
     "convnext": "ssl_swin.encoders.convnext",
     "dense_optimizer": "ssl_swin.training.optim",
+    "detect": "ssl_swin.jobs.in_process",
     "distillation": "ssl_swin.weights.teachers",
     "embed": "ssl_swin.jobs.embedding",
     "export_segmenter": "ssl_swin.weights.formats.segmenters",

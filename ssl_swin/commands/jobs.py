@@ -6,6 +6,7 @@ JOBS = {
     "pretrain": "pretrain an encoder on images; settings as key=value, see its --help",
     "finetune": "fine-tune a pretrained backbone into a classifier",
     "segment": "train a class for every pixel on a pretrained backbone",
+    "detect": "train boxes and masks of single objects on a pretrained backbone",
     "linear-probe": "judge the frozen features of a backbone on labelled images",
 }
 

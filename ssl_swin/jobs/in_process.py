@@ -46,6 +46,14 @@ def segment(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
     return _run("segment", overrides, config_dir)
 
 
+def detect(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
+    """Train a detector on images with boxes; see `pretrain`.
+
+    `load_detector` takes the run's folder.
+    """
+    return _run("detect", overrides, config_dir)
+
+
 def linear_probe(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> Path:
     """Probe frozen features with linear heads and nearest neighbours; see `pretrain`."""
     return _run("linear_probe", overrides, config_dir)

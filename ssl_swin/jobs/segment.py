@@ -8,19 +8,19 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from ssl_swin.data.dataset import NO_LABEL
 from ssl_swin.data.decoding import decode_mask
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.mask_classes import IGNORED
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
+from ssl_swin.jobs.dense_classes import dense_classes
 from ssl_swin.jobs.labels import train_on_few_images
 from ssl_swin.jobs.loop import training_module
 from ssl_swin.jobs.next_steps import after_training_on_images
 from ssl_swin.jobs.settings import SegmentSettings
 from ssl_swin.jobs.summary import finish
-from ssl_swin.jobs.training_tasks import export_task, measure, train_task
+from ssl_swin.jobs.training_tasks import export_with_backbone, measure, train_task
 from ssl_swin.launch.build import backbone_folder, build_encoder, check_splits, open_data
 from ssl_swin.launch.command_line import command
 from ssl_swin.launch.keeping import keep_folders
@@ -34,7 +34,6 @@ from ssl_swin.training.callbacks.class_ious import ClassIous
 from ssl_swin.training.checkpointing.best import load_best
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.module import TrainingModule
-from ssl_swin.weights.backbone import save_backbone
 
 MOST_LOOKED_AT = 256  # masks of a split, before a run
 MOST_NAMED = 5  # classes in a message
@@ -73,44 +72,10 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Segmentation, dict
             f"subclass of ssl_swin.Segmentation; {command(task_class.job)} trains this one"
         )
     readers = open_data(cfg, task_class.members)
-    classes = classes_of(readers["train"]) if cfg.classes is None else class_names(cfg.classes)
+    classes = dense_classes(cfg.classes, readers["train"], "masks")
     task: Segmentation = make(cfg.task)(encoder, classes)
     train_on_few_images(cfg, readers)
     return task, readers
-
-
-def classes_of(reader: Split) -> list[str]:
-    """Return the names of the classes of masks that the data has.
-
-    Args:
-        reader: The training split.
-
-    Raises:
-        UserError: If it names none, or those of whole images.
-    """
-    if not reader.classes:
-        raise UserError(
-            "the data does not name the classes of its masks: give classes=[background,nucleus], "
-            "or how many there are; ssl-swin pack --classes NAMES puts them into shards"
-        )
-    if isinstance(reader, IndexedSplit) and (reader.dataset.labels() != NO_LABEL).any():
-        raise UserError(
-            f"the classes that the data names ({', '.join(reader.classes[:MOST_NAMED])}) are those "
-            "of its images: give the ones of the masks, as classes=[background,nucleus], or how "
-            "many there are"
-        )
-    return list(reader.classes)
-
-
-def class_names(classes: object) -> list[str]:
-    """Return the names of classes that are named or counted.
-
-    Args:
-        classes: Their names by label, or how many there are, which are then called 0, 1, ...
-    """
-    if isinstance(classes, int):
-        return list(map(str, range(classes)))
-    return list(map(str, classes))  # type: ignore[call-overload]
 
 
 def look_at_masks(split: str, reader: Split, task: Segmentation) -> None:
@@ -156,17 +121,8 @@ def _hand_over(
     """Measure the best epoch's weights, export them, and conclude."""
     best = load_best(trainer, module, run.folder.last_checkpoint)
     measured = _measured(run.cfg, trainer, task, module, data)
-    export_task(run, trainer, task, data.readers["train"])
+    export_with_backbone(run, trainer, task, data.readers["train"])
     path = run.folder.path
-    if trainer.is_global_zero:
-        settings = run.cfg.data
-        save_backbone(
-            path / "backbone",
-            task.encoder,
-            mean=list(settings.mean),
-            std=list(settings.std),
-            card=f"# {run.name}\n\nThe backbone of a segmenter, which lies beside it.\n",
-        )
     keep_folders(run, trainer.loggers, task.folder, "predictions")
     finish(
         run,

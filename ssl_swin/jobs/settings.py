@@ -140,6 +140,14 @@ class SegmentSettings(TaskSettings):
     labels: FewImages
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectSettings(TaskSettings):
+    """Settings of `detect`."""
+
+    classes: Positive | Annotated[list[Name], MinLen(1), EACH_ONCE] | None
+    labels: FewImages
+
+
 @dataclass(frozen=True)
 class FeatureSettings:
     """The group `features`."""

@@ -20,7 +20,7 @@ from ssl_swin.training.callbacks.ema import WeightEma
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.half_weights import PRECISION as HALF
 from ssl_swin.training.module import TrainingModule
-from ssl_swin.weights.backbone import save_extra_weights, save_task
+from ssl_swin.weights.backbone import save_backbone, save_extra_weights, save_task
 from ssl_swin.weights.cards import task_card
 
 HandOver = Callable[[Trainer, TrainingModule, ImageDataModule], None]
@@ -121,3 +121,23 @@ def export_task(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
         crop_ratio=run.cfg.get("eval_crop_ratio", 1.0),
     )
     save_extra_weights(folder, task.extra_weights())
+
+
+def export_with_backbone(run: Run, trainer: Trainer, task: Task, reader: Split) -> None:
+    """Write the task's folder, and its backbone for another task, on the first process.
+
+    Args:
+        run: The run.
+        trainer: After training.
+        task: The task, with its best weights.
+        reader: The training split.
+    """
+    export_task(run, trainer, task, reader)
+    if trainer.is_global_zero:
+        save_backbone(
+            run.folder.path / "backbone",
+            task.encoder,
+            mean=list(run.cfg.data.mean),
+            std=list(run.cfg.data.std),
+            card=f"# {run.name}\n\nThe backbone of a {task.folder}, which lies beside it.\n",
+        )

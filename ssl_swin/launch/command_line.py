@@ -9,7 +9,7 @@ from pathlib import Path
 import ssl_swin
 from ssl_swin.quoting import shell_line
 
-SCRIPTS = ("pretrain.py", "finetune.py", "segment.py", "linear_probe.py")
+SCRIPTS = ("pretrain.py", "finetune.py", "segment.py", "detect.py", "linear_probe.py")
 MODULE = Path(ssl_swin.__file__).with_name("__main__.py")  # what `python -m ssl_swin` runs
 
 

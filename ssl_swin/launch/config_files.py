@@ -20,7 +20,7 @@ from ssl_swin.quoting import override
 
 PACKAGE = "ssl_swin.conf"
 USER_FOLDER = "conf"  # in the working directory
-JOBS = ("pretrain", "finetune", "segment", "linear_probe")
+JOBS = ("pretrain", "finetune", "segment", "detect", "linear_probe")
 
 
 class UserFolder(SearchPathPlugin):

@@ -96,6 +96,11 @@ class CocoEvaluation:
                     self._results[f"{prefix}{name}"] = float(value) if value >= 0 else float("nan")
         return self._results
 
+    def num_objects(self) -> list[int]:
+        """Return how many objects of each class there are, crowds included."""
+        labels = [label for image in self._gathered() for label in image["true"]["label"]]
+        return [labels.count(label) for label in range(self.num_classes)]
+
     def of_classes(self, *, of_masks: bool = False) -> NDArray[np.float64]:
         """Return the average precision of each class, (classes,), NaN where it has no object."""
         evaluation = self._evaluated(self._gathered(), "segm" if of_masks else "bbox")

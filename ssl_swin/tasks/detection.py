@@ -15,11 +15,13 @@ from ssl_swin.data.segment_samples import without_filling
 from ssl_swin.data.segment_views import WholeImage
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
+from ssl_swin.figure import Figure
 from ssl_swin.objectives.base import Collate, Normalize, Output
 from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.box_metrics import Truth, coco_metrics
 from ssl_swin.tasks.detecting import DetectInference
+from ssl_swin.tasks.detection_figure import detection_figure
 from ssl_swin.tasks.detections import Detections
 from ssl_swin.tasks.detector import detector_state
 from ssl_swin.tasks.rcnn.losses import BoxLoss
@@ -181,6 +183,15 @@ class Detection(Task):
             )
             for metric in metrics.values():
                 metric.update(detections, truth)
+
+    def preview(self, batch: DetectBatch, normalize: Normalize) -> Figure:
+        """The images and what is in them."""
+        return detection_figure(normalize(batch.pixels), batch, [], self.classes)
+
+    def figure(self, batch: DetectBatch, normalize: Normalize) -> Figure:
+        """Truth and prediction."""
+        found = self.detections(batch, normalize)
+        return detection_figure(normalize(batch.pixels), batch, found, self.classes)
 
     def export(self) -> Export:
         """See `Task.export`."""

@@ -14,7 +14,7 @@ from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import open_index
 from ssl_swin.errors import UserError
-from ssl_swin.jobs.segment import classes_of
+from ssl_swin.jobs.dense_classes import dense_classes
 
 ALONE = ("--workers", "0", "--val-ratio", "0", "--shard-samples", "2")
 
@@ -68,7 +68,10 @@ def test_pack__masks_to_the_byte_and_classes_in_the_index(place: Path) -> None:
     assert masks == {path.read_bytes() for path in Path("truth").iterdir()}
     dataset = ShardDataset(index, "train")
     assert dataset.labels().tolist() == [-1] * 4 and set(dataset[0].members) == {"image", "mask"}
-    assert classes_of(IndexedSplit(dataset, OrderConstants(1, 4, 1))) == ["dark", "light"]
+    assert dense_classes(None, IndexedSplit(dataset, OrderConstants(1, 4, 1)), "masks") == [
+        "dark",
+        "light",
+    ]
 
 
 def test_pack__names_every_mask_that_does_not_fit(
@@ -165,11 +168,11 @@ def test_classes_of__refuses_those_of_images_and_none(place: Path) -> None:
     assert pack() == 0
     dataset = ShardDataset(open_index("shards"), "train")
     with pytest.raises(UserError, match=r"names \(a, b\) are those of its images: give the ones"):
-        classes_of(IndexedSplit(dataset, OrderConstants(1, 4, 1)))
+        dense_classes(None, IndexedSplit(dataset, OrderConstants(1, 4, 1)), "masks")
     assert main(["pack", "photos", "others", "--masks", "truth", "--no-labels", *ALONE]) == 0
     dataset = ShardDataset(open_index("others"), "train")
     with pytest.raises(UserError, match=r"does not name the classes of its masks: give classes="):
-        classes_of(IndexedSplit(dataset, OrderConstants(1, 4, 1)))
+        dense_classes(None, IndexedSplit(dataset, OrderConstants(1, 4, 1)), "masks")
 
 
 def test_stats__writes_the_folder_of_the_masks(place: Path) -> None:

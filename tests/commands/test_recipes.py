@@ -46,11 +46,13 @@ OUR_OWN = {
     "pretrain_swin_t_1gpu",
     "finetune_swin_t_1gpu",
     "segment_small",
+    "detect_small",
 }
 OF_OTHER_OBJECTIVES = {
     name for name in EXPERIMENTS if re.match("pretrain_(fd|moby|ibot|refine)_", name)
 }
 OF_SEGMENTATION = {name for name in EXPERIMENTS if re.fullmatch("segment_.*_ade20k", name)}
+OF_DETECTION = {name for name in EXPERIMENTS if re.fullmatch("detect_.*_[13]x", name)}
 PRETRAINING = sorted(name for name in OFFICIAL if name.startswith("pretrain"))
 FINETUNING = sorted(name for name in OFFICIAL if name.startswith("finetune"))
 
@@ -125,7 +127,8 @@ def optimizer_of(name: str) -> tuple[dict[int, dict[str, Any]], Any]:
 
 
 def test_table__has_every_experiment() -> None:
-    assert set(EXPERIMENTS) == set(OFFICIAL) | OUR_OWN | OF_OTHER_OBJECTIVES | OF_SEGMENTATION
+    of_dense_tasks = OF_SEGMENTATION | OF_DETECTION
+    assert set(EXPERIMENTS) == set(OFFICIAL) | OUR_OWN | OF_OTHER_OBJECTIVES | of_dense_tasks
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from typed_words import commands_of, run_words
 
 pytestmark = pytest.mark.slow
 RULES = yaml.safe_load((Path(__file__).parent / "commands.yaml").read_text())
-JOBS = ("pretrain", "finetune", "segment", "linear_probe")
+JOBS = ("pretrain", "finetune", "segment", "detect", "linear_probe")
 STAGES = {"swin_nano": 3}  # of all others four
 SMALL_DATA = ["data.prepare.num_train=24", "data.prepare.num_val=10"]
 ONE_EPOCH = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
@@ -24,6 +24,7 @@ BRIEF = {
     "pretrain": [*ONE_EPOCH, "num_workers=0", "batch_size=4"],
     "finetune": [*ONE_EPOCH, "num_workers=0", "batch_size=4"],
     "segment": [*ONE_EPOCH, "num_workers=0", "batch_size=2"],
+    "detect": [*ONE_EPOCH, "num_workers=0", "batch_size=2"],
     "linear_probe": ["linear.epochs=11", "num_workers=0", "batch_size=4"],
 }
 

@@ -20,10 +20,11 @@ GROUPS = {
     "pretrain": (*IN_TRAINING, "objective"),
     "finetune": (*IN_TRAINING, "task"),
     "segment": (*IN_TRAINING, "task"),
+    "detect": (*IN_TRAINING, "task"),
     "linear_probe": IN_ALL,
 }
 MOST_UNCLEAR = 4  # letters of a name that is not told from others without one of them
-JOBS = ("pretrain", "finetune", "segment", "linear_probe")
+JOBS = ("pretrain", "finetune", "segment", "detect", "linear_probe")
 PYTHON = "python"
 BEFORE = {"once a traceback": "traceback", "once accepted": "accepted"}  # what 0.1.0 did
 BETWEEN = " | "

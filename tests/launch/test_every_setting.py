@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.settings import (
+    DetectSettings,
     FinetuneSettings,
     LinearProbeSettings,
     PretrainSettings,
@@ -47,6 +48,7 @@ JOBS = {
     "pretrain": (PretrainSettings, ["data=shards"]),
     "finetune": (FinetuneSettings, ["data=folder", "backbone=none", "model=swin_nano"]),
     "segment": (SegmentSettings, ["data=masks", "backbone=none", "model=swin_nano", "classes=3"]),
+    "detect": (DetectSettings, ["data=coco", "backbone=none", "model=swin_nano"]),
     "linear_probe": (LinearProbeSettings, ["data=remote", "backbone=b"]),
 }
 ACCEPTED = yaml.safe_load(Path(__file__).with_name("accepted_values.yaml").read_text())

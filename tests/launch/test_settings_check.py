@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from ssl_swin.arguments import accepts, in_words
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.settings import (
+    DetectSettings,
     FinetuneSettings,
     LinearProbeSettings,
     PretrainSettings,
@@ -29,6 +30,7 @@ JOBS = {
     "finetune": FinetuneSettings,
     "linear_probe": LinearProbeSettings,
     "segment": SegmentSettings,
+    "detect": DetectSettings,
 }
 
 
@@ -208,7 +210,10 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
-OF_TASKS = ("from_backbone", "adamw_layer_decay", "adamw_dense", "poly", "dense_multistep")
+OF_TASKS = (
+    *("from_backbone", "adamw_layer_decay", "adamw_dense", "adamw_detection"),
+    *("poly", "dense_multistep"),
+)
 GROUPS = ("model", "objective", "data", "optim", "schedule", "logger")
 IN_PRETRAINING = [
     (group, option) for group in GROUPS for option in options(group) if option not in OF_TASKS
@@ -221,6 +226,9 @@ SHIPPED = [
     ("finetune", "optim=adamw_layer_decay"),
     *(("segment", f"data={name}") for name in ("masks", "ade20k", "shards")),
     ("segment", "model=swin_t"),
+    *(("detect", f"data={name}") for name in ("coco", "voc", "yolo", "shards")),
+    *(("detect", f"task={name}") for name in ("mask_rcnn", "cascade_mask_rcnn")),
+    ("detect", "model=swin_t"),
 ]
 
 

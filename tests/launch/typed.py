@@ -16,6 +16,7 @@ import hydra
 import numpy as np
 import pytest
 from command_lines import JOBS, PYTHON, Line
+from drawn_objects import write_shards
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,6 +48,12 @@ VALID = {  # a small run that is right, to which each line adds something
         *(*TRAINING, "backbone=backbone", "classes=2", "schedule.warmup_steps=0"),
         *("task.crop_px=32", "task.head_channels=8", "task.auxiliary_channels=8"),
         *("task.inference.short_px=32", "augment.short_px=32", "trainer.sync_batchnorm=false"),
+    ],
+    "detect": [
+        *("data=shards", "data.root=boxed", "logger=csv", "batch_size=4", "num_workers=0"),
+        *(*TRAINING, "backbone=backbone", "classes=2", "schedule.warmup_steps=0"),
+        *("task.channels=8", "task.head_channels=8", "task.num_proposals=20"),
+        *("task.inference.short_px=64", "augment.short_px=[64]", "trainer.sync_batchnorm=false"),
     ],
     "linear_probe": [*DATA, "backbone=backbone", "device=cpu"],
 }
@@ -135,7 +142,9 @@ def make_world() -> None:
                 file = Path("masked") / name / split / f"{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(values.astype(np.uint8)).save(file)
+    write_shards(Path("boxed"))
     with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["index", "boxed"]) == 0
         assert main(["pack", "photos", "shards", "--val-ratio", "0.3", "--workers", "0"]) == 0
     encoder = ssl_swin.swin(**ARGUMENTS["swin"])
     ssl_swin.save_backbone(

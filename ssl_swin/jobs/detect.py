@@ -1,0 +1,102 @@
+"""The job of detection: boxes, and masks of single objects."""
+
+from functools import partial
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from ssl_swin.data.loading.protocol import Split
+from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
+from ssl_swin.jobs.box_look import look_at_boxes, object_masks
+from ssl_swin.jobs.dense_classes import dense_classes
+from ssl_swin.jobs.labels import train_on_few_images
+from ssl_swin.jobs.loop import training_module
+from ssl_swin.jobs.next_steps import with_other_seeds
+from ssl_swin.jobs.settings import DetectSettings
+from ssl_swin.jobs.summary import finish
+from ssl_swin.jobs.training_tasks import export_with_backbone, measure, train_task
+from ssl_swin.launch.build import backbone_folder, build_encoder, check_splits, open_data
+from ssl_swin.launch.command_line import command
+from ssl_swin.launch.keeping import keep_folders
+from ssl_swin.launch.run import Run, open_run
+from ssl_swin.launch.targets import located, make
+from ssl_swin.tasks.base import Task
+from ssl_swin.tasks.detection import Detection
+from ssl_swin.training.callbacks.class_aps import ClassAps
+from ssl_swin.training.checkpointing.best import load_best
+from ssl_swin.training.datamodule import ImageDataModule
+from ssl_swin.training.module import TrainingModule
+
+
+def main(cfg: DictConfig) -> None:
+    """Train on boxes, keep the best epoch by the validation metric, and export the task."""
+    run = open_run(cfg, DetectSettings)
+    task, readers = task_and_data(cfg, build_encoder(cfg, backbone_folder(cfg)))
+    check_splits(readers, ("val",))
+    if cfg.compile and task.encoder.bias_windows():
+        raise UserError(
+            f"compile=true has no effect on the windows of a {task.encoder.title} in images of any "
+            "size: leave compile=false"
+        )
+    for split, reader in readers.items():
+        look_at_boxes(split, reader, task.classes, with_masks=task.with_masks)
+    train_task(run, task, readers, partial(_hand_over, run, task))
+
+
+def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Detection, dict[str, Split]]:
+    """Build the task, and open the data that it is trained on.
+
+    Args:
+        cfg: Configuration of the job.
+        encoder: Pretrained, or with random weights.
+
+    Raises:
+        UserError: If the task is no detection, it cannot have this encoder, or there is no such
+            data.
+    """
+    task_class: type[Task] = located("task._target_", cfg.task._target_)
+    if not issubclass(task_class, Detection):
+        raise UserError(
+            f"task._target_={cfg.task._target_} is no detection: give task=mask_rcnn, "
+            f"task=cascade_mask_rcnn or a subclass of ssl_swin.Detection; "
+            f"{command(task_class.job)} trains this one"
+        )
+    readers = open_data(cfg, task_class.members)
+    train_on_few_images(cfg, readers)
+    classes = dense_classes(cfg.classes, readers["train"], "boxes")
+    with_masks = cfg.task.with_masks
+    if with_masks is None:
+        with_masks = object_masks(readers["train"])
+    task: Detection = make(cfg.task)(encoder, classes, with_masks=with_masks)
+    return task, readers
+
+
+def _hand_over(
+    run: Run, task: Detection, trainer: Trainer, module: TrainingModule, data: ImageDataModule
+) -> None:
+    """Measure the best epoch's weights, export them, and conclude."""
+    best = load_best(trainer, module, run.folder.last_checkpoint)
+    trainer.callbacks.append(ClassAps(trainer.default_root_dir))  # type: ignore[attr-defined]
+    if "test" not in data.readers:  # their values are kept apart from those of the last epoch
+        module = training_module(run.cfg, task, suffix="_best")
+    measured = [(task.result_title, measure(trainer, task, module, data, "one scale"))]
+    if task.with_masks:
+        split = "test" if "test" in data.readers else "val"
+        value = float(trainer.callback_metrics[f"{split}/mask_map{module.suffix}"])
+        measured.append(("mask AP", f"{value:.4f}"))
+    export_with_backbone(run, trainer, task, data.readers["train"])
+    path = run.folder.path
+    keep_folders(run, trainer.loggers, task.folder, "predictions")
+    finish(
+        run,
+        trainer,
+        results=lambda: [
+            *measured,
+            *([] if best is None else [("best", f"{path}/checkpoints/{best.name}")]),
+            (task.folder, f"{path}/{task.folder}/"),
+            ("", f'ssl_swin.load_detector("{path}")'),
+            ("backbone", f"{path}/backbone/"),
+        ],
+        next_steps=lambda: with_other_seeds("detect"),
+    )
