@@ -21,7 +21,8 @@ def draw_objects(
 ) -> NDArray[np.uint8]:
     """Return images with their objects.
 
-    A box bears the name of its class and its score; a narrow one the score alone, or nothing.
+    A box bears the name of its class, unless there is only one, and its score; a narrow one the
+    score alone, or nothing.
 
     Args:
         tiles: Images, uint8 (B, H, W, 3).
@@ -56,7 +57,8 @@ def _drawn(
         draw.rectangle(corners, outline=colours[labels[at]], width=line_px)
     for at in reversed(range(len(boxes))):
         score = "" if objects.scores is None else f"{float(objects.scores[at]):.2f}"
-        text = _fitting(classes[labels[at]], score, boxes[at], used)
+        name = classes[labels[at]] if len(classes) > 1 else ""
+        text = _fitting(name, score, boxes[at], used)
         if text:
             _write_on_box(draw, boxes[at], text, used, colours[labels[at]])
     return np.asarray(image)

@@ -70,6 +70,16 @@ def test_draw_objects__writes_on_a_box_what_is_not_much_wider(width, score, text
     assert of_colour(drawn[:20], RED).any() == text_px
 
 
+def test_draw_objects__of_one_class_the_score_alone() -> None:
+    box = [[0, 20, 50, 30]]
+    (truth,) = draw_objects(blank(), [objects(box, [0])], CLASSES[:1])
+    assert not of_colour(truth[:20], RED).any()
+    (alone,) = draw_objects(blank(), [objects(box, [0], [0.5])], CLASSES[:1])
+    (named,) = draw_objects(blank(), [objects(box, [0], [0.5])], CLASSES)
+    widths = [of_colour(each[:20], RED).any(axis=0).sum() for each in (alone, named)]
+    assert 10 < widths[0] < widths[1]
+
+
 def test_draw_objects__a_name_at_the_right_border_stays_inside() -> None:
     (drawn,) = draw_objects(blank(), [objects([[45, 20, 60, 30]], [0], [0.99])], CLASSES)
     assert of_colour(drawn[8:20], RED).any(axis=0)[-1]
