@@ -151,7 +151,7 @@ class BeitEncoder(VisibleEncoder):
         """Return the transformer's blocks."""
         return list(self.model.blocks)
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, *any_sizes: Size) -> None:
         """Compiles each block (`torch.compile`) at the first step; names stay as they are."""
         for block in self.model.blocks:
             block.compile()

@@ -115,7 +115,7 @@ class ConvEncoder(Encoder):
         """Return the residual blocks of all stages."""
         return [block for _, blocks in self.stage_parts() for block in blocks]
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, *any_sizes: Size) -> None:
         """Compile each block (`torch.compile`) at the first step; names stay as they are."""
         for block in self.blocks():
             block.compile()

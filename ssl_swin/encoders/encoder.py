@@ -187,8 +187,13 @@ class Encoder(nn.Module, ABC):
         """Return its shape in one phrase, as "width 96, depths (2, 2, 6, 2), patch 4 px"."""
 
     @abstractmethod
-    def compile_blocks(self) -> None:
-        """Compile what its blocks compute, without a change of names or weights."""
+    def compile_blocks(self, *any_sizes: Size) -> None:
+        """Compile what its blocks compute, without a change of names or weights.
+
+        Args:
+            any_sizes: Heights and widths of images in px that come again and again where images
+                have any size; others may not be worth compiling for.
+        """
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse batches that it cannot be trained with; by default it takes all.

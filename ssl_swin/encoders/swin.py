@@ -75,6 +75,7 @@ class SwinEncoder(VisibleEncoder):
         self.embed_dim: int = self.stage_dims[0]
         self.num_features: int = self.stage_dims[-1]
         self._is_compiled = False
+        self._recurring: set[Size] = set()  # of patch tokens, where images have any size
         self._layouts: OrderedDict[tuple[Size, bool, torch.device], DenseLayouts] = OrderedDict()
 
     def embed(self, images: Tensor, *, any_size: bool = False) -> Tensor:
@@ -207,13 +208,19 @@ class SwinEncoder(VisibleEncoder):
         """Return the blocks of all stages."""
         return [module for module in self.modules() if isinstance(module, WindowBlock)]
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, *any_sizes: Size) -> None:
         """Has training's blocks compiled (`torch.compile`), at the first step with each shape.
 
-        No parameter changes its name, and no weight its value. Images of any size are not compiled
-        for.
+        No parameter changes its name, and no weight its value. Images of any size are compiled for
+        where they are of the sizes that are named.
+
+        Args:
+            any_sizes: See `Encoder.compile_blocks`.
         """
         self._is_compiled = True
+        patch_px = self.patch_size_px
+        self._recurring = {(-(-high // patch_px), -(-wide // patch_px)) for high, wide in any_sizes}
+        self._layouts.clear()
         for block in self.blocks():
             block.is_compiled = True
 
@@ -238,7 +245,13 @@ class SwinEncoder(VisibleEncoder):
         key = size, any_size, tokens.device
         if key not in self._layouts:
             with torch.inference_mode(False):  # they outlive this pass, and training uses them
-                layouts = dense_layouts(self.model, size, tokens.device, any_size=any_size)
+                layouts = dense_layouts(
+                    self.model,
+                    size,
+                    tokens.device,
+                    any_size=any_size,
+                    is_recurring=not any_size or size in self._recurring,
+                )
             self._layouts[key] = layouts
             if len(self._layouts) > _MOST_LAYOUTS:
                 self._layouts.popitem(last=False)

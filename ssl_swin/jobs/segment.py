@@ -44,14 +44,10 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg, SegmentSettings)
     task, readers = task_and_data(cfg, build_encoder(cfg, backbone_folder(cfg)))
     check_splits(readers, ("val",))
-    if cfg.compile and task.encoder.bias_windows():
-        raise UserError(
-            f"compile=true has no effect on the windows of a {task.encoder.title} in images of any "
-            "size: leave compile=false"
-        )
     for split, reader in readers.items():
         look_at_masks(split, reader, task)
-    train_task(run, task, readers, partial(_hand_over, run, task))
+    hand_over = partial(_hand_over, run, task)
+    train_task(run, task, readers, hand_over, any_sizes=[task.crop_px])
 
 
 def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Segmentation, dict[str, Split]]:

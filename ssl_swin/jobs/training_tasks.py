@@ -1,10 +1,11 @@
 """What jobs share that train a task on labels: the loop, the best epoch, the export."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from lightning.pytorch import Trainer
 
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.encoders.sizes import Size
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.loop import training_data, training_module
 from ssl_swin.jobs.plan import tell_plan
@@ -26,7 +27,14 @@ from ssl_swin.weights.cards import task_card
 HandOver = Callable[[Trainer, TrainingModule, ImageDataModule], None]
 
 
-def train_task(run: Run, task: Task, readers: Mapping[str, Split], hand_over: HandOver) -> None:
+def train_task(
+    run: Run,
+    task: Task,
+    readers: Mapping[str, Split],
+    hand_over: HandOver,
+    *,
+    any_sizes: Sequence[Size] = (),
+) -> None:
     """Train a task, or tell the plan of it, and hand it over.
 
     Args:
@@ -34,13 +42,15 @@ def train_task(run: Run, task: Task, readers: Mapping[str, Split], hand_over: Ha
         task: The task with its encoder.
         readers: Data by split.
         hand_over: Is called after the last step, to measure and to export.
+        any_sizes: Heights and widths in px of training's images, of a task that takes any; blocks
+            are compiled for them.
 
     Raises:
         UserError: If no epoch would be the best, or the run would be refused.
     """
     cfg = run.cfg
     if cfg.compile:
-        compile_blocks(task.encoder)
+        compile_blocks(task.encoder, any_sizes)
     module = training_module(cfg, task)
     data = training_data(cfg, readers, task)
     trainer = make_trainer(run)

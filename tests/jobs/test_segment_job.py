@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from launched import finish
 from launched import output as printed
 from PIL import Image
 from test_finetune_job import composed
+from torch._dynamo.utils import counters
 
 from ssl_swin.cli import main
 from ssl_swin.encoders.resnet import resnet
+from ssl_swin.encoders.windows.blocks import compiled_compute
 from ssl_swin.errors import UserError
 from ssl_swin.jobs import replay
 from ssl_swin.launch.script import run_job
@@ -271,7 +275,6 @@ def test_segment__five_channels_of_float32(workplace: Path, tiny_encoder: Any) -
         (["model.window_size=4", "model.img_size_px=64"], "window_size=4 model.img_size_px=128"),
         (["test_ratios=[]"], "test_ratios must be"),
         (["data.root=nowhere"], "nowhere"),
-        (["compile=true"], "compile=true has no effect"),
         (["data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"], "3 channels"),
     ],
 )
@@ -286,8 +289,6 @@ def test_segment__refuses_before_anything_is_written(
 def test_segment__refuses_data_without_masks(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     shutil.rmtree("photos/masks")
     assert "mask" in refusal(capsys)
 
@@ -304,3 +305,23 @@ def test_load_segmenter__refuses_what_is_none(workplace: Path) -> None:
     config.write_text(json.dumps(told | {"label_names": ["a", "b", "c"]}))
     with pytest.raises(UserError, match="does not fit"):
         load_segmenter("run")
+
+
+@pytest.mark.slow
+def test_segment__compiled_gives_the_same_losses(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(*overrides: str) -> list[float]:
+        run("task.dropout=0.0", *overrides)
+        found = [float(row["train/loss"]) for row in rows() if row["train/loss"]]
+        shutil.rmtree("run")
+        return found
+
+    expected = losses()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled_compute.cache_clear()
+    counters.clear()
+    assert losses("compile=true") == pytest.approx(expected, rel=1e-4)
+    assert counters["stats"]["unique_graphs"] > 0
+    compiled_compute.cache_clear()
+    torch._dynamo.reset()

@@ -43,7 +43,12 @@ class DenseLayouts(NamedTuple):
 
 
 def dense_layouts(
-    model: Any, size: Size, device: torch.device, *, any_size: bool = False
+    model: Any,
+    size: Size,
+    device: torch.device,
+    *,
+    any_size: bool = False,
+    is_recurring: bool = True,
 ) -> DenseLayouts:
     """Lays out the tokens of whole images for a timm Swin, V1 or V2.
 
@@ -55,6 +60,7 @@ def dense_layouts(
         size: Rows and columns of patch tokens.
         device: Device of the layouts.
         any_size: Follow the rule for images of any size. Otherwise the size is the model's own.
+        is_recurring: Whether other passes bring this size again; see `StageLayout`.
     """
     sizes: list[Size] = []
     indices: list[Tensor] = []
@@ -75,7 +81,7 @@ def dense_layouts(
             for window, shift in windows
         }
         blocks = tuple(layouts[window_and_shift] for window_and_shift in windows)
-        stages.append(StageLayout(merging.to(device), blocks, is_recurring=not any_size))
+        stages.append(StageLayout(merging.to(device), blocks, is_recurring=is_recurring))
         sizes.append(size)
         indices.append(index)
     return DenseLayouts(sizes, [Permutation.of(index).to(device) for index in indices], stages)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from ssl_swin.encoders.dense_encoder import DenseEncoder
 from ssl_swin.encoders.windows.blocks import compiled_compute
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.simmim import SimMIM
@@ -83,3 +84,36 @@ def test_compile_blocks__one_graph_for_all_blocks_and_steps_of_a_shape(tiny_enco
     windows = model.encoder.windows
     packings = [windows.bin_visible(batch_for(model, seed)[1]) for seed in range(6)]
     assert len({packing.num_bins for packing in packings}) > 1  # and yet no graph for each
+
+
+@pytest.mark.slow
+@both_versions
+def test_compile_blocks__of_images_of_any_size_those_that_recur(tiny_encoder, version):
+    """Sides that neither patches nor windows divide, so that both are filled up."""
+    encoder = tiny_encoder(version=version, **SIZES, window_size=8).train()
+    dense = DenseEncoder(encoder)
+    names = list(dense.state_dict())
+
+    def passed(size):
+        torch.manual_seed(0)
+        images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+        sum(
+            (each**2).mul(torch.linspace(0, 1, each.shape[-1])).sum() for each in dense(images)
+        ).backward()
+        gradients = {n: p.grad.clone() for n, p in dense.named_parameters() if p.requires_grad}
+        dense.zero_grad()
+        return gradients
+
+    expected = passed((45, 70))
+    encoder.compile_blocks((45, 70))
+    actual = passed((45, 70))
+    graphs = counters["stats"]["unique_graphs"]
+    assert 0 < graphs <= 5 and list(dense.state_dict()) == names
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            actual[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item() + 1e-5
+        )
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        passed((45, 70))
+        passed((61, 33))  # as they are, without a graph
+    assert counters["stats"]["unique_graphs"] == graphs
