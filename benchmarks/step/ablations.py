@@ -2,15 +2,16 @@
 
 python -m benchmarks.step.ablations --model swin_t --batch-size 8
 
-An alternative replaces one function of `ssl_swin.encoders.windows` for the length of its turn, or
-does one part of the step by itself. Above 1, the choice that was made is the faster one.
+An alternative is another value of `kernels`, a function that is replaced for the length of its
+turn, or one part of the step by itself. Above 1, the choice that was made is the faster one.
 """
 
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -24,65 +25,76 @@ from benchmarks.step.timing import alternate, ratios, spread
 from benchmarks.step.variants import Absent, Variant, build
 from benchmarks.step.workload import Workload, autocast, make_workload
 from benchmarks.tables import table
-from ssl_swin.encoders.windows.layout import WindowLayout
-from ssl_swin.errors import UserError
+from ssl_swin.encoders.kernels import Kernels, use_kernels
 from ssl_swin.masking import expand_mask
 
 CHOSEN, OTHER = "chosen", "other"
 Turn = Callable[[int], object]
 
 
-def fused_attention(
-    attn: Any, tokens: Tensor, mask: Tensor | None = None, *, layout: WindowLayout
-) -> Tensor:
-    """`WindowAttention.forward` of V1 by torch's fused attention."""
-    groups = layout.gather(tokens)
-    heads = (3, attn.num_heads, tokens.shape[-1] // attn.num_heads)
-    qkv = attn.project(groups).view(*groups.shape[:3], *heads)
-    query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
-    with torch.autocast(tokens.device.type, enabled=False):
-        bias = layout.bias(attn.window_bias(qkv.dtype))
-        bias = bias.expand(*query.shape[:2], -1, -1, -1)
-        mixed = F.scaled_dot_product_attention(
-            query.flatten(0, 1),
-            key.flatten(0, 1),
-            value.flatten(0, 1),
-            attn_mask=bias.flatten(0, 1),
-            scale=attn.scale,
-        ).view(query.shape)
-    mixed = mixed.transpose(2, 3).reshape(groups.shape)
-    projected: Tensor = attn.proj(layout.scatter(mixed, tokens))
-    return projected
+class Idea(NamedTuple):
+    """A choice, and what else could have been.
+
+    Attributes:
+        name: For a reader.
+        turns: By `CHOSEN` and `OTHER`.
+        values: Of the kernel that differs, likewise; empty where it is none.
+        kernel: Its name among `Kernels`; "" where none differs.
+    """
+
+    name: str
+    turns: dict[str, Turn]
+    values: dict[str, str] = {}  # noqa: RUF012 - never changed
+    kernel: str = ""
 
 
-REPLACED: dict[str, tuple[str, Callable[..., Any]]] = {
-    "attention by products, not torch's fused one": (
-        "ssl_swin.encoders.windows.attention.WindowAttention.forward",
-        fused_attention,
-    ),
-    "GELU computed again, not kept": (
-        "ssl_swin.encoders.windows.blocks.gelu_linear",
-        lambda hidden, weight, bias: F.linear(F.gelu(hidden), weight, bias),
-    ),
-    "gathers of whole rows, not along dimension 1": (
-        "ssl_swin.encoders.windows.layout._rows",
-        lambda tokens, index: tokens.index_select(1, index),
-    ),
+BASE = Kernels(attention="products", mlp="recompute", decoder_attention="products")
+KERNELS: dict[str, tuple[str, str]] = {  # the other value, and the objective that it is tried on
+    "attention": ("fused", "dense sparse"),
+    "mlp": ("keep", "dense sparse"),
+    "decoder_attention": ("fused", "sparse"),
 }
 
 
-def replaced_turns(variant: Variant, target: str, other: Callable[..., Any]) -> dict[str, Turn]:
-    """Whole steps, with one function as it is or replaced."""
+def kernel_ideas(objective: str, variant: Variant) -> Iterator[Idea]:
+    """Whole steps with one kernel as it is or another."""
+    mask = variant.prepare(variant.workload.mask(0))
+
+    def turn(kernels: Kernels) -> None:
+        use_kernels(variant.model, kernels)
+        variant.step(mask)
+        use_kernels(variant.model, BASE)
+
+    for name, (other, objectives) in KERNELS.items():
+        if objective in objectives.split():
+            values = {CHOSEN: getattr(BASE, name), OTHER: other}
+            changed = replace(BASE, **{name: other})
+            turns: dict[str, Turn] = {
+                CHOSEN: lambda _: turn(BASE),
+                OTHER: lambda _, changed=changed: turn(changed),  # type: ignore[misc]
+            }
+            text = f"{objective}: {name.replace('_', ' ')}, {values[CHOSEN]} not {other}"
+            yield Idea(text, turns, values, name)
+
+
+def whole_rows_turns(variant: Variant) -> dict[str, Turn]:
+    """Whole steps that gather whole rows, or along dimension 1."""
     mask = variant.prepare(variant.workload.mask(0))
 
     def turn(context: contextlib.AbstractContextManager[Any]) -> None:
         with context:
             variant.step(mask)
 
+    target = "ssl_swin.encoders.windows.layout._rows"
     return {
         CHOSEN: lambda _: turn(contextlib.nullcontext()),
-        OTHER: lambda _: turn(patch(target, other)),
+        OTHER: lambda _: turn(patch(target, along_dimension_1)),
     }
+
+
+def along_dimension_1(tokens: Tensor, index: Tensor) -> Tensor:
+    """Gathers tokens (B, N, C) as torch does it."""
+    return tokens.index_select(1, index)
 
 
 def adamw_turns(variant: Variant) -> dict[str, Turn]:
@@ -92,22 +104,6 @@ def adamw_turns(variant: Variant) -> dict[str, Turn]:
         parameter.grad = torch.randn_like(parameter)
     fused, default = AdamW(parameters, fused=True), AdamW(parameters)
     return {CHOSEN: lambda _: fused.step(), OTHER: lambda _: default.step()}
-
-
-def decoder_turns(variant: Variant) -> dict[str, Turn]:
-    """Forward and backward pass of the first block of the sparse decoder."""
-    model: Any = variant.model
-    block, cells = model.decoder.blocks[0], model.decoder.pos_embed.shape[1]
-    width = model.decoder.pos_embed.shape[2]
-    tokens = torch.randn(len(variant.images), cells, width, device=variant.images.device)
-
-    def turn(is_fused: bool) -> None:
-        block.attn.fused_attn = is_fused
-        with autocast(variant.workload):
-            loss = block(tokens).float().sum()
-        loss.backward()
-
-    return {CHOSEN: lambda _: turn(False), OTHER: lambda _: turn(True)}
 
 
 def head_turns(variant: Variant) -> dict[str, Turn]:
@@ -131,19 +127,18 @@ def head_turns(variant: Variant) -> dict[str, Turn]:
     return {CHOSEN: lambda _: turn(False), OTHER: lambda _: turn(True)}
 
 
-def ideas(workload: Workload) -> Iterator[tuple[str, dict[str, Turn]]]:
+def ideas(workload: Workload) -> Iterator[Idea]:
     """Names each choice and gives its turns."""
     for objective in ("dense", "sparse"):
         variant = build(objective, workload, None)
         assert not isinstance(variant, Absent)
         variant.model.train()
-        for name, (target, other) in REPLACED.items():
-            yield f"{objective}: {name}", replaced_turns(variant, target, other)
+        yield from kernel_ideas(objective, variant)
+        text = f"{objective}: gathers of whole rows, not along dimension 1"
+        yield Idea(text, whole_rows_turns(variant))
         if objective == "dense":
-            yield "dense: head on all cells, not masked ones alone", head_turns(variant)
-            yield "AdamW fused, not torch's default", adamw_turns(variant)
-        elif workload.device.type == "cpu":
-            yield "sparse: decoder's block by products, not fused", decoder_turns(variant)
+            yield Idea("dense: head on all cells, not masked ones alone", head_turns(variant))
+            yield Idea("AdamW fused, not torch's default", adamw_turns(variant))
 
 
 def measure(args: argparse.Namespace, _: ModuleType | None) -> list[dict[str, Any]]:
@@ -157,13 +152,12 @@ def measure(args: argparse.Namespace, _: ModuleType | None) -> list[dict[str, An
             precision=precision,
             seed=args.seed,
         )
-        if workload.encoder.version != 1:
-            raise UserError(f"these choices are compared for Swin V1, and {args.model} is V2")
         lines = []
-        for name, turns in ideas(workload):
+        for name, turns, values, kernel in ideas(workload):
             timed = alternate(turns, args.rounds + 1, workload.device)
-            seconds = {turn: values[1:] for turn, values in timed.items()}
-            results.append({"precision": precision, "choice": name, "seconds": seconds})
+            seconds = {turn: each[1:] for turn, each in timed.items()}
+            found = {"precision": precision, "choice": name, "seconds": seconds}
+            results.append({**found, "kernel": kernel, "values": values})
             medians = [f"{1e3 * spread(seconds[turn]).median:.1f}" for turn in (CHOSEN, OTHER)]
             lines.append([name, *medians, f"{ratios(seconds, OTHER)[CHOSEN]:.2f}"])
         print(f"\n{args.model}, {len(workload.images)} images, {precision}")
@@ -174,7 +168,7 @@ def measure(args: argparse.Namespace, _: ModuleType | None) -> list[dict[str, An
 def main(words: list[str] | None = None) -> None:
     """Prints a table per precision, and with `--json` writes the numbers."""
     parser = make_parser(__doc__, has_variants=False)
-    parser.add_argument("--model", default="swin_nano", help="a Swin V1 of conf/model")
+    parser.add_argument("--model", default="swin_nano", help="a Swin of conf/model")
     parser.add_argument("--batch-size", type=positive, help="default: 8 on a CPU, 128 on a GPU")
     parser.add_argument("--rounds", type=positive, default=5, help="turns, of which the median")
     run(parser, measure, words)

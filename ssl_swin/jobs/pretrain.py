@@ -16,6 +16,7 @@ from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.continuing import Start
 from ssl_swin.launch.fitting import fit, make_trainer
 from ssl_swin.launch.keeping import keep_folders
+from ssl_swin.launch.kernels import take_kernels
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run, open_run
 from ssl_swin.launch.targets import make
@@ -40,6 +41,7 @@ def main(cfg: DictConfig) -> None:
     readers = open_data(cfg, objective.members)
     data = training_data(cfg, readers, objective)
     trainer = make_trainer(run)
+    take_kernels(cfg, objective, trainer.strategy.root_device)
     module = training_module(cfg, objective)
     if cfg.plan:
         tell_plan(run, trainer, module, data)

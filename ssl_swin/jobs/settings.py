@@ -20,6 +20,7 @@ from ssl_swin.arguments import (
 from ssl_swin.data.loading.few_labels import FewImages, FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.kernels import Attention, Mlp
 from ssl_swin.errors import UserError
 from ssl_swin.launch.settings import (
     MAY_CHANGE,
@@ -44,6 +45,15 @@ OF_PROBING = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class KernelSettings:
+    """The group `kernels`."""
+
+    attention: Literal[Attention, "auto"] = "auto"
+    mlp: Literal[Mlp, "auto"] = "auto"
+    decoder_attention: Literal[Attention, "auto"] = "auto"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(JobSettings):
     """What jobs that train an encoder have besides."""
@@ -51,6 +61,7 @@ class TrainingSettings(JobSettings):
     resume: Annotated[Name, MAY_CHANGE]
     optimized_metric: Annotated[Name | None, MAY_CHANGE] = None
     compile: Annotated[bool, MAY_CHANGE]
+    kernels: Annotated[KernelSettings, MAY_CHANGE] = KernelSettings()
     plan: Annotated[bool, MAY_CHANGE] = False
     augment: Annotated[Built, Makes(Augmentation, partial=True, added=frozenset({"size_px"}))]
     optim: Annotated[

@@ -12,6 +12,7 @@ from ssl_swin.jobs.plan import tell_plan
 from ssl_swin.jobs.summary import training_facts
 from ssl_swin.launch.compiling import compile_blocks
 from ssl_swin.launch.fitting import fit, make_trainer
+from ssl_swin.launch.kernels import take_kernels
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.run import Run
 from ssl_swin.runs.side_failures import SideFailures
@@ -54,6 +55,7 @@ def train_task(
     module = training_module(cfg, task)
     data = training_data(cfg, readers, task)
     trainer = make_trainer(run)
+    take_kernels(cfg, task, trainer.strategy.root_device)
     _check_batch_norms(run, trainer)
     if getattr(trainer.checkpoint_callback, "monitor", None) is None:
         raise UserError(

@@ -4,6 +4,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ssl_swin.encoders.kernels import Attention, HasKernels, Kernels
 from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.encoders.visible import VisibleEncoder
 from ssl_swin.encoders.windows.layout import take_rows
@@ -13,8 +14,14 @@ from ssl_swin.objectives.cells import over_channels
 _HEAD_DIM = 32  # of the attention, as in Swin
 
 
-class PatchDecoder(nn.Module):
-    """A transformer over all cells of an image, visible or not, and a head on the masked ones."""
+class PatchDecoder(nn.Module, HasKernels):
+    """A transformer over all cells of an image, visible or not, and a head on the masked ones.
+
+    Attributes:
+        kernel: How its cells attend; None goes by the device.
+    """
+
+    kernel: Attention | None = None
 
     def __init__(
         self,
@@ -58,6 +65,10 @@ class PatchDecoder(nn.Module):
         if fixed_positions:
             self.pos_embed.requires_grad_(False).copy_(sine_cosine(rows, columns, dim))
 
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`."""
+        self.kernel = kernels.decoder_attention
+
     def forward(self, features: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predict masked cells.
 
@@ -72,9 +83,10 @@ class PatchDecoder(nn.Module):
         shown = self.embed(features)
         tokens = self.mask_token.to(shown.dtype).expand(len(shown), self.pos_embed.shape[1], -1)
         tokens = tokens.scatter(1, over_channels(visible, shown), shown) + self.pos_embed
+        # On a CPU torch's fused attention takes half as long again for so few tokens.
+        is_fused = tokens.device.type != "cpu" if self.kernel is None else self.kernel == "fused"
         for block in self.blocks:
-            # On a CPU torch's fused attention takes half as long again for so few tokens.
-            block.attn.fused_attn = tokens.device.type != "cpu"  # type: ignore[union-attr]
+            block.attn.fused_attn = is_fused  # type: ignore[union-attr]
             tokens = block(tokens)
         predicted: Tensor = self.head(self.norm(take_rows(tokens, masked)))
         return predicted

@@ -180,7 +180,7 @@ def test_changeable__of_the_jobs_is_what_it_was_in_0_1_0() -> None:
             *("annotations", "first_pixel"),  # of data=coco and its like, likewise
         )
     }
-    trained = {"resume", "compile", "callbacks", "plan", "optimized_metric"} | {
+    trained = {"resume", "compile", "callbacks", "plan", "optimized_metric", "kernels"} | {
         f"trainer.{key}"
         for key in (
             "accelerator",

@@ -6,7 +6,7 @@ scores may be a hundred times as large, adds in float32 as the reference does.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
 
+from ssl_swin.encoders.kernels import Attention, HasKernels, Kernels
 from ssl_swin.encoders.windows.kernels import is_plain
 from ssl_swin.encoders.windows.layout import WindowLayout
 
@@ -21,12 +22,16 @@ _LARGEST_LOGIT_SCALE = math.log(100.0)  # Swin V2 (arXiv:2111.09883, section 3.2
 _BIAS_RANGE = 16.0  # of V2's position bias, in its public code
 
 
-class WindowAttention(nn.Module, ABC):
+class WindowAttention(nn.Module, HasKernels):
     """What the attention of both versions has in common.
 
     Without a layout it computes what timm's own does.
+
+    Attributes:
+        kernel: How the tokens of a group attend.
     """
 
+    kernel: Attention = "products"
     num_heads: int
     window_size: tuple[int, int]
     relative_position_index: Tensor
@@ -51,12 +56,30 @@ class WindowAttention(nn.Module, ABC):
         heads = (3, self.num_heads, tokens.shape[-1] // self.num_heads)
         qkv = self.project(groups).view(*groups.shape[:3], *heads)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B', G, heads, S, dim of a head)
+        attend = self._fused if self.kernel == "fused" else self._by_products
         with torch.autocast(tokens.device.type, enabled=False):
-            scores = self.scores(query, key)
-            scores = scores + layout.bias(self.window_bias(scores.dtype))
-            mixed = scores.softmax(-1).to(value.dtype) @ value
+            mixed = attend(query, key, value, layout)
         mixed = mixed.transpose(2, 3).reshape(groups.shape)
         return self.proj(layout.scatter(mixed, tokens))  # type: ignore[no-any-return]
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`."""
+        self.kernel = kernels.attention
+
+    def _by_products(
+        self, query: Tensor, key: Tensor, value: Tensor, layout: WindowLayout
+    ) -> Tensor:
+        scores = self.scores(query, key)
+        scores = scores + layout.bias(self.window_bias(scores.dtype))
+        return scores.softmax(-1).to(value.dtype) @ value
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, layout: WindowLayout) -> Tensor:
+        bias = layout.bias(self.window_bias(value.dtype))
+        bias = bias.expand(*query.shape[:2], *bias.shape[1:])
+        parts = (*self.scaled(query, key), value, bias)
+        queries, keys, values, biases = (part.flatten(0, 1) for part in parts)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=biases, scale=1.0)
+        return mixed.view(query.shape)
 
     def window_bias(self, dtype: torch.dtype) -> Tensor:
         """Returns the position bias of a whole window, (area, heads, area)."""
@@ -71,6 +94,10 @@ class WindowAttention(nn.Module, ABC):
     @abstractmethod
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
+
+    @abstractmethod
+    def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns queries and keys whose products are the scores, in the dtype that they have."""
 
     @abstractmethod
     def bias_table(self) -> Tensor:
@@ -88,6 +115,10 @@ class WindowAttentionV1(WindowAttention, swin_transformer.WindowAttention):  # t
         """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
         products: Tensor = (query * self.scale) @ key.transpose(-2, -1)
         return products
+
+    def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns queries and keys whose products are the scores."""
+        return query * self.scale, key
 
     def bias_table(self) -> Tensor:
         """Returns the position bias of every offset, (offsets, heads)."""
@@ -112,8 +143,18 @@ class WindowAttentionV2(WindowAttention, swin_transformer_v2.WindowAttention):  
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
         cosines = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
-        scaled: Tensor = cosines * self.logit_scale.clamp(max=_LARGEST_LOGIT_SCALE).exp()
+        scaled: Tensor = cosines * self._factor()
         return scaled
+
+    def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns queries and keys whose products are the scores."""
+        queries = (F.normalize(query, dim=-1) * self._factor()).to(query.dtype)
+        return queries, F.normalize(key, dim=-1)
+
+    def _factor(self) -> Tensor:
+        """Returns what the cosines of each head are multiplied by, (heads, 1, 1)."""
+        factor: Tensor = self.logit_scale.clamp(max=_LARGEST_LOGIT_SCALE).exp()
+        return factor
 
     def bias_table(self) -> Tensor:
         """Returns the position bias of every offset, (offsets, heads)."""

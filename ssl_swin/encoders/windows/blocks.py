@@ -17,6 +17,8 @@ from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ssl_swin.encoders.kernels import HasKernels, Kernels
+from ssl_swin.encoders.kernels import Mlp as MlpKernel
 from ssl_swin.encoders.windows.kernels import gelu_linear, is_plain
 from ssl_swin.encoders.windows.layout import Order, StageLayout, WindowLayout
 
@@ -158,13 +160,24 @@ class MergingV2(swin_transformer_v2.PatchMerging):
         return self.norm(self.reduction(_fours(tokens, order)))  # type: ignore[no-any-return]
 
 
-class RecomputingMlp(Mlp):
-    """timm's MLP, which keeps its hidden layer for the backward pass, and not GELU's result."""
+class RecomputingMlp(Mlp, HasKernels):
+    """timm's MLP, which keeps its hidden layer for the backward pass, and not GELU's result.
+
+    Attributes:
+        kernel: Whether it does so, or keeps that too.
+    """
+
+    kernel: MlpKernel = "recompute"
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`."""
+        self.kernel = kernels.mlp
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns (..., C) of tokens (..., C)."""
         hidden = self.fc1(tokens)
-        if is_plain(self.act, nn.GELU) and is_plain(self.fc2, nn.Linear):
+        recomputes = self.kernel == "recompute"
+        if recomputes and is_plain(self.act, nn.GELU) and is_plain(self.fc2, nn.Linear):
             bias: Any = self.fc2.bias
             return gelu_linear(hidden, self.fc2.weight, bias)
         return self.fc2(self.act(hidden))  # type: ignore[no-any-return]

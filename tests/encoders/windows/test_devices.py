@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ssl_swin.encoders.kernels import use_kernels
 from ssl_swin.encoders.windows.dense import dense_layouts
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.simmim import SimMIM
@@ -53,9 +54,16 @@ def put_on_fake_gpu(model, mode):
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("objective", ["dense", "sparse"])
 def test_forward__on_a_gpu(tiny_encoder, version, shared, objective):
+    on_a_fake_gpu(tiny_encoder, version, shared=shared, objective=objective)
+
+
+def on_a_fake_gpu(tiny_encoder, version, *, shared, objective, kernels=None):
+    """Reconstructs images on a GPU that is not there, by these kernels if any are given."""
     encoder = tiny_encoder(version=version, **SIZES)
     mask = random_mask((8, 16), 0.6, np.random.default_rng(0), batch_size=2, shared=shared)
     model = SimMIM(encoder) if objective == "dense" else SparseSimMIM(encoder, decoder_depth=1)
+    if kernels is not None:
+        use_kernels(model, kernels)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     windows, layouts = encoder.windows, dense_layouts(encoder.model, (16, 32), torch.device("cpu"))
     planned = (windows.bin_visible(mask),) if objective == "sparse" else ()  # by the host, as ever

@@ -1,0 +1,66 @@
+"""From the setting `kernels` and a device to the computations that a model uses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import DictConfig
+from torch import nn
+
+from ssl_swin.encoders.kernels import Kernels, use_kernels
+
+TABLE = Path(__file__).with_name("kernels.yaml")
+AUTO = "auto"
+NAMES = tuple(field.name for field in fields(Kernels))
+
+
+def kernels_for(settings: Mapping[str, str], device: torch.device) -> Kernels:
+    """Return the choices of a configuration on a device.
+
+    Args:
+        settings: By name, "auto" for what the table has.
+        device: Where the model will be.
+    """
+    usual = table_entry(read_table(), device)
+    return Kernels(
+        **{name: usual[name] if settings[name] == AUTO else settings[name] for name in NAMES}  # type: ignore[arg-type]
+    )
+
+
+def take_kernels(cfg: DictConfig, model: nn.Module, device: torch.device) -> None:
+    """Let a model compute as the group `kernels` says; a run from before it has none.
+
+    Args:
+        cfg: Configuration of a job.
+        model: An objective or task with its encoder.
+        device: Where it will be.
+    """
+    use_kernels(model, kernels_for(cfg.get("kernels") or dict.fromkeys(NAMES, AUTO), device))
+
+
+def read_table(path: Path = TABLE) -> list[dict[str, Any]]:
+    """Return the entries of the table, the most particular first."""
+    entries: list[dict[str, Any]] = yaml.safe_load(path.read_text())
+    return entries
+
+
+def table_entry(
+    table: Sequence[Mapping[str, Any]], device: torch.device, card: str | None = None
+) -> Mapping[str, Any]:
+    """Return the first entry of a table that fits a device; for any other device that of CPUs.
+
+    Args:
+        table: Its entries.
+        device: The device.
+        card: Name of the graphics card; None asks the device.
+    """
+    names = [device.type]
+    if device.type == "cuda":
+        names.append(torch.cuda.get_device_name(device) if card is None else card)
+    for entry in table:
+        if any(name.startswith(entry["device"]) for name in names):
+            return entry
+    return next(entry for entry in table if entry["device"] == "cpu")
