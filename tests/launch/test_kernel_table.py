@@ -67,11 +67,10 @@ def test_kernels_for__takes_what_is_given_before_the_table():
     assert found == {**{name: usual[name] for name in NAMES}, "attention": "fused"}
 
 
-@pytest.mark.parametrize("job", ["pretrain", "finetune", "segment"])
+@pytest.mark.parametrize("job", ["pretrain", "finetune", "segment", "detect"])
 def test_configuration__has_the_group(job: str):
-    given = {"pretrain": [], "finetune": ["backbone=none", "model=swin_t"]}.get(
-        job, ["backbone=none", "model=swin_t", "classes=2", "data.root=x"]
-    )
+    fresh = ["backbone=none", "model=swin_t"]
+    given = {"pretrain": [], "finetune": fresh}.get(job, [*fresh, "classes=2", "data.root=x"])
     cfg = composed_for_user(job, [*given, "kernels=reference", "kernels.attention=fused"])
     reference = {"attention": "fused", "mlp": "keep", "decoder_attention": "products"}
     assert dict(cfg.kernels) == reference
