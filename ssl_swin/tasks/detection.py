@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import MinLen
 from torch import Tensor
@@ -13,10 +13,11 @@ from ssl_swin.data.detect_samples import DetectBatch, DetectTransform, collate_d
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.data.segment_samples import without_filling
 from ssl_swin.data.segment_views import WholeImage
+from ssl_swin.data.semi_samples import SemiBatch
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.figure import Figure
-from ssl_swin.objectives.base import Collate, Normalize, Output
+from ssl_swin.objectives.base import Collate, Normalize, Output, Progress
 from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.box_metrics import Truth, coco_metrics
@@ -27,6 +28,9 @@ from ssl_swin.tasks.detector import detector_state
 from ssl_swin.tasks.rcnn.losses import BoxLoss
 from ssl_swin.tasks.rcnn.network import RCNN
 from ssl_swin.tasks.rcnn.objects import Found, Objects, Sizes
+
+if TYPE_CHECKING:
+    from ssl_swin.tasks.soft_teacher import SoftTeacher
 
 _LOADING = """from ssl_swin import load_detector
 
@@ -42,6 +46,7 @@ class Detection(Task):
         rcnn: What detects objects on the maps of the encoder.
         with_masks: Whether there are masks.
         inference: How held-out images are looked at.
+        semi: Learns from images without boxes; None where there are none.
     """
 
     title = "detection"
@@ -115,6 +120,7 @@ class Detection(Task):
             "box_loss": box_loss,
         }
         self.rcnn = RCNN(self.encoder, num_classes=len(self.classes), **self.head)
+        self.semi: SoftTeacher | None = None
 
     def make_evaluation(self, crop_ratio: float) -> Augmentation:
         """See `Objective.make_evaluation`: whole images, which `inference` looks at."""
@@ -137,24 +143,35 @@ class Detection(Task):
         """See `Objective.make_collate`."""
         return collate_detections
 
-    def forward(self, batch: DetectBatch, normalize: Normalize) -> Output:
-        """Learn from images, some of which may hold no object.
+    def forward(self, batch: DetectBatch | SemiBatch, normalize: Normalize) -> Output:
+        """Learn from images, some of which may hold no object, and with `semi` from more of them.
 
         What fills images up is 0 after normalising.
         """
-        images = without_filling(normalize(batch.pixels), batch.sizes_px)
-        sizes = image_sizes(batch)
-        losses = self.rcnn.losses(self._levels(images), sizes, objects_of(batch, self.with_masks))
-        logs = {name: each.detach() for name, each in losses.items()}
+        labelled = batch.labelled if isinstance(batch, SemiBatch) else batch
+        images = without_filling(normalize(labelled.pixels), labelled.sizes_px)
+        objects = objects_of(labelled, self.with_masks)
+        losses = self.rcnn.losses(self.levels(images), image_sizes(labelled), objects)
+        more: dict[str, Tensor] = {}
+        if isinstance(batch, SemiBatch):
+            assert self.semi is not None
+            unlabelled, more = self.semi.losses(self, batch.unlabelled, normalize)
+            losses |= unlabelled
+        logs = {name: each.detach() for name, each in losses.items()} | more
         return Output(sum(losses.values(), start=images.new_zeros(())), logs)
+
+    def before_step(self, progress: Progress) -> None:
+        """See `Objective.before_step`."""
+        if self.semi is not None:
+            self.semi.before_step(self, progress)
 
     def detect(
         self, images: Tensor, sizes: Sizes, *, least_score: float, nms_iou: float, most: int
     ) -> list[Found]:
         """Detect objects in normalised images; see `Detector.forward`."""
-        return self.rcnn.detect(
-            self._levels(images), sizes, least_score=least_score, nms_iou=nms_iou, most=most
-        )
+        encoder, rcnn = self._evaluated
+        levels = rcnn.levels(encoder.maps_any_size(images))
+        return rcnn.detect(levels, sizes, least_score=least_score, nms_iou=nms_iou, most=most)
 
     def detections(self, batch: DetectBatch, normalize: Normalize) -> list[Detections]:
         """Return what is detected in each image of a held-out batch, in px of the image."""
@@ -201,7 +218,7 @@ class Detection(Task):
             "head": self.head,
             "inference": asdict(self.inference),
         }
-        return Export(detector_state(self.encoder, self.rcnn), settings, len(self.classes))
+        return Export(detector_state(*self._evaluated), settings, len(self.classes))
 
     def loading(self) -> str:
         """See `Task.loading`."""
@@ -214,8 +231,16 @@ class Detection(Task):
         network = network.replace("Cascade Faster", "Cascade")
         return f"detection of {counted(len(self.classes), 'class')}, {network}"
 
-    def _levels(self, images: Tensor) -> list[Tensor]:
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Return the pyramid of normalised images (B, C, H, W); see `RCNN.levels`."""
         return self.rcnn.levels(self.encoder.maps_any_size(images))
+
+    @property
+    def _evaluated(self) -> tuple[Encoder, RCNN]:
+        """Return what is measured and handed on: this detector, or its teacher."""
+        if self.semi is None or self.semi.evaluated == "student":
+            return self.encoder, self.rcnn
+        return self.semi.teacher.encoder, self.semi.teacher.rcnn
 
 
 def image_sizes(batch: DetectBatch) -> list[tuple[int, int]]:

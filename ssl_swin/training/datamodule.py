@@ -1,6 +1,7 @@
 """Loaders for a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -8,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_swin.data.batch import collate_labeled
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
+from ssl_swin.data.loading.paired import Companion, PairedLoader, shared_out
 from ssl_swin.data.loading.protocol import (
     BadSample,
     Collate,
@@ -23,6 +25,7 @@ from ssl_swin.plurals import counted
 from ssl_swin.training.optim import num_limited
 
 say = rank_zero_only(print)
+COMPANION = "companion"  # in the state: the place in the second source
 
 
 class ImageDataModule(LightningDataModule):
@@ -43,6 +46,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: int,
         num_workers: int,
         seed: int,
+        companion: Companion | None = None,
     ) -> None:
         """Sets the loaders up; nothing is read yet.
 
@@ -55,6 +59,8 @@ class ImageDataModule(LightningDataModule):
             batch_size: Images per device.
             num_workers: Loading processes per device; 0 loads in the training process.
             seed: Seed of the order.
+            companion: A second source of training images, with the same order constants; an epoch
+                is a pass over it then.
         """
         super().__init__()
         self.readers = readers
@@ -65,6 +71,7 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.companion = companion
         self._train_loader: Loader | None = None
         self._loaders: list[Loader] = []
 
@@ -78,9 +85,7 @@ class ImageDataModule(LightningDataModule):
         """
         if self._train_loader is None:
             num_batches = self.num_train_batches()
-            loader: Loader = self.readers["train"].train_loader(
-                self.train_samples, self.collate, self._placement(), seed=self.seed
-            )
+            loader: Loader = self._new_train_loader()
             if isinstance(loader, EpochLoader):
                 loader.current_epoch = self._current_epoch
             if self._overfit_batches:
@@ -99,13 +104,43 @@ class ImageDataModule(LightningDataModule):
         """Every test image once over all devices."""
         return self._eval_loader("test") if "test" in self.readers else []
 
+    def _new_train_loader(self) -> Loader:
+        placement, companion = self._placement(), self.companion
+        if companion is None:
+            return self.readers["train"].train_loader(
+                self.train_samples, self.collate, placement, seed=self.seed
+            )
+        here, beside = shared_out(placement, companion.batch_size)
+        first = self.readers["train"].train_loader(
+            self.train_samples, self.collate, here, seed=self.seed
+        )
+        second = companion.split.train_loader(
+            companion.make_sample, companion.collate, beside, seed=self.seed
+        )
+        assert isinstance(first, ExactLoader) and isinstance(second, ExactLoader)
+        return PairedLoader(first, second, companion.join)
+
     def num_train_batches(self) -> int:
         """Batches of one epoch on one device.
 
         Raises:
-            UserError: If the set is smaller than one batch over all devices.
+            UserError: If a set is smaller than one batch over all devices.
         """
-        num_samples, placement = self.readers["train"].num_samples, self._placement()
+        placement, companion = self._placement(), self.companion
+        num_batches = self._num_labelled_batches(placement)
+        if companion is None:
+            return num_batches
+        beside = replace(placement, batch_size=companion.batch_size)
+        if not (number := companion.split.num_samples // beside.global_batch_size):
+            raise UserError(
+                f"{counted(companion.split.num_samples, 'image')} without labels cannot fill one "
+                f"batch of {beside.batch_size} on {beside.world_size} device(s); lower "
+                "semi.num_unlabelled"
+            )
+        return number
+
+    def _num_labelled_batches(self, placement: LoaderConfig) -> int:
+        num_samples = self.readers["train"].num_samples
         num_batches = num_samples // placement.global_batch_size
         if not num_samples:
             raise UserError(
@@ -153,20 +188,18 @@ class ImageDataModule(LightningDataModule):
     def place_of_batch(self) -> Cursor | None:
         """Where the last training batch began; None where the order cannot be entered anywhere."""
         loader = self._train_loader
+        if isinstance(loader, PairedLoader):
+            loader = loader.second
         return loader.served if isinstance(loader, ExactLoader) else None
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the training data, which is the same on all ranks."""
-        loader = self._train_loader
-        if not isinstance(loader, ExactLoader):
-            return {}
-        return {
-            **loader.cursor._asdict(),
-            "order": loader.order_key,
-            "fingerprint": self.readers["train"].fingerprint,
-            "num_samples": loader.num_samples,
-            "global_batch_size": loader.config.global_batch_size,
-        }
+        loader, fingerprint = self._train_loader, self.readers["train"].fingerprint
+        if isinstance(loader, PairedLoader):
+            assert self.companion is not None
+            beside = _place(loader.second, self.companion.split.fingerprint)
+            return {**_place(loader.first, fingerprint), COMPANION: beside}
+        return _place(loader, fingerprint) if isinstance(loader, ExactLoader) else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a place, with other ranks, workers or batch sizes if need be.
@@ -174,30 +207,15 @@ class ImageDataModule(LightningDataModule):
         Raises:
             UserError: If the place was in other data, or in another order of it.
         """
-        loader = self.train_dataloader()
-        if not state_dict or not isinstance(loader, ExactLoader):
+        loader, reader = self.train_dataloader(), self.readers["train"]
+        if not state_dict:
             return
-        reader = self.readers["train"]
-        if state_dict["fingerprint"] != reader.fingerprint:
-            raise UserError(
-                "the data has changed since the checkpoint, so its order cannot be continued: "
-                f"then {state_dict['num_samples']} images, fingerprint "
-                f"{state_dict['fingerprint']}; now {reader.num_samples}, {reader.fingerprint}. "
-                "Restore the data, or start a new run with another name="
-            )
-        if state_dict["order"] != loader.order_key:
-            raise UserError(
-                f"the checkpoint's images are ordered by {state_dict['order']}, this run's by "
-                f"{loader.order_key}: set seed and data.order back to continue it"
-            )
-        before, now = state_dict["global_batch_size"], loader.config.global_batch_size
-        if before != now:
-            say(
-                f"note: batches over all devices were of {before} images and are now of {now}: the "
-                "same order of images, in other batches. Change batch_size or "
-                "trainer.accumulate_grad_batches with the devices to keep the recipe's steps"
-            )
-        loader.go_to(Cursor(state_dict["epoch"], state_dict["position"]))
+        if isinstance(loader, PairedLoader):
+            assert self.companion is not None
+            _go_on(loader.first, reader, state_dict)
+            _go_on(loader.second, self.companion.split, state_dict[COMPANION])
+        elif isinstance(loader, ExactLoader):
+            _go_on(loader, reader, state_dict)
 
     def _eval_loader(self, split: str) -> Loader:
         reader, placement = self.readers[split], self._placement()
@@ -223,3 +241,38 @@ class ImageDataModule(LightningDataModule):
 
     def _current_epoch(self) -> int:
         return 0 if self.trainer is None else self.trainer.current_epoch
+
+
+def _place(loader: ExactLoader, fingerprint: str) -> dict[str, Any]:
+    """Return a place in the data, and what it can be continued in."""
+    return {
+        **loader.cursor._asdict(),
+        "order": loader.order_key,
+        "fingerprint": fingerprint,
+        "num_samples": loader.num_samples,
+        "global_batch_size": loader.config.global_batch_size,
+    }
+
+
+def _go_on(loader: ExactLoader, reader: Split, state: dict[str, Any]) -> None:
+    """Continue at a place; see `ImageDataModule.load_state_dict`."""
+    if state["fingerprint"] != reader.fingerprint:
+        raise UserError(
+            "the data has changed since the checkpoint, so its order cannot be continued: "
+            f"then {state['num_samples']} images, fingerprint {state['fingerprint']}; now "
+            f"{reader.num_samples}, {reader.fingerprint}. Restore the data, or start a new run "
+            "with another name="
+        )
+    if state["order"] != loader.order_key:
+        raise UserError(
+            f"the checkpoint's images are ordered by {state['order']}, this run's by "
+            f"{loader.order_key}: set seed and data.order back to continue it"
+        )
+    before, now = state["global_batch_size"], loader.config.global_batch_size
+    if before != now:
+        say(
+            f"note: batches over all devices were of {before} images and are now of {now}: the "
+            "same order of images, in other batches. Change batch_size or "
+            "trainer.accumulate_grad_batches with the devices to keep the recipe's steps"
+        )
+    loader.go_to(Cursor(state["epoch"], state["position"]))

@@ -53,7 +53,9 @@ class Annotated(ImageDataset):
             raise IndexError(index)
         sample = EncodedSample.of_image(png(np.full((6, 9), index)), "png", index % 2, str(index))
         if index % 5 != 4:
-            content = png(np.full((6, 9), index % 3)) if index % 3 else npy(np.zeros((6, 9)))
+            content = (
+                png(np.full((6, 9), index % 3)) if index % 3 else npy(np.zeros((6, 9), np.uint8))
+            )
             sample = sample.with_member("mask", Member(content, "png" if index % 3 else "npy"))
         if index % 2 == 0:
             content = json.dumps({"level": index}).encode()
@@ -197,6 +199,7 @@ def test_check__a_mask_that_lies_elsewhere(copied: Path) -> None:
     rows[first + 24] ^= 1
     (copied / MEMBERS_NAME).write_bytes(rows)
     findings = check_shards(load_index(copied), num_workers=0, progress=False).findings
+    findings = [each for each in findings if each.kind != "missing"]  # samples without a mask
     assert [(f.kind, f.split) for f in findings] == [("index", ""), ("shard", "train")]
     assert findings[0].shard == MEMBERS_NAME
     assert "other places of 1 of its .mask.png files" in findings[1].problem
@@ -288,7 +291,7 @@ def train_levels(root: Path, world_size: int, num_batches: int, start: Cursor) -
         loaders.append(loader)
     seen = []
     for _ in range(num_batches):
-        parts = [loader._advance() for loader in loaders]
+        parts = [loader.advance() for loader in loaders]
         seen += [sample for group in zip(*parts, strict=True) for sample in group]
     return seen
 

@@ -72,7 +72,7 @@ class ExactLoader:
         # A generator: it starts from the cursor that is set at the first `next`. Lightning calls
         # `iter` before it restores a run.
         for _ in range(len(self)):
-            yield self._advance()
+            yield self.advance()
 
     @property
     def cursor(self) -> Cursor:
@@ -89,7 +89,12 @@ class ExactLoader:
         self._cursor = _in_epoch(cursor, self.num_samples, self.config.global_batch_size)
         self._iterator = None
 
-    def _advance(self) -> Any:
+    def advance(self) -> Any:
+        """Return the next batch.
+
+        Raises:
+            UserError: If too many images in a row cannot be read.
+        """
         if self._iterator is None:
             cursors = CursorSampler(self._cursor, self.num_samples, self.config.global_batch_size)
             self._iterator = iter(start_workers(self.batches, self.config, sampler=cursors))

@@ -135,6 +135,27 @@ def keep_few_images(split: Split, few: FewImages) -> Split:
     return IndexedSplit(LabelledSubset(split.dataset, chosen), split.order, split.warning)
 
 
+def left_out_images(kept: Split) -> Split:
+    """Return what `keep_few_images` has left out: images whose labels are not to be used.
+
+    Args:
+        kept: What it returned.
+
+    Raises:
+        UserError: If nothing was left out.
+    """
+    few = kept.dataset if isinstance(kept, IndexedSplit) else None
+    if not isinstance(few, LabelledSubset) or len(few) == len(few.dataset):
+        raise UserError(
+            "labels.ratio and labels.number leave no image out, to learn from without its boxes: "
+            "give labels.ratio=0.1, or say where images without boxes are with "
+            "semi.unlabelled_root=PATH"
+        )
+    assert isinstance(kept, IndexedSplit)
+    others = np.setdiff1d(np.arange(len(few.dataset)), few.indices)
+    return IndexedSplit(LabelledSubset(few.dataset, others), kept.order, kept.warning)
+
+
 class LabelledSubset(Subset):
     """Some samples of a data set, with a fingerprint that covers which."""
 

@@ -131,11 +131,18 @@ class RCNN(nn.Module):
         least_score: float,
         nms_iou: float,
         most: int,
+        with_masks: bool = True,
     ) -> list[Found]:
         """Detect objects in images; the module is in eval mode. See `RoIHeads.detect`."""
         proposals, _ = self.proposals(levels, sizes)
         return self.heads.detect(
-            levels, sizes, proposals, least_score=least_score, nms_iou=nms_iou, most=most
+            levels,
+            sizes,
+            proposals,
+            least_score=least_score,
+            nms_iou=nms_iou,
+            most=most,
+            with_masks=with_masks,
         )
 
 

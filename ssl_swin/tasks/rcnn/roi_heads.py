@@ -5,7 +5,7 @@ code, `standard_roi_head.py` and `cascade_roi_head.py` of the code that it is bu
 counted from 0; the background comes last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from ssl_swin.tasks.rcnn.pooling import pool_boxes
 
 NUM_SAMPLES, OBJECT_SHARE = 512, 0.25  # boxes of an image that a stage learns from
 LEAST_SIDE_PX = 1e-2  # of what is detected
+LOSSES = ("class", "box", "mask")
+Background = Callable[[Sequence[Tensor]], Tensor]  # of boxes of each image: weights (R,), 0 to 1
 
 
 class RoIHeads(nn.Module):
@@ -87,6 +89,9 @@ class RoIHeads(nn.Module):
         sizes: Sizes,
         proposals: Sequence[Tensor],
         truth: Sequence[Objects],
+        *,
+        parts: Collection[str] = LOSSES,
+        background: Background | None = None,
     ) -> dict[str, Tensor]:
         """Return the losses of all stages by name, each with the weight of its stage.
 
@@ -95,6 +100,9 @@ class RoIHeads(nn.Module):
             sizes: Of the images.
             proposals: Of each image, float32 (P, 4).
             truth: What is in each image.
+            parts: Which losses are wanted, of "class", "box" and "mask".
+            background: Says how much boxes count in the loss of classes that stand for no object;
+                None counts all alike.
         """
         losses: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages):
@@ -109,14 +117,15 @@ class RoIHeads(nn.Module):
             ]
             labels = self._labels(samples, truth)
             scores, codes = self.look(number, maps, [each.boxes for each in samples])
-            parts = {
-                "class": functional.cross_entropy(scores, labels),
-                "box": self._box_loss(number, codes, labels, samples, truth),
-            }
-            if self.mask_heads is not None:
-                parts["mask"] = self.mask_heads.loss(number, maps, labels, samples, truth)
+            told: dict[str, Tensor] = {}
+            if "class" in parts:
+                told["class"] = self._class_loss(scores, labels, samples, background)
+            if "box" in parts:
+                told["box"] = self._box_loss(number, codes, labels, samples, truth)
+            if "mask" in parts and self.mask_heads is not None:
+                told["mask"] = self.mask_heads.loss(number, maps, labels, samples, truth)
             suffix = f"_{number + 1}" if len(self.stages) > 1 else ""
-            losses |= {f"loss_{name}{suffix}": stage.weight * each for name, each in parts.items()}
+            losses |= {f"loss_{name}{suffix}": stage.weight * each for name, each in told.items()}
             if number + 1 < len(self.stages):
                 proposals = self._next_proposals(number, scores, codes, labels, samples, sizes)
         return losses
@@ -153,11 +162,9 @@ class RoIHeads(nn.Module):
         least_score: float,
         nms_iou: float,
         most: int,
+        with_masks: bool = True,
     ) -> list[Found]:
-        """Detect objects.
-
-        Scores of all stages are averaged before the softmax, probabilities of their masks after the
-        sigmoid; boxes are those of the last stage.
+        """Detect objects, with the mean of the stages' masks.
 
         Args:
             maps: As in `losses`.
@@ -166,23 +173,46 @@ class RoIHeads(nn.Module):
             least_score: Detections below it are dropped.
             nms_iou: Of two detections of a class that overlap more, the surer one is kept.
             most: Detections of an image, at most.
+            with_masks: Whether masks are wanted, if there are any.
         """
-        scores, codes = self.look(0, maps, proposals)
-        total = scores
-        for number in range(1, len(self.stages)):
-            proposals = self.refined(number - 1, scores[:, :-1].argmax(1), codes, proposals, sizes)
-            scores, codes = self.look(number, maps, proposals)
-            total = total + scores
-        shares = (total / len(self.stages)).softmax(dim=1)[:, :-1]
-        decoded = self.moved(len(self.stages) - 1, codes, torch.cat([*proposals]))
+        shares, boxes = self.judge(maps, sizes, proposals)
         counts = [len(each) for each in proposals]
         found = [
-            _best(clip_boxes_to_image(boxes, size), each, least_score, nms_iou, most)
-            for boxes, each, size in zip(
-                torch.split(decoded, counts), torch.split(shares, counts), sizes, strict=True
+            _best(own, each[:, :-1], least_score, nms_iou, most)
+            for own, each in zip(
+                torch.split(boxes, counts), torch.split(shares, counts), strict=True
             )
         ]
-        return found if self.mask_heads is None else self.mask_heads.add_masks(maps, found)
+        if self.mask_heads is None or not with_masks:
+            return found
+        return self.mask_heads.add_masks(maps, found)
+
+    def judge(
+        self, maps: Sequence[Tensor], sizes: Sizes, boxes: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Say what is in boxes, and where.
+
+        Scores of all stages are averaged before the softmax; boxes are those of the last stage.
+
+        Args:
+            maps: As in `losses`.
+            sizes: Of the images, to which boxes are clipped.
+            boxes: Of each image, B of float32 (R_b, 4).
+
+        Returns:
+            Probabilities (R, classes + 1), the last of the background, and boxes (R, classes, 4),
+            image by image.
+        """
+        scores, codes = self.look(0, maps, boxes)
+        total = scores
+        for number in range(1, len(self.stages)):
+            boxes = self.refined(number - 1, scores[:, :-1].argmax(1), codes, boxes, sizes)
+            scores, codes = self.look(number, maps, boxes)
+            total = total + scores
+        decoded = self.moved(len(self.stages) - 1, codes, torch.cat([*boxes]))
+        parts = torch.split(decoded, [len(each) for each in boxes])
+        clipped = [clip_boxes_to_image(each, size) for each, size in zip(parts, sizes, strict=True)]
+        return (total / len(self.stages)).softmax(dim=1), torch.cat(clipped)
 
     def refined(
         self,
@@ -214,6 +244,21 @@ class RoIHeads(nn.Module):
             told[each.positive] = objects.labels[each.objects[each.positive]]
             labels.append(told)
         return torch.cat(labels)
+
+    def _class_loss(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        samples: Sequence[Samples],
+        background: Background | None,
+    ) -> Tensor:
+        """Return the mean over boxes, weighted where no object is."""
+        if background is None:
+            return functional.cross_entropy(scores, labels)
+        counted = background([each.boxes for each in samples])
+        weights = torch.where(labels == self.num_classes, counted, torch.ones_like(counted))
+        losses = functional.cross_entropy(scores, labels, reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp(min=1)
 
     def _box_loss(
         self,
