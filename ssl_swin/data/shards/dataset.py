@@ -118,6 +118,14 @@ class ShardDataset(ImageDataset):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self.split, self.locate, self._files.most, self._chosen)
 
+    def is_complete(self) -> NDArray[np.bool_]:
+        """Return which samples have every member that is asked for; no shard is read."""
+        complete = np.ones(len(self), dtype=bool)
+        for name in set(self._chosen or ()) - {IMAGE}:
+            columns = [c for ext, c in self._columns.items() if further_member_name(ext) == name]
+            complete &= (self._member_ranges[:, columns]["offset"] > 0).any(axis=1)
+        return complete
+
     def shards_of(self, indices: NDArray[np.int64]) -> list[Shard]:
         """Return the shards that hold some samples, each once, in the order of first need."""
         numbers, first = np.unique(self._shard_numbers(indices), return_index=True)
