@@ -117,7 +117,7 @@ def open_box_source(images: Path, source: BoxSource) -> "OpenedData":
     Raises:
         UserError: As `open_boxes`, in the words of a command.
     """
-    from ssl_swin.data.loading.opening import hold_out_names
+    from ssl_swin.data.loading.holding_out import hold_out_names
     from ssl_swin.data.sources.boxes.opening import open_boxes
     from ssl_swin.errors import UserError
 
@@ -150,6 +150,8 @@ def _annotations(kind: str, given: list[str], images: Path) -> str | dict[str, s
         split, name = (split, name) if split in SPLITS else ("", words)
         if split in by_split:
             raise UserError(f"--{kind} names two paths for {split or 'all splits'}: {words}")
+        if not path(name).exists():
+            raise UserError(f"--{kind} {words}: there is no such file or folder")
         by_split[split] = str(path(name).absolute())
     if "" not in by_split:
         return by_split

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from ssl_swin.arguments import (
+    EACH_ONCE,
     Above0,
     Count,
     Fraction,
@@ -129,7 +130,7 @@ class DataSettings:
     leave_out: Annotated[list[Name], MAY_CHANGE] = dataclasses.field(default_factory=list)
     # Of images with boxes; likewise.
     annotations: Annotated[Name | dict[str, Name] | None, MAY_CHANGE] = None
-    classes: Annotated[list[Name], MinLen(1)] | None = None
+    classes: Annotated[list[Name], MinLen(1), EACH_ONCE] | None = None
     first_pixel: Annotated[Literal[0, 1] | None, MAY_CHANGE] = None
     val_names: list[Name] = dataclasses.field(default_factory=list)
     bands: Annotated[list[Count], MinLen(1)] | None = None

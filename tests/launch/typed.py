@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import json
 import shutil
 import sys
 import traceback
@@ -126,6 +127,25 @@ class Outcome:
         return "" if line.word in self.said else f"the message does not say {line.word!r}"
 
 
+def write_coco(folder: Path, rng: np.random.Generator) -> None:
+    """Put eight images with a box each, as COCO has them, into a folder."""
+    names = [f"{number}.png" for number in range(8)]
+    (folder / "images").mkdir(parents=True)
+    for name in names:
+        pixels = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / name)
+    boxes = [{"image_id": number, "category_id": 1, "bbox": [4, 4, 20, 20]} for number in range(8)]
+    content = {
+        "images": [
+            {"id": number, "file_name": name, "height": 40, "width": 48}
+            for number, name in enumerate(names)
+        ],
+        "annotations": boxes,
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (folder / "instances.json").write_text(json.dumps(content))
+
+
 def make_world() -> None:
     """Put images, shards, a backbone and what is none into the working directory."""
     rng = np.random.default_rng(0)
@@ -142,6 +162,7 @@ def make_world() -> None:
                 file = Path("masked") / name / split / f"{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(values.astype(np.uint8)).save(file)
+    write_coco(Path("coco"), rng)
     write_shards(Path("boxed"))
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["index", "boxed"]) == 0

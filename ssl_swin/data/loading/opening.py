@@ -1,28 +1,22 @@
 """Opening the splits of a data set by the way it is to be read."""
 
-import fnmatch
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ssl_swin.arguments import Positive, RateBelow1, checked
-from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES
+from ssl_swin.data.loading.holding_out import hold_out, hold_out_names
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.remote.cache_options import CacheOptions
 from ssl_swin.data.remote.fetch import is_remote
-from ssl_swin.data.rng import keyed_permutation
 from ssl_swin.data.shards.finding import find_compressed, find_shards, is_compressed
 from ssl_swin.data.shards.index_file import INDEX_NAME
 from ssl_swin.data.shards.layout import SampleLayout
-from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 from ssl_swin.files import check_can_be_made
 from ssl_swin.plurals import counted
@@ -207,7 +201,11 @@ def _open_boxes(
     from ssl_swin.data.sources.boxes.opening import open_boxes
     from ssl_swin.data.sources.boxes.reading import BoxReading
 
-    return open_boxes(folder, kind, BoxReading(**reading), members=members)
+    try:
+        asked = BoxReading(**reading)
+    except UserError as error:  # it names the argument, which is called like the setting
+        raise UserError(f"data.{error}") from error
+    return open_boxes(folder, kind, asked, members=members)
 
 
 def _held_out(
@@ -296,48 +294,3 @@ def _no_folder(folder: Path, how_to_make: str) -> str:
 def _check_exists(folder: Path, how_to_make: str) -> None:
     if not folder.exists():
         raise UserError(_no_folder(folder, how_to_make))
-
-
-def hold_out_names(dataset: ImageDataset, patterns: Sequence[str]) -> dict[str, ImageDataset]:
-    """Split a data set into train and val by the names of its samples.
-
-    Args:
-        dataset: The data set to be split; it knows the names of its images.
-        patterns: Names of val; `*` stands for any characters.
-
-    Raises:
-        UserError: If a pattern fits no name, or all names are of val.
-    """
-    names = [bytes(name).decode(errors="replace") for name in dataset.image_names()]  # type: ignore[attr-defined]
-    is_val = np.zeros(len(names), dtype=bool)
-    for pattern in patterns:
-        fits = np.array([fnmatch.fnmatchcase(name, pattern) for name in names])
-        if not fits.any():
-            raise UserError(
-                f"data.val_names has {pattern!r}, which fits no image; the first is {names[0]}"
-            )
-        is_val |= fits
-    if is_val.all():
-        raise UserError(
-            f"data.val_names={list(patterns)} holds out all {len(names)} images, and leaves none "
-            "to train on"
-        )
-    return {
-        "train": Subset(dataset, np.flatnonzero(~is_val)),
-        "val": Subset(dataset, np.flatnonzero(is_val)),
-    }
-
-
-def hold_out(dataset: ImageDataset, val_ratio: float) -> dict[str, ImageDataset]:
-    """Split a data set into train and val, always in the same way.
-
-    Args:
-        dataset: The data set to be split.
-        val_ratio: Share of val in [0, 1], rounded up to whole samples.
-    """
-    order = keyed_permutation(len(dataset), "hold out")
-    num_val = math.ceil(val_ratio * len(dataset))
-    return {
-        "train": Subset(dataset, np.sort(order[num_val:])),
-        "val": Subset(dataset, np.sort(order[:num_val])),
-    }

@@ -96,7 +96,7 @@ def test_open_splits__settings_of_the_annotations(three_ways):
         )["train"]
 
     assert boxes(classes=["dog"], leave_out=["images/south*"]).num_samples == 4
-    with pytest.raises(UserError, match=r"annotations must be text or a group of settings"):
+    with pytest.raises(UserError, match=r"data.annotations must be text or a group of settings"):
         boxes(annotations=5)
 
 

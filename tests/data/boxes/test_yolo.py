@@ -163,7 +163,7 @@ def test_boxes__a_share_that_was_rounded_may_be_a_little_outside(tmp_path, image
         ("train: images\nnames: [a, a]", "names must be a list of different words"),
         ("train: images\nnames: {0: a, 2: b}", "names must be numbered from 0 without gaps"),
         ("train: 5", "train must be a path or a list of paths, got 5"),
-        ("train: [", "data.yaml is damaged"),
+        ("train: [", r"data.yaml is no data.yaml of YOLO: while parsing"),
     ],
 )
 def test_refuses__data_yaml(tmp_path, image, text, yaml, message):

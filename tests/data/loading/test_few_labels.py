@@ -14,8 +14,8 @@ from ssl_swin.data.loading.few_labels import (
     keep_few_labels,
     keep_labelled,
 )
+from ssl_swin.data.loading.holding_out import hold_out
 from ssl_swin.data.loading.indexed import IndexedSplit
-from ssl_swin.data.loading.opening import hold_out
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.loading.stream import stream_split

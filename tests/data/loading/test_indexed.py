@@ -3,8 +3,8 @@ import pytest
 
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import EncodedSample
+from ssl_swin.data.loading.holding_out import hold_out
 from ssl_swin.data.loading.indexed import IndexedSplit
-from ssl_swin.data.loading.opening import hold_out
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import LoaderConfig
 from ssl_swin.data.subset import Subset

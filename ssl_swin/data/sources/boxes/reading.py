@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ssl_swin.arguments import checked
+from annotated_types import MinLen
+
+from ssl_swin.arguments import EACH_ONCE, Name, checked
 from ssl_swin.data.split_names import split_of_name
 from ssl_swin.errors import UserError
 
@@ -35,7 +37,7 @@ class BoxReading:
 
     annotations: str | Mapping[str, str] | None = None
     masks: bool = True
-    classes: Sequence[str] | None = None
+    classes: Annotated[Sequence[Name], MinLen(1), EACH_ONCE] | None = None
     first_pixel: Literal[0, 1] | None = None
     leave_out: Sequence[str] = ()
     exif_rotation: bool | None = None

@@ -12,10 +12,11 @@ from ssl_swin.data.sources.boxes.places import (
     files_by_stem,
     find_folder,
 )
-from ssl_swin.data.sources.boxes.reading import BoxReading, split_of_path
+from ssl_swin.data.sources.boxes.reading import BoxReading
 from ssl_swin.data.sources.boxes.yolo_file import DataYaml, read_data_yaml, read_label_file
+from ssl_swin.data.sources.boxes.yolo_images import images_by_folder, listed_images
 from ssl_swin.data.sources.folder_tree import scan_folder
-from ssl_swin.data.sources.left_out import LeftOut, is_known_image
+from ssl_swin.data.sources.left_out import LeftOut
 from ssl_swin.data.split_names import IMAGE_WORDS
 from ssl_swin.display.work import followed
 from ssl_swin.errors import UserError
@@ -50,7 +51,7 @@ def read_yolo(root: Path, reading: BoxReading, files: ImageFiles) -> Annotated:
         )
     place = given.get("", root)
     yaml = _data_yaml(place)
-    images = _listed(yaml, files, reading) if yaml else _by_split(files)
+    images = listed_images(yaml, files, reading) if yaml else images_by_folder(files)
     labels = files_by_stem(files.root, "txt", reading.leave_out)
     if place.is_dir() and place != files.root:
         labels |= files_by_stem(place.absolute(), "txt")
@@ -99,62 +100,6 @@ def _data_yaml(place: Path) -> DataYaml | None:
     if not found and problems and any(path.stem == "data" for path in paths):
         raise problems[0]
     return found[0] if found else None
-
-
-def _listed(yaml: DataYaml, files: ImageFiles, reading: BoxReading) -> dict[str, list[Path]]:
-    """Return the images of each split as data.yaml says."""
-    return {
-        split: sorted(path for entry in entries for path in _images_at(entry, yaml, files, reading))
-        for split, entries in yaml.splits.items()
-    }
-
-
-def _images_at(entry: str, yaml: DataYaml, files: ImageFiles, reading: BoxReading) -> list[Path]:
-    place = _resolved(entry, yaml)
-    if place.is_file():
-        return _images_in_list(place)
-    if not any(place in (folder, *folder.parents) for folder in files.by_folder):
-        files = ImageFiles(place, reading.leave_out)
-    return [
-        folder / name
-        for folder, names in files.by_folder.items()
-        if place in (folder, *folder.parents)
-        for name in names
-    ]
-
-
-def _resolved(entry: str, yaml: DataYaml) -> Path:
-    """Return the place of an entry, also where a set lies elsewhere than when it was made.
-
-    Raises:
-        UserError: If it is nowhere.
-    """
-    here = folder_of(yaml.path)
-    bases = [here / yaml.base, yaml.base.absolute(), here] if yaml.base else [here]
-    inner = Path(entry)
-    while inner.parts[:1] == ("..",):  # as Roboflow writes, from a folder that is not there
-        inner = Path(*inner.parts[1:])
-    tried = [base / entry for base in bases] + [here / inner]
-    for place in tried:
-        if place.exists():
-            return place.resolve() if ".." in place.parts else place
-    raise UserError(f"{yaml.path} names {entry}, and there is no {tried[0]} or {tried[-1]}")
-
-
-def _images_in_list(path: Path) -> list[Path]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the list {path}: {error}") from error
-    return [path.parent / line.strip() for line in lines if is_known_image(line.strip())]
-
-
-def _by_split(files: ImageFiles) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for folder, names in files.by_folder.items():
-        split = split_of_path(folder.relative_to(files.root)) or "train"
-        found.setdefault(split, []).extend(folder / name for name in names)
-    return dict(sorted(found.items(), key=lambda item: item[0] != "train"))
 
 
 def _read_split(split: str, paths: Sequence[Path], labels: ByStem, root: Path) -> FoundSplit:

@@ -99,6 +99,9 @@ def read_data_yaml(path: Path) -> DataYaml:
         content = read_plain_yaml(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UserError as error:
+        problem = str(error).partition(" is damaged: ")[2]
+        raise UserError(f"{path} is no data.yaml of YOLO: {problem or error}") from error
     splits = {split: _entries(content.get(split), split, path) for split in _SPLITS}
     splits = {split: entries for split, entries in splits.items() if entries}
     if "train" not in splits:
