@@ -43,6 +43,7 @@ def look_first(run: Run, trainer: Trainer, module: TrainingModule, data: ImageDa
         _tell_few_images(run, data)
     _tell_never_written(run, length)
     _tell_of_long_warmup(run, length)
+    _tell_of_milestones(run, length)
     for note in module.model.notes():
         say(f"note: {note}")
 
@@ -132,6 +133,22 @@ def _tell_of_long_warmup(run: Run, length: RunLength) -> None:
         say(
             f"note: schedule.warmup_steps={warmup_steps} is no less than the run's "
             f"{counted(num_steps, 'step')}: the learning rate never reaches its peak"
+        )
+
+
+def _tell_of_milestones(run: Run, length: RunLength) -> None:
+    """Say that the rate falls after the run, or so early that most of it runs at the smallest."""
+    milestones = run.cfg.schedule.get("milestone_epochs") or []
+    if not milestones:
+        return
+    asked = f"schedule.milestone_epochs={list(milestones)}"
+    epochs = counted(length.num_epochs, "epoch")
+    if max(milestones) >= length.num_epochs:
+        say(f"note: {asked} lies beyond the run's {epochs}: the learning rate does not fall there")
+    elif max(milestones) < length.num_epochs / 2:
+        say(
+            f"note: {asked} is early in the run's {epochs}: more than half of them have the lowest "
+            "learning rate"
         )
 
 

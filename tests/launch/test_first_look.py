@@ -18,6 +18,7 @@ from ssl_swin.files import check_can_be_made
 from ssl_swin.launch.first_look import _check_labels, _check_readable
 from ssl_swin.launch.first_look import _tell_few_images as tell_few_images
 from ssl_swin.launch.first_look import _tell_never_written as tell_never_written
+from ssl_swin.launch.first_look import _tell_of_milestones as tell_of_milestones
 from ssl_swin.launch.first_look import _tell_overlap as tell_overlap
 from ssl_swin.optim.schedules import RunLength
 
@@ -50,6 +51,27 @@ def test_check_labels__a_class_that_train_does_not_name() -> None:
     _check_labels("val", reader, 4)
     with pytest.raises(UserError, match="val has an image of class 3, and train names 3 classes"):
         _check_labels("val", reader, 3)
+
+
+@pytest.mark.parametrize(
+    ("milestones", "words"),
+    [
+        ([8, 11], ""),
+        ([11], ""),
+        ([8, 12], "=[8, 12] lies beyond the run's 12 epochs: the learning rate does not fall"),
+        ([2, 5], "=[2, 5] is early in the run's 12 epochs: more than half of them"),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_tell_of_milestones__that_are_of_another_length(
+    capsys: pytest.CaptureFixture[str], milestones: list[int] | None, words: str
+) -> None:
+    schedule = {} if milestones is None else {"milestone_epochs": milestones}
+    run: Any = SimpleNamespace(cfg=SimpleNamespace(schedule=schedule))
+    tell_of_milestones(run, RunLength(1, 12, 1))
+    said = capsys.readouterr().out
+    assert (words in said) if words else not said
 
 
 def test_tell_never_written__of_probes_and_checkpoints_beyond_the_end(
