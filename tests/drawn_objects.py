@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-CLASSES = ("square", "disk")
+CLASSES = ("box", "disk")
 NUMBER = {"train": 8, "val": 4}  # pictures; the second of each split shows nothing
 
 

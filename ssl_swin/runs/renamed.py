@@ -122,7 +122,7 @@ def _with_flat_objective(config: dict[str, Any]) -> dict[str, Any]:
 
 def _with_evaluation_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Since 0.2.0 the crop of evaluation can be set, and few labels in probing as well."""
-    if "model" not in config or "test_ratios" in config:  # the latter of segmentation, on no crops
+    if "model" not in config or "classes" in config:  # the latter of dense tasks, on no crops
         return config
     before: dict[str, Any] = {"eval_crop_ratio": 0.875}
     if "knn" in config:

@@ -101,7 +101,7 @@ def test_detect__trains_measures_draws_and_hands_off(
     assert f"mask AP    {found['val/mask_map_best']:.4f}" in output
     assert "1 of 8 images of train that were looked at have no box" in output
     rows = table("run/detections_val/per_class.csv")
-    assert [(row["class"], row["objects"]) for row in rows] == [("square", "3"), ("disk", "3")]
+    assert [(row["class"], row["objects"]) for row in rows] == [("box", "3"), ("disk", "3")]
     for metric, column in (("map", "ap_percent"), ("mask_map", "mask_ap_percent")):
         mean = sum(float(row[column]) for row in rows) / 200
         assert mean == pytest.approx(found[f"val/{metric}_best"], abs=1e-4)
@@ -151,8 +151,8 @@ def test_detect__every_format_gives_the_same_boxes(workplace: Path, kind: str) -
     without_masks = ("task.with_masks=false",)
     run(f"data={kind}", "data.root=photos", *without_masks)
     assert load_detector("run").classes == CLASSES
-    (square, disk) = table("run/detections_val/per_class.csv")
-    assert square["objects"] == disk["objects"] == "3" and "mask_ap_percent" not in square
+    (box, disk) = table("run/detections_val/per_class.csv")
+    assert box["objects"] == disk["objects"] == "3" and "mask_ap_percent" not in box
     cfg = replay._configuration(Path("run"), [])
     task, readers = replay._parts(cfg, load_checkpoint(Path("run/checkpoints/last.ckpt")))
     assert task.classes == CLASSES and readers["train"].num_samples == NUMBER["train"]
@@ -161,7 +161,7 @@ def test_detect__every_format_gives_the_same_boxes(workplace: Path, kind: str) -
         content = json.loads(told[name].member("boxes").data)
         assert np.allclose(content["boxes"], picture.boxes, atol=1e-3), name
         assert content["labels"] == picture.labels
-    assert main(["pack", "photos", "packed", f"--{kind}", "--workers", "0"]) == 0
+    assert main(["pack", "photos", "packed", f"--{kind}", "photos", "--workers", "0"]) == 0
     run("data=shards", "data.root=packed", "run_dir=of_shards", *without_masks)
     assert last_values("of_shards")["train/loss"] > 0
     assert load_detector("of_shards").classes == CLASSES
@@ -173,9 +173,7 @@ def _samples(readers: Any) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cascade", [False, True])
-def test_detect__masks_of_coco_a_report_and_more_epochs(
-    workplace: Path, cascade: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_detect__masks_of_coco_and_a_report(workplace: Path, cascade: bool) -> None:
     write_coco(Path("photos"))
     task = "cascade_mask_rcnn" if cascade else "mask_rcnn"
     run("data=coco", "data.root=photos", f"task={task}")
@@ -186,10 +184,8 @@ def test_detect__masks_of_coco_a_report_and_more_epochs(
     assert main(["report", "run"]) == 0
     page = Path("run/report.html").read_text()
     assert "<h2>Predictions</h2>" in page and "val/mask_map" in page
-    capsys.readouterr()
-    run("data=coco", "data.root=photos", f"task={task}", "trainer.max_epochs=2")
-    assert last_values()["step"] == 8
-    assert load_detector("run").detect(torch.zeros(3, 40, 50).byte()).masks.shape[1:] == (40, 50)
+    masks = load_detector("run").detect(torch.zeros(3, 40, 50).byte()).masks
+    assert masks is not None and masks.shape[1:] == (40, 50)
 
 
 RANDOM = (

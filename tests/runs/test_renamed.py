@@ -30,6 +30,10 @@ ALL_LABELS = {"labels": {"ratio": None, "per_class": None, "seed": 0}}
             {"model": BACKBONE, "knn": {"ks": [5]}} | CROP | ALL_LABELS,
         ),
         ({"model": {"_target_": "mine.model"}}, {"model": {"_target_": "mine.model"}} | CROP),
+        (  # of a dense task, which looks at whole images
+            {"model": {"_target_": "mine.model"}, "classes": None},
+            {"model": {"_target_": "mine.model"}, "classes": None},
+        ),
         (
             {"model": {"_target_": "ssl_swin.beit.beit", "depth": 3}},
             {
