@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ssl_swin.reporting.figures import Bands
 
 PRETRAIN = "pretrain"
-JOBS = (PRETRAIN, "finetune", "segment")
+JOBS = (PRETRAIN, "finetune", "segment", "detect")
 
 
 def add_parser(
@@ -29,8 +29,8 @@ def add_parser(
         help="draw the first training batch: crops, flips, masks and classes",
         description="Draws images of the first training batch exactly as a job with the same "
         "settings sees them on one device. Of pretraining, the view, and what the mask leaves of "
-        "it; of segmentation, the crop, and the classes of its pixels over it; of fine-tuning, the "
-        "view under the name of its class.",
+        "it; of segmentation, the crop, and the classes of its pixels over it; of detection, the "
+        "view with its boxes and masks; of fine-tuning, the view under the name of its class.",
         usage="%(prog)s [options] --out FILE.png [JOB] [settings ...]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -106,11 +106,16 @@ def _compose(job: str, settings: Sequence[str]) -> "DictConfig":
     """
     from omegaconf import OmegaConf
 
-    from ssl_swin.jobs.settings import FinetuneSettings, PretrainSettings, SegmentSettings
+    from ssl_swin.jobs import settings as of_jobs
     from ssl_swin.launch.check import check_settings
     from ssl_swin.launch.composing import composed_for_user, plain_settings
 
-    classes = dict(zip(JOBS, (PretrainSettings, FinetuneSettings, SegmentSettings), strict=True))
+    classes = {
+        PRETRAIN: of_jobs.PretrainSettings,
+        "finetune": of_jobs.FinetuneSettings,
+        "segment": of_jobs.SegmentSettings,
+        "detect": of_jobs.DetectSettings,
+    }
     cfg = composed_for_user(job, settings)
     OmegaConf.resolve(cfg)
     check_settings(plain_settings(cfg), classes[job])
@@ -127,6 +132,7 @@ def _first_batch(
     """
     from ssl_swin.data.loading.exact import Cursor, ExactLoader
     from ssl_swin.data.loading.stream import EpochLoader
+    from ssl_swin.data.semi_samples import SemiBatch
     from ssl_swin.jobs.loop import training_data
 
     objective, readers = _pretraining(cfg) if job == PRETRAIN else _task(cfg, job)
@@ -140,7 +146,7 @@ def _first_batch(
     batch: Batch = next(iter(loader))
     for bad in loader.bad_samples:
         print(f"cannot be read, the next image stands in: {bad.name}: {bad.reason}")
-    return objective, batch
+    return objective, batch.labelled if isinstance(batch, SemiBatch) else batch
 
 
 def _pretraining(cfg: "DictConfig") -> "tuple[Objective, Mapping[str, Split]]":

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_objects import write_coco
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ssl_swin.data.shards.dataset import ShardDataset
 from ssl_swin.data.shards.index import load_index
 from ssl_swin.reporting.drawing import class_colours
 from ssl_swin.reporting.figures import GAP_PX, HEADER_PX, MASKED_GREY
+from ssl_swin.reporting.objects import MASK_OPACITY
 from ssl_swin.tasks.classification import Classification
 
 SIZE_PX = 96  # of model=swin_nano, whose 6 x 6 units of 16 px are masked by 22
@@ -192,10 +194,30 @@ def test_show_segment__mistakes(
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
     assert main(["show", "linear_probe", "--out", str(tmp_path / "batch.png")]) == 2
-    assert "show draws what pretrain, finetune, segment see, got 'linear_probe'" in (
+    assert "show draws what pretrain, finetune, segment, detect see, got 'linear_probe'" in (
         capsys.readouterr().err
     )
     assert not (tmp_path / "batch.png").exists()
+
+
+def test_show_detect__masks_and_boxes_lie_over_their_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coco(tmp_path / "photos")
+    out = tmp_path / "batch.png"
+    data = ["data=coco", f"data.root={tmp_path / 'photos'}", "backbone=none", "model=swin_nano"]
+    views = ["augment.short_px=[64]", "augment.crop_probability=0", "task.head_channels=8"]
+    assert main(["show", "--images", "8", "--out", str(out), "detect", *data, *views]) == 0
+    picture = np.asarray(Image.open(out)).astype(int)
+    for label, pure in ((0, (60, 60, 230)), (1, (230, 60, 60))):
+        colour = np.array(class_colours(2)[label])
+        tinted = np.array(pure) + MASK_OPACITY * (colour - pure)
+        num_tinted = (np.abs(picture - tinted).max(axis=-1) <= 1).sum()
+        num_pure = (np.abs(picture - np.array(pure)).max(axis=-1) <= 1).sum()
+        assert num_tinted > 7 * 16**2 and num_pure < num_tinted / 100
+        assert (picture[-HEADER_PX:] == colour).all(axis=-1).sum() == 100  # of the legend
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith("8 images of epoch 0, 3 x 64 x 96; detection of 2 classes, Mask R-CNN")
 
 
 def test_show_finetune__names_classes(tmp_path: Path) -> None:
