@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_swin.arguments import Positive, RateBelow1, checked
+from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES
 from ssl_swin.data.loading.holding_out import hold_out, hold_out_names
