@@ -23,11 +23,9 @@ from ssl_swin.data.shards.layout import SampleLayout
 from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 from ssl_swin.files import check_can_be_made
-from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     from ssl_swin.data.loading.stream import StreamSplit
-    from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.sources.opening import OpenedData
 
 _SETTINGS = {
@@ -129,6 +127,7 @@ def _open_shards(
     members: Collection[str],
     layout: SampleLayout,
 ) -> dict[str, Split]:
+    from ssl_swin.data.loading.complete import keep_complete
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import open_index
     from ssl_swin.data.shards.unread import unread_at_start
@@ -140,30 +139,9 @@ def _open_shards(
     _check_shards(folder, how_to_make)
     index = open_index(folder, index_dir, layout)
     sources = {split: ShardDataset(index, split, members=members) for split in index.splits}
-    complete, lines = _complete(sources, members)
+    complete, lines = keep_complete(sources, members)
     warning = "\n".join(filter(None, ["; ".join([*notes, *unread_at_start(index)]), *lines]))
     return {split: IndexedSplit(complete[split], order, warning) for split in complete}
-
-
-def _complete(
-    sources: Mapping[str, "ShardDataset"], members: Collection[str]
-) -> tuple[dict[str, ImageDataset], list[str]]:
-    """Leave out samples that lack a member that is asked for, and return lines on how many.
-
-    Raises:
-        UserError: If a split has none left.
-    """
-    asked = " and ".join(sorted(set(members) - {IMAGE}))
-    complete: dict[str, ImageDataset] = {**sources}
-    lines = []
-    for split, source in sources.items():
-        kept = np.flatnonzero(source.is_complete())
-        if not len(kept):
-            raise UserError(f"no image of {split} has {asked}")
-        if (number := len(source) - len(kept)) > 0:
-            complete[split] = Subset(source, kept)
-            lines.append(f"left out: {counted(number, 'image')} of {split} without {asked}")
-    return complete, lines
 
 
 def _open_remote(
@@ -174,6 +152,7 @@ def _open_remote(
     members: Collection[str],
     layout: SampleLayout,
 ) -> dict[str, Split]:
+    from ssl_swin.data.loading.complete import keep_complete
     from ssl_swin.data.remote.dataset import open_remote
 
     if cache is None:
@@ -182,7 +161,7 @@ def _open_remote(
     sources = open_remote(root, index_dir=index_dir, members=members, layout=layout, **cache)
     for dataset in sources.values():
         dataset.check_cache(order.lanes)
-    complete, lines = _complete(sources, members)
+    complete, lines = keep_complete(sources, members)
     warning = "\n".join(lines)
     return {split: IndexedSplit(complete[split], order, warning) for split in complete}
 
