@@ -5,10 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ssl_swin.arguments import Positive, RateBelow1, checked
-from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES
 from ssl_swin.data.loading.holding_out import hold_out, hold_out_names
@@ -20,7 +17,6 @@ from ssl_swin.data.remote.fetch import is_remote
 from ssl_swin.data.shards.finding import find_compressed, find_shards, is_compressed
 from ssl_swin.data.shards.index_file import INDEX_NAME
 from ssl_swin.data.shards.layout import SampleLayout
-from ssl_swin.data.subset import Subset
 from ssl_swin.errors import UserError
 from ssl_swin.files import check_can_be_made
 
