@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ssl_swin.arguments import Above0, Positive, Side
+from ssl_swin.commands.mask_options import add_mask_options
 from ssl_swin.commands.parsing import path, text, value_of
 from ssl_swin.commands.places import check_new
 from ssl_swin.errors import UserError
@@ -75,17 +76,7 @@ def add_parser(
         metavar="FILE",
         help="keep these rows of the head, one number a line, from 0, in the order of the classes",
     )
-    parser.add_argument(
-        "--class-names",
-        type=path,
-        metavar="FILE",
-        help="with --task: names of the classes, one a line (default: those in the file)",
-    )
-    parser.add_argument(
-        "--reduce-zero-label",
-        action="store_true",
-        help="with --task segmentation: masks have 0 for none and count classes from 1, as ADE20K",
-    )
+    add_mask_options(parser.add_argument_group("with --task (default: as the file says)"))
     return parser
 
 
@@ -128,9 +119,9 @@ def _check_options(args: argparse.Namespace) -> None:
     Raises:
         UserError: Naming one.
     """
-    of_tasks = ("class_names", "reduce_zero_label")
     of_backbones = ("window_size", "pretrained_window_sizes", "num_classes", "head_classes")
-    for name in of_backbones if args.task else of_tasks:
+    of_masks = ("reduce_zero_label", "class_of", "class_of_colour")
+    for name in of_backbones if args.task else ("classes", *of_masks):
         if getattr(args, name):
             option = f"--{name.replace('_', '-')}"
             what = "is not for a --task" if args.task else "is for --task"
@@ -138,13 +129,15 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _import_task(args: argparse.Namespace) -> None:
-    from ssl_swin.data.mask_classes import MaskClasses
+    from ssl_swin.commands.mask_options import class_names, member_check
     from ssl_swin.display.waiting import waiting
     from ssl_swin.quoting import shell_line
     from ssl_swin.weights.cards import import_card
     from ssl_swin.weights.formats.segmenters import import_segmenter
     from ssl_swin.weights.segmenter import save_segmenter
 
+    classes = class_names(args)
+    masks = member_check(args, None if classes is None else len(classes)).masks
     with waiting(f"importing {args.file}"):
         segmenter, report = import_segmenter(
             args.file,
@@ -153,8 +146,8 @@ def _import_task(args: argparse.Namespace) -> None:
             img_size_px=args.img_size_px,
             mean=args.mean,
             std=args.std,
-            classes=None if args.class_names is None else _names_in(args.class_names),
-            masks=MaskClasses(reduce_zero_label=args.reduce_zero_label),
+            classes=classes,
+            masks=masks,
         )
         card = import_card(segmenter.model.encoder, args.file.name, report.summary())
         save_segmenter(args.out, segmenter, card=card)
@@ -162,13 +155,6 @@ def _import_task(args: argparse.Namespace) -> None:
         print(line)
     predict = shell_line(["ssl-swin", "predict", str(args.out), "IMAGES", "OUT"])
     print(f"wrote {args.out}; next: {predict}")
-
-
-def _names_in(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the names of classes in {path}: {error}") from error
 
 
 def _next(out: Path, in_chans: int) -> str:

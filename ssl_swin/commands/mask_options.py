@@ -16,7 +16,7 @@ Key = TypeVar("Key")
 NOTHING = "none"  # the class of what is left out, and the value where there is no such value
 
 
-def add_mask_options(parser: argparse.ArgumentParser) -> None:
+def add_mask_options(parser: argparse._ActionsContainer) -> None:
     """Describe what the values of masks stand for, as `classes` and `task.masks.*` do for runs."""
     parser.add_argument(
         "--classes",

@@ -276,7 +276,7 @@ def test_commands__import_and_export(
     assert "dropped: norm.weight and 1 more: each map" in capsys.readouterr().out
     names = tmp_path / "names.txt"
     names.write_text("x\ny\nz\n")
-    options = ["--task", "segmentation", "--class-names", str(names), "--reduce-zero-label"]
+    options = ["--task", "segmentation", "--classes", str(names), "--reduce-zero-label"]
     assert main(["import", file, str(tmp_path / "in"), *options]) == 0
     assert f"next: ssl-swin predict {tmp_path}/in IMAGES OUT" in capsys.readouterr().out
     loaded = load_segmenter(tmp_path / "in")
@@ -286,6 +286,6 @@ def test_commands__import_and_export(
     assert "note: timm has no segmenters, so the backbone is taken" in capsys.readouterr().out
     assert main(["import", file, str(tmp_path / "b"), "--img-size-px", "128"]) == 0
     load_backbone(tmp_path / "b")
-    for wrong in (["--class-names", str(names)], [*options[:2], "--num-classes", "3"]):
+    for wrong in (["--classes", str(names)], [*options[:2], "--num-classes", "3"]):
         assert main(["import", file, str(tmp_path / "no"), *wrong]) == 2
     assert not (tmp_path / "no").exists()
