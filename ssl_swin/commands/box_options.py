@@ -35,8 +35,13 @@ class BoxSource:
     val_names: Sequence[str]
 
 
-def add_box_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of a command."""
+def add_box_options(parser: argparse._ActionsContainer, *, holds_out: bool = True) -> None:
+    """Add the options to the parser of a command.
+
+    Args:
+        parser: Of the command, or a group of its options.
+        holds_out: Whether the command may hold images out.
+    """
     said = "can be repeated for splits, as train=PATH"
     titles = {
         "coco": "the boxes of a JSON file of COCO, or of those in a folder",
@@ -58,6 +63,9 @@ def add_box_options(parser: argparse.ArgumentParser) -> None:
         help="with --voc: 1 if corners are whole pixels counted from 1, 0 if they are edges "
         "counted from 0; by default the files tell",
     )
+    parser.set_defaults(val_names=None)
+    if not holds_out:
+        return
     parser.add_argument(
         "--val-names",
         action="append",
@@ -97,7 +105,7 @@ def box_source(args: argparse.Namespace, classes: Sequence[str] | None) -> BoxSo
     return BoxSource(
         kind,
         BoxReading(
-            annotations=_annotations(kind, getattr(args, kind), args.images),
+            annotations=_annotations(kind, getattr(args, kind), Path(args.images)),
             masks=not args.no_masks,
             classes=classes,
             first_pixel=args.first_pixel,
@@ -107,12 +115,13 @@ def box_source(args: argparse.Namespace, classes: Sequence[str] | None) -> BoxSo
     )
 
 
-def open_box_source(images: Path, source: BoxSource) -> "OpenedData":
+def open_box_source(images: Path, source: BoxSource, *, any_split: bool = False) -> "OpenedData":
     """Open the splits of images with boxes.
 
     Args:
         images: The folder of the images.
         source: Whose boxes.
+        any_split: Whether a set without images to train on will do.
 
     Raises:
         UserError: As `open_boxes`, in the words of a command.
@@ -122,7 +131,7 @@ def open_box_source(images: Path, source: BoxSource) -> "OpenedData":
     from ssl_swin.errors import UserError
 
     try:
-        opened = open_boxes(images, source.kind, source.reading)
+        opened = open_boxes(images, source.kind, source.reading, any_split=any_split)
         if source.val_names and "val" not in opened.splits:
             opened.splits |= hold_out_names(opened.splits["train"], source.val_names)
     except UserError as error:

@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_swin.arguments import Count, Portion, Positive, Workers
+from ssl_swin.commands.box_options import BoxSource, open_box_source
 from ssl_swin.commands.parsing import text, value_of
 from ssl_swin.commands.pixel_options import (
     add_array_options,
@@ -110,20 +112,27 @@ def add_crop_option(parser: argparse.ArgumentParser, whose: str) -> None:
     )
 
 
-def images_of(args: argparse.Namespace, *, with_members: bool = False) -> "Images":
+def images_of(
+    args: argparse.Namespace, *, with_members: bool = False, boxes: "BoxSource | None" = None
+) -> "Images":
     """Open the images that the options name, and print what is to be known of them.
 
     Args:
         args: The options.
         with_members: Whether the truth lies in a member of a sample, and is no class of it;
             --no-labels leaves either out.
+        boxes: Whose annotations tell the boxes, where that is said.
 
     Raises:
         UserError: If there are none.
     """
-    from ssl_swin.inference.images import open_images
+    from ssl_swin.inference.images import open_images, together
     from ssl_swin.launch.data_settings import remote_cache
 
+    if boxes is not None:
+        opened = open_box_source(Path(args.images), boxes, any_split=True)
+        images = together(opened.splits, args.images, args.split, opened.notes)
+        return _noted(images)
     reading = reading_of(args)
     cache = remote_cache() | ({"dir": args.cache_dir} if args.cache_dir else {})
     images = open_images(
@@ -134,6 +143,10 @@ def images_of(args: argparse.Namespace, *, with_members: bool = False) -> "Image
         cache=cache,
         with_members=with_members and reading.labelled,
     )
+    return _noted(images)
+
+
+def _noted(images: "Images") -> "Images":
     for note in images.notes:
         print(f"note: {note}")
     return images

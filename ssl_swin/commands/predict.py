@@ -1,9 +1,10 @@
 """`ssl-swin predict`: what a trained model says of images, as a table or a folder of files."""
 
 import argparse
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from ssl_swin.commands.box_options import KINDS, BoxSource, add_box_options, box_source
 from ssl_swin.commands.inference_options import (
     IMAGES,
     add_answer_options,
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from ssl_swin.inference.predictors.base import Options, Predictor
 
 MODEL = (
-    "run of a fine-tuning or a segmentation, its folder classifier/ or segmenter/, whatever "
-    "backbone= takes that has a head, or a file that `ssl-swin export` wrote of a classifier "
-    "(.onnx, .xml of OpenVINO, .pt2 of torch.export)"
+    "run of a fine-tuning, a segmentation or a detection, its folder classifier/, segmenter/ or "
+    "detector/, whatever backbone= takes that has a head, or a file that `ssl-swin export` wrote "
+    "of a classifier (.onnx, .xml of OpenVINO, .pt2 of torch.export)"
 )
 _OPTIONS = ("top", "scores", "figure", "overlays", "crop_ratio", "batch_size")
 
@@ -34,16 +35,19 @@ def add_parser(
     """Describes the command."""
     parser = commands.add_parser(
         "predict",
-        help="write the classes of images, or of their pixels, to files",
+        help="write the classes of images or pixels, or objects, to files",
         description="Of a classifier, writes the most probable classes of each image and their "
         "scores, in the order of the images; of labelled images their class too, and how many are "
         "right. Of a segmenter, writes the class of every pixel; where images have masks, their "
-        "mIoU too. Cut short by whatever means, the same command goes on to the same bytes.",
+        "mIoU too. Of a detector, writes objects as COCO has them; where boxes are known, their "
+        "average precision too. Cut short by whatever means, the same command goes on to the same "
+        "bytes.",
         epilog="Of a classifier, the ending of OUT says what is written: .csv (name, label, "
         "class1, score1, ...), .jsonl (name, label, predictions), .parquet (name, label, classes, "
         "scores; pip install 'ssl_swin[hf]'). Images that cannot be read are listed in "
         "OUT.bad.csv. Of a segmenter, OUT is a folder: masks/, PNGs whose values are classes, with "
-        "a palette; images.csv, the pixels of each class; classes.csv; bad.csv; overlays/.",
+        "a palette; images.csv, the pixels of each class; classes.csv; bad.csv; overlays/. Of a "
+        "detector, OUT is a folder: detections.json, images.csv, classes.csv, bad.csv, overlays/.",
         usage="%(prog)s [options] model images out",
     )
     parser.add_argument("model", type=text, help=MODEL)
@@ -56,10 +60,14 @@ def add_parser(
     parser.add_argument(
         "--overlays",
         action="store_true",
-        help="of a segmenter: write each image with the colours of its classes over it",
+        help="of a segmenter or detector: write each image with the colours of its classes, or "
+        "its objects, over it",
     )
     add_crop_option(parser, "the classifier's")
     add_inference_options(parser)
+    add_box_options(
+        parser.add_argument_group("of a detector, where the truth is known"), holds_out=False
+    )
     parser.set_defaults(**dict.fromkeys(_OPTIONS))  # by the model, which has some of them
     return parser
 
@@ -77,7 +85,8 @@ def run(args: argparse.Namespace) -> None:
     predictor.check_out(args.out)
     if args.device == "auto" and predictor.only_device is not None:
         args.device = predictor.only_device
-    dataset = images_of(args, with_members=predictor.looks_at_members).dataset
+    boxes = _boxes(args, predictor)
+    dataset = images_of(args, with_members=predictor.looks_at_members, boxes=boxes).dataset
     computing = computing_of(args, dataset, predictor)
     parts = Parts(
         args.out,
@@ -119,6 +128,24 @@ def predictor_of(reference: str) -> "Predictor":
     for note in predictor.notes:
         print(f"note: {note}")
     return predictor
+
+
+def _boxes(args: argparse.Namespace, predictor: "Predictor") -> "BoxSource | None":
+    """Return whose boxes the options ask for.
+
+    Raises:
+        UserError: If the model has no use for boxes, or options contradict each other.
+    """
+    from ssl_swin.errors import UserError
+
+    given = [name for name in (*KINDS, "first_pixel") if getattr(args, name) is not None]
+    if given and not predictor.looks_at_boxes:
+        option = given[0].replace("_", "-")
+        raise UserError(f"--{option} is not for {predictor.title}: leave it out")
+    source = box_source(args, None)
+    if source is None:
+        return None
+    return replace(source, reading=replace(source.reading, exif_rotation=args.exif_rotation))
 
 
 def _options(args: argparse.Namespace, predictor: "Predictor") -> "Options":

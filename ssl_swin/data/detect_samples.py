@@ -94,7 +94,7 @@ class DetectTransform:
             assert sample.boxes is not None
             sides_px = sample.boxes[:, 2:] - sample.boxes[:, :2]
             sample = keep_boxes(sample, (sides_px >= LEAST_SIDE_PX).all(dim=1))
-        return _example(sample, self.with_masks)
+        return detect_example(sample, with_masks=self.with_masks)
 
     def _check(self, sample: Sample) -> None:
         labels = sample.box_labels
@@ -111,8 +111,13 @@ class DetectTransform:
             )
 
 
-def _example(sample: Sample, with_masks: bool) -> DetectSample:
-    """Return the fields of a sample, with what is to be taken where a list is not known."""
+def detect_example(sample: Sample, *, with_masks: bool) -> DetectSample:
+    """Return the fields of a sample, with what is to be taken where a list is not known.
+
+    Args:
+        sample: With boxes.
+        with_masks: Whether masks are wanted.
+    """
     assert sample.boxes is not None and sample.box_labels is not None
     boxes, masks = sample.boxes, sample.box_masks
     if with_masks and masks is None:  # an image without objects

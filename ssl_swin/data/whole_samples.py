@@ -1,29 +1,33 @@
 """From an encoded sample to the image as it is stored, with its truth where that can be read."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from ssl_swin.data.decoding import decode_sample
 from ssl_swin.data.encoded import EncodedSample
 from ssl_swin.data.images.pixel_format import PixelFormat
-from ssl_swin.data.sample import Sample
 from ssl_swin.errors import UserError
-
-ReadTruth = Callable[[EncodedSample, PixelFormat], Sample]
 
 
 class WholeSample(NamedTuple):
     """An image at its own size.
 
     Attributes:
-        sample: Pixels, and the truth where there is one that could be read.
-        has_truth: Whether it was.
-        problem: Why it was not; empty where there is none to read.
+        pixels: uint8, uint16 or float32 (C, H, W).
+        name: Of the image in its set.
+        truth: What is known to be in it; None where there is nothing, or it could not be read.
+        problem: Why it could not; empty where there is nothing to read.
     """
 
-    sample: Sample
-    has_truth: bool = False
+    pixels: Tensor
+    name: str
+    truth: Any = None
     problem: str = ""
+
+
+ReadTruth = Callable[[EncodedSample, PixelFormat], tuple[Tensor, Any]]  # pixels and truth
 
 
 class WholeTransform:
@@ -48,8 +52,12 @@ class WholeTransform:
             UserError: If the image cannot be decoded.
         """
         if self.member not in encoded.members:
-            return WholeSample(decode_sample(encoded, self.pixels))
+            return WholeSample(self._pixels(encoded), encoded.name)
         try:
-            return WholeSample(self.read(encoded, self.pixels), has_truth=True)
+            pixels, truth = self.read(encoded, self.pixels)
         except UserError as error:
-            return WholeSample(decode_sample(encoded, self.pixels), problem=str(error))
+            return WholeSample(self._pixels(encoded), encoded.name, problem=str(error))
+        return WholeSample(pixels, encoded.name, truth)
+
+    def _pixels(self, encoded: EncodedSample) -> Tensor:
+        return decode_sample(encoded, self.pixels).pixels

@@ -1,6 +1,6 @@
 """Images to compute something of: whatever holds them, as one data set in its own order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,28 @@ def open_images(
     Raises:
         UserError: If there are no images, or no such split.
     """
-    splits, notes = _splits(place, reading, index_dir, cache, None if with_members else (IMAGE,))
+    members = None if with_members else (IMAGE,)
+    splits, notes = _splits(place, reading, index_dir, cache, members)
+    return together(splits, place, split, notes)
+
+
+def together(
+    splits: Mapping[str, ImageDataset],
+    place: str | Path,
+    split: str | None,
+    notes: Sequence[str] = (),
+) -> Images:
+    """Return the images of splits as one data set.
+
+    Args:
+        splits: By name.
+        place: Where they are, for messages.
+        split: The only one to take; None takes all.
+        notes: Lines on what was found out about them.
+
+    Raises:
+        UserError: If there are no images, or no such split.
+    """
     if split is not None:
         if split not in splits:
             raise UserError(f"{place} has no split {split}, only: {', '.join(splits)}")
@@ -62,8 +83,8 @@ def open_images(
     if not splits:
         raise UserError(f"{place} holds no image")
     if len(splits) > 1:
-        return Images(Together(splits), notes)
-    return Images(next(iter(splits.values())), notes)
+        return Images(Together(splits), tuple(notes))
+    return Images(next(iter(splits.values())), tuple(notes))
 
 
 def _splits(

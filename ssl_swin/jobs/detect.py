@@ -12,7 +12,7 @@ from ssl_swin.jobs.box_look import look_at_boxes, object_masks
 from ssl_swin.jobs.dense_classes import dense_classes
 from ssl_swin.jobs.labels import train_on_few_images
 from ssl_swin.jobs.loop import training_module
-from ssl_swin.jobs.next_steps import with_other_seeds
+from ssl_swin.jobs.next_steps import after_training_on_images
 from ssl_swin.jobs.settings import DetectSettings
 from ssl_swin.jobs.summary import finish
 from ssl_swin.jobs.training_tasks import export_with_backbone, measure, train_task
@@ -98,5 +98,5 @@ def _hand_over(
             ("", f'ssl_swin.load_detector("{path}")'),
             ("backbone", f"{path}/backbone/"),
         ],
-        next_steps=lambda: with_other_seeds("detect"),
+        next_steps=lambda: after_training_on_images(run, "detect", "objects"),
     )

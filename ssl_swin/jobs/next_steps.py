@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from ssl_swin.data.loading.indexed import IndexedSplit
+from ssl_swin.data.loading.opening import BOX_READERS
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.launch.command_line import words_to_start
 from ssl_swin.launch.next_command import (
@@ -99,8 +100,19 @@ def _predicting(run: Run, out: str, *of_no_matter: str) -> list[str]:
     if not is_plain or (run.folder.path / out).exists():
         return []
     address = run.folder.address
-    words = shell_line(["ssl-swin", "predict", address, data["root"], f"{address}/{out}"])
+    options = [*_box_options(data), data["root"], f"{address}/{out}"]
+    words = shell_line(["ssl-swin", "predict", address, *options])
     return [f"{words}  # or of other images"]
+
+
+def _box_options(data: Mapping[str, Any]) -> list[str]:
+    """Return the options that tell the boxes of images; none of shards, which hold them."""
+    kind, given = data.get("reader"), data.get("annotations")
+    if kind not in BOX_READERS:
+        return []
+    by_split = given if isinstance(given, Mapping) else {"": given or data["root"]}
+    paths = [f"{split}={path}" if split else str(path) for split, path in by_split.items()]
+    return [word for path in paths for word in (f"--{kind}", path)]
 
 
 def missing_for_labels(readers: Mapping[str, Split]) -> str:

@@ -1,4 +1,4 @@
-"""Classes of images or of their pixels as tensors, from Python."""
+"""Classes of images or of their pixels, or objects in them, as tensors, from Python."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -16,12 +16,15 @@ from ssl_swin.inference.images import open_images
 from ssl_swin.inference.parts import told_of
 from ssl_swin.inference.predictors.base import check_options
 from ssl_swin.inference.predictors.class_answers import ClassAnswers
+from ssl_swin.inference.predictors.detection import DetectPredictor
 from ssl_swin.inference.predictors.segmentation import SegmentPredictor
+from ssl_swin.inference.predictors.whole_images import Answer, WholeImagePredictor
 from ssl_swin.inference.run import Computing, batches
 from ssl_swin.inference.vectors import Precision, View
 from ssl_swin.launch.build import usable_device
 from ssl_swin.launch.data_settings import remote_cache
 from ssl_swin.launch.predictors import load_predictor
+from ssl_swin.tasks.detections import Detections
 
 
 class Predictions(NamedTuple):
@@ -40,6 +43,14 @@ class PixelPredictions(NamedTuple):
     masks: list[Tensor]  # N of int64 (H, W), in [0, K), of each image's own size, on the CPU
 
 
+class ObjectPredictions(NamedTuple):
+    """The objects in images."""
+
+    names: list[str]  # N, of the images in their folder, archive or shards
+    classes: tuple[str, ...]  # K
+    objects: list[Detections]  # N: boxes, scores, labels and masks of each, on the CPU
+
+
 @checked
 def predict(
     model: PathLike,
@@ -53,22 +64,22 @@ def predict(
     precision: Precision = "float32",
     pixels: PixelFormat | None = None,
     split: Name | None = None,
-) -> Predictions | PixelPredictions:
-    """Compute what a classifier or a segmenter says of images, labelled or not.
+) -> Predictions | PixelPredictions | ObjectPredictions:
+    """Compute what a classifier, a segmenter or a detector says of images, labelled or not.
 
     `ssl-swin predict` writes the same numbers to files, and goes on after a kill.
 
     Args:
-        model: Run of a fine-tuning or a segmentation, its folder classifier/ or segmenter/,
-            whatever `backbone=` takes that has a head, or a file that `ssl-swin export` wrote of a
-            classifier.
+        model: Run of a fine-tuning, a segmentation or a detection, its folder classifier/,
+            segmenter/ or detector/, whatever `backbone=` takes that has a head, or a file that
+            `ssl-swin export` wrote of a classifier.
         images: Whatever `ssl-swin pack` takes: a folder of images, an archive, a table, a list,
             shards; or a URL of shards.
         scores: Of a classifier: "probability", which None is, too, and which is calibrated where
             `ssl-swin calibrate` was run; or "logit".
         crop_ratio: Of a classifier: side of the centre crop over the shorter side of an image, in
             (0, 1]; None takes the classifier's.
-        batch_size: Images that go through a classifier at a time, None is 64; a segmenter sees each
+        batch_size: Images that go through a classifier at a time, None is 64; the others see each
             alone.
         num_workers: Loading processes; 0 loads in this one.
         device: Device on which the network computes; an exported file computes on the CPU.
@@ -78,11 +89,11 @@ def predict(
             several.
 
     Returns:
-        Names, classes and scores, or of a segmenter masks, split by split and in the order of the
-        data.
+        Names, classes and scores, of a segmenter masks, or of a detector objects, split by split
+        and in the order of the data.
 
     Raises:
-        UserError: If there are no images, one cannot be read, the network is neither, or an
+        UserError: If there are no images, one cannot be read, the network is none of these, or an
             argument is not possible.
     """
     predictor = load_predictor(model)
@@ -102,7 +113,11 @@ def predict(
         precision,
     )
     if isinstance(predictor, SegmentPredictor):
-        return _masks(predictor, found.dataset, computing)
+        names, masks = _answers(predictor, found.dataset, computing)
+        return PixelPredictions(names, predictor.classes, [each.cpu() for each in masks])
+    if isinstance(predictor, DetectPredictor):
+        names, objects = _answers(predictor, found.dataset, computing)
+        return ObjectPredictions(names, predictor.classes, [each.to("cpu") for each in objects])
     if not isinstance(predictor, ClassAnswers):
         raise UserError(f"{model} is {predictor.title}, for which there is `ssl-swin predict`")
     return _scores(predictor, found.dataset, computing, scores or "probability")
@@ -126,15 +141,15 @@ def _scores(
     return Predictions(names, predictor.classes, answers)
 
 
-def _masks(
-    predictor: SegmentPredictor, dataset: ImageDataset, computing: Computing
-) -> PixelPredictions:
-    names, masks = [], []
+def _answers(
+    predictor: WholeImagePredictor[Answer], dataset: ImageDataset, computing: Computing
+) -> tuple[list[str], list[Answer]]:
+    names, answers = [], []
     for looked in predictor.looked(dataset, computing):
         _check_read(looked.bad_samples)
-        names += [whole.sample.name for whole, _ in looked.answers]
-        masks += [classes.cpu() for _, classes in looked.answers]
-    return PixelPredictions(names, predictor.classes, masks)
+        names += [whole.name for whole, _ in looked.answers]
+        answers += [answer for _, answer in looked.answers]
+    return names, answers
 
 
 def _check_read(bad_samples: Sequence[BadSample]) -> None:

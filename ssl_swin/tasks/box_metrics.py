@@ -6,6 +6,7 @@ size, and devices in how many they have.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ NUMBERS = (  # of COCO's summary, in its order
 )
 LOGGED = (*NUMBERS[:6], "mar_100")
 OF_MASKS = "mask_"  # before the name of a number
+Plain = dict[str, Any]  # lists of one entry an object, by what they hold
 
 
 class Truth(NamedTuple):
@@ -65,16 +67,23 @@ class CocoEvaluation:
             found: What was detected.
             truth: What is in it.
         """
-        self._results = None
-        self._images.append(
-            {
-                "size": [0, 0] if truth.masks is None else [*truth.masks.shape[-2:]],
-                "true": self._plain(truth.boxes, truth.labels, truth.masks)
-                | {"crowd": truth.crowd.tolist(), "area": truth.areas.double().tolist()},
-                "found": self._plain(found.boxes, found.labels, found.masks)
-                | {"score": found.scores.double().tolist()},
-            }
+        size = [0, 0] if truth.masks is None else [*truth.masks.shape[-2:]]
+        self.add_plain(
+            size,
+            plain_truth(truth, with_masks=self.with_masks),
+            plain_detections(found, with_masks=self.with_masks),
         )
+
+    def add_plain(self, size: Sequence[int], true: Plain, found: Plain) -> None:
+        """Take note of an image by plain lists.
+
+        Args:
+            size: Height and width of the image.
+            true: What `plain_truth` returned.
+            found: What `plain_detections` returned.
+        """
+        self._results = None
+        self._images.append({"size": [*size], "true": true, "found": found})
 
     def reset(self) -> None:
         """Forget all images."""
@@ -111,16 +120,6 @@ class CocoEvaluation:
         means = np.full(self.num_classes, np.nan)
         means[has_objects] = np.nanmean(values[has_objects], axis=(1, 2))
         return means
-
-    def _plain(self, boxes: Tensor, labels: Tensor, masks: Tensor | None) -> dict[str, Any]:
-        """Return boxes as COCO has them, x, y, width and height, and masks run-length encoded."""
-        boxes = boxes.double().cpu()
-        xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-        plain: dict[str, Any] = {"bbox": xywh, "label": labels.tolist()}
-        if self.with_masks:
-            assert masks is not None
-            plain["segmentation"] = _encoded(masks)
-        return plain
 
     def _gathered(self) -> list[dict[str, Any]]:
         if not distributed.is_available() or not distributed.is_initialized():
@@ -225,6 +224,36 @@ def coco_metrics(num_classes: int, *, with_masks: bool) -> dict[str, Metric]:
     evaluation = CocoEvaluation(num_classes, with_masks=with_masks)
     names = [*LOGGED, *(OF_MASKS + name for name in LOGGED if with_masks)]
     return {name: CocoNumber(evaluation, name, adds=name == names[0]) for name in names}
+
+
+def plain_truth(truth: Truth, *, with_masks: bool) -> Plain:
+    """Return what is in an image as plain lists, its boxes and masks as COCO has them.
+
+    Args:
+        truth: What is in it.
+        with_masks: Whether masks are wanted.
+    """
+    plain = _plain(truth.boxes, truth.labels, truth.masks if with_masks else None)
+    return plain | {"crowd": truth.crowd.tolist(), "area": truth.areas.double().tolist()}
+
+
+def plain_detections(found: Detections, *, with_masks: bool) -> Plain:
+    """Return what is detected as plain lists, its boxes and masks as COCO has them.
+
+    Args:
+        found: What is detected.
+        with_masks: Whether masks are wanted.
+    """
+    plain = _plain(found.boxes, found.labels, found.masks if with_masks else None)
+    return plain | {"score": found.scores.double().tolist()}
+
+
+def _plain(boxes: Tensor, labels: Tensor, masks: Tensor | None) -> Plain:
+    """Return boxes as x, y, width and height, and masks run-length encoded."""
+    boxes = boxes.double().cpu()
+    xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+    plain: Plain = {"bbox": xywh, "label": labels.tolist()}
+    return plain if masks is None else plain | {"segmentation": _encoded(masks)}
 
 
 def _encoded(masks: Tensor) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def detection_figure(
     columns = [_column("truth", parts, shown, _truth(batch), classes)]
     if found:
         title = f"prediction, scores from {LEAST_SCORE:g}"
-        columns.append(_column(title, parts, shown, map(_surest, found), classes))
+        columns.append(_column(title, parts, shown, map(surest, found), classes))
     return tuple(columns)
 
 
@@ -50,7 +50,7 @@ def _truth(batch: DetectBatch) -> list[Objects]:
     ]
 
 
-def _surest(found: Detections) -> Objects:
+def surest(found: Detections) -> Objects:
     """Return the detections that are drawn, the surest first."""
     order = found.scores.argsort(descending=True)[:MOST_DRAWN]
     order = order[found.scores[order] >= LEAST_SCORE]

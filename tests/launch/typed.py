@@ -33,6 +33,7 @@ from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.jobs import linear_probe
 from ssl_swin.launch import composing, fitting, suggestions
 from ssl_swin.launch.config_files import compose_job, group_options
+from ssl_swin.tasks.detecting import DetectInference
 from ssl_swin.weights.backbone import save_classifier, save_task
 
 DATA = ["data=shards", "data.root=shards", "logger=csv", "batch_size=4", "num_workers=0"]
@@ -63,6 +64,11 @@ SEGMENTATION: dict[str, Any] = {
     **{"crop_px": 32, "head_channels": 8, "auxiliary_channels": 8, "auxiliary_weight": 0.4},
     **{"dropout": 0.1, "loss_mean": "all", "masks": MaskClasses()},
     "inference": ssl_swin.Inference(short_px=32),
+}
+DETECTION: dict[str, Any] = {
+    **{"cascade": False, "with_masks": False, "channels": 8, "head_channels": 8},
+    **{"anchor_scale": 2, "anchor_ratios": [1.0], "anchors_inside": False, "num_proposals": 8},
+    **{"proposal_loss": "l1", "box_loss": "l1", "inference": DetectInference(short_px=32)},
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {  # valid ones of a call, which a line changes or adds to
     "swin": {**ENCODER, "num_heads": [1, 1, 2]},
@@ -178,6 +184,10 @@ def make_world() -> None:
     )
     save_task(
         *(Path("segmenter"), ssl_swin.Segmentation(encoder, ["a", "b"], **SEGMENTATION)),
+        **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "card": ""},
+    )
+    save_task(
+        *(Path("detector"), ssl_swin.Detection(encoder, ["a"], **DETECTION)),
         **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "card": ""},
     )
     odd = Path("odd")

@@ -24,6 +24,7 @@ NOT_READ = (OSError, *NOT_TOLD)
 PREDICTORS = {
     "classification": "ssl_swin.inference.predictors.classification",
     "segmentation": "ssl_swin.inference.predictors.segmentation",
+    "detection": "ssl_swin.inference.predictors.detection",
 }
 
 
@@ -68,6 +69,7 @@ class Predictor(ABC):
         part_images: About as many are done anew after a kill; None is as of a table of classes.
         writes_folder: Whether it writes a folder, and no file.
         looks_at_members: Whether the truth lies in a member of a sample, and is no class of it.
+        looks_at_boxes: Whether it is boxes.
         model: Encoder and head, in eval mode; empty where a file holds them.
         encoder: What says which images it takes.
         classes: Names by label.
@@ -84,6 +86,7 @@ class Predictor(ABC):
     part_images: ClassVar[int | None] = None
     writes_folder: ClassVar[bool] = False
     looks_at_members: ClassVar[bool] = False
+    looks_at_boxes: ClassVar[bool] = False
     model: nn.Module
     encoder: TakesImages
     classes: tuple[str, ...]

@@ -1,6 +1,6 @@
 """A segmenter as a predictor: a mask of each image, and how many pixels are of which class."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_swin.data.dataset import ImageDataset
-from ssl_swin.data.encoded import MASK
+from ssl_swin.data.encoded import MASK, EncodedSample
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.data.segment_samples import read_classes
 from ssl_swin.data.whole_samples import WholeSample, WholeTransform
 from ssl_swin.files import atomic_path
@@ -71,9 +72,9 @@ class SegmentPredictor(WholeImagePredictor[Tensor]):
             "normalisation": [[*self.mean], [*self.std]],
         }
 
-    def transform(self, pixels: PixelFormat) -> WholeTransform:
-        """See `WholeImagePredictor.transform`."""
-        read = partial(read_classes, masks=self.segmenter.masks, num_classes=len(self.classes))
+    def transform(self, pixels: PixelFormat, classes: Sequence[str]) -> WholeTransform:
+        """See `WholeImagePredictor.transform`; what values of masks stand for is known."""
+        read = partial(_read, masks=self.segmenter.masks, num_classes=len(self.classes))
         return WholeTransform(pixels, MASK, read)
 
     def look(self, pixels: Tensor) -> Tensor:
@@ -84,9 +85,8 @@ class SegmentPredictor(WholeImagePredictor[Tensor]):
         """See `WholeImagePredictor.values`: pixels of each class, and what mIoU counts."""
         number = len(self.classes)
         counts = MeanIoU(number)
-        if whole.has_truth:
-            assert whole.sample.mask is not None
-            counts.update(answer.cpu(), whole.sample.mask)
+        if whole.truth is not None:
+            counts.update(answer.cpu(), whole.truth)
         pixels = torch.bincount(answer.flatten(), minlength=number).cpu()
         found = {
             "pixels": pixels,
@@ -202,6 +202,15 @@ def mask_image(classes: NDArray[np.integer], num_classes: int) -> Image.Image:
     image = Image.fromarray(classes.astype(np.uint8))
     image.putpalette([level for colour in class_colours(num_classes) for level in colour])
     return image
+
+
+def _read(
+    encoded: EncodedSample, pixels: PixelFormat, *, masks: MaskClasses, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Decode an image, and the class of each pixel."""
+    sample = read_classes(encoded, pixels, masks, num_classes)
+    assert sample.mask is not None
+    return sample.pixels, sample.mask
 
 
 def _files(parts: Parts) -> Iterator[tuple[str, str]]:

@@ -66,8 +66,14 @@ class WholeImagePredictor(Predictor, Generic[Answer]):
         self._told: list[str] = []
 
     @abstractmethod
-    def transform(self, pixels: PixelFormat) -> WholeTransform:
-        """Return what decodes an image with its truth."""
+    def transform(self, pixels: PixelFormat, classes: Sequence[str]) -> WholeTransform:
+        """Return what decodes an image with its truth.
+
+        Args:
+            pixels: What a decoded image is.
+            classes: Names of the truth's classes by label, as the data has them; none where it
+                names none.
+        """
 
     @abstractmethod
     def look(self, pixels: Tensor) -> Answer:
@@ -139,11 +145,11 @@ class WholeImagePredictor(Predictor, Generic[Answer]):
         """
         self.model.to(computing.device)
         config = LoaderConfig(computing.batch_size, computing.num_workers, rank=0, world_size=1)
-        transform = self.transform(computing.view.pixels)
+        transform = self.transform(computing.view.pixels, dataset.classes)
         for read in InOrderLoader(dataset, transform, list, config, first_batch=first_batch):
             answers = []
             for whole in read.batch or ():
-                pixels = whole.sample.pixels.to(computing.device, non_blocking=True)
+                pixels = whole.pixels.to(computing.device, non_blocking=True)
                 with autocast(computing.device, computing.precision), torch.no_grad():
                     answers.append((whole, self.look(pixels)))
             yield Looked(answers, read.bad_samples, read.num_images)
@@ -161,7 +167,7 @@ class WholeImagePredictor(Predictor, Generic[Answer]):
         for batch in self.looked(dataset, computing, first_batch):
             names, values = [], []
             for whole, answer in batch.answers:
-                names.append(whole.sample.name)
+                names.append(whole.name)
                 file = files.add(names[-1])
                 self.save(answer, parts.draft, file)
                 if options.overlays:
@@ -209,11 +215,11 @@ class WholeImagePredictor(Predictor, Generic[Answer]):
 
     def _judged(self, whole: WholeSample) -> Tensor:
         self._problem = self._problem or whole.problem
-        state = JUDGED if whole.has_truth else UNREADABLE if whole.problem else NO_TRUTH
+        state = JUDGED if whole.truth is not None else UNREADABLE if whole.problem else NO_TRUTH
         return torch.tensor([state], dtype=torch.uint8)
 
     def _save_overlay(self, answer: Answer, whole: WholeSample, path: Path) -> None:
-        drawn = self.over(answer, as_picture(whole.sample.pixels))
+        drawn = self.over(answer, as_picture(whole.pixels))
         with atomic_path(path) as temporary:
             Image.fromarray(drawn).save(temporary, format="jpeg", quality=JPEG_QUALITY)
 
@@ -222,11 +228,11 @@ class WholeImagePredictor(Predictor, Generic[Answer]):
     ) -> None:
         """Draw images spread evenly over the result, with what is in them."""
         rows = np.linspace(0, number - 1, min(number, MOST_SHOWN)).round().astype(int)
-        transform = self.transform(pixels)
+        transform = self.transform(pixels, dataset.classes)
         tiles = []
         for row, name, answer in self.again(parts, set(rows.tolist())):
             whole = transform(sample_of_row(dataset, row, in_utf8(name), number), 0)
-            drawn = self.over(answer, as_picture(whole.sample.pixels))
+            drawn = self.over(answer, as_picture(whole.pixels))
             step = max(1, max(drawn.shape) // SHOWN_PX)
             lines = (Line(self.words(answer)), Line(in_utf8(name), FAINT, 11))
             tiles.append(Tile(np.ascontiguousarray(drawn[::step, ::step]), lines))

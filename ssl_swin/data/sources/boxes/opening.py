@@ -40,6 +40,7 @@ def open_boxes(
     reading: BoxReading = BoxReading(),  # noqa: B008 - it is frozen
     *,
     members: Collection[str] | None = None,
+    any_split: bool = False,
 ) -> OpenedData:
     """Open the splits of images with boxes.
 
@@ -49,6 +50,7 @@ def open_boxes(
         reading: How to read them.
         members: Names of the members to read; None reads the boxes. Without "boxes", images have
             no class.
+        any_split: Whether a set without images to train on will do.
 
     Raises:
         UserError: If nothing is there, annotations are damaged or belong to other images, or there
@@ -59,7 +61,7 @@ def open_boxes(
         raise UserError(f"{root} does not exist. Give a folder of images and their annotations")
     with_boxes = members is None or BOXES in members
     with _garbage_left():
-        return _opened(root, kind, reading, with_boxes=with_boxes)
+        return _opened(root, kind, reading, with_boxes=with_boxes, any_split=any_split)
 
 
 @contextmanager
@@ -74,10 +76,12 @@ def _garbage_left() -> Iterator[None]:
             gc.enable()
 
 
-def _opened(root: Path, kind: str, reading: BoxReading, *, with_boxes: bool) -> OpenedData:
+def _opened(
+    root: Path, kind: str, reading: BoxReading, *, with_boxes: bool, any_split: bool
+) -> OpenedData:
     files = ImageFiles(_folder(root, kind), reading.leave_out)
     found = _READERS[kind](root, reading, files)
-    if "train" not in found.splits:
+    if "train" not in found.splits and not (any_split and found.splits):
         raise UserError(
             f"{root} has no split to train on, only: {', '.join(found.splits) or 'none'}. Give the "
             "annotations to train on as data.annotations={train: PATH}"
@@ -86,13 +90,14 @@ def _opened(root: Path, kind: str, reading: BoxReading, *, with_boxes: bool) -> 
         settle_masks(each.images, each.tally, wanted=reading.masks and with_boxes)
     if any(isinstance(s, list) for f in found.splits.values() for o in f.images for s in o.shapes):
         check_polygons_can_be_drawn()
+    first = "train" if "train" in found.splits else next(iter(found.splits))
     unlisted = unlisted_images(found.splits, files)
     notes = [
         *found.notes,
         *(line for each in found.splits.values() for line in each.tally.notes()),
         *note_on_unlisted(unlisted),
         *note_on_shared(found.splits),
-        *note_on_classes("train", found.splits["train"].images, found.classes),
+        *note_on_classes(first, found.splits[first].images, found.classes),
     ]
     splits: dict[str, ImageDataset] = {
         split: BoxDataset(
