@@ -59,7 +59,7 @@ FINETUNING = sorted(name for name in OFFICIAL if name.startswith("finetune"))
 # Settings that say where and how to run, not what. Everything else is held against the table.
 NOT_OF_THE_RECIPE = re.compile(
     r"(recipe|backbone|head|name|run_dir|resume|plan|optimized_metric|seed|num_workers|logger"
-    r"|callbacks)(\.|$)|data\.(?!channels|dtype|mean|std)"
+    r"|callbacks|kernels)(\.|$)|data\.(?!channels|dtype|mean|std)"
     r"|trainer\.(?!max_[es]|accumulate|gradient|limit)"
 )
 
