@@ -140,6 +140,26 @@ def test_masks__polygons_and_run_lengths(tmp_path, image, text, coco):
     assert alone.box_masks is None and len(alone.boxes) == 4
 
 
+@pytest.mark.parametrize(
+    ("polygon", "message"),
+    [
+        ([0, 0, 1e30, 0, 5, 5], r"a polygon has a corner far from its image: \[0, 0, 1e\+30"),
+        ([0, 0, float("nan"), 0, 5, 5], "a polygon has a corner far from its image"),
+        ([0, 0, "x", 0, 5, 5], "a polygon has a corner that is no number"),
+        ([0, 0, [1], 0, 5, 5], "a polygon has a corner that is no number"),
+    ],
+)
+def test_masks__refuse_polygons_that_cannot_be_drawn(tmp_path, image, text, coco, polygon, message):
+    """Drawing a long edge takes memory, also outside the image."""
+    pytest.importorskip("faster_coco_eval")
+    path = image("a.png")
+    entry = {"category_id": 3, "bbox": [4, 2, 6, 6], "segmentation": [3, "x", polygon]}
+    text("train.json", coco({"a.png": [entry]}))
+    dataset = opened(tmp_path).splits["train"]
+    with pytest.raises(UserError, match=f"the boxes of {path} by .*: {message}"):
+        dataset[0]
+
+
 def test_masks__need_a_package_where_they_are_polygons(tmp_path, image, text, coco, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faster_coco_eval.core", None)
     image("a.png")

@@ -138,7 +138,8 @@ def _labels(file: CocoFile, classes: Sequence[str], *, chosen: bool) -> dict[int
     label_of = {name: label for label, name in enumerate(classes)}
     labels = {number: label_of.get(name) for number, name in file.names.items()}
     if not chosen:
-        used = {annotation.get("category_id") for annotation in file.annotations}
+        numbers = (annotation.get("category_id") for annotation in file.annotations)
+        used = {number for number in numbers if type(number) is int}
         for number, label in labels.items():
             if label is None and number in used:
                 raise UserError(

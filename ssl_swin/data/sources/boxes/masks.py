@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ssl_swin.errors import UserError
 
 LEAST_NUMBERS = 6  # of a polygon: three corners
+FARTHEST = 10  # times the longer side of its image that a corner may be away
 
 
 def polygons_of(shape: Any) -> list[list[float]] | None:
@@ -18,7 +21,8 @@ def polygons_of(shape: Any) -> list[list[float]] | None:
         return None
     if shape and all(not isinstance(part, list) for part in shape):
         shape = [shape]
-    sound = [part for part in shape if len(part) >= LEAST_NUMBERS and len(part) % 2 == 0]
+    parts = [part for part in shape if isinstance(part, list)]
+    sound = [part for part in parts if len(part) >= LEAST_NUMBERS and len(part) % 2 == 0]
     return sound or None
 
 
@@ -47,11 +51,28 @@ def run_lengths(shapes: Sequence[Any], size_px: tuple[int, int]) -> list[dict[st
 def _drawn(polygons: list[list[float]], size_px: tuple[int, int]) -> dict[str, Any]:
     coco = _coco_masks()
     height_px, width_px = size_px
+    corners = [_corners(polygon, FARTHEST * max(size_px)) for polygon in polygons]
     try:
-        rle = coco.merge(coco.frPyObjects(polygons, height_px, width_px))
+        rle = coco.merge(coco.frPyObjects(corners, height_px, width_px))
     except Exception as error:  # of a compiled extension
         raise ValueError(f"a polygon cannot be drawn: {error}") from error
     return {"size": [height_px, width_px], "counts": rle["counts"].decode("ascii")}
+
+
+def _corners(polygon: list[float], farthest_px: float) -> list[float]:
+    """Return the numbers of a polygon; to draw it takes memory by its length, also outside.
+
+    Raises:
+        ValueError: If one is no number, or too far from the image.
+    """
+    try:
+        corners = np.asarray(polygon, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a polygon has a corner that is no number: {error}") from error
+    if corners.ndim != 1 or not (np.abs(corners) <= farthest_px).all():
+        raise ValueError(f"a polygon has a corner far from its image: {polygon!r:.200}")
+    found: list[float] = corners.tolist()
+    return found
 
 
 def _coco_masks() -> Any:

@@ -60,8 +60,11 @@ def open_boxes(
     if not root.exists():
         raise UserError(f"{root} does not exist. Give a folder of images and their annotations")
     with_boxes = members is None or BOXES in members
-    with _garbage_left():
-        return _opened(root, kind, reading, with_boxes=with_boxes, any_split=any_split)
+    try:
+        with _garbage_left():
+            return _opened(root, kind, reading, with_boxes=with_boxes, any_split=any_split)
+    except UserError as error:  # it may hold names out of files, which need not be of one line
+        raise UserError(shown(str(error))) from error
 
 
 @contextmanager
