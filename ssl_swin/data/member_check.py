@@ -7,7 +7,8 @@ from ssl_swin.data.box_lists import BOXES
 from ssl_swin.data.decoding import check_mask_size, decode_mask
 from ssl_swin.data.encoded import MASK, EncodedSample
 from ssl_swin.data.images.axes import AmbiguousAxes
-from ssl_swin.data.images.decode import probe_image
+from ssl_swin.data.images.decode import orientation_of, probe_image
+from ssl_swin.data.images.orientation import is_transposed
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.data.no_class import NoClass
@@ -97,7 +98,7 @@ def size_in_px(data: bytes, pixels: PixelFormat) -> tuple[int, int] | None:
 
     Args:
         data: The contents of the file.
-        pixels: Says where the channels of an array are.
+        pixels: Says where the channels of an array are, and whether pictures are turned.
 
     Raises:
         ValueError: If it cannot be read.
@@ -106,4 +107,6 @@ def size_in_px(data: bytes, pixels: PixelFormat) -> tuple[int, int] | None:
         image = probe_image(data, pixels)
     except AmbiguousAxes:
         return None
+    if pixels.exif_rotation and is_transposed(orientation_of(data)):
+        return image.width_px, image.height_px
     return image.height_px, image.width_px

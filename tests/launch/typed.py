@@ -22,6 +22,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from odd_annotations import write_odd_annotations
 from omegaconf import DictConfig, base
 from PIL import Image
 
@@ -170,8 +171,10 @@ def make_world() -> None:
                 Image.fromarray(values.astype(np.uint8)).save(file)
     write_coco(Path("coco"), rng)
     write_shards(Path("boxed"))
+    write_odd_annotations(Path("odd/dense"))
     with contextlib.redirect_stdout(io.StringIO()):
-        assert main(["index", "boxed"]) == 0
+        for shards in ("boxed", *map(str, Path("odd/dense").glob("*_shards"))):
+            assert main(["index", shards]) == 0
         assert main(["pack", "photos", "shards", "--val-ratio", "0.3", "--workers", "0"]) == 0
     encoder = ssl_swin.swin(**ARGUMENTS["swin"])
     ssl_swin.save_backbone(

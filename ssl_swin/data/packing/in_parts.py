@@ -13,6 +13,7 @@ from pathlib import Path
 from ssl_swin.data.dataset import ImageDataset
 from ssl_swin.data.member_check import ANY_VALUES, MemberCheck
 from ssl_swin.data.packing.locks import only_packer
+from ssl_swin.data.packing.member_look import MemberLook, refuse_unfit
 from ssl_swin.data.packing.pack import (
     PackReport,
     check_sources,
@@ -20,7 +21,6 @@ from ssl_swin.data.packing.pack import (
     keeping_what_is_done,
     new_folder,
     quick,
-    refuse_unfit,
 )
 from ssl_swin.data.packing.part import (
     Part,
@@ -99,10 +99,10 @@ def pack_part(
     with new_folder(out) as folder, only_packer(folder, part):
         begin_or_continue(folder, sources, options, jobs, own_files=files)
         with keeping_what_is_done(folder, mine, is_alone=False):
-            sources = quick(sources, folder) if mine else dict(sources)
-            writer = ShardWriter(sources, folder, options, others)
+            look = MemberLook(sources, others, options.pixels)
+            refuse_unfit(look, mine, folder, num_workers=num_workers, progress=progress)
+            writer = ShardWriter(quick(sources, folder) if mine else sources, folder, options)
             written = writer.write_all(mine, num_workers=num_workers, progress=progress)
-            refuse_unfit(written)
             done = zip(mine, numbers, written, strict=True)
             shards = tuple(record_of(job, number, shard) for job, number, shard in done)
             is_first = part.number == 1

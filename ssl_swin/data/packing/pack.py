@@ -14,6 +14,7 @@ from ssl_swin.data.images.decode import AS_STORED
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.member_check import ANY_VALUES, MemberCheck
 from ssl_swin.data.packing.locks import only_packer
+from ssl_swin.data.packing.member_look import MemberLook, refuse_unfit
 from ssl_swin.data.packing.part import record_files
 from ssl_swin.data.packing.plan import (
     SKIPPED_NAME,
@@ -31,9 +32,7 @@ from ssl_swin.data.sources.left_out import LeftOut
 from ssl_swin.data.sources.tables import TableDataset
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder, write_atomically
-from ssl_swin.plurals import counted
 
-MOST_UNFIT = 3  # in a message
 UNPACKED_NAME = ".unpacked"  # folder for images of parquet files while packing goes on
 
 
@@ -113,32 +112,15 @@ def pack(
     with new_folder(out) as folder, only_packer(folder, None):
         begin_or_continue(folder, sources, options, jobs)
         with keeping_what_is_done(folder, jobs):
-            writer = ShardWriter(quick(sources, folder), folder, options, others)
+            look = MemberLook(sources, others, pixels)
+            refuse_unfit(look, jobs, folder, num_workers=num_workers, progress=progress)
+            writer = ShardWriter(quick(sources, folder), folder, options)
             written = writer.write_all(jobs, num_workers=num_workers, progress=progress)
-            refuse_unfit(written)
             skipped = [image for shard in written for image in shard.skipped]
             scanned = _by_split(sources, jobs, written)
             index = finish(folder, classes, scanned, [*skipped, *left_out])
     num_not_finite = sum(shard.num_not_finite for shard in written)
     return PackReport(index, sum(map(index.num_samples, index.splits)), skipped, num_not_finite)
-
-
-def refuse_unfit(written: Sequence[WrittenShard]) -> None:
-    """Refuse samples whose mask or boxes do not fit, after all have been looked at.
-
-    Raises:
-        UserError: Naming the first of them.
-    """
-    problems = [problem for shard in written for problem in shard.unfit]
-    if not problems:
-        return
-    more = len(problems) - MOST_UNFIT
-    ending = f"; and {counted(more, 'other')}" if more > 0 else ""
-    raise UserError(
-        f"{counted(len(problems), 'image')} cannot be packed: "
-        f"{'; '.join(problems[:MOST_UNFIT])}{ending}. Mend the files; where masks hold other "
-        "values than classes: --ignore-value, --reduce-zero-label, --class-of or --class-of-colour"
-    )
 
 
 def finish(

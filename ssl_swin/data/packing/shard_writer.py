@@ -14,7 +14,6 @@ from ssl_swin.data.encoded import IMAGE, LABEL_EXTENSION, EncodedSample, file_ex
 from ssl_swin.data.file_types import IMAGE_EXTENSIONS, extension_of_content
 from ssl_swin.data.images.decode import decode_marked, probe_image
 from ssl_swin.data.images.pixel_values import Unsuitable
-from ssl_swin.data.member_check import MemberCheck
 from ssl_swin.data.packing.plan import PackOptions, ShardJob
 from ssl_swin.data.packing.shrink import shrink_image
 from ssl_swin.data.parallel import ordered_map
@@ -44,7 +43,6 @@ class WrittenShard(NamedTuple):
     scanned: ScannedShard
     skipped: list[SkippedImage]
     num_not_finite: int = 0  # images that hold values that are not finite
-    unfit: Sequence[str] = ()  # why samples are not in it whose mask or boxes do not fit
 
     @property
     def shard(self) -> Shard:
@@ -59,12 +57,6 @@ class _ReadImage(NamedTuple):
     holds_not_finite: bool
 
 
-class _Unfit(NamedTuple):
-    """A sample that cannot be packed since its mask or boxes do not fit."""
-
-    problem: str
-
-
 class ShardWriter:
     """Writes the shards of a plan.
 
@@ -76,20 +68,14 @@ class ShardWriter:
         sources: The data sets, by the names that jobs use.
         folder: Folder to write to.
         options: Options of the packing.
-        others: What masks and boxes are held against.
     """
 
     def __init__(
-        self,
-        sources: Mapping[str, ImageDataset],
-        folder: Path,
-        options: PackOptions,
-        others: MemberCheck,
+        self, sources: Mapping[str, ImageDataset], folder: Path, options: PackOptions
     ) -> None:
         self.sources = sources
         self.folder = folder
         self.options = options
-        self.others = others
 
     def write_all(
         self, jobs: Sequence[ShardJob], *, num_workers: int, progress: bool
@@ -127,7 +113,6 @@ class ShardWriter:
 
     def _write(self, job: ShardJob, path: Path) -> WrittenShard:
         skipped: list[SkippedImage] = []
-        unfit: list[str] = []
         num_not_finite = 0
         try:
             with (
@@ -138,17 +123,15 @@ class ShardWriter:
                     read = self._read(job, place)
                     if isinstance(read, SkippedImage):
                         skipped.append(read)
-                    elif isinstance(read, _Unfit):
-                        unfit.append(read.problem)
                     else:
                         _add_sample(archive, job.key(place), read.encoded)
                         num_not_finite += read.holds_not_finite
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         scanned = scan_shard(path)
-        if scanned.shard.num_samples != len(job.images) - len(skipped) - len(unfit):
+        if scanned.shard.num_samples != len(job.images) - len(skipped):
             raise UserError(f"{path} does not hold what was written to it: check the disk")
-        return WrittenShard(scanned, skipped, num_not_finite, unfit)
+        return WrittenShard(scanned, skipped, num_not_finite)
 
     def _keep(self, job: ShardJob, path: Path) -> WrittenShard | None:
         """Return what an earlier process wrote; None if that is to be written anew."""
@@ -157,21 +140,16 @@ class ShardWriter:
         except UserError:
             return None
         shard = scanned.shard
-        skipped: list[SkippedImage] = []
-        unfit: list[str] = []
+        skipped = []
         if shard.num_samples < len(job.images):
             for place in _missing_places(job, path):
                 read = self._read(job, place)
-                if isinstance(read, SkippedImage):
-                    skipped.append(read)
-                elif isinstance(read, _Unfit):
-                    unfit.append(read.problem)
-                else:
+                if not isinstance(read, SkippedImage):
                     return None
-        if shard.num_samples + len(skipped) + len(unfit) != len(job.images):
+                skipped.append(read)
+        if shard.num_samples + len(skipped) != len(job.images):
             return None
-        num_not_finite = self._count_not_finite(path, scanned)
-        return WrittenShard(scanned, skipped, num_not_finite, unfit)
+        return WrittenShard(scanned, skipped, self._count_not_finite(path, scanned))
 
     def _count_not_finite(self, path: Path, scanned: ScannedShard) -> int:
         """Count the images of a finished shard that hold values that are not finite."""
@@ -184,8 +162,8 @@ class ShardWriter:
                     number += self._holds_not_finite(file.read(size), path.name)
         return number
 
-    def _read(self, job: ShardJob, place: int) -> "_ReadImage | SkippedImage | _Unfit":
-        """Read a sample, and make sure that training can read it."""
+    def _read(self, job: ShardJob, place: int) -> "_ReadImage | SkippedImage":
+        """Read a sample, and make sure that training can read its image."""
         index = int(job.images[place - job.first])
         try:
             encoded = self.sources[job.source][index]
@@ -197,8 +175,6 @@ class ShardWriter:
             return SkippedImage(encoded.name, "its content is of no known kind of image")
         try:
             not_finite = self._holds_not_finite(encoded.data, encoded.name)
-            if problem := self.others.problem(encoded, self.options.pixels):
-                return _Unfit(f"{job.source}: {problem}")
             if self.options.max_short_side_px is None:
                 return _ReadImage(encoded, not_finite)
             small = self._shrunk(encoded, self.options.max_short_side_px)
