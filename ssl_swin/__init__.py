@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from ssl_swin.weights.backbone import Backbone as Backbone
     from ssl_swin.weights.backbone import save_backbone as save_backbone
     from ssl_swin.weights.detector import load_detector as load_detector
+    from ssl_swin.weights.formats.detectors import export_detector as export_detector
+    from ssl_swin.weights.formats.detectors import import_detector as import_detector
     from ssl_swin.weights.formats.exporting import export_weights as export_weights
     from ssl_swin.weights.formats.importing import import_weights as import_weights
     from ssl_swin.weights.formats.segmenters import export_segmenter as export_segmenter
@@ -131,10 +133,12 @@ _HOMES = {
     "detect": "ssl_swin.jobs.in_process",
     "distillation": "ssl_swin.weights.teachers",
     "embed": "ssl_swin.jobs.embedding",
+    "export_detector": "ssl_swin.weights.formats.detectors",
     "export_segmenter": "ssl_swin.weights.formats.segmenters",
     "export_weights": "ssl_swin.weights.formats.exporting",
     "finetune": "ssl_swin.jobs.in_process",
     "finetune_optimizer": "ssl_swin.training.optim",
+    "import_detector": "ssl_swin.weights.formats.detectors",
     "import_segmenter": "ssl_swin.weights.formats.segmenters",
     "import_weights": "ssl_swin.weights.formats.importing",
     "linear_probe": "ssl_swin.jobs.in_process",

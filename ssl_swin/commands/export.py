@@ -18,11 +18,11 @@ def add_parser(
     parser = commands.add_parser(
         "export",
         help="write a network for another implementation, or for deployment",
-        description="Writes the weights of a backbone, classifier or segmenter by the names of "
-        f"another implementation ({', '.join(FORMATS)}), or the whole network as a file that runs "
-        f"without this package ({', '.join(TARGETS)}): raw pixels in, normalisation inside, "
-        "batches of any size. Such a file is run and compared before it gets its name. What cannot "
-        "be represented is refused before anything is written.",
+        description="Writes the weights of a backbone, classifier, segmenter or detector by the "
+        f"names of another implementation ({', '.join(FORMATS)}), or the whole network as a file "
+        f"that runs without this package ({', '.join(TARGETS)}): raw pixels in, normalisation "
+        "inside, batches of any size. Such a file is run and compared before it gets its name. "
+        "What cannot be represented is refused before anything is written.",
     )
     parser.add_argument(
         "backbone",
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
             raise UserError(f"{name} is for {', '.join(TARGETS)}; {args.to} takes weights alone")
-    if _exported_segmenter(args):
+    if _exported_task(args):
         return
     from ssl_swin.weights.formats.exporting import export_weights
 
@@ -81,26 +81,36 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}")
 
 
-def _exported_segmenter(args: argparse.Namespace) -> bool:
-    """Write a whole segmenter, if it is one and the implementation has them; return whether.
+def _exported_task(args: argparse.Namespace) -> bool:
+    """Write a whole segmenter or detector, if it is one and there is a way; return whether.
 
     Raises:
-        UserError: If the folder of a segmenter is to be written for another implementation.
+        UserError: If the folder of one is to be written for an implementation that has none.
     """
     from ssl_swin.display.waiting import waiting
-    from ssl_swin.weights.segmenter import FOLDER, is_segmenter
+    from ssl_swin.weights import detector, segmenter
+    from ssl_swin.weights.formats.detectors import WRITTEN, export_detector
+    from ssl_swin.weights.formats.segmenters import export_segmenter
 
     given = Path(args.backbone)
-    folder = next(filter(is_segmenter, (given, given / FOLDER)), None)
+    of_tasks = (
+        (segmenter.FOLDER, segmenter.is_segmenter, export_segmenter),
+        (detector.FOLDER, detector.is_detector, export_detector),
+    )
+    found = (
+        (folder, name, export)
+        for name, is_one, export in of_tasks
+        for folder in (given, given / name)
+        if is_one(folder)
+    )
+    folder, name, export = next(found, (None, "", export_detector))
     if folder is None:
         return False
-    from ssl_swin.weights.formats.segmenters import WRITTEN, export_segmenter
-
     if args.to not in WRITTEN and folder != given:
-        print(f"note: {args.to} has no segmenters, so the backbone is taken")
+        print(f"note: {args.to} has no {name}s, so the backbone is taken")
         return False
     with waiting(f"exporting {folder}"):
-        report = export_segmenter(folder, args.out, to=args.to)
+        report = export(folder, args.out, to=args.to)
     for line in (*report.lines(), report.summary()):
         print(line)
     print(f"wrote {args.out}")

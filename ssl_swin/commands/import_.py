@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ssl_swin.arguments import Above0, Positive, Side
 from ssl_swin.commands.mask_options import add_mask_options
@@ -9,7 +10,7 @@ from ssl_swin.commands.parsing import path, text, value_of
 from ssl_swin.commands.places import check_new
 from ssl_swin.errors import UserError
 
-TASKS = ("segmentation",)
+TASKS = ("segmentation", "detection")
 FORMATS = ("simmim", "swin", "timm", "huggingface", "torchvision", "openmmlab", "detectron2")
 
 
@@ -22,8 +23,8 @@ def add_parser(
         help="turn weights of another implementation into a backbone",
         description="Reads a Swin of the original code, timm, Hugging Face, torchvision, OpenMMLab "
         "or Detectron2, or a checkpoint of a run, and writes a backbone folder for finetune.py and "
-        "linear_probe.py; of a published UPerNet, with --task segmentation, a segmenter for "
-        "`ssl-swin predict`. Nothing that the file holds is executed.",
+        "linear_probe.py; of a published UPerNet, Mask R-CNN or Cascade, with --task, a segmenter "
+        "or detector for `ssl-swin predict`. Nothing that the file holds is executed.",
     )
     parser.add_argument(
         "file",
@@ -126,6 +127,10 @@ def _check_options(args: argparse.Namespace) -> None:
             option = f"--{name.replace('_', '-')}"
             what = "is not for a --task" if args.task else "is for --task"
             raise UserError(f"{option} {what}: leave it out")
+    for name in of_masks:
+        if args.task == "detection" and getattr(args, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} is for --task segmentation: leave it out")
 
 
 def _import_task(args: argparse.Namespace) -> None:
@@ -133,24 +138,30 @@ def _import_task(args: argparse.Namespace) -> None:
     from ssl_swin.display.waiting import waiting
     from ssl_swin.quoting import shell_line
     from ssl_swin.weights.cards import import_card
+    from ssl_swin.weights.detector import save_detector
+    from ssl_swin.weights.formats.detectors import import_detector
     from ssl_swin.weights.formats.segmenters import import_segmenter
     from ssl_swin.weights.segmenter import save_segmenter
 
     classes = class_names(args)
     masks = member_check(args, None if classes is None else len(classes)).masks
+    told: dict[str, Any] = {
+        "format_name": args.format,
+        "network_name": args.network,
+        "img_size_px": args.img_size_px,
+        "mean": args.mean,
+        "std": args.std,
+        "classes": classes,
+    }
     with waiting(f"importing {args.file}"):
-        segmenter, report = import_segmenter(
-            args.file,
-            format_name=args.format,
-            network_name=args.network,
-            img_size_px=args.img_size_px,
-            mean=args.mean,
-            std=args.std,
-            classes=classes,
-            masks=masks,
-        )
-        card = import_card(segmenter.model.encoder, args.file.name, report.summary())
-        save_segmenter(args.out, segmenter, card=card)
+        if args.task == "detection":
+            detector, report = import_detector(args.file, **told)
+            card = import_card(detector.model.encoder, args.file.name, report.summary())
+            save_detector(args.out, detector, card=card)
+        else:
+            segmenter, report = import_segmenter(args.file, **told, masks=masks)
+            card = import_card(segmenter.model.encoder, args.file.name, report.summary())
+            save_segmenter(args.out, segmenter, card=card)
     for line in (*report.lines(), report.summary()):
         print(line)
     predict = shell_line(["ssl-swin", "predict", str(args.out), "IMAGES", "OUT"])

@@ -1,7 +1,6 @@
 """Detection: Mask R-CNN or its Cascade on an encoder, with the recipes of Swin's detection code."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import MinLen
@@ -24,7 +23,7 @@ from ssl_swin.tasks.box_metrics import Truth, coco_metrics
 from ssl_swin.tasks.detecting import DetectInference
 from ssl_swin.tasks.detection_figure import detection_figure
 from ssl_swin.tasks.detections import Detections
-from ssl_swin.tasks.detector import detector_state
+from ssl_swin.tasks.detector import TASK, detector_export
 from ssl_swin.tasks.rcnn.losses import BoxLoss
 from ssl_swin.tasks.rcnn.network import RCNN
 from ssl_swin.tasks.rcnn.objects import Found, Objects, Sizes
@@ -49,7 +48,7 @@ class Detection(Task):
         semi: Learns from images without boxes; None where there are none.
     """
 
-    title = "detection"
+    title = TASK
     tags = ("object-detection",)
     monitor = "map"
     result_title = "box AP"
@@ -212,13 +211,14 @@ class Detection(Task):
 
     def export(self) -> Export:
         """See `Task.export`."""
-        settings = {
-            "task": self.title,
-            "label_names": list(self.classes),
-            "head": self.head,
-            "inference": asdict(self.inference),
-        }
-        return Export(detector_state(*self._evaluated), settings, len(self.classes))
+        encoder, rcnn = self._evaluated
+        return detector_export(
+            encoder,
+            rcnn,
+            classes=self.classes,
+            head=self.head,
+            inference=self.inference,
+        )
 
     def loading(self) -> str:
         """See `Task.loading`."""

@@ -1,13 +1,18 @@
 """A network that detects objects: an encoder and R-CNN on its maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
 
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.tasks.base import Export
+from ssl_swin.tasks.detecting import DetectInference
 from ssl_swin.tasks.rcnn.network import RCNN
 from ssl_swin.tasks.rcnn.objects import Found, Sizes
+
+TASK = "detection"  # of a folder's config.json
 
 
 class Detector(nn.Module):
@@ -47,6 +52,32 @@ class Detector(nn.Module):
         """
         levels = self.rcnn.levels(self.encoder.maps_any_size(images))
         return self.rcnn.detect(levels, sizes, least_score=least_score, nms_iou=nms_iou, most=most)
+
+
+def detector_export(
+    encoder: Encoder,
+    rcnn: RCNN,
+    *,
+    classes: Sequence[str],
+    head: Mapping[str, Any],
+    inference: DetectInference,
+) -> Export:
+    """Return what is handed on of a detector.
+
+    Args:
+        encoder: The encoder.
+        rcnn: On its maps.
+        classes: Names of the classes, by label.
+        head: Settings of `RCNN`.
+        inference: How images are looked at.
+    """
+    settings = {
+        "task": TASK,
+        "label_names": list(classes),
+        "head": dict(head),
+        "inference": asdict(inference),
+    }
+    return Export(detector_state(encoder, rcnn), settings, len(classes))
 
 
 def detector_state(encoder: Encoder, rcnn: RCNN) -> dict[str, Tensor]:

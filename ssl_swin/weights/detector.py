@@ -1,6 +1,7 @@
 """The hand-off of a detection run: the folder `detector/`, and loading it again."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from ssl_swin.pixels import normalize
 from ssl_swin.tasks.detecting import DetectInference
 from ssl_swin.tasks.detection import Detection
 from ssl_swin.tasks.detections import Detections
-from ssl_swin.tasks.detector import Detector, detector_state
-from ssl_swin.weights.backbone import CONFIG, NOT_TOLD, WEIGHTS, encoder_args, preprocessing_of
+from ssl_swin.tasks.detector import Detector, detector_export, detector_state
+from ssl_swin.weights.backbone import (
+    CONFIG,
+    NOT_TOLD,
+    WEIGHTS,
+    encoder_args,
+    preprocessing_of,
+    save_export,
+)
 from ssl_swin.weights.task_folders import find_folder, is_of_task, load_exactly
 
 FOLDER = "detector"  # in the folder of a run
@@ -31,6 +39,7 @@ class LoadedDetector:
         mean: Normalisation, per channel.
         std: Normalisation, per channel.
         inference: How it was evaluated to look at images.
+        head: Settings of the model's R-CNN.
     """
 
     model: Detector
@@ -38,6 +47,7 @@ class LoadedDetector:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     inference: DetectInference
+    head: Mapping[str, Any]
 
     def detect(self, pixels: Tensor) -> Detections:
         """Return the objects in an image, in its own px, the surest first.
@@ -80,7 +90,27 @@ def load_detector(path: PathLike) -> LoadedDetector:
     except NOT_TOLD as error:
         raise UserError(f"{folder / CONFIG} does not describe a detector: {error!r}") from error
     load_exactly(detector_state(model.encoder, model.rcnn), folder / WEIGHTS)
-    return LoadedDetector(model.eval(), classes, mean, std, inference)
+    return LoadedDetector(model.eval(), classes, mean, std, inference, config["head"])
+
+
+def save_detector(folder: Path, detector: LoadedDetector, *, card: str) -> None:
+    """Write a detector as `detect.py` hands it off.
+
+    Args:
+        folder: Created if need be.
+        detector: The detector.
+        card: Text of the model card, Markdown.
+    """
+    model = detector.model
+    export = detector_export(
+        model.encoder,
+        model.rcnn,
+        classes=detector.classes,
+        head=detector.head,
+        inference=detector.inference,
+    )
+    mean, std = detector.mean, detector.std
+    save_export(folder, model.encoder, export, mean=mean, std=std, card=card, crop_ratio=1.0)
 
 
 def is_detector(folder: Path) -> bool:

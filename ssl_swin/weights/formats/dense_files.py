@@ -187,14 +187,23 @@ def load_part(module: nn.Module, prefix: str, file: DenseFile) -> LoadReport:
     """
     given = {ours: theirs for ours, theirs in file.given_as.items() if ours.startswith(prefix)}
     state = {name.removeprefix(prefix): file.others[name] for name in given}
-    uncounted = {
+    inner = {theirs: ours.removeprefix(prefix) for ours, theirs in given.items()}
+    load_into(module, uncounted(module, state) | state, _as_report(inner))
+    return _as_report({theirs: ours for ours, theirs in given.items()})
+
+
+def uncounted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the numbers of batches of a module's batch norms that a file does not have.
+
+    Args:
+        module: The module.
+        state: Tensors of the file, by its names.
+    """
+    return {
         name: count
         for name, count in module.state_dict().items()
         if name.endswith(_COUNT) and name not in state
     }
-    inner = {theirs: ours.removeprefix(prefix) for ours, theirs in given.items()}
-    load_into(module, uncounted | state, _as_report(inner))
-    return _as_report({theirs: ours for ours, theirs in given.items()})
 
 
 def dropped(file: DenseFile, names: Iterable[str], reason: str) -> LoadReport:

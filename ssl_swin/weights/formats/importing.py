@@ -139,6 +139,8 @@ def _notes(file: WeightFile, network: Network) -> tuple[str, ...]:
     notes = [f"the network {network.name} is taken"] if network.is_one_of_several else []
     if any(name.startswith("decode_head.psp_modules.") for name in network.state):
         notes.append("its UPerNet is left out; `ssl-swin import --task segmentation` takes it")
+    if any(name.startswith("roi_head.bbox_head.") for name in network.state):
+        notes.append("its R-CNN is left out; `ssl-swin import --task detection` takes it")
     return tuple(notes)
 
 
