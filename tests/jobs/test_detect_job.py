@@ -116,10 +116,13 @@ def test_detect__trains_measures_draws_and_hands_off(
     before = load_backbone("mine").encoder.model.state_dict()
     assert backbone["norm.weight"].equal(before["norm.weight"])  # no map sees it
     assert not backbone["patch_embed.proj.weight"].equal(before["patch_embed.proj.weight"])
+    assert "ssl-swin predict run photos run/objects  # or" in output
 
 
 @pytest.mark.slow
-def test_detect__learns_and_hands_off_what_it_measured(shards: Path) -> None:
+def test_detect__learns_and_hands_off_what_it_measured(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A detector that finds the shapes says the same of them when it is loaded."""
     run(
         *SHARDS,
@@ -141,6 +144,12 @@ def test_detect__learns_and_hands_off_what_it_measured(shards: Path) -> None:
             right += bool((near & (told.labels == label) & (told.scores > 0.3)).any())
             total += 1
     assert total == 6 and right >= 4
+    capsys.readouterr()
+    options = ["--split", "val", "--workers", "0", "--device", "cpu"]
+    assert main(["predict", "run", "photos", "run/objects", *options]) == 0
+    told = capsys.readouterr().out
+    for name, title in (("map", "box AP"), ("map_50", "AP50"), ("mask_map", "mask AP")):
+        assert f"{title} {100 * found[f'val/{name}_best']:.2f} %" in told
 
 
 @pytest.mark.slow
