@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,16 @@ def test_detect__learns_and_hands_off_what_it_measured(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
-def test_detect__every_format_gives_the_same_boxes(workplace: Path, kind: str) -> None:
+def test_detect__every_format_gives_the_same_boxes(
+    workplace: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From files as they are, and packed: the same objects, and as many of each class."""
     WRITERS[kind](Path("photos"))
     without_masks = ("task.with_masks=false",)
     run(f"data={kind}", "data.root=photos", *without_masks)
+    (line,) = re.findall(r"ssl-swin (predict .*)  # or", capsys.readouterr().out)
+    assert main([*line.split(), "--split", "val", "--workers", "0", "--device", "cpu"]) == 0
+    assert f"box AP {100 * last_values()['val/map_best']:.2f} %" in capsys.readouterr().out
     assert load_detector("run").classes == CLASSES
     (box, disk) = table("run/detections_val/per_class.csv")
     assert box["objects"] == disk["objects"] == "3" and "mask_ap_percent" not in box
