@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ssl_swin.data.loading.opening import open_splits as open_splits
     from ssl_swin.data.mask_classes import MaskClasses as MaskClasses
     from ssl_swin.data.segment_views import SegmentAugmentation as SegmentAugmentation
+    from ssl_swin.data.semi_views import StrongView as StrongView
+    from ssl_swin.data.semi_views import WeakView as WeakView
     from ssl_swin.data.synthetic.prepare import prepare_demo as prepare_demo
     from ssl_swin.data.transforms import Augmentation as Augmentation
     from ssl_swin.data.transforms import FinetuneAugmentation as FinetuneAugmentation
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from ssl_swin.tasks.detection import Detection as Detection
     from ssl_swin.tasks.segmentation import Segmentation as Segmentation
     from ssl_swin.tasks.segmenting import Inference as Inference
+    from ssl_swin.tasks.soft_teacher import SoftTeacher as SoftTeacher
     from ssl_swin.training.callbacks.bad_samples import BadSamples as BadSamples
     from ssl_swin.training.callbacks.batch_digest import BatchDigest as BatchDigest
     from ssl_swin.training.callbacks.collapse_alarm import CollapseAlarm as CollapseAlarm
@@ -118,8 +121,10 @@ _HOMES = {
     "Segmentation": "ssl_swin.tasks.segmentation",
     "SimMIM": "ssl_swin.objectives.simmim",
     "SkippedSteps": "ssl_swin.training.callbacks.skipped_steps",
+    "SoftTeacher": "ssl_swin.tasks.soft_teacher",
     "SparseSimMIM": "ssl_swin.objectives.simmim_sparse",
     "StepCheckpoint": "ssl_swin.training.checkpointing.schedule",
+    "StrongView": "ssl_swin.data.semi_views",
     "SweepFolder": "ssl_swin.launch.sweep",
     "Task": "ssl_swin.tasks.base",
     "Throughput": "ssl_swin.training.callbacks.throughput",
@@ -127,6 +132,7 @@ _HOMES = {
     "TrainingGaveUp": "ssl_swin.errors",
     "UserError": "ssl_swin.errors",
     "WandbLogger": "ssl_swin.training.wandb_logger",
+    "WeakView": "ssl_swin.data.semi_views",
     "beit": "ssl_swin.encoders.beit",
     "convnext": "ssl_swin.encoders.convnext",
     "dense_optimizer": "ssl_swin.training.optim",

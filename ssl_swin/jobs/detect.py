@@ -5,6 +5,7 @@ from functools import partial
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from ssl_swin.data.loading.paired import UNLABELLED
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
@@ -13,6 +14,7 @@ from ssl_swin.jobs.dense_classes import dense_classes
 from ssl_swin.jobs.labels import train_on_few_images
 from ssl_swin.jobs.loop import training_module
 from ssl_swin.jobs.next_steps import after_training_on_images
+from ssl_swin.jobs.semi import teach_softly
 from ssl_swin.jobs.settings import DetectSettings
 from ssl_swin.jobs.summary import finish
 from ssl_swin.jobs.training_tasks import export_with_backbone, measure, train_task
@@ -40,6 +42,8 @@ def main(cfg: DictConfig) -> None:
             "size: leave compile=false"
         )
     for split, reader in readers.items():
+        if split == UNLABELLED:
+            continue
         look_at_boxes(split, reader, task.classes, with_masks=task.with_masks)
     train_task(run, task, readers, partial(_hand_over, run, task))
 
@@ -69,6 +73,7 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Detection, dict[st
     if with_masks is None:
         with_masks = object_masks(readers["train"])
     task: Detection = make(cfg.task)(encoder, classes, with_masks=with_masks)
+    teach_softly(cfg, task, readers)
     return task, readers
 
 

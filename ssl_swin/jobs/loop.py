@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from ssl_swin.data.box_lists import BOXES
 from ssl_swin.data.encoded import MASK
+from ssl_swin.data.loading.paired import UNLABELLED
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import LabeledTransform, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
@@ -22,7 +23,7 @@ def training_data(
 
     Args:
         cfg: Configuration of the job.
-        readers: Data by split.
+        readers: Data by split; images of `UNLABELLED` join every batch of training.
         objective: Says how a sample becomes an example, and examples a batch.
 
     Raises:
@@ -38,8 +39,11 @@ def training_data(
         dtype=cfg.data.dtype,
         is_annotated=not {MASK, BOXES}.isdisjoint(objective.members),
     )
+    unlabelled, companion = readers.get(UNLABELLED), None
+    if unlabelled is not None:
+        companion = objective.make_companion(unlabelled, pixels, seed=cfg.seed)
     return ImageDataModule(
-        readers,
+        {split: reader for split, reader in readers.items() if split != UNLABELLED},
         train_samples=objective.make_transform(augment, pixels, seed=cfg.seed),
         eval_samples=objective.make_transform(evaluation, pixels, seed=cfg.seed),
         labelled_samples=LabeledTransform(centre_crop, pixels, seed=cfg.seed),
@@ -47,6 +51,7 @@ def training_data(
         batch_size=cfg.batch_size,
         num_workers=cfg.num_workers,
         seed=cfg.seed,
+        companion=companion,
     )
 
 

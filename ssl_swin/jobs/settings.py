@@ -39,6 +39,7 @@ from ssl_swin.probing.grids import knn_grid
 from ssl_swin.reporting.figures import band_groups
 from ssl_swin.tasks.base import Task
 from ssl_swin.tasks.segmenting import Ratios
+from ssl_swin.tasks.soft_teacher import SoftTeacher
 
 OF_PROBING = frozenset(
     {"train", "val", "num_classes", "seed", "device", "on_epoch_end", "progress", "tolerance_se"}
@@ -157,6 +158,10 @@ class DetectSettings(TaskSettings):
 
     classes: Positive | Annotated[list[Name], MinLen(1), EACH_ONCE] | None
     labels: FewImages
+    semi: Annotated[
+        Built | None,
+        Makes(SoftTeacher, partial=True, optional=True, added=frozenset({"detection"})),
+    ] = None
 
 
 @dataclass(frozen=True)

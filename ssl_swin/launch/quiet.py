@@ -24,6 +24,7 @@ def quiet_libraries() -> None:
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*your dataloader is not resumable.*",  # the data module holds its place
         r".*sync_dist=True.* when logging on epoch level.*",  # all processes log the same number
+        r".*module\(s\) in eval mode at the start of training.*",  # as a teacher always is
         r".*Checkpoint directory .* exists and is not empty.*",  # so it is when a run continues
     ):
         warnings.filterwarnings("ignore", message=message)

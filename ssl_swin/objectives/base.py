@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from ssl_swin.data.geometry import Size
+from ssl_swin.data.loading.paired import Companion
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.data.transforms import CentreCrop
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.errors import UserError
 from ssl_swin.figure import Figure
 
 Normalize = Callable[[Tensor], Tensor]  # raw pixels (B, C, H, W) to what the encoder takes
@@ -120,6 +123,19 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def make_collate(self) -> Collate:
         """Return what makes a batch of examples, in the processes that load data."""
+
+    def make_companion(self, split: Split, pixels: PixelFormat, *, seed: int) -> Companion:
+        """Return how images of a second source, without labels, join every batch.
+
+        Args:
+            split: The source.
+            pixels: Channels and dtype of a decoded image.
+            seed: Seed of all draws.
+
+        Raises:
+            UserError: If the objective has no use for them, or they cannot be changed as it wants.
+        """
+        raise UserError(f"{self.title} learns nothing from images without labels")
 
     @abstractmethod
     def forward(self, batch: Any, normalize: Normalize) -> Output:

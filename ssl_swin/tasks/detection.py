@@ -9,10 +9,12 @@ from torchmetrics import Metric
 
 from ssl_swin.arguments import Above0, Positive, checked
 from ssl_swin.data.detect_samples import DetectBatch, DetectTransform, collate_detections
+from ssl_swin.data.loading.paired import Companion
+from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.data.segment_samples import without_filling
 from ssl_swin.data.segment_views import WholeImage
-from ssl_swin.data.semi_samples import SemiBatch
+from ssl_swin.data.semi_samples import SemiBatch, collate_unlabelled
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.figure import Figure
@@ -141,6 +143,15 @@ class Detection(Task):
     def make_collate(self) -> Collate:
         """See `Objective.make_collate`."""
         return collate_detections
+
+    def make_companion(self, split: Split, pixels: PixelFormat, *, seed: int) -> Companion:
+        """See `Objective.make_companion`."""
+        if self.semi is None:
+            return super().make_companion(split, pixels, seed=seed)
+        assert pixels.channels is not None and pixels.dtype is not None
+        self.semi.strong.check_samples(channels=pixels.channels, dtype=pixels.dtype)
+        transform = self.semi.make_transform(pixels, seed=seed)
+        return Companion(split, transform, collate_unlabelled, self.semi.num_unlabelled, SemiBatch)
 
     def forward(self, batch: DetectBatch | SemiBatch, normalize: Normalize) -> Output:
         """Learn from images, some of which may hold no object, and with `semi` from more of them.

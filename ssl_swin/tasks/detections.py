@@ -1,10 +1,14 @@
 """What is detected in an image, and masks as large as it is."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+LEAST_SIDE_PX = 1e-6  # of a box, so that nothing is divided by 0
 
 
 class Detections(NamedTuple):
@@ -40,23 +44,25 @@ def paste_masks(
     """
     height, width = size_px
     pasted = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
-    for into, mask, box in zip(pasted, masks, boxes, strict=True):
-        left, top = (max(int(each) - 1, 0) for each in box[:2].floor().tolist())
-        right, bottom = (int(each) + 1 for each in box[2:].ceil().tolist())
+    for into, mask, box in zip(pasted, masks, boxes.tolist(), strict=True):
+        left, top = (max(math.floor(each) - 1, 0) for each in box[:2])
+        right, bottom = (math.ceil(each) + 1 for each in box[2:])
         part = into[top:bottom, left:right]
         if part.numel():
             part.copy_(_resampled(mask, box, top, left, part.shape) >= threshold)
     return pasted
 
 
-def _resampled(mask: Tensor, box: Tensor, top: int, left: int, size: torch.Size) -> Tensor:
+def _resampled(mask: Tensor, box: Sequence[float], top: int, left: int, size: torch.Size) -> Tensor:
     """Return what a mask is at the pixels of a rectangle of the image, float32 (h, w)."""
     rows, columns = (
         torch.arange(first, first + number, device=mask.device) + 0.5
         for first, number in zip((top, left), size, strict=True)
     )
-    x = (columns - box[0]) / (box[2] - box[0]) * 2 - 1
-    y = (rows - box[1]) / (box[3] - box[1]) * 2 - 1
+    width, height = (
+        max(high - low, LEAST_SIDE_PX) for low, high in zip(box, box[2:], strict=False)
+    )
+    x = (columns - box[0]) / width * 2 - 1
+    y = (rows - box[1]) / height * 2 - 1
     grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
-    grid = torch.nan_to_num(grid, nan=2.0, posinf=2.0, neginf=-2.0)  # of a box without an area
     return functional.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]

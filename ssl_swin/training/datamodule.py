@@ -186,10 +186,11 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def place_of_batch(self) -> Cursor | None:
-        """Where the last training batch began; None where the order cannot be entered anywhere."""
+        """Where the last training batch began; None where the order cannot be entered anywhere.
+
+        Nor can that of two sources, which has two places.
+        """
         loader = self._train_loader
-        if isinstance(loader, PairedLoader):
-            loader = loader.second
         return loader.served if isinstance(loader, ExactLoader) else None
 
     def state_dict(self) -> dict[str, Any]:

@@ -67,6 +67,7 @@ SETTINGS = {
     "labels.ratio": None,
     "labels.number": None,
     "labels.seed": 0,
+    "semi._target_": None,
     "ema_decay": None,
     "compile": False,
     "batch_size": 2,

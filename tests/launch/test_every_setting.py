@@ -48,7 +48,10 @@ JOBS = {
     "pretrain": (PretrainSettings, ["data=shards"]),
     "finetune": (FinetuneSettings, ["data=folder", "backbone=none", "model=swin_nano"]),
     "segment": (SegmentSettings, ["data=masks", "backbone=none", "model=swin_nano", "classes=3"]),
-    "detect": (DetectSettings, ["data=coco", "backbone=none", "model=swin_nano"]),
+    "detect": (
+        DetectSettings,
+        ["data=coco", "backbone=none", "model=swin_nano", "semi=soft_teacher"],
+    ),
     "linear_probe": (LinearProbeSettings, ["data=remote", "backbone=b"]),
 }
 ACCEPTED = yaml.safe_load(Path(__file__).with_name("accepted_values.yaml").read_text())

@@ -228,6 +228,7 @@ SHIPPED = [
     ("segment", "model=swin_t"),
     *(("detect", f"data={name}") for name in ("coco", "voc", "yolo", "shards")),
     *(("detect", f"task={name}") for name in ("mask_rcnn", "cascade_mask_rcnn")),
+    *(("detect", f"semi={name}") for name in options("semi")),
     ("detect", "model=swin_t"),
 ]
 

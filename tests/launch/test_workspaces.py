@@ -71,9 +71,9 @@ def test_dashboard__json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (printed["entity"], printed["project"]) == ("team", "swins")
     assert printed["x_axis"] == "trainer/global_step"
     assert {section["name"]: len(section["panels"]) for section in printed["sections"]} == {
-        "train": 4,
-        "val": 7,
-        "test": 7,
+        "train": 12,
+        "val": 13,
+        "test": 13,
         "probe": 6,
         "rep": 3,
         "optim": 2,

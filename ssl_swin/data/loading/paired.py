@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ssl_swin.data.loading.exact import ExactLoader
 from ssl_swin.data.loading.protocol import BadSample, Collate, LoaderConfig, MakeSample, Split
 
+UNLABELLED = "unlabelled"  # name of such a source beside the splits of a data set
+
 
 class Companion(NamedTuple):
     """A second source of training images."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class BatchDigest(Callback):
             "names": batch.names,
             **{
                 _COLUMNS.get(field, field): _digests(value)
-                for field, value in batch._asdict().items()
+                for field, value in _fields(batch)
                 if _has_a_tensor_per_image(value)
             },
         }
@@ -68,6 +69,15 @@ class BatchDigest(Callback):
         """Closes the file."""
         if hasattr(self, "_file"):
             self._file.close()
+
+
+def _fields(batch: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a batch by name, those of a batch in it as FIELD.NAME."""
+    for name, value in batch._asdict().items():
+        if hasattr(value, "_asdict"):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _has_a_tensor_per_image(value: Any) -> bool:
