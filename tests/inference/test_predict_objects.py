@@ -256,6 +256,19 @@ def test_predict__boxes_alone_and_a_truth_without_masks(
     assert results and all("segmentation" not in each for each in results)
 
 
+def test_predict__nothing_is_found(
+    task: Detection, tiny_encoder: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = DetectInference(short_px=None, least_score=0.99999)
+    blind = build(tiny_encoder(img_size_px=128), inference=look)
+    save_task(Path("blind/detector"), blind, mean=MEAN, std=STD, card="")
+    options = ("--coco", "truth.json", "--overlays", "--figure", "overview.png")
+    assert predict("out", *options, model="blind") == 0
+    assert "box AP 0.00 %" in capsys.readouterr().out
+    assert json.loads(Path("out/detections.json").read_text()) == []
+    assert [row["objects"] for row in rows_in("out/images.csv")] == ["0"] * 4
+
+
 def test_predict__overlays_show_the_sure_ones(task: Detection) -> None:
     assert predict("out", "--overlays", "--figure", "overview.png") == 0
     for number, found in enumerate(told_by()):

@@ -1,15 +1,11 @@
 """A detector as a predictor: the objects in each image as COCO has them, and their precision."""
 
 import importlib.util
-import json
-import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +15,17 @@ from ssl_swin.data.decoding import decode_sample
 from ssl_swin.data.detect_samples import DetectSample, detect_example
 from ssl_swin.data.encoded import IMAGE, EncodedSample
 from ssl_swin.data.images.pixel_format import PixelFormat
-from ssl_swin.data.rle import decode_rle
 from ssl_swin.data.whole_samples import WholeSample, WholeTransform
 from ssl_swin.errors import UserError
 from ssl_swin.files import atomic_path
 from ssl_swin.inference.coco_ids import CocoIds, coco_ids
+from ssl_swin.inference.object_records import (
+    Judged,
+    detections_of,
+    record_of,
+    records,
+    write_results,
+)
 from ssl_swin.inference.parts import Parts
 from ssl_swin.inference.predictors.base import Options
 from ssl_swin.inference.predictors.whole_images import (
@@ -32,24 +34,14 @@ from ssl_swin.inference.predictors.whole_images import (
     write_table,
 )
 from ssl_swin.inference.vector_files import in_utf8
-from ssl_swin.plurals import counted
 from ssl_swin.reporting.drawing import class_colours
 from ssl_swin.reporting.objects import draw_objects
-from ssl_swin.tasks.box_metrics import (
-    OF_MASKS,
-    CocoEvaluation,
-    Plain,
-    Truth,
-    plain_detections,
-    plain_truth,
-)
 from ssl_swin.tasks.detection_figure import LEAST_SCORE, surest
 from ssl_swin.tasks.detections import Detections
 from ssl_swin.weights.detector import LoadedDetector, load_detector
 
 RESULTS = "detections.json"
 MOST_WORDS = 2  # classes that are named under an image
-_TOLD = {"map": "box AP", "map_50": "AP50", "map_75": "AP75", f"{OF_MASKS}map": "mask AP"}
 
 
 class DetectPredictor(WholeImagePredictor[Detections]):
@@ -108,27 +100,16 @@ class DetectPredictor(WholeImagePredictor[Detections]):
 
     def values(self, answer: Detections, whole: WholeSample) -> dict[str, Tensor]:
         """See `WholeImagePredictor.values`: JSON of what is detected and of the truth."""
-        true = None
-        if whole.truth is not None:
-            truth = Truth(*(getattr(whole.truth, name) for name in Truth._fields))
-            true = plain_truth(truth, with_masks=truth.masks is not None)
-        record = {
-            "size": [*whole.pixels.shape[-2:]],
-            "found": plain_detections(answer, with_masks=self.with_masks),
-            "true": true,
-        }
-        text = json.dumps(record, default=lambda counts: counts.decode()).encode()
-        content = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
-        return {"records": content, "lengths": torch.tensor([len(content)])}
+        return record_of(answer, whole, with_masks=self.with_masks)
 
     def save(self, answer: Detections, folder: Path, name: str) -> None:
         """See `WholeImagePredictor.save`: all objects lie in one file."""
 
     def again(self, parts: Parts, rows: Collection[int]) -> Iterator[tuple[int, str, Detections]]:
         """See `WholeImagePredictor.again`."""
-        for row, (name, record) in enumerate(_records(parts)):
+        for row, (name, record) in enumerate(records(parts)):
             if row in rows:
-                yield row, name, _detections(record)
+                yield row, name, detections_of(record)
 
     def over(self, answer: Detections, picture: Picture) -> Picture:
         """See `WholeImagePredictor.over`; objects with a score from 0.3 on."""
@@ -146,24 +127,22 @@ class DetectPredictor(WholeImagePredictor[Detections]):
         """See `WholeImagePredictor.save_tables`."""
         ids = coco_ids(dataset, self.classes)
         with atomic_path(parts.draft / RESULTS) as temporary:
-            _write_results(temporary, parts, ids)
+            write_results(temporary, parts, ids)
         rows = (
             [in_utf8(name), ids.image(name, row), len(record["found"]["label"])]
-            for row, (name, record) in enumerate(_records(parts))
+            for row, (name, record) in enumerate(records(parts))
         )
         write_table(parts.draft / "images.csv", ["name", "image_id", "objects"], rows)
-        judged = _Judged.of(parts, len(self.classes), with_masks=self.with_masks)
+        judged = Judged.of(parts, len(self.classes), with_masks=self.with_masks)
         header, table = self._class_rows(parts, ids, judged)
         write_table(parts.draft / "classes.csv", header, table)
         notes = [f"note: {ids.note}"] if ids.note else []
         return [*judged.told(), *self.told_of_unreadable(parts, "boxes"), *notes]
 
     def _class_rows(
-        self, parts: Parts, ids: CocoIds, judged: "_Judged"
+        self, parts: Parts, ids: CocoIds, judged: "Judged"
     ) -> tuple[list[str], list[list[object]]]:
-        found = Counter(
-            label for _, record in _records(parts) for label in record["found"]["label"]
-        )
+        found = Counter(label for _, record in records(parts) for label in record["found"]["label"])
         header = ["label", "category_id", "class", "colour", "objects"]
         columns: list[list[object]] = []
         if judged.num_objects:
@@ -188,41 +167,6 @@ class DetectPredictor(WholeImagePredictor[Detections]):
 
 
 PREDICTOR = DetectPredictor
-
-
-class _Judged(NamedTuple):
-    """What is known of how well objects are found."""
-
-    evaluation: CocoEvaluation
-    num_images: int  # whose objects are known
-    num_objects: int
-
-    @classmethod
-    def of(cls, parts: Parts, num_classes: int, *, with_masks: bool) -> "_Judged":
-        """Count; masks, where all images have them."""
-        known = [record for _, record in _records(parts) if record["true"] is not None]
-        with_masks = with_masks and all("segmentation" in each["true"] for each in known)
-        evaluation = CocoEvaluation(num_classes, with_masks=with_masks)
-        for record in known:
-            evaluation.add_plain(record["size"], record["true"], record["found"])
-        return cls(evaluation, len(known), sum(len(each["true"]["label"]) for each in known))
-
-    def precisions(self, *, of_masks: bool = False) -> list[object]:
-        """Return the average precision of each class, in percent as text."""
-        values = self.evaluation.of_classes(of_masks=of_masks)
-        return ["" if math.isnan(value) else f"{100 * value:.2f}" for value in values]
-
-    def told(self) -> list[str]:
-        """Return a line on it, where there are objects to find."""
-        if not self.num_objects:
-            return []
-        numbers = self.evaluation.numbers()
-        told = [
-            f"{title} {100 * numbers[name]:.2f} %"
-            for name, title in _TOLD.items()
-            if not math.isnan(numbers.get(name, math.nan))
-        ]
-        return [f"{', '.join(told)}, of {counted(self.num_images, 'image')} with known objects"]
 
 
 def _read(
@@ -259,49 +203,3 @@ def _read(
         areas=example.areas[known],
     )
     return sample.pixels, kept
-
-
-def _records(parts: Parts) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name of each image, and what `DetectPredictor.values` kept of it."""
-    for part in parts:
-        if not part.names:
-            continue
-        texts = part.values["records"].numpy()
-        ends = part.values["lengths"].cumsum(0).tolist()
-        for name, start, end in zip(part.names, [0, *ends], ends, strict=False):
-            yield name, json.loads(texts[start:end].tobytes())
-
-
-def _detections(record: dict[str, Any]) -> Detections:
-    """Return what is detected in an image again."""
-    found: Plain = record["found"]
-    boxes = torch.tensor(found["bbox"], dtype=torch.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    masks = None
-    if "segmentation" in found:
-        size = (record["size"][0], record["size"][1])
-        masks = torch.zeros((len(boxes), *size), dtype=torch.bool)
-        for mask, rle in zip(masks, found["segmentation"], strict=True):
-            mask.copy_(torch.from_numpy(decode_rle(rle, size)))
-    labels = torch.tensor(found["label"], dtype=torch.int64)
-    return Detections(boxes, torch.tensor(found["score"]), labels, masks)
-
-
-def _write_results(path: Path, parts: Parts, ids: CocoIds) -> None:
-    """Write all objects as COCO has results: a list with an entry for each, one a line."""
-    before = "[\n"
-    with path.open("w", encoding="utf-8") as file:
-        for row, (name, record) in enumerate(_records(parts)):
-            found: Plain = record["found"]
-            for at, label in enumerate(found["label"]):
-                entry = {
-                    "image_id": ids.image(name, row),
-                    "category_id": ids.categories[label],
-                    "bbox": [float(f"{value:.7g}") for value in found["bbox"][at]],
-                    "score": found["score"][at],
-                }
-                if "segmentation" in found:
-                    entry["segmentation"] = found["segmentation"][at]
-                file.write(before + json.dumps(entry))
-                before = ",\n"
-        file.write("[]\n" if before == "[\n" else "\n]\n")
