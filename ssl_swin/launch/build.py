@@ -10,13 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.encoded import IMAGE
 from ssl_swin.data.images.pixel_format import MAX_IMAGE_BYTES, PixelFormat
+from ssl_swin.data.loading.few_labels import is_without_labels
 from ssl_swin.data.loading.opening import open_splits
 from ssl_swin.data.loading.order import OrderConstants
 from ssl_swin.data.loading.protocol import Split
+from ssl_swin.data.sources.left_out import some
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.files import make_folder
 from ssl_swin.launch.artifacts import local_backbone
+from ssl_swin.launch.command_line import command
 from ssl_swin.launch.printing import say
 from ssl_swin.launch.targets import make
 from ssl_swin.pixels import check_normalization
@@ -102,7 +105,7 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
     """Return the class names of labelled data.
 
     Raises:
-        UserError: If there are none, or a split is missing.
+        UserError: If there are none, no image of a split has one, or a split is missing.
     """
     check_splits(readers, needed)
     classes = readers["train"].classes
@@ -112,6 +115,13 @@ def check_labelled(readers: Mapping[str, Split], needed: tuple[str, ...]) -> tup
             "pack a folder with one sub-folder per class, or put classes.txt beside the "
             "shards and index them anew; labels in .json are read with ssl-swin index --label-key"
         )
+    for split in dict.fromkeys(("train", *needed)):
+        if is_without_labels(readers[split]):
+            raise UserError(
+                f"no image of {split} has a label: {some(classes)} are the classes of masks or "
+                f"boxes, which {command('segment')} and {command('detect')} train on. To classify "
+                "whole images, pack them with labels"
+            )
     return classes
 
 

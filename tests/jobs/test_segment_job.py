@@ -193,6 +193,38 @@ def test_segment__binary_masks_in_shards_and_a_window_over_images(workplace: Pat
 
 
 @pytest.mark.slow
+def test_segment__masks_of_colours_elsewhere_train_as_those_of_values(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a folder of any name by way of pack, check, stats and show to the same weights."""
+    run("run_dir=values")
+    colours = np.array([[128, 64, 128], [0, 0, 142]])
+    for path in Path("photos/masks").rglob("*.png"):
+        save(Path("drawn") / path.relative_to("photos/masks"), colours[np.array(Image.open(path))])
+    shutil.rmtree("photos/masks")
+    told = "--class-of-colour=128-64-128:0,0-0-142:1"
+    options = ("--workers", "0", told)
+    packing = ["--masks", "drawn", "--classes", "dark,light", "--shard-samples", "3"]
+    assert main(["pack", "photos/images", "shards", *packing, *options]) == 0
+    assert main(["check", "shards", *options]) == 0
+    assert main(["stats", "shards", *options]) == 0
+    output = capsys.readouterr().out
+    assert "sound: " in output and "  colour 128-64-128 dark: 50 % of the pixels" in output
+    setting = "task.masks.class_of_colour={128-64-128:0,0-0-142:1}"
+    shown = [word for word in BRIEF if not word.startswith(("classes=", "data"))]
+    data = ["data=shards", "data.root=shards", setting]
+    assert main(["show", "--out", "batch.png", "segment", *shown, *data]) == 0
+    run("run_dir=colours", "data.root=photos/images", "data.masks=drawn", setting)
+    values, coloured = (
+        torch.load(Path(name) / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+        for name in ("values", "colours")
+    )
+    assert all(coloured[name].equal(tensor) for name, tensor in values.items())
+    run("run_dir=packed", *data, "classes=null")
+    assert load_segmenter("packed").classes == ("dark", "light")
+
+
+@pytest.mark.slow
 def test_segment__few_images_and_a_note_of_a_class_that_is_nowhere(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -216,6 +216,17 @@ def keep_labelled(split: Split) -> Split:
     return IndexedSplit(labelled, split.order, split.warning)
 
 
+def is_without_labels(split: Split) -> bool:
+    """Return whether no image of a split has a label; false where all would have to be read.
+
+    Args:
+        split: A split, whose data may name classes of masks or boxes.
+    """
+    if not isinstance(split, IndexedSplit) or not _lists_labels(split.dataset):
+        return False
+    return bool((split.dataset.labels() < 0).all())
+
+
 def _lists_labels(dataset: ImageDataset) -> bool:
     """Return whether labels are known without reading every sample."""
     while isinstance(dataset, DatasetWrapper) and type(dataset).labels in _FORWARDING:
