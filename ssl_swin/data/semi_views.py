@@ -139,7 +139,7 @@ class StrongView:
         if not self.colours:
             return view
         factor = float(generator.uniform(*self.factor))
-        threshold = float(generator.uniform(0, 256))
+        threshold = float(generator.uniform(0, 255))
         bits = int(generator.integers(self.posterize_bits, 9))
         changes: list[Callable[[Tensor], Tensor]] = [
             lambda pixels: pixels,

@@ -115,6 +115,21 @@ def test_strong_view__changes_colours_of_photographs_alone():
     pixels = (torch.rand(3, 40, 40) * 255).to(torch.uint8)
     plain = View(pixels, np.eye(3))
     changed = [view._recoloured(plain, keyed_generator(seed, "x")).pixels for seed in range(60)]
+
+    class Largest(np.random.Generator):
+        """Draws the last of the changes in turn, each as strong as may be."""
+
+        number = 0
+
+        def uniform(self, low, high):
+            return float(np.nextafter(high, low))
+
+        def integers(self, low, high=None):
+            return self.number if high is None else high - 1
+
+    for number in range(9):
+        Largest.number = number
+        assert view._recoloured(plain, Largest(np.random.PCG64())).pixels.dtype == torch.uint8
     assert {(each.dtype, each.shape) for each in changed} == {(torch.uint8, pixels.shape)}
     same = sum(each.equal(pixels) for each in changed)
     assert 1 <= same <= 25  # one of nine leaves colours alone, and few others may
