@@ -54,9 +54,11 @@ def object_masks(reader: Split) -> bool:
         told = has_masks(looked.encoded)
         if told is not None:
             return told
+    is_indexed = isinstance(reader, IndexedSplit)
+    why = "no image with boxes was found" if is_indexed else "a stream is not looked at before"
     raise UserError(
-        "it cannot be told whether objects have masks: no image with boxes was found; give "
-        "task.with_masks=true or task.with_masks=false"
+        f"it cannot be told whether objects have masks, as {why}: give task.with_masks=true or "
+        "task.with_masks=false"
     )
 
 

@@ -1,6 +1,7 @@
 """What is said of boxes before a run."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,8 +112,13 @@ def test_object_masks__are_told_by_the_first_image_with_objects(contents, told) 
 
 
 def test_object_masks__refuses_where_no_image_tells() -> None:
-    with pytest.raises(UserError, match=r"task.with_masks=true or task.with_masks=false"):
+    with pytest.raises(
+        UserError, match=r"no image with boxes was found: give task.with_masks=true"
+    ):
         object_masks(split(EMPTY, None))
+    stream: Any = SimpleNamespace(num_samples=9)
+    with pytest.raises(UserError, match="a stream is not looked at"):
+        object_masks(stream)
 
 
 def test_classes__are_those_given_or_else_those_of_the_data() -> None:
