@@ -158,7 +158,7 @@ class Detection(Task):
 
         What fills images up is 0 after normalising.
         """
-        labelled = batch.labelled if isinstance(batch, SemiBatch) else batch
+        labelled = _with_boxes(batch)
         images = without_filling(normalize(labelled.pixels), labelled.sizes_px)
         objects = objects_of(labelled, self.with_masks)
         losses = self.rcnn.losses(self.levels(images), image_sizes(labelled), objects)
@@ -196,9 +196,10 @@ class Detection(Task):
         return coco_metrics(len(self.classes), with_masks=self.with_masks)
 
     def evaluate(
-        self, metrics: Mapping[str, Metric], batch: DetectBatch, normalize: Normalize
+        self, metrics: Mapping[str, Metric], batch: DetectBatch | SemiBatch, normalize: Normalize
     ) -> None:
         """See `Objective.evaluate`; each image at its own size, without what fills it up."""
+        batch = _with_boxes(batch)
         found = self.detections(batch, normalize)
         for image, detections in enumerate(found):
             truth = Truth(
@@ -252,6 +253,11 @@ class Detection(Task):
         if self.semi is None or self.semi.evaluated == "student":
             return self.encoder, self.rcnn
         return self.semi.teacher.encoder, self.semi.teacher.rcnn
+
+
+def _with_boxes(batch: DetectBatch | SemiBatch) -> DetectBatch:
+    """Return those images of a batch that have boxes."""
+    return batch.labelled if isinstance(batch, SemiBatch) else batch
 
 
 def image_sizes(batch: DetectBatch) -> list[tuple[int, int]]:

@@ -116,6 +116,16 @@ def test_soft_teacher__warms_up_and_says_so_of_pixels_that_are_no_colours(
 
 
 @pytest.mark.slow
+def test_soft_teacher__is_planned_and_overfitted(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*SEMI, "plan=true")
+    assert "plan of run" in capsys.readouterr().out and not Path("run").exists()
+    run(*SEMI, "+trainer.overfit_batches=1")  # measured on what is learned
+    assert last_values()["val/map"] >= 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_ranks", "signal"), [(1, "SIGKILL"), (2, "SIGTERM")])
 @pytest.mark.parametrize("task", ["mask_rcnn", "cascade_mask_rcnn"])
 def test_soft_teacher__a_run_that_was_killed_equals_one_that_was_not(
