@@ -94,7 +94,10 @@ def pretrain(
         ("objective.mask_patch_size_px=20", ["20 px does not tile", "16", "32"]),
         ("objective.mask_patch_size_px=6", ["6 px does not tile", "patches of 4 px", "12, 16"]),
         ("model.num_heads=[1,1,3]", ["stage 3 is 32 wide", "3 heads"]),
-        ("data.reader=magic", ["data.reader must be indexed or folder or stream, got 'magic'"]),
+        (
+            "data.reader=magic",
+            ["data.reader must be indexed or folder or stream or coco or voc or yolo, got 'magic'"],
+        ),
         ("batch_size=64", ["cannot fill one batch of 64"]),
         ("optim.weight_decay_policy=no", ["official", "intended", "'no'"]),
         ("resume=nowhere.ckpt", ["resume=nowhere.ckpt", "no such checkpoint"]),
