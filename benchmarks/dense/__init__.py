@@ -1,0 +1,1 @@
+"""What a backbone brings to dense tasks."""

@@ -1,0 +1,161 @@
+"""What pretraining brings to a dense task: one fine-tuning from several backbones, one table.
+
+python -m benchmarks.dense benchmarks/dense/nuclei.yaml --data FOLDER --out study --seeds 0 1 2
+
+The file names the job, what all of its runs share, the metric, backbones, each a job and its
+settings or none for random weights, and numbers of images with labels. Backbones see the same
+images without their labels; one that is trained on drawn images says so in its settings. Each
+backbone and seed is trained once and fine-tuned with every number of labels. What is in the table
+is not run again. {data} in the file stands for the folder.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.tables import table
+
+ROOT = Path(__file__).parents[2]
+COLUMNS = ("backbone", "seed", "images", "score", "pretraining_s", "training_s")
+
+
+class Study:
+    """Backbones that are compared, and the table of what came of them."""
+
+    def __init__(self, settings: Mapping[str, Any], data: Path, out: Path) -> None:
+        """Set a study up.
+
+        Args:
+            settings: The file.
+            data: Folder with images and what belongs to them.
+            out: Folder for runs and table.
+        """
+        self.settings, self.data, self.out = settings, data.resolve(), out
+        self.table = out / "table.csv"
+
+    def run(self, backbone: str, seed: int) -> None:
+        """Train a backbone, and fine-tune it with every number of labels that is not done."""
+        done = {(row["backbone"], row["seed"], row["images"]) for row in self.rows()}
+        numbers = [
+            number
+            for number in self.settings["images"]
+            if (backbone, str(seed), str(number)) not in done
+        ]
+        if not numbers:
+            return
+        given, pretraining_s = self.pretrained(backbone, seed)
+        for number in numbers:
+            name = f"{backbone}_{seed}_{number}"
+            labels = [] if number == "all" else [f"labels.number={number}"]
+            words = [*self.settings["shared"], *given, *labels, f"seed={seed}", f"name={name}"]
+            training_s = self.call(self.settings["job"], words)
+            score = self.score(self.out / "runs" / self.settings["job"] / name)
+            self.add((backbone, seed, number, score, round(pretraining_s), round(training_s)))
+
+    def pretrained(self, backbone: str, seed: int) -> tuple[list[str], float]:
+        """Return the settings that give a backbone, and the seconds that it took."""
+        source = self.settings["backbones"][backbone]
+        if "job" not in source:
+            return list(source["settings"]), 0.0
+        name = f"{backbone}_{seed}"
+        words = [*source["settings"], "logger=csv", f"seed={seed}", f"name={name}"]
+        seconds = self.call(source["job"], words)
+        return [f"backbone=runs/{source['job']}/{name}"], seconds
+
+    def call(self, job: str, words: Sequence[str]) -> float:
+        """Run a job in the study's folder on one thread; return its seconds."""
+        start = time.monotonic()
+        given = [word.replace("{data}", str(self.data)) for word in words]
+        with (self.out / "log.txt").open("a") as log:
+            subprocess.run(
+                [sys.executable, str(ROOT / f"{job}.py"), *given],
+                cwd=self.out,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                check=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return time.monotonic() - start
+
+    def score(self, run: Path) -> float:
+        """Return the metric of a run's best epoch."""
+        with (run / "metrics.csv").open(newline="") as file:
+            values = [row.get(self.settings["metric"]) for row in csv.DictReader(file)]
+        return float([value for value in values if value][-1])  # type: ignore[arg-type]
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return the table so far."""
+        if not self.table.is_file():
+            return []
+        with self.table.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def add(self, row: Sequence[object]) -> None:
+        """Write a row to the table."""
+        is_new = not self.table.is_file()
+        with self.table.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(COLUMNS)
+            writer.writerow(row)
+
+
+def summary(rows: Sequence[Mapping[str, str]], metric: str) -> str:
+    """Return a Markdown table: the metric in percent, its mean over seeds and their spread.
+
+    Args:
+        rows: Of the table, as `Study.rows` gives them.
+        metric: Its name.
+    """
+
+    def cell(values: Sequence[float]) -> str:
+        if not values:
+            return "-"
+        spread = f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.1f}{spread}"
+
+    numbers = list(dict.fromkeys(row["images"] for row in rows))
+    lines = []
+    for backbone in dict.fromkeys(row["backbone"] for row in rows):
+        own = [row for row in rows if row["backbone"] == backbone]
+        by_number = [
+            [100 * float(row["score"]) for row in own if row["images"] == number]
+            for number in numbers
+        ]
+        seconds = statistics.mean(float(row["pretraining_s"]) for row in own)
+        seeds = len({row["seed"] for row in own})
+        lines.append([backbone, str(seeds), *map(cell, by_number), f"{seconds:.0f}"])
+    titles = [f"{metric}, {number} images" for number in numbers]
+    return table(["backbone", "seeds", *titles, "pretraining, s"], lines)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run what is not in the table yet, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder that {data} stands for")
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs and table.csv")
+    parser.add_argument("--backbones", nargs="*", help="only these")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    args = parser.parse_args(words)
+    args.out.mkdir(parents=True, exist_ok=True)
+    study = Study(yaml.safe_load(args.settings.read_text()), args.data, args.out)
+    for seed in args.seeds:
+        for backbone in args.backbones or study.settings["backbones"]:
+            study.run(backbone, seed)
+    print(summary(study.rows(), study.settings["metric"]))
+
+
+if __name__ == "__main__":
+    main()
