@@ -38,7 +38,7 @@ SETTINGS = {
     "momentum": 0.999,
     "least_score": 0.5,
     "sure_score": 0.9,
-    "jitter_copies": 10,
+    "jitter_copies": 3,
     "jitter_ratio": 0.06,
     "most_deviation": 0.02,
     "evaluated": "student",
@@ -150,7 +150,7 @@ def test_teacher__is_in_the_state_and_never_in_training_mode(detection):
     assert not any(name.startswith("semi") for name in trained)
 
 
-@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize("cascade", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_forward__adds_weighted_losses_of_images_without_boxes(detection, cascade):
     task = detection(cascade=cascade)
     task.before_step(at(0))
