@@ -99,7 +99,8 @@ class World:
     def carry_out(self, words: list[str]) -> None:
         self.number += 1
         kind = rule(words)
-        self.remove(words)
+        if kind == "run":
+            self.remove(words)
         if kind == "composed":
             self.run(*one_job(words), "--cfg", "job")
         elif kind == "parsed":
