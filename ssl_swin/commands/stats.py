@@ -15,23 +15,23 @@ from ssl_swin.commands.pixel_options import (
     pixel_format,
 )
 from ssl_swin.commands.places import check_new
-from ssl_swin.commands.reading_options import add_reading_options, reading_of, settings_of
+from ssl_swin.commands.reading_options import add_reading_options
 from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ssl_swin.data.dataset import ImageDataset
+    from ssl_swin.commands.stats_source import StatsSource
     from ssl_swin.data.images.pixel_format import PixelFormat
     from ssl_swin.data.inspection.statistics import ImageKind, SetStatistics
-    from ssl_swin.data.shards.index_file import ShardIndex
 
 
 def add_parser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
     """Describes the command."""
+    from ssl_swin.commands.box_options import add_box_options
     from ssl_swin.commands.mask_options import add_mask_options
 
     parser = commands.add_parser(
@@ -66,6 +66,7 @@ def add_parser(
         "--write", type=path, metavar="FILE", help="new data config, as conf/data/NAME.yaml"
     )
     add_reading_options(parser)
+    add_box_options(parser)
     add_mask_options(parser)
     parser.add_argument(
         "--workers", type=value_of(Workers), default=2, help="processes; 0 is this one"
@@ -77,49 +78,43 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
     from ssl_swin.commands.annotation_lines import annotation_lines
     from ssl_swin.commands.mask_options import class_names, member_check
-    from ssl_swin.data.inspection.check import classes_of_members
+    from ssl_swin.commands.stats_source import open_source
     from ssl_swin.data.inspection.statistics import measure_set
     from ssl_swin.data.shards.unread import unread_at_start
     from ssl_swin.files import write_atomically
-    from ssl_swin.quoting import without_interpolation
 
     if args.write is not None:
         _check_place(args.write)
     classes = class_names(args)
     masks = member_check(args, None if classes is None else len(classes)).masks
     pixels = pixel_format(args, fill=None if args.nodata is None else 0)  # marked, not replaced
-    index, sources, notes = _open(args)
+    source = open_source(args, classes)
+    images = source.sources["train"]
     statistics = measure_set(
-        sources["train"],
+        images,
         num_images=args.images,
         seed=args.seed,
         num_workers=args.workers,
         pixels=pixels,
         as_colours=masks.are_colours,
     )
-    labelled = index is None or classes_of_members(index) is None
     if classes is None:
-        classes = () if labelled else sources["train"].classes
+        classes = () if source.labels_images else images.classes
     for line in (
-        *_of_set(index, sources, statistics, labelled),
-        *notes,
+        *_of_set(source, statistics),
+        *source.notes,
         *_of_images(statistics, pixels),
         *annotation_lines(statistics.annotations, masks, classes),
     ):
         print(line)
-    for line in () if index is None else unread_at_start(index):
+    for line in () if source.index is None else unread_at_start(source.index):
         print(f"note: {line}")
     values = _values(statistics, pixels)
     print(f"\n{_yaml(values)}", end="")
     if args.write is not None:
-        base = "folder" if index is None else "shards"
-        place = {"root": without_interpolation(str(args.folder))}
-        if args.index_dir is not None:
-            place["index_dir"] = without_interpolation(str(args.index_dir))
-        settings = settings_of(args) if index is None else {}
-        config = {"defaults": [base, "_self_"], **place, **settings, **values}
+        config = {"defaults": [source.base, "_self_"], **source.settings, **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
-        print(f"\nwrote {args.write}; {_next(args.write, len(sources['train']))}")
+        print(f"\nwrote {args.write}; {_next(args.write, len(images))}")
 
 
 def _check_place(path: Path) -> None:
@@ -156,35 +151,14 @@ def _next(path: Path, num_images: int) -> str:
     return f"next: {job_line('pretrain', [override('data', path.stem)], options, num_train=left)}"
 
 
-def _open(
-    args: argparse.Namespace,
-) -> "tuple[ShardIndex | None, dict[str, ImageDataset], list[str]]":
-    from ssl_swin.data.shards.dataset import ShardDataset
-    from ssl_swin.data.shards.index import load_index
-    from ssl_swin.data.shards.index_file import INDEX_NAME
-    from ssl_swin.data.sources.opening import open_data
-
-    if args.index_dir is None and not (args.folder / INDEX_NAME).exists():
-        opened = open_data(args.folder, reading_of(args))
-        classes = opened.splits["train"].classes
-        line = f"classes from: {opened.classes_from}" if classes else opened.classes_line()
-        return None, opened.splits, [line, *opened.notes]
-    index = load_index(args.folder, args.index_dir)
-    return index, {split: ShardDataset(index, split) for split in index.splits}, []
-
-
-def _of_set(
-    index: "ShardIndex | None",
-    sources: "dict[str, ImageDataset]",
-    statistics: "SetStatistics",
-    labelled: bool,
-) -> list[str]:
-    lines = [f"{split}: {counted(len(source), 'image')}" for split, source in sources.items()]
+def _of_set(source: "StatsSource", statistics: "SetStatistics") -> list[str]:
+    index, sources = source.index, source.sources
+    lines = [f"{split}: {counted(len(each), 'image')}" for split, each in sources.items()]
     labels, of_what = statistics.labels, "images opened"
     if index is not None:
         labels, of_what = index.extents("train")["label"], "training images"
     classes = sources["train"].classes
-    if classes and labelled:
+    if classes and source.labels_images:
         lines.append(f"classes: {len(classes)}, {_balance(labels, classes)} ({of_what})")
     number = f"{counted(statistics.num_images, 'image')} of train"
     if statistics.unreadable:
@@ -322,6 +296,7 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _header(args: argparse.Namespace) -> str:
+    from ssl_swin.commands.box_options import KINDS
     from ssl_swin.quoting import as_argument, shell_line
 
     options = ["--images", str(args.images), "--seed", str(args.seed)]
@@ -329,5 +304,7 @@ def _header(args: argparse.Namespace) -> str:
     options += ["--exif-rotation"] * args.exif_rotation
     options += [] if args.channel_axis is None else ["--channel-axis", args.channel_axis]
     options += [f"--nodata={value:g}" for value in args.nodata or ()]
+    for kind in KINDS:
+        options += [word for path in getattr(args, kind) or () for word in (f"--{kind}", path)]
     command = shell_line(["ssl-swin", "stats", as_argument(args.folder), *options])
     return f"# Measured on {date.today().isoformat()} with: {command}\n"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_objects import CLASSES, WRITERS
 from PIL import Image
 
 from ssl_swin.cli import main
@@ -127,3 +128,21 @@ def test_stats__tells_of_masks_in_folders_and_shards(
     of_shards = capsys.readouterr().out
     assert of_shards[of_shards.index("values of") :] == of_folder[of_folder.index("values of") :]
     assert "images each" not in of_shards
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
+def test_stats__tells_of_boxes_and_writes_what_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    WRITERS[kind](tmp_path / "photos")
+    options = ["--workers", "0", f"--{kind}", "photos", "--write", "conf/data/mine.yaml"]
+    assert main(["stats", "photos", *options]) == 0
+    out = capsys.readouterr().out
+    assert "boxes: 14 in 7 of 8 images, 0 to 2 an image, median 2\n" in out
+    assert ("with a mask: 14\n" in out) == (kind == "coco")
+    assert "sizes: 14 small, 0 medium, 0 large" in out
+    assert all(f"{name}: 7 boxes, in 7 images" in out for name in CLASSES)
+    written = Path("conf/data/mine.yaml").read_text()
+    assert f"defaults: [{kind}, _self_]\nroot: photos\n" in written
+    assert f"--{kind} photos" in written.splitlines()[0]
