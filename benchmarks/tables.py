@@ -12,6 +12,7 @@ import timm
 import torch
 
 from ssl_swin import __version__
+from ssl_swin.files import write_atomically
 
 MEBIBYTE = 2**20
 
@@ -70,6 +71,6 @@ def mebibytes(count: float) -> str:
 
 
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
-    """Writes raw numbers, where a file is named."""
+    """Writes raw numbers, where a file is named: all of them, or nothing."""
     if path is not None:
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        write_atomically(path, json.dumps(results, indent=1) + "\n")

@@ -8,7 +8,6 @@ medians are reported.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
+from benchmarks.tables import write_json
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
 from ssl_swin.data.loading.indexed import IndexedSplit
 from ssl_swin.data.loading.order import OrderConstants
@@ -186,8 +186,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         results = measure(args, Path(temporary))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.json, results)
 
 
 def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ in memory, and that nothing else uses the machine.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -27,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from benchmarks.tables import write_json
 from ssl_swin.probing.features import Features
 from ssl_swin.probing.fitting import fit_linear_heads
 
@@ -148,8 +148,7 @@ def main() -> None:
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         print(f"\n{_device_name(device)}")
         results[device] = measure(device, args.batch_size or BATCH_SIZES[device], args.rounds)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.json, results)
 
 
 def _device_name(device: str) -> str:

@@ -9,6 +9,7 @@ SHARDS a folder of shards with labels; without them the step is compared with ti
 drawn. `parts.yaml` has the commands. --rehearse does all of it on a CPU at toy sizes, in minutes.
 
 Exit code 0: all parts are done. 1: one has failed. 3: some are left for want of time.
+143: SIGTERM has ended it, with the part that ran.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.child import run_limited
+from benchmarks.gpu.child import exiting_on_sigterm, run_limited
 from benchmarks.gpu.parts import Part, load_parts, slice_s
 from benchmarks.gpu.results import Found, Results, clocks
 from benchmarks.step.workload import pick_device
@@ -120,7 +121,8 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.exit(2, f"{error}\n")
     for part in chosen if args.parts else ():
         results.parts.pop(part.name, None)
-    ask_all(chosen, results, args)
+    with exiting_on_sigterm():
+        ask_all(chosen, results, args)
     print(f"all of it: {results.write_report(parts)}")
     parser.exit(exit_code(chosen, results))
 

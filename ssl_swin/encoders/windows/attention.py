@@ -91,9 +91,10 @@ class WindowAttention(nn.Module, HasKernels):
     def project(self, groups: Tensor) -> Tensor:
         """Returns queries, keys and values, (..., 3 * C), of groups (..., C)."""
 
-    @abstractmethod
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
+        queries, keys = self.scaled(query, key)
+        return queries @ keys.transpose(-2, -1)
 
     @abstractmethod
     def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,11 +111,6 @@ class WindowAttentionV1(WindowAttention, swin_transformer.WindowAttention):  # t
     def project(self, groups: Tensor) -> Tensor:
         """Returns queries, keys and values, (..., 3 * C), of groups (..., C)."""
         return self.qkv(groups)  # type: ignore[no-any-return]
-
-    def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
-        products: Tensor = (query * self.scale) @ key.transpose(-2, -1)
-        return products
 
     def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries and keys whose products are the scores."""
@@ -141,7 +137,7 @@ class WindowAttentionV2(WindowAttention, swin_transformer_v2.WindowAttention):  
         return projected if bias is None else projected + bias.to(projected.dtype)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """Returns the scores (..., S, S) of queries and keys, each (..., S, dim of a head)."""
+        """Returns the scores (..., S, S), in float32 under autocast."""
         cosines = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
         scaled: Tensor = cosines * self._factor()
         return scaled

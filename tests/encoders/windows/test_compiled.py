@@ -1,5 +1,6 @@
 """What `compile=true` promises, with graphs captured and differentiated but not turned into C++."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -8,12 +9,14 @@ import torch
 from torch._dynamo.utils import counters
 
 from ssl_swin.encoders.dense_encoder import DenseEncoder
+from ssl_swin.encoders.kernels import Kernels, use_kernels
 from ssl_swin.encoders.windows.blocks import compiled_compute
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 
 SIZES = {"img_size_px": 128, "depths": (3, 2), "num_heads": (1, 2), "drop_path_rate": 0.2}
+BASE = Kernels(attention="products", mlp="recompute", decoder_attention="products")
 both_versions = pytest.mark.parametrize("version", [1, 2])
 both_objectives = pytest.mark.parametrize(
     "objective", [SimMIM, partial(SparseSimMIM, decoder_depth=1)], ids=["dense", "sparse"]
@@ -49,11 +52,14 @@ def trained_once(model, seed=0):
 
 
 @pytest.mark.slow
-@both_versions
+@pytest.mark.parametrize(("version", "attention"), [(1, "products"), (2, "products"), (2, "fused")])
 @both_objectives
-def test_compile_blocks__changes_neither_results_nor_names(tiny_encoder, version, objective):
+def test_compile_blocks__changes_neither_results_nor_names(
+    tiny_encoder, version, objective, attention
+):
     torch.manual_seed(0)
     model = objective(tiny_encoder(version=version, **SIZES)).train()
+    use_kernels(model, dataclasses.replace(BASE, attention=attention))
     names = list(model.state_dict())
     loss, gradients = trained_once(model)
 
