@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ssl_swin.training.callbacks.throughput import Throughput as Throughput
     from ssl_swin.training.checkpointing.schedule import StepCheckpoint as StepCheckpoint
     from ssl_swin.training.optim import dense_optimizer as dense_optimizer
+    from ssl_swin.training.optim import dense_sgd as dense_sgd
     from ssl_swin.training.optim import finetune_optimizer as finetune_optimizer
     from ssl_swin.training.optim import pretrain_optimizer as pretrain_optimizer
     from ssl_swin.training.trainer import Trainer as Trainer
@@ -136,6 +137,7 @@ _HOMES = {
     "beit": "ssl_swin.encoders.beit",
     "convnext": "ssl_swin.encoders.convnext",
     "dense_optimizer": "ssl_swin.training.optim",
+    "dense_sgd": "ssl_swin.training.optim",
     "detect": "ssl_swin.jobs.in_process",
     "distillation": "ssl_swin.weights.teachers",
     "embed": "ssl_swin.jobs.embedding",

@@ -1,4 +1,4 @@
-"""From a recipe to AdamW with a learning rate per step."""
+"""From a recipe to an optimiser with a learning rate per step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,10 +8,10 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ssl_swin.arguments import InnerFraction, Portion, Rate, RateOr0, checked
+from ssl_swin.arguments import InnerFraction, Portion, Rate, RateBelow1, RateOr0, checked
 from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.param_groups import dense_groups, layer_decay_groups, weight_decay_groups
@@ -157,6 +157,31 @@ def dense_optimizer(
     return _with_schedule(groups, betas, eps, schedule.bind(length), lag=0)
 
 
+@checked
+def dense_sgd(
+    model: Objective,
+    *,
+    schedule: Schedule,
+    length: RunLength,
+    lr: Rate,
+    weight_decay: RateOr0,
+    momentum: RateBelow1,
+) -> OptimizerLRScheduler:
+    """SGD of detectors on a ResNet: one rate, decay by name as in `dense_groups`.
+
+    Args:
+        model: What to train.
+        schedule: Schedule of the learning rate; step i runs at its value for i.
+        length: Length of the run.
+        lr: Peak learning rate, whatever the batch.
+        weight_decay: Weight decay of the decayed parameters.
+        momentum: What remains of earlier gradients at a step.
+    """
+    groups = dense_groups(model, lr=lr, weight_decay=weight_decay)
+    optimizer = SGD(groups, momentum=momentum)
+    return _at_every_step(StepSchedule(optimizer, schedule.bind(length), lag=0))
+
+
 def run_length(trainer: Trainer, *, num_batches: int, batch_size: int) -> RunLength:
     """Measures a run before it starts.
 
@@ -229,5 +254,12 @@ def _with_schedule(
     optimizer = AdamW(groups, betas=(first, second), eps=eps, fused=True)
     # A fused AdamW offers to undo fp16's loss scale itself; that would be after the clipping.
     optimizer._step_supports_amp_scaling = False
-    scheduler = StepSchedule(optimizer, schedule, weight_decay, lag=lag)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    return _at_every_step(StepSchedule(optimizer, schedule, weight_decay, lag=lag))
+
+
+def _at_every_step(scheduler: StepSchedule) -> OptimizerLRScheduler:
+    """Return an optimiser and its schedule as Lightning takes them."""
+    return {
+        "optimizer": scheduler.optimizer,
+        "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+    }

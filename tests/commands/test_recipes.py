@@ -53,6 +53,7 @@ OF_OTHER_OBJECTIVES = {
 }
 OF_SEGMENTATION = {name for name in EXPERIMENTS if re.fullmatch("segment_.*_ade20k", name)}
 OF_DETECTION = {name for name in EXPERIMENTS if re.fullmatch("detect_.*_[13]x", name)}
+OF_SOFT_TEACHER = {name for name in EXPERIMENTS if name.startswith("detect_soft_teacher_")}
 PRETRAINING = sorted(name for name in OFFICIAL if name.startswith("pretrain"))
 FINETUNING = sorted(name for name in OFFICIAL if name.startswith("finetune"))
 
@@ -127,7 +128,7 @@ def optimizer_of(name: str) -> tuple[dict[int, dict[str, Any]], Any]:
 
 
 def test_table__has_every_experiment() -> None:
-    of_dense_tasks = OF_SEGMENTATION | OF_DETECTION
+    of_dense_tasks = OF_SEGMENTATION | OF_DETECTION | OF_SOFT_TEACHER
     assert set(EXPERIMENTS) == set(OFFICIAL) | OUR_OWN | OF_OTHER_OBJECTIVES | of_dense_tasks
 
 

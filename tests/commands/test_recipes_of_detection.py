@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 from hydra.utils import instantiate
-from test_recipes import EXPERIMENTS, composed, settings_of
+from test_recipes import OF_DETECTION, composed, settings_of
 
 from ssl_swin.commands.recipes import find_recipe, read_recipes
 from ssl_swin.encoders.swin import swin
@@ -140,9 +140,7 @@ def task_of(name: str) -> Any:
 
 
 def test_recipes__are_all_here() -> None:
-    assert RECIPES.keys() == {name for name in EXPERIMENTS if name != "detect_small"} & {
-        name for name in EXPERIMENTS if name.startswith("detect_")
-    }
+    assert RECIPES.keys() == OF_DETECTION
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -212,6 +212,7 @@ def options(group: str) -> list[str]:
 
 OF_TASKS = (
     *("from_backbone", "adamw_layer_decay", "adamw_dense", "adamw_detection"),
+    "sgd_detection",
     *("poly", "dense_multistep"),
 )
 GROUPS = ("model", "objective", "data", "optim", "schedule", "logger")
