@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_swin.data.loading.exact import Cursor, ExactLoader
+from ssl_swin.data.loading.paired import PairedLoader
 from ssl_swin.data.loading.protocol import LoaderConfig, Split
 from ssl_swin.divided_checkpoint import load_state
 from ssl_swin.encoders.build import build_encoder
@@ -69,7 +70,7 @@ def replay(run: Path, step: int | None, settings: Sequence[str], *, device: str)
     module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
     images = _Images(data, record)
     length = RunLength(
-        steps_per_epoch=max(1, len(images.loader(0, record.batch_size, record.world_size))),
+        steps_per_epoch=max(1, images.num_batches()),
         num_epochs=cfg.trainer.max_epochs,
         global_batch_size=record.batch_size * record.world_size * record.accumulated,
     )
@@ -93,23 +94,16 @@ class _Images:
         self.data = data
         self.record = record
 
-    def loader(self, rank: int, batch_size: int, world_size: int) -> ExactLoader:
-        placement = LoaderConfig(batch_size, num_workers=0, rank=rank, world_size=world_size)
-        loader = self.data.readers["train"].train_loader(
-            self.data.train_samples, self.data.collate, placement, seed=self.data.seed
-        )
-        if not isinstance(loader, ExactLoader):
-            raise UserError(
-                "this run's data is read as a stream, in which no place can be entered: its "
-                f"batches cannot be loaded again. Their names are in the record of step "
-                f"{self.record.step}; data.reader=indexed can be replayed"
-            )
-        return loader
+    def num_batches(self) -> int:
+        """Return how many batches an epoch has."""
+        return len(self._loader(0))
 
     def batch(self, recorded: SkippedBatch) -> Any:
-        record = self.record
-        loader = self.loader(recorded.rank, record.batch_size, record.world_size)
-        batch = _at(loader, recorded, 0)
+        """Return a batch as the run had it."""
+        loader = self._loader(recorded.rank)
+        for source, place in _places(loader, recorded):
+            source.go_to(place)
+        batch = next(iter(loader))
         if list(batch.names) != list(recorded.names):
             raise UserError(
                 f"the data has changed since: at its place lie {', '.join(batch.names[:3])} ..., "
@@ -118,15 +112,45 @@ class _Images:
         return batch
 
     def one_by_one(self, recorded: SkippedBatch) -> Iterator[Any]:
-        for number in range(len(recorded.names)):
-            offset = recorded.rank + number * self.record.world_size
-            yield _at(self.loader(0, 1, 1), recorded, offset)
+        """Yield the images of a batch alone, in the order of their names."""
+        for source, place in _places(self._loader(recorded.rank), recorded):
+            alone = source.one_by_one()
+            for number in range(source.config.batch_size):
+                offset = recorded.rank + number * self.record.world_size
+                alone.go_to(Cursor(place.epoch, place.position + offset))
+                yield next(iter(alone))
+
+    def _loader(self, rank: int) -> ExactLoader | PairedLoader:
+        size, world_size = self.record.batch_size, self.record.world_size
+        loader = self.data.new_train_loader(LoaderConfig(size, 0, rank, world_size))
+        if not isinstance(loader, ExactLoader | PairedLoader):
+            raise UserError(
+                "this run's data is read as a stream, in which no place can be entered: its "
+                f"batches cannot be loaded again. Their names are in the record of step "
+                f"{self.record.step}; data.reader=indexed can be replayed"
+            )
+        return loader
 
 
-def _at(loader: ExactLoader, recorded: SkippedBatch, offset: int) -> Any:
-    assert recorded.epoch is not None and recorded.position is not None
-    loader.go_to(Cursor(recorded.epoch, recorded.position + offset))
-    return next(iter(loader))
+def _places(
+    loader: ExactLoader | PairedLoader, recorded: SkippedBatch
+) -> list[tuple[ExactLoader, Cursor]]:
+    """Return the sources of a batch, each with its place in the data."""
+    is_pair = isinstance(loader, PairedLoader)
+    if (
+        recorded.epoch is None
+        or recorded.position is None
+        or is_pair != (recorded.beside is not None)
+    ):
+        raise UserError(
+            f"the record of rank {recorded.rank} lacks the batch's place in this data: it is of an "
+            "earlier version, or semi and data.reader are others than in the run"
+        )
+    place = Cursor(recorded.epoch, recorded.position)
+    if not isinstance(loader, PairedLoader):
+        return [(loader, place)]
+    assert recorded.beside is not None
+    return [(loader.first, place), (loader.second, Cursor(*recorded.beside))]
 
 
 def _weights(run: Path, record: SkippedStep) -> Path:

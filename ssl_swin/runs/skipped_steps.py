@@ -25,6 +25,8 @@ class SkippedBatch:
         epoch: Passes over the data before it; None where the data has no places.
         position: Samples of the epoch before it, over all ranks.
         names: Names of its images.
+        beside: Epoch and position in a second source, whose names come after those of the first;
+            None where there is none.
     """
 
     rank: int
@@ -34,6 +36,7 @@ class SkippedBatch:
     epoch: int | None
     position: int | None
     names: Sequence[str]
+    beside: Sequence[int] | None = None
 
     @property
     def is_finite(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import torch
 from annotated_types import MinLen
 from torch import Tensor
 from torchmetrics import Metric
@@ -14,7 +15,7 @@ from ssl_swin.data.loading.protocol import Split
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.data.segment_samples import without_filling
 from ssl_swin.data.segment_views import WholeImage
-from ssl_swin.data.semi_samples import SemiBatch, collate_unlabelled
+from ssl_swin.data.semi_samples import SemiBatch, UnlabelledBatch, collate_unlabelled
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.figure import Figure
@@ -153,27 +154,38 @@ class Detection(Task):
         transform = self.semi.make_transform(pixels, seed=seed)
         return Companion(split, transform, collate_unlabelled, self.semi.num_unlabelled, SemiBatch)
 
-    def forward(self, batch: DetectBatch | SemiBatch, normalize: Normalize) -> Output:
+    def forward(
+        self, batch: DetectBatch | SemiBatch | UnlabelledBatch, normalize: Normalize
+    ) -> Output:
         """Learn from images, some of which may hold no object, and with `semi` from more of them.
 
         What fills images up is 0 after normalising.
         """
-        labelled = _with_boxes(batch)
-        images = without_filling(normalize(labelled.pixels), labelled.sizes_px)
-        objects = objects_of(labelled, self.with_masks)
-        losses = self.rcnn.losses(self.levels(images), image_sizes(labelled), objects)
+        losses: dict[str, Tensor] = {}
         more: dict[str, Tensor] = {}
-        if isinstance(batch, SemiBatch):
+        if not isinstance(batch, UnlabelledBatch):
+            labelled = _with_boxes(batch)
+            images = without_filling(normalize(labelled.pixels), labelled.sizes_px)
+            objects = objects_of(labelled, self.with_masks)
+            losses = self.rcnn.losses(self.levels(images), image_sizes(labelled), objects)
+        if not isinstance(batch, DetectBatch):
             assert self.semi is not None
-            unlabelled, more = self.semi.losses(self, batch.unlabelled, normalize)
-            losses |= unlabelled
+            unlabelled = batch.unlabelled if isinstance(batch, SemiBatch) else batch
+            taught, more = self.semi.losses(self, unlabelled, normalize)
+            losses |= taught
         logs = {name: each.detach() for name, each in losses.items()} | more
-        return Output(sum(losses.values(), start=images.new_zeros(())), logs)
+        nothing = torch.zeros((), device=next(self.rcnn.parameters()).device)
+        return Output(sum(losses.values(), start=nothing), logs)
 
     def before_step(self, progress: Progress) -> None:
         """See `Objective.before_step`."""
         if self.semi is not None:
-            self.semi.before_step(self, progress)
+            self.semi.before_step(progress)
+
+    def after_step(self, step: int) -> None:
+        """See `Objective.after_step`."""
+        if self.semi is not None:
+            self.semi.after_step(self, step)
 
     def detect(
         self, images: Tensor, sizes: Sizes, *, least_score: float, nms_iou: float, most: int

@@ -141,15 +141,18 @@ class SoftTeacher(nn.Module):
         """Return what makes both views of an encoded image without boxes; see `Objective`."""
         return UnlabelledTransform(self.weak, self.strong, pixels, seed=seed)
 
-    def before_step(self, detection: Detection, progress: Progress) -> None:
-        """Let the teacher follow the student, before a step as in the original; first a copy.
+    def before_step(self, progress: Progress) -> None:
+        """See `Objective.before_step`."""
+        self._step = progress.step
+
+    def after_step(self, detection: Detection, step: int) -> None:
+        """Let the teacher follow the student, as the original does before its next step.
 
         Args:
             detection: The detector that learns.
-            progress: The run's.
+            step: Number of optimiser steps made so far.
         """
-        self._step = progress.step
-        momentum = min(self.momentum, 1 - 1 / (progress.step + 1))
+        momentum = min(self.momentum, 1 - 1 / (step + 1))
         followers = self.teacher.encoder, self.teacher.rcnn
         leaders = detection.encoder, detection.rcnn
         follow(followers, leaders, momentum)

@@ -85,7 +85,7 @@ class ImageDataModule(LightningDataModule):
         """
         if self._train_loader is None:
             num_batches = self.num_train_batches()
-            loader: Loader = self._new_train_loader()
+            loader: Loader = self.new_train_loader(self._placement())
             if isinstance(loader, EpochLoader):
                 loader.current_epoch = self._current_epoch
             if self._overfit_batches:
@@ -104,8 +104,13 @@ class ImageDataModule(LightningDataModule):
         """Every test image once over all devices."""
         return self._eval_loader("test") if "test" in self.readers else []
 
-    def _new_train_loader(self) -> Loader:
-        placement, companion = self._placement(), self.companion
+    def new_train_loader(self, placement: LoaderConfig) -> Loader:
+        """Return a loader of training batches, at the beginning of the data.
+
+        Args:
+            placement: Size of the batches, and which part of each this rank loads.
+        """
+        companion = self.companion
         if companion is None:
             return self.readers["train"].train_loader(
                 self.train_samples, self.collate, placement, seed=self.seed
@@ -185,13 +190,15 @@ class ImageDataModule(LightningDataModule):
         return taken
 
     @property
-    def place_of_batch(self) -> Cursor | None:
-        """Where the last training batch began; None where the order cannot be entered anywhere.
+    def places_of_batch(self) -> tuple[Cursor | None, Cursor | None]:
+        """Where the last training batch began, and the images beside it of a second source.
 
-        Nor can that of two sources, which has two places.
+        None where the order cannot be entered anywhere, or there is no second source.
         """
         loader = self._train_loader
-        return loader.served if isinstance(loader, ExactLoader) else None
+        if isinstance(loader, PairedLoader):
+            return loader.first.served, loader.second.served
+        return (loader.served if isinstance(loader, ExactLoader) else None), None
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the training data, which is the same on all ranks."""

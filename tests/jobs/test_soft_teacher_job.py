@@ -1,5 +1,7 @@
 """Soft Teacher in whole runs: which images it takes, what it logs, and that it goes on exactly."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from test_detect_job import (
 )
 
 from ssl_swin.cli import main
+from ssl_swin.errors import UserError
+from ssl_swin.jobs.replay import replay
 from ssl_swin.safe_pickle import load_checkpoint
+from ssl_swin.tasks.detection import Detection
 from ssl_swin.weights.detector import load_detector
 
 __all__ = ["shards", "workplace"]  # fixtures
@@ -121,7 +126,7 @@ def test_soft_teacher__is_planned_and_overfitted(
 ) -> None:
     run(*SEMI, "plan=true")
     assert "plan of run" in capsys.readouterr().out and not Path("run").exists()
-    run(*SEMI, "+trainer.overfit_batches=1")  # measured on what is learned
+    run(*SEMI, "batch_size=3", "+trainer.overfit_batches=1")  # measured on what is learned
     assert last_values()["val/map"] >= 0
 
 
@@ -155,6 +160,46 @@ def test_soft_teacher__a_run_that_was_killed_equals_one_that_was_not(
     assert any("semi.teacher" in name for name in expected_end["state_dict"])
     for name, tensor in expected_end["state_dict"].items():
         assert tensor.equal(ended["state_dict"][name]), name
+
+
+class InfiniteOnce(Detection):
+    """An infinite loss at one step, with a finite gradient that can be compared."""
+
+    def forward(self, batch: Any, normalize: Any) -> Any:
+        output = super().forward(batch, normalize)
+        is_then = self.training and self.semi is not None and self.semi._step == 2
+        return output._replace(loss=output.loss + (float("inf") if is_then else 0.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_replay__of_both_kinds_of_images_to_the_bit(shards: Path, num_ranks: int) -> None:
+    """Other images, views, draws or a teacher that had moved on would have another gradient."""
+    finish(
+        [
+            *(*BRIEF, *SEMI, "task._target_=test_soft_teacher_job.InfiniteOnce"),
+            *("trainer.max_epochs=2", f"semi.num_unlabelled={2 // num_ranks}"),
+            "model.drop_path_rate=0.3",
+        ],
+        shards,
+        num_ranks,
+        job="detect",
+    )
+    record, _, found = replay(Path("run"), None, [], device="cpu")
+    assert record.step == 2 and [batch.rank for batch in record.batches] == list(range(num_ranks))
+    assert record.gradient_norm == found.gradient_norm.hex()
+    for batch in found.batches:
+        assert batch.loss == math.inf and batch.recorded.beside == [1, 0]
+        assert batch.sample_losses is not None
+        assert len(batch.sample_losses) == len(batch.recorded.names) == 1 + 2 // num_ranks
+        assert all(0 < loss < math.inf for loss in batch.sample_losses)
+    path = Path(f"run/nonfinite/step_{record.step:07d}.json")
+    content = json.loads(path.read_text())
+    for batch in content["batches"]:
+        batch["beside"] = None  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="lacks the batch's place in this data"):
+        replay(Path("run"), None, [], device="cpu")
 
 
 def test_soft_teacher__has_pictures_to_learn_from() -> None:

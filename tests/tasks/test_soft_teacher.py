@@ -109,7 +109,7 @@ def at(step):
     return Progress(step=step, num_steps=100, steps_per_epoch=10)
 
 
-def test_teacher__is_a_copy_first_and_then_follows_before_each_step(detection):
+def test_teacher__is_a_copy_first_and_then_follows_after_each_step(detection):
     task = detection(cascade=True, momentum=0.7)
     student = [*task.encoder.parameters(), *task.rcnn.parameters()]
     semi = task.semi
@@ -123,7 +123,7 @@ def test_teacher__is_a_copy_first_and_then_follows_before_each_step(detection):
             for buffer in task.rcnn.buffers():
                 buffer.add_(1)
         before = [each.clone() for each in teacher]
-        task.before_step(at(step))
+        task.after_step(step)
         rests = [
             ((now - theirs) / (then - theirs)).mean().item()
             for now, then, theirs in zip(teacher, before, student, strict=True)

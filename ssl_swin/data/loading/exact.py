@@ -7,7 +7,8 @@ entering an epoch in its middle as fast as at its start.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from copy import copy
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,6 +89,12 @@ class ExactLoader:
         """Make the batch at `cursor` the next one."""
         self._cursor = _in_epoch(cursor, self.num_samples, self.config.global_batch_size)
         self._iterator = None
+
+    def one_by_one(self) -> "ExactLoader":
+        """Return a loader of the images of all ranks in their order, as batches of one."""
+        batches = copy(self.batches)
+        batches.config = replace(self.config, batch_size=1, rank=0, world_size=1)
+        return ExactLoader(batches)
 
     def advance(self) -> Any:
         """Return the next batch.

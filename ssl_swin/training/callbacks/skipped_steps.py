@@ -72,8 +72,8 @@ class SkippedSteps(Callback):
     ) -> None:
         """Remembers the batch; after the last one of a step that was left out, acts on it."""
         assert isinstance(pl_module, TrainingModule)
-        place = trainer.datamodule.place_of_batch  # type: ignore[attr-defined]
-        self._batches.append((pl_module.random_key, place, batch.names))
+        places = trainer.datamodule.places_of_batch  # type: ignore[attr-defined]
+        self._batches.append((pl_module.random_key, places, batch.names))
         if trainer.global_step == pl_module.random_key[2]:
             return  # inside an accumulation
         batches, self._batches = self._batches, []
@@ -230,8 +230,11 @@ def _described(batches: list[tuple[Any, ...]], module: TrainingModule) -> list[S
             epoch=place and place.epoch,
             position=place and place.position,
             names=list(names),
+            beside=None if beside is None else list(beside),
         )
-        for number, ((key, place, names), loss) in enumerate(zip(batches, losses, strict=True))
+        for number, ((key, (place, beside), names), loss) in enumerate(
+            zip(batches, losses, strict=True)
+        )
     ]
 
 
