@@ -12,7 +12,7 @@ from ssl_swin.plurals import counted
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssl_swin.data.loading.protocol import Split
+    from ssl_swin.data.loading.protocol import Loader, Split
     from ssl_swin.objectives.base import Batch, Objective
     from ssl_swin.reporting.figures import Bands
 
@@ -30,7 +30,8 @@ def add_parser(
         description="Draws images of the first training batch exactly as a job with the same "
         "settings sees them on one device. Of pretraining, the view, and what the mask leaves of "
         "it; of segmentation, the crop, and the classes of its pixels over it; of detection, the "
-        "view with its boxes and masks; of fine-tuning, the view under the name of its class.",
+        "view with its boxes and masks, and of images without boxes the weak and the strong view; "
+        "of fine-tuning, the view under the name of its class.",
         usage="%(prog)s [options] --out FILE.png [JOB] [settings ...]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -55,29 +56,35 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.files import atomic_path
     from ssl_swin.launch.user_errors import only_user_errors
     from ssl_swin.pixels import normalize
-    from ssl_swin.reporting.figures import draw_figure
+    from ssl_swin.reporting.figures import draw_figure, stacked
 
     check_picture("--out", args.out)
     job, settings = _job_of(args.settings)
     cfg = _compose(job, settings)
     with only_user_errors(job, None):
-        objective, batch = _first_batch(cfg, job, args.images, args.epoch)
+        objective, batches = _first_batch(cfg, job, args.images, args.epoch)
     mean, std = list(cfg.data.mean), list(cfg.data.std)
-    figure = draw_figure(
-        objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
-        mean,
-        std,
-        bands=_bands(cfg),
-        stretch=batch.pixels.dtype != torch.uint8,
-        names=_titles(objective, batch),
-    )
+    figures = [
+        draw_figure(
+            objective.preview(batch, lambda pixels: normalize(pixels, mean, std)),
+            mean,
+            std,
+            bands=_bands(cfg),
+            stretch=batch.pixels.dtype != torch.uint8,
+            names=_titles(objective, batch),
+        )
+        for batch in batches
+    ]
     with atomic_path(args.out) as temporary:
-        figure.save(temporary, format="png")
+        stacked(figures).save(temporary, format="png")
+    whiches = [f" of epoch {args.epoch}", " without boxes"]
+    images = ", and ".join(map(_counted, batches, whiches))
+    print(f"{args.out}: {images}; {objective.describe()}")
+
+
+def _counted(batch: "Batch", which: str) -> str:
     channels, height_px, width_px = batch.pixels.shape[1:]
-    print(
-        f"{args.out}: {counted(len(batch.names), 'image')} of epoch {args.epoch}, "
-        f"{channels} x {height_px} x {width_px}; {objective.describe()}"
-    )
+    return f"{counted(len(batch.names), 'image')}{which}, {channels} x {height_px} x {width_px}"
 
 
 def _job_of(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -124,29 +131,46 @@ def _compose(job: str, settings: Sequence[str]) -> "DictConfig":
 
 def _first_batch(
     cfg: "DictConfig", job: str, num_images: int, epoch: int
-) -> "tuple[Objective, Batch]":
+) -> "tuple[Objective, list[Batch]]":
     """Loads an epoch's first images in this process, as the objective wants them.
 
-    The order of shards and folders is the same with more workers and a larger batch; that of
+    Where there are images without boxes beside others, they are a batch of their own. The order
+    of shards and folders is the same with more workers and a larger batch; that of
     data.reader=stream is the one of a run with num_workers=0.
     """
-    from ssl_swin.data.loading.exact import Cursor, ExactLoader
-    from ssl_swin.data.loading.stream import EpochLoader
-    from ssl_swin.data.semi_samples import SemiBatch
     from ssl_swin.jobs.loop import training_data
 
     objective, readers = _pretraining(cfg) if job == PRETRAIN else _task(cfg, job)
     data = training_data(cfg, readers, objective)
-    data.batch_size, data.num_workers = min(num_images, cfg.batch_size), 0
-    loader = data.train_dataloader()
+    data.num_workers = 0
+    if data.companion is None:
+        data.batch_size = min(num_images, cfg.batch_size)
+    loaders = _loaders_at(data.train_dataloader(), num_images, epoch)
+    batches: list[Batch] = [next(iter(each)) for each in loaders]
+    for bad in (bad for each in loaders for bad in each.bad_samples):
+        print(f"cannot be read, the next image stands in: {bad.name}: {bad.reason}")
+    return objective, batches
+
+
+def _loaders_at(loader: "Loader", num_images: int, epoch: int) -> "list[Loader]":
+    """Return loaders of the first images of an epoch, one for each source of these."""
+    from ssl_swin.data.loading.exact import Cursor, ExactLoader
+    from ssl_swin.data.loading.paired import PairedLoader
+    from ssl_swin.data.loading.stream import EpochLoader
+
+    if isinstance(loader, PairedLoader):
+        loader.go_to_epoch(epoch)
+        loaders: list[Loader] = []
+        for source in (loader.first, loader.second):
+            smaller = source.of_size(min(num_images, source.config.batch_size))
+            smaller.go_to(source.cursor)
+            loaders.append(smaller)
+        return loaders
     if isinstance(loader, ExactLoader):
         loader.go_to(Cursor(epoch, 0))
     elif isinstance(loader, EpochLoader):
         loader.current_epoch = lambda: epoch
-    batch: Batch = next(iter(loader))
-    for bad in loader.bad_samples:
-        print(f"cannot be read, the next image stands in: {bad.name}: {bad.reason}")
-    return objective, batch.labelled if isinstance(batch, SemiBatch) else batch
+    return [loader]
 
 
 def _pretraining(cfg: "DictConfig") -> "tuple[Objective, Mapping[str, Split]]":

@@ -37,6 +37,11 @@ class UnlabelledBatch(NamedTuple):
     to_weak: Tensor  # float32 (U, 3, 3)
     names: list[str]  # U
 
+    @property
+    def pixels(self) -> Tensor:
+        """The images as the teacher sees them, raw."""
+        return self.weak
+
 
 class SemiBatch(NamedTuple):
     """Images with boxes, and images without."""

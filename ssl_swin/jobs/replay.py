@@ -114,7 +114,7 @@ class _Images:
     def one_by_one(self, recorded: SkippedBatch) -> Iterator[Any]:
         """Yield the images of a batch alone, in the order of their names."""
         for source, place in _places(self._loader(recorded.rank), recorded):
-            alone = source.one_by_one()
+            alone = source.of_size(1)
             for number in range(source.config.batch_size):
                 offset = recorded.rank + number * self.record.world_size
                 alone.go_to(Cursor(place.epoch, place.position + offset))

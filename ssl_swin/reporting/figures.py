@@ -117,6 +117,20 @@ def draw_figure(
     return _lay_out(titles, tiles, names, legend_of(figure))
 
 
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Put pictures below each other, at the left on white."""
+    first, *others = pictures
+    if not others:
+        return first
+    size = max(each.width for each in pictures), sum(each.height for each in pictures)
+    whole = Image.new("RGB", size, "white")
+    top = 0
+    for each in pictures:
+        whole.paste(each, (0, top))
+        top += each.height
+    return whole
+
+
 def legend_of(figure: Figure) -> list[tuple[str, Colour]]:
     """Return the names and colours of the classes whose objects or pixels a figure shows."""
     shown: set[int] = set()

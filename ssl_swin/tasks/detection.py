@@ -24,7 +24,7 @@ from ssl_swin.plurals import counted
 from ssl_swin.tasks.base import Export, Task
 from ssl_swin.tasks.box_metrics import Truth, coco_metrics
 from ssl_swin.tasks.detecting import DetectInference
-from ssl_swin.tasks.detection_figure import detection_figure
+from ssl_swin.tasks.detection_figure import detection_figure, views_figure
 from ssl_swin.tasks.detections import Detections
 from ssl_swin.tasks.detector import TASK, detector_export
 from ssl_swin.tasks.rcnn.losses import BoxLoss
@@ -224,8 +224,15 @@ class Detection(Task):
             for metric in metrics.values():
                 metric.update(detections, truth)
 
-    def preview(self, batch: DetectBatch, normalize: Normalize) -> Figure:
-        """The images and what is in them."""
+    def preview(self, batch: DetectBatch | UnlabelledBatch, normalize: Normalize) -> Figure:
+        """The images and what is in them; of images without boxes, what both networks see."""
+        if isinstance(batch, UnlabelledBatch):
+            return views_figure(
+                {
+                    "weak view": (normalize(batch.weak), batch.weak_sizes_px),
+                    "strong view": (normalize(batch.strong), batch.strong_sizes_px),
+                }
+            )
         return detection_figure(normalize(batch.pixels), batch, [], self.classes)
 
     def figure(self, batch: DetectBatch, normalize: Normalize) -> Figure:

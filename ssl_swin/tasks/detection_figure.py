@@ -1,6 +1,6 @@
 """The figure of detection: the same images with the objects that they hold, and those told."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ssl_swin.data.detect_samples import DetectBatch
 from ssl_swin.data.segment_views import size_within
-from ssl_swin.figure import Figure, ObjectColumn, Objects
+from ssl_swin.figure import Figure, ImageColumn, ObjectColumn, Objects
 from ssl_swin.tasks.detections import Detections
 
 SHORT_PX, LONG_PX = 320, 512  # of a tile: images are scaled down to it, or up by a whole factor
@@ -30,16 +30,33 @@ def detection_figure(
         found: What is detected in each; nothing leaves the prediction out.
         classes: Names by label.
     """
-    parts = [
-        image[:, :height, :width]
-        for image, (height, width) in zip(images, batch.sizes_px.tolist(), strict=True)
-    ]
+    parts = _parts(images, batch.sizes_px)
     shown = [_scaled(part) for part in parts]
     columns = [_column("truth", parts, shown, _truth(batch), classes)]
     if found:
         title = f"prediction, scores from {LEAST_SCORE:g}"
         columns.append(_column(title, parts, shown, map(surest, found), classes))
     return tuple(columns)
+
+
+def views_figure(views: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """Return views of the same images beside each other.
+
+    Args:
+        views: By title, images (B, C, H, W), normalised and filled up, and height and width of
+            each, int64 (B, 2).
+    """
+    shown = [_scaled(part) for images, sizes in views.values() for part in _parts(images, sizes)]
+    columns = _together(shown).chunk(len(views))
+    return tuple(ImageColumn(*each) for each in zip(views, columns, strict=True))
+
+
+def _parts(images: Tensor, sizes_px: Tensor) -> list[Tensor]:
+    """Return the images of a batch (B, C, H, W) without what fills them up."""
+    return [
+        image[:, :height, :width]
+        for image, (height, width) in zip(images, sizes_px.tolist(), strict=True)
+    ]
 
 
 def _truth(batch: DetectBatch) -> list[Objects]:

@@ -220,6 +220,40 @@ def test_show_detect__masks_and_boxes_lie_over_their_objects(
     assert said.endswith("8 images of epoch 0, 3 x 64 x 96; detection of 2 classes, Mask R-CNN")
 
 
+def test_show_detect__images_without_boxes_are_below_the_others_in_both_views(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Epochs are passes over six images without boxes, three a step; two with boxes run on."""
+    write_coco(tmp_path / "photos")
+    settings = ["data=coco", f"data.root={tmp_path / 'photos'}", "backbone=none", "model=swin_nano"]
+    settings += ["augment.short_px=[64]", "augment.crop_probability=0", "task.head_channels=8"]
+    settings += ["labels.number=2", "batch_size=2"]
+    semi = [
+        *("semi=soft_teacher", "semi.num_unlabelled=3"),
+        *("semi.weak.short_px=[64,64]", "semi.weak.long_px=96", "semi.weak.flip_probability=0"),
+        *("semi.strong.translate_ratio=0", "semi.strong.rotate_degrees=0"),
+        *("semi.strong.shear_degrees=0", "semi.strong.colours=false"),
+        "semi.strong.num_erased=[0,0]",
+    ]
+    drawn = []
+    for epoch, more in ((2, []), (1, semi)):
+        out = tmp_path / f"epoch_{epoch}.png"
+        words = ["--epoch", str(epoch), "--out", str(out), "detect", *settings, *more]
+        assert main(["show", *words]) == 0
+        drawn.append(np.asarray(Image.open(out)).astype(int))
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        "2 images of epoch 1, 3 x 64 x" in said and ", and 3 images without boxes, 3 x 64" in said
+    )
+    labelled, both = drawn
+    height, width = labelled.shape[:2]
+    assert np.array_equal(both[:height, :width], labelled)
+    views = both[height:]
+    rows = views[HEADER_PX:].reshape(3, -1, *views.shape[1:])[:, HEADER_PX:-GAP_PX]
+    weak, strong = np.split(rows, 2, axis=2)  # nothing is changed
+    assert np.array_equal(weak, strong) and weak[:, :, :-GAP_PX].std() > 20
+
+
 def test_show_finetune__names_classes(tmp_path: Path) -> None:
     from ssl_swin.commands.show import _titles
     from ssl_swin.data.batch import UNLABELLED, LabeledBatch

@@ -90,10 +90,10 @@ class ExactLoader:
         self._cursor = _in_epoch(cursor, self.num_samples, self.config.global_batch_size)
         self._iterator = None
 
-    def one_by_one(self) -> "ExactLoader":
-        """Return a loader of the images of all ranks in their order, as batches of one."""
+    def of_size(self, batch_size: int) -> "ExactLoader":
+        """Return a loader of the images of all ranks in their order, in batches of another size."""
         batches = copy(self.batches)
-        batches.config = replace(self.config, batch_size=1, rank=0, world_size=1)
+        batches.config = replace(self.config, batch_size=batch_size, rank=0, world_size=1)
         return ExactLoader(batches)
 
     def advance(self) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ssl_swin.data.loading.exact import ExactLoader
+from ssl_swin.data.loading.exact import Cursor, ExactLoader
 from ssl_swin.data.loading.protocol import BadSample, Collate, LoaderConfig, MakeSample, Split
 
 UNLABELLED = "unlabelled"  # name of such a source beside the splits of a data set
@@ -51,6 +51,12 @@ class PairedLoader:
                 self.bad_samples += loader.bad_samples
                 loader.bad_samples.clear()
             yield batch
+
+    def go_to_epoch(self, epoch: int) -> None:
+        """Make an epoch's first batch the next one, where the first source has run on."""
+        self.second.go_to(Cursor(epoch, 0))
+        passes, batches = divmod(epoch * len(self), len(self.first))
+        self.first.go_to(Cursor(passes, batches * self.first.config.global_batch_size))
 
     @property
     def _iterator(self) -> Any:
