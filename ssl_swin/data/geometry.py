@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
@@ -27,7 +28,8 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
         height: Number of rows.
         width: Number of columns.
     """
-    changes: dict[str, Any] = {"pixels": TF.crop(sample.pixels, top, left, height, width)}
+    pixels = sample.pixels[:, top : top + height, left : left + width]
+    changes: dict[str, Any] = {"pixels": pixels}
     if sample.mask is not None:
         changes["mask"] = sample.mask[top : top + height, left : left + width]
     if sample.boxes is not None:
@@ -104,7 +106,14 @@ def keep_boxes(sample: Sample, kept: Tensor) -> Sample:
 
 
 def _resize_pixels(pixels: Tensor, size_px: Size, interpolation: InterpolationMode) -> Tensor:
-    """Resize with antialiasing; 16 bits by way of float, since torch resizes 8 bits or floats."""
+    """Resize with antialiasing; 16 bits by way of float, since torch resizes 8 bits or floats.
+
+    8 bits go to torch's kernel by the shortest way: at 32 px, torchvision's way there takes as long
+    as the kernel.
+    """
+    if pixels.dtype == torch.uint8:
+        mode = interpolation.value
+        return F.interpolate(pixels[None], size_px, mode=mode, antialias=True)[0]
     if pixels.dtype != torch.uint16:
         resized: Tensor = TF.resize(pixels, list(size_px), interpolation, antialias=True)
         return resized

@@ -453,3 +453,16 @@ def test_finetune_augmentation__a_mean_for_each_channel() -> None:
     augmentation().check_samples(channels=3, dtype="uint8", is_annotated=False)
     with pytest.raises(UserError, match=r"each of the 3 channels, got \[0\.5\]"):
         augmentation(mean=[0.5]).check_samples(channels=3, dtype="uint8", is_annotated=False)
+
+
+@pytest.mark.parametrize("mode", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7])
+def test_resize__of_8_bits_is_torchvisions_to_the_bit(mode: InterpolationMode, channels: int):
+    stored = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (41, 37, channels), dtype=np.uint8)
+    )
+    for pixels in (stored.permute(2, 0, 1), stored.permute(2, 0, 1).contiguous()):
+        cropped = crop(Sample(pixels), 3, 2, 33, 30)
+        for size_px in ((32, 32), (80, 16), (33, 30)):
+            expected = TF.resize(TF.crop(pixels, 3, 2, 33, 30), list(size_px), mode, antialias=True)
+            assert resize(cropped, size_px, mode).pixels.equal(expected)
