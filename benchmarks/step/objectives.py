@@ -20,7 +20,6 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from benchmarks.step.variants import MAX_GRADIENT_NORM, RECIPE, Absent, Prepared, Variant
@@ -31,6 +30,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.param_groups import weight_decay_groups
 from ssl_swin.pixels import normalize
+from ssl_swin.training.clipping import clip_gradients
 from ssl_swin.weights.backbone import save_backbone
 
 REFERENCE = "simmim"
@@ -47,7 +47,7 @@ class ObjectiveVariant(Variant):
         objective: Any = self.model
         self.loss(mask).backward()  # type: ignore[no-untyped-call]
         objective.after_backward()
-        clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
+        clip_gradients([*objective.parameters()], MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
         objective.after_step(HALFWAY.step + 1)

@@ -1,7 +1,7 @@
 """Who competes: the original, others' implementations and ours, on the same weights."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from ssl_swin.errors import UserError
 from ssl_swin.masking import expand_mask
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.optim.param_groups import weight_decay_groups
+from ssl_swin.training.clipping import clip_gradients
 
 MAX_GRADIENT_NORM = 5.0
 RECIPE: dict[str, float] = {"lr": 5e-5, "weight_decay": 0.05}  # for 128 images; no time hangs on it
@@ -38,6 +39,7 @@ class Variant:
         optimizer: Of the model.
         workload: What it does.
         is_simmim: Whether its loss is that of the paper, and so comparable.
+        clip: Clips gradients to a norm: torch's way, or the one of our jobs.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Variant:
     optimizer: Optimizer
     workload: Workload
     is_simmim: bool = True
+    clip: Callable[[Sequence[nn.Parameter], float], Tensor] = clip_grad_norm_
 
     @property
     def images(self) -> Tensor:
@@ -61,7 +64,7 @@ class Variant:
     def step(self, mask: Prepared) -> None:
         """Trains once on a prepared mask."""
         self.loss(mask).backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.clip([*self.model.parameters()], MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -126,6 +129,7 @@ def _ours(
         AdamW(weight_decay_groups(model, **RECIPE, policy="official"), fused=True),
         workload,
         is_simmim=not is_sparse,
+        clip=clip_gradients,
     )
 
 

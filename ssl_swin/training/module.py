@@ -1,6 +1,5 @@
 """The Lightning module of every job that trains: it knows the contract of an objective, no more."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,13 +16,13 @@ from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.schedules import RunLength, Schedule
 from ssl_swin.pixels import normalize
 from ssl_swin.training.checkpointing.outside import OUTSIDE, check_outside
+from ssl_swin.training.clipping import clip_gradients
 from ssl_swin.training.datamodule import ImageDataModule
 from ssl_swin.training.freezing import Freeze
 from ssl_swin.training.half_weights import follow_masters, step_masters, with_gradients
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
 from ssl_swin.training.optim import progress_at, run_length
-from ssl_swin.training.sharding import full
 
 LEAST_LOSS_SCALE = 1.0  # of fp16: below it, overflows are no longer a search for the right scale
 HEALTH = "health"  # in a checkpoint: what is counted of steps left out
@@ -243,7 +242,7 @@ class TrainingModule(LightningModule):
         if self.freezing is not None:
             self.freezing.after_backward(self.model)
         parameters = [*with_gradients(self.parameters())]
-        norm = full(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
+        norm = clip_gradients(parameters, gradient_clip_val or None)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self.loss_scale = None if scaler is None else float(scaler.get_scale())
         self.verdict = verdict = self.guard.judge(norm)
