@@ -28,6 +28,11 @@ ROOT = Path(__file__).parents[2]
 COLUMNS = ("backbone", "seed", "images", "score", "pretraining_s", "training_s")
 
 
+def run_folder(out: Path, job: str, backbone: str, seed: int, number: object) -> Path:
+    """Return the folder of a fine-tuning; its last part is the run's name."""
+    return out / "runs" / job / f"{backbone}_{seed}_{number}"
+
+
 class Study:
     """Backbones that are compared, and the table of what came of them."""
 
@@ -54,11 +59,11 @@ class Study:
             return
         given, pretraining_s = self.pretrained(backbone, seed)
         for number in numbers:
-            name = f"{backbone}_{seed}_{number}"
+            run = run_folder(self.out, self.settings["job"], backbone, seed, number)
             labels = [] if number == "all" else [f"labels.number={number}"]
-            words = [*self.settings["shared"], *given, *labels, f"seed={seed}", f"name={name}"]
+            words = [*self.settings["shared"], *given, *labels, f"seed={seed}", f"name={run.name}"]
             training_s = self.call(self.settings["job"], words)
-            score = self.score(self.out / "runs" / self.settings["job"] / name)
+            score = self.score(run)
             self.add((backbone, seed, number, score, round(pretraining_s), round(training_s)))
 
     def pretrained(self, backbone: str, seed: int) -> tuple[list[str], float]:
