@@ -3,8 +3,9 @@
 python -m benchmarks.gpu.kernels gpu_results
 
 The folder is that of `benchmarks.gpu`, whose part `choices` has timed each kernel in whole steps,
-dense and sparse. Of each the value with the shorter steps is taken, both objectives counted alike.
-What the table says of the card is replaced. --show writes nothing.
+dense and sparse, and `compile_modes` those that are compiled. Of each the value with the shortest
+steps is taken, both objectives counted alike. What the table says of the card is replaced. --show
+writes nothing.
 """
 
 import argparse
@@ -24,23 +25,25 @@ from ssl_swin.files import write_atomically
 from ssl_swin.launch.kernels import NAMES, TABLE, read_table
 
 
-def fastest(measured: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the faster value of each kernel; what was not measured stays as it is.
+def fastest(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fastest value of each kernel; what was not measured stays as it is.
 
     Args:
         measured: Results of `benchmarks.step.ablations`.
     """
-    values = {name: str(getattr(BASE, name)) for name in NAMES}
+    values: dict[str, Any] = {}
     for name in NAMES:
-        own = [each for each in measured if each["kernel"] == name]
-        slower = [math.log(_median(each, CHOSEN) / _median(each, OTHER)) for each in own]
-        if own and statistics.mean(slower) > 0:
-            values[name] = own[0]["values"][OTHER]
+        gains: dict[Any, list[float]] = {getattr(BASE, name): [0.0]}  # of time, as logarithms
+        for each in measured:
+            if each["kernel"] == name:
+                gain = math.log(_median(each, CHOSEN) / _median(each, OTHER))
+                gains.setdefault(each["values"][OTHER], []).append(gain)
+        values[name] = max(gains, key=lambda value, of=gains: statistics.mean(of[value]))  # type: ignore[misc]
     return values
 
 
 def with_card(
-    table: Sequence[Mapping[str, Any]], card: str, values: Mapping[str, str]
+    table: Sequence[Mapping[str, Any]], card: str, values: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the table with an entry for a card at its top, in place of an earlier one."""
     others = [dict(entry) for entry in table if entry["device"] != card]
@@ -56,7 +59,9 @@ def read_choices(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     try:
         results = json.loads((folder / FILE).read_text())
         machine = results["machine"]
-        measured = results["parts"]["choices"]["numbers"]["results"]
+        parts = results["parts"]
+        measured = parts["choices"]["numbers"]["results"]
+        modes = parts.get("compile_modes", {}).get("numbers") or {}  # of what may be left
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / FILE} has no single choices: run python -m benchmarks.gpu --out {folder} "
@@ -64,7 +69,7 @@ def read_choices(folder: Path) -> tuple[str, list[dict[str, Any]]]:
         ) from error
     if machine["rehearsal"]:
         raise UserError(f"{folder / FILE} is a rehearsal's, at toy sizes: it decides nothing")
-    return machine["gpu"], measured
+    return machine["gpu"], [*measured, *modes.get("results", ())]
 
 
 def _median(measured: Mapping[str, Any], turn: str) -> float:

@@ -2,20 +2,18 @@
 
 python -m benchmarks.step.ablations --model swin_t --batch-size 8
 
-An alternative is another value of `kernels`, a function that is replaced for the length of its
-turn, or one part of the step by itself. Above 1, the choice that was made is the faster one.
+An alternative is another value of `kernels`, or a function that is replaced for the length of its
+turn. Above 1, the choice that was made is the faster one.
 """
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -23,10 +21,9 @@ from benchmarks.step.command import make_parser, positive, run
 from benchmarks.step.comparison import BATCH_SIZES
 from benchmarks.step.timing import alternate, ratios, spread
 from benchmarks.step.variants import Absent, Variant, build
-from benchmarks.step.workload import Workload, autocast, make_workload
+from benchmarks.step.workload import Workload, make_workload
 from benchmarks.tables import table
 from ssl_swin.encoders.kernels import Kernels, use_kernels
-from ssl_swin.masking import expand_mask
 
 CHOSEN, OTHER = "chosen", "other"
 Turn = Callable[[int], object]
@@ -44,37 +41,65 @@ class Idea(NamedTuple):
 
     name: str
     turns: dict[str, Turn]
-    values: dict[str, str] = {}  # noqa: RUF012 - never changed
+    values: dict[str, Any] = {}  # noqa: RUF012 - never changed
     kernel: str = ""
 
 
-BASE = Kernels(attention="products", mlp="recompute", decoder_attention="products")
-KERNELS: dict[str, tuple[str, str]] = {  # the other value, and the objective that it is tried on
-    "attention": ("fused", "dense sparse"),
-    "mlp": ("keep", "dense sparse"),
-    "decoder_attention": ("fused", "sparse"),
+BASE = Kernels(
+    attention="products",
+    mlp="recompute",
+    decoder_attention="products",
+    patch_embedding="product",
+    head="all",
+    optimizer="fused",
+    compile_mode="default",
+    bin_multiple=1,
+)
+PLAIN, COMPILED = ("dense", "sparse"), ("dense_compiled", "sparse_compiled")
+KERNELS: dict[str, tuple[tuple[Any, ...], str]] = {  # other values, and variants to try them on
+    "attention": (("fused",), "dense sparse"),
+    "mlp": (("keep",), "dense sparse"),
+    "decoder_attention": (("fused",), "sparse"),
+    "patch_embedding": (("conv", "channels_last"), "dense"),
+    "head": (("masked",), "dense"),
+    "optimizer": (("foreach",), "dense"),
+    "bin_multiple": ((16,), "sparse"),
+    "compile_mode": (("reduce-overhead", "max-autotune-no-cudagraphs"), " ".join(COMPILED)),
 }
 
 
 def kernel_ideas(objective: str, variant: Variant) -> Iterator[Idea]:
     """Whole steps with one kernel as it is or another."""
-    mask = variant.prepare(variant.workload.mask(0))
+    for name, (others, objectives) in KERNELS.items():
+        for other in others if objective in objectives.split() else ():
+            values = {CHOSEN: getattr(BASE, name), OTHER: other}
+            turns: dict[str, Turn] = {
+                turn: kernel_turn(variant, replace(BASE, **{name: value}))
+                for turn, value in values.items()
+            }
+            text = f"{objective}: {name.replace('_', ' ')}, {values[CHOSEN]} not {other}"
+            yield Idea(text, turns, values, name)
 
-    def turn(kernels: Kernels) -> None:
+
+def kernel_turn(variant: Variant, kernels: Kernels) -> Turn:
+    """Whole steps with these kernels, an optimiser that is made for them, and a mask's plan."""
+    use_kernels(variant.model, kernels)
+    mask = variant.prepare(variant.workload.mask(0))
+    groups = [
+        {name: value for name, value in group.items() if name not in ("fused", "foreach")}
+        for group in variant.optimizer.param_groups
+    ]
+    is_fused = kernels.optimizer == "fused"
+    optimizer = AdamW(groups, fused=is_fused, foreach=not is_fused)
+    variant = replace(variant, optimizer=optimizer)
+    use_kernels(variant.model, BASE)
+
+    def turn(_: int) -> None:
         use_kernels(variant.model, kernels)
         variant.step(mask)
         use_kernels(variant.model, BASE)
 
-    for name, (other, objectives) in KERNELS.items():
-        if objective in objectives.split():
-            values = {CHOSEN: getattr(BASE, name), OTHER: other}
-            changed = replace(BASE, **{name: other})
-            turns: dict[str, Turn] = {
-                CHOSEN: lambda _: turn(BASE),
-                OTHER: lambda _, changed=changed: turn(changed),  # type: ignore[misc]
-            }
-            text = f"{objective}: {name.replace('_', ' ')}, {values[CHOSEN]} not {other}"
-            yield Idea(text, turns, values, name)
+    return turn
 
 
 def whole_rows_turns(variant: Variant) -> dict[str, Turn]:
@@ -97,48 +122,16 @@ def along_dimension_1(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.index_select(1, index)
 
 
-def adamw_turns(variant: Variant) -> dict[str, Turn]:
-    """The optimiser alone."""
-    parameters = list(variant.model.parameters())
-    for parameter in parameters:
-        parameter.grad = torch.randn_like(parameter)
-    fused, default = AdamW(parameters, fused=True), AdamW(parameters)
-    return {CHOSEN: lambda _: fused.step(), OTHER: lambda _: default.step()}
-
-
-def head_turns(variant: Variant) -> dict[str, Turn]:
-    """Forward and backward pass of the dense head, on every cell as it is, or on masked ones."""
-    model: Any = variant.model
-    rows, columns = model.encoder.windows.grid
-    hidden = expand_mask(variant.workload.mask(0), (rows, columns)).flatten(1)
-    shape = (len(variant.images), model.encoder.num_features, rows, columns)
-    features = torch.randn(shape, device=variant.images.device, requires_grad=True)
-    head = model.decoder[0]
-
-    def turn(masked_alone: bool) -> None:
-        with autocast(variant.workload):
-            if masked_alone:
-                shown = features.flatten(2).transpose(1, 2)[hidden]
-                painted = F.linear(shown, head.weight.flatten(1), head.bias)
-            else:
-                painted = model.decoder(features)
-        painted.float().abs().mean().backward()  # type: ignore[no-untyped-call]
-
-    return {CHOSEN: lambda _: turn(False), OTHER: lambda _: turn(True)}
-
-
-def ideas(workload: Workload) -> Iterator[Idea]:
-    """Names each choice and gives its turns."""
-    for objective in ("dense", "sparse"):
+def ideas(workload: Workload, variants: Sequence[str]) -> Iterator[Idea]:
+    """Names each choice of these variants and gives its turns."""
+    for objective in variants:
         variant = build(objective, workload, None)
         assert not isinstance(variant, Absent)
         variant.model.train()
         yield from kernel_ideas(objective, variant)
-        text = f"{objective}: gathers of whole rows, not along dimension 1"
-        yield Idea(text, whole_rows_turns(variant))
-        if objective == "dense":
-            yield Idea("dense: head on all cells, not masked ones alone", head_turns(variant))
-            yield Idea("AdamW fused, not torch's default", adamw_turns(variant))
+        if objective not in COMPILED:
+            text = f"{objective}: gathers of whole rows, not along dimension 1"
+            yield Idea(text, whole_rows_turns(variant))
 
 
 def measure(args: argparse.Namespace, _: ModuleType | None) -> list[dict[str, Any]]:
@@ -153,7 +146,7 @@ def measure(args: argparse.Namespace, _: ModuleType | None) -> list[dict[str, An
             seed=args.seed,
         )
         lines = []
-        for name, turns, values, kernel in ideas(workload):
+        for name, turns, values, kernel in ideas(workload, args.variants):
             timed = alternate(turns, args.rounds + 1, workload.device)
             seconds = {turn: each[1:] for turn, each in timed.items()}
             found = {"precision": precision, "choice": name, "seconds": seconds}
@@ -169,6 +162,13 @@ def main(words: list[str] | None = None) -> None:
     """Prints a table per precision, and with `--json` writes the numbers."""
     parser = make_parser(__doc__, has_variants=False)
     parser.add_argument("--model", default="swin_nano", help="a Swin of conf/model")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=(*PLAIN, *COMPILED),
+        default=PLAIN,
+        help="compiled ones try modes of torch.compile",
+    )
     parser.add_argument("--batch-size", type=positive, help="default: 8 on a CPU, 128 on a GPU")
     parser.add_argument("--rounds", type=positive, default=5, help="turns, of which the median")
     run(parser, measure, words)

@@ -124,7 +124,7 @@ def _ours(
     return Variant(
         name,
         model,
-        lambda images, mask: model.reconstruct(images, *mask).loss,
+        lambda images, mask: model.training_loss(images, *mask),
         pack if is_sparse else lambda mask: (mask,),
         AdamW(weight_decay_groups(model, **RECIPE, policy="official"), fused=True),
         workload,

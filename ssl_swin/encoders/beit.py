@@ -154,7 +154,7 @@ class BeitEncoder(VisibleEncoder):
     def compile_blocks(self, *any_sizes: Size) -> None:
         """Compiles each block (`torch.compile`) at the first step; names stay as they are."""
         for block in self.model.blocks:
-            block.compile()
+            block.compile(mode=self.compile_mode)
 
     def for_finetuning(self) -> "BeitEncoder":
         """Returns an encoder with these weights of the architecture that the recipe fine-tunes.

@@ -118,7 +118,7 @@ class ConvEncoder(Encoder):
     def compile_blocks(self, *any_sizes: Size) -> None:
         """Compile each block (`torch.compile`) at the first step; names stay as they are."""
         for block in self.blocks():
-            block.compile()
+            block.compile(mode=self.compile_mode)
 
     def bias_windows(self) -> tuple[Window, ...]:
         """Return nothing: there are no position biases."""

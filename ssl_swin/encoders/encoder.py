@@ -3,17 +3,18 @@
 A new family is one module beside this one: a subclass that declares what is asked for here.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from ssl_swin.encoders.kernels import CompileMode, HasKernels, Kernels
 from ssl_swin.encoders.sizes import Size, Window
 from ssl_swin.errors import UserError
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(nn.Module, HasKernels):
     """A network split where masked image modeling needs it: `embed`, then `encode`.
 
     Class attributes say what is true of a family, instance attributes what is true of one network.
@@ -58,6 +59,7 @@ class Encoder(nn.Module, ABC):
         num_features: Width of the last map.
         stage_dims: Width of each map that `stages` returns.
         depths: Number of blocks of each stage.
+        compile_mode: What `compile_blocks` compiles with.
     """
 
     family: ClassVar[str]
@@ -93,6 +95,7 @@ class Encoder(nn.Module, ABC):
     num_features: int
     stage_dims: tuple[int, ...]
     depths: tuple[int, ...]
+    compile_mode: CompileMode = "default"
 
     @classmethod
     @abstractmethod
@@ -194,6 +197,10 @@ class Encoder(nn.Module, ABC):
             any_sizes: Heights and widths of images in px that come again and again where images
                 have any size; others may not be worth compiling for.
         """
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`; comes before `compile_blocks`."""
+        self.compile_mode = kernels.compile_mode
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse batches that it cannot be trained with; by default it takes all.

@@ -8,6 +8,12 @@ from torch import nn
 
 Attention = Literal["products", "fused"]
 Mlp = Literal["recompute", "keep"]
+PatchEmbedding = Literal["product", "conv", "channels_last"]
+Head = Literal["all", "masked"]
+Optimizer = Literal["fused", "foreach"]
+CompileMode = Literal[
+    "default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune"
+]  # torch.compile's own names; the second and the last one use CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -19,11 +25,23 @@ class Kernels:
             its mask.
         mlp: Whether the result of a block's GELU is computed again in the backward pass, or kept.
         decoder_attention: Of the decoder of sparse objectives.
+        patch_embedding: Of whole images: one matrix product, or torch's convolution with the
+            images' channels first or last in memory.
+        head: Of dense SimMIM in training: on all cells of the last map, or on masked ones alone.
+        optimizer: AdamW's implementation, where torch's own is used and may be fused.
+        compile_mode: What blocks are compiled with, if they are.
+        bin_multiple: The number of a Swin's bins of visible tokens is rounded up to a multiple of
+            it: CUDA graphs are made for each number.
     """
 
     attention: Attention
     mlp: Mlp
     decoder_attention: Attention
+    patch_embedding: PatchEmbedding
+    head: Head
+    optimizer: Optimizer
+    compile_mode: CompileMode
+    bin_multiple: int
 
 
 class HasKernels(ABC):
@@ -38,7 +56,7 @@ def use_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Set the choices of a model and all inside it, teachers and targets too.
 
     Args:
-        model: An encoder, or an objective with its encoders.
+        model: An encoder, an objective with its encoders, or what trains that.
         kernels: The choices.
     """
     for module in model.modules():

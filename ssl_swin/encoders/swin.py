@@ -18,6 +18,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor
 
 from ssl_swin.arguments import NotEmpty, Positive, RateBelow1, SizePx, checked
+from ssl_swin.encoders.kernels import Kernels
 from ssl_swin.encoders.sizes import (
     Size,
     Window,
@@ -75,6 +76,7 @@ class SwinEncoder(VisibleEncoder):
         self.embed_dim: int = self.stage_dims[0]
         self.num_features: int = self.stage_dims[-1]
         self._is_compiled = False
+        self._bin_multiple = 1
         self._recurring: set[Size] = set()  # of patch tokens, where images have any size
         self._layouts: OrderedDict[tuple[Size, bool, torch.device], DenseLayouts] = OrderedDict()
 
@@ -155,7 +157,9 @@ class SwinEncoder(VisibleEncoder):
     def windows(self) -> VisibleWindows:
         """Bins masks for `encode_visible`, and can be sent to the processes that load data."""
         with torch.inference_mode(False):
-            return VisibleWindows(self.model)
+            windows = VisibleWindows(self.model)
+        windows.bin_multiple = self._bin_multiple
+        return windows
 
     @property
     def kind(self) -> str:
@@ -223,6 +227,15 @@ class SwinEncoder(VisibleEncoder):
         self._layouts.clear()
         for block in self.blocks():
             block.is_compiled = True
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`; comes before loaders start, to which planners go."""
+        super().use_kernels(kernels)
+        self._bin_multiple = kernels.bin_multiple
+        if "windows" in self.__dict__:  # a planner has been made
+            self.windows.bin_multiple = self._bin_multiple
+        for block in self.blocks():
+            block.compile_mode = kernels.compile_mode
 
     def _stage_tokens(self, tokens: Tensor, layouts: DenseLayouts) -> Iterator[Tensor]:
         """Yields the tokens after each stage in its own order."""

@@ -34,15 +34,15 @@ def main(cfg: DictConfig) -> None:
     encoder = start.encoder
     objective: Objective = make(cfg.objective)(encoder)
     start.take_over(objective)
-    if cfg.compile:
-        compile_blocks(encoder)
     num_parameters = sum(parameter.numel() for parameter in objective.parameters())
     say(f"model: {num_parameters / 1e6:.1f} M parameters, {objective.describe()}")
     readers = open_data(cfg, objective.members)
     data = training_data(cfg, readers, objective)
     trainer = make_trainer(run)
-    take_kernels(cfg, objective, trainer.strategy.root_device)
     module = training_module(cfg, objective)
+    take_kernels(cfg, module, trainer.strategy.root_device)
+    if cfg.compile:
+        compile_blocks(encoder)
     if cfg.plan:
         tell_plan(run, trainer, module, data)
         return

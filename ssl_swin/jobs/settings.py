@@ -20,7 +20,14 @@ from ssl_swin.arguments import (
 from ssl_swin.data.loading.few_labels import FewImages, FewLabels
 from ssl_swin.data.transforms import Augmentation, CropRatio
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.encoders.kernels import Attention, Mlp
+from ssl_swin.encoders.kernels import (
+    Attention,
+    CompileMode,
+    Head,
+    Mlp,
+    Optimizer,
+    PatchEmbedding,
+)
 from ssl_swin.errors import UserError
 from ssl_swin.launch.settings import (
     MAY_CHANGE,
@@ -53,6 +60,11 @@ class KernelSettings:
     attention: Literal[Attention, "auto"] = "auto"
     mlp: Literal[Mlp, "auto"] = "auto"
     decoder_attention: Literal[Attention, "auto"] = "auto"
+    patch_embedding: Literal[PatchEmbedding, "auto"] = "auto"
+    head: Literal[Head, "auto"] = "auto"
+    optimizer: Literal[Optimizer, "auto"] = "auto"
+    compile_mode: Literal[CompileMode, "auto"] = "auto"
+    bin_multiple: Positive | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,12 +50,12 @@ def train_task(
         UserError: If no epoch would be the best, or the run would be refused.
     """
     cfg = run.cfg
-    if cfg.compile:
-        compile_blocks(task.encoder, any_sizes)
     module = training_module(cfg, task)
     data = training_data(cfg, readers, task)
     trainer = make_trainer(run)
-    take_kernels(cfg, task, trainer.strategy.root_device)
+    take_kernels(cfg, module, trainer.strategy.root_device)
+    if cfg.compile:
+        compile_blocks(task.encoder, any_sizes)
     _check_batch_norms(run, trainer)
     if getattr(trainer.checkpoint_callback, "monitor", None) is None:
         raise UserError(

@@ -17,17 +17,16 @@ AUTO = "auto"
 NAMES = tuple(field.name for field in fields(Kernels))
 
 
-def kernels_for(settings: Mapping[str, str], device: torch.device) -> Kernels:
+def kernels_for(settings: Mapping[str, Any], device: torch.device) -> Kernels:
     """Return the choices of a configuration on a device.
 
     Args:
-        settings: By name, "auto" for what the table has.
+        settings: By name, "auto" for what the table has; as a name that an older run lacks.
         device: Where the model will be.
     """
     usual = table_entry(read_table(), device)
-    return Kernels(
-        **{name: usual[name] if settings[name] == AUTO else settings[name] for name in NAMES}  # type: ignore[arg-type]
-    )
+    given = {name: settings.get(name, AUTO) for name in NAMES}
+    return Kernels(**{name: usual[name] if given[name] == AUTO else given[name] for name in NAMES})
 
 
 def take_kernels(cfg: DictConfig, model: nn.Module, device: torch.device) -> None:
@@ -35,10 +34,10 @@ def take_kernels(cfg: DictConfig, model: nn.Module, device: torch.device) -> Non
 
     Args:
         cfg: Configuration of a job.
-        model: An objective or task with its encoder.
+        model: The Lightning module of an objective or task.
         device: Where it will be.
     """
-    use_kernels(model, kernels_for(cfg.get("kernels") or dict.fromkeys(NAMES, AUTO), device))
+    use_kernels(model, kernels_for(cfg.get("kernels") or {}, device))
 
 
 def read_table(path: Path = TABLE) -> list[dict[str, Any]]:

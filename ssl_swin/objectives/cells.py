@@ -67,6 +67,26 @@ def other_cells(cells: Tensor, grid: tuple[int, int]) -> Tensor:
     return order[:, : order.shape[1] - cells.shape[1]]
 
 
+def listed_cells(mask: Tensor, grid: tuple[int, int], number: int) -> Tensor:
+    """List the masked cells of images that have equally many, int64 (R, number), ascending.
+
+    No host waits for a GPU: a wrong number is found on the device, as a failed assertion.
+
+    Args:
+        mask: Bool (R, rows, columns), True = masked, of whole cells.
+        grid: Rows and columns of cells.
+        number: Masked cells of every image.
+
+    Raises:
+        UserError: If the mask does not fit the grid.
+    """
+    masked = expand_mask(mask, grid).flatten(1)
+    torch._assert_async(
+        (masked.sum(1) == number).all(), f"every image must have {number} masked cells"
+    )
+    return masked.byte().argsort(dim=1, descending=True, stable=True)[:, :number]
+
+
 def over_channels(cells: Tensor, tokens: Tensor) -> Tensor:
     """Repeat indices of cells (R, V) for every channel of tokens (R, N, C): (R, V, C)."""
     return cells[..., None].expand(-1, -1, tokens.shape[-1])

@@ -11,17 +11,22 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from ssl_swin.arguments import InnerFraction, OddWindow, Positive, checked
 from ssl_swin.data.samples import Augmentation, PixelFormat
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.kernels import HasKernels, Head, Kernels
 from ssl_swin.encoders.sizes import Size
+from ssl_swin.encoders.windows.kernels import is_plain
+from ssl_swin.encoders.windows.layout import take_rows
 from ssl_swin.errors import UserError
 from ssl_swin.figure import DifferenceColumn, Figure, ImageColumn
 from ssl_swin.masking import expand_mask, mask_grid, num_masked_patches
 from ssl_swin.objectives.base import Collate, Normalize, Objective, Output
+from ssl_swin.objectives.cells import listed_cells, patchify
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedTransform, collate_masked
 from ssl_swin.objectives.psnr import MaskedPsnr, deviations
 from ssl_swin.objectives.targets import ImageTarget, PatchTarget, Target, WindowTarget
@@ -134,9 +139,14 @@ class MaskedImageModel(Objective):
         """See `Objective.make_collate`."""
         return partial(collate_masked, shared_mask=self.shared_mask)
 
+    def training_loss(self, images: Tensor, mask: Tensor, plan: Any = None) -> Tensor:
+        """Return the loss of `reconstruct`, for which not everything there need be computed."""
+        return self.reconstruct(images, mask, plan).loss
+
     def forward(self, batch: MaskedBatch, normalize: Normalize) -> Output:
         """See `Objective.forward`."""
-        return Output(self._reconstruct(batch, normalize(batch.pixels)).loss)
+        planned = () if batch.plan is None else (batch.plan,)
+        return Output(self.training_loss(normalize(batch.pixels), batch.mask, *planned))
 
     def new_metrics(self) -> dict[str, Metric]:
         """The loss, its share of the loss of predicting the data's mean everywhere, and the PSNR.
@@ -234,14 +244,18 @@ def _target(size_px: Size, window_px: int | None, patch_px: int | None) -> Targe
     return ImageTarget() if window_px is None else WindowTarget(window_px)
 
 
-class SimMIM(MaskedImageModel):
+class SimMIM(MaskedImageModel, HasKernels):
     """Mask token, encoder, and a one-layer head that predicts pixels.
 
     The mask token lives here and not in the encoder, so that fine-tuning has no unused parameter.
+
+    Attributes:
+        kernel: Of which cells of the last map training computes the head.
     """
 
     title = "SimMIM"
     tags = ("simmim",)
+    kernel: Head = "all"
 
     @checked
     def __init__(
@@ -286,16 +300,56 @@ class SimMIM(MaskedImageModel):
             nn.PixelShuffle(encoder.stride),
         )
 
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`."""
+        self.kernel = kernels.head
+
     def reconstruct(self, images: Tensor, mask: Tensor, plan: Any = None) -> Reconstruction:
         """See `MaskedImageModel.reconstruct`."""
+        features = self._features(images, mask)
+        prediction = self.decoder(features)
+        loss = masked_l1(prediction, self.target(images), mask)
+        return Reconstruction(loss, prediction, features)
+
+    def training_loss(self, images: Tensor, mask: Tensor, plan: Any = None) -> Tensor:
+        """Return the loss of `reconstruct`, with a head on masked cells alone if it is chosen.
+
+        Where mask patches cut cells, or something hooks into the head, it is on all cells.
+
+        Args:
+            images: Normalised (B, C, H, W).
+            mask: Bool (B, rows, columns), True = masked, of `mask_ratio` in every image.
+            plan: Of no use here.
+        """
+        cells_a_patch = self.mask_patch_size_px // self.encoder.stride
+        is_whole = self.mask_patch_size_px % self.encoder.stride == 0
+        if self.kernel == "all" or not is_whole or not is_plain(self.decoder[0], nn.Conv2d):
+            return super().training_loss(images, mask)
+        num_masked = num_masked_patches(math.prod(self.mask_grid), self.mask_ratio)
+        features = self._features(images, mask)
+        rows, columns = features.shape[2:]
+        cells = listed_cells(mask, (rows, columns), num_masked * cells_a_patch**2)
+        return self._loss_on_cells(features, self.target(images), cells)
+
+    def _features(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Returns the last map (B, C, h, w) of images whose masked tokens are the mask token."""
         tokens = self.encoder.embed(self._shown(images, mask))
         masked = expand_mask(mask, (tokens.shape[1], tokens.shape[2]))
         tokens = torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
-        features = self.encoder.encode(tokens)
-        prediction = self.decoder(features)
-        return Reconstruction(
-            masked_l1(prediction, self.target(images), masked), prediction, features
-        )
+        return self.encoder.encode(tokens)
+
+    def _loss_on_cells(self, features: Tensor, target: Tensor, cells: Tensor) -> Tensor:
+        """Returns `masked_l1` where cells, int64 (B, M), are what is masked."""
+        head: Any = self.decoder[0]
+        area_px, channels = self.encoder.stride**2, self.encoder.in_chans
+        rows = take_rows(features.flatten(2).transpose(1, 2), cells)
+        predicted = F.linear(rows, head.weight.flatten(1), head.bias)
+        expected = take_rows(patchify(target, self.encoder.stride), cells)
+        # The head gives a channel's pixels one after another, `patchify` a pixel's channels.
+        predicted = predicted.view(*cells.shape, channels, area_px).transpose(-1, -2)
+        error = (expected.view(*cells.shape, area_px, channels) - predicted.float()).abs()
+        loss: Tensor = error.sum() / (cells.numel() * area_px + 1e-5) / channels
+        return loss
 
     def _shown(self, images: Tensor, mask: Tensor) -> Tensor:
         """Returns what the encoder may see of normalised images (B, C, H, W)."""

@@ -8,10 +8,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torchmetrics import Metric
 
 from ssl_swin.data.rng import keyed_generator, seed_globals
 from ssl_swin.encoders.encoder import Encoder
+from ssl_swin.encoders.kernels import HasKernels, Kernels
+from ssl_swin.encoders.kernels import Optimizer as OptimizerKernel
 from ssl_swin.objectives.base import Objective, Progress
 from ssl_swin.optim.schedules import RunLength, Schedule
 from ssl_swin.pixels import normalize
@@ -22,6 +25,7 @@ from ssl_swin.training.freezing import Freeze
 from ssl_swin.training.half_weights import follow_masters, step_masters, with_gradients
 from ssl_swin.training.health.step_guard import StepGuard, Verdict, leave_out
 from ssl_swin.training.health.weights_check import check_result, check_start
+from ssl_swin.training.implementation import implement
 from ssl_swin.training.optim import progress_at, run_length
 
 LEAST_LOSS_SCALE = 1.0  # of fp16: below it, overflows are no longer a search for the right scale
@@ -30,7 +34,7 @@ RandomKey = tuple[int, str, int, int, int]
 MakeOptimizer = Callable[..., OptimizerLRScheduler]  # of (model, *, schedule, length)
 
 
-class TrainingModule(LightningModule):
+class TrainingModule(LightningModule, HasKernels):
     """Trains and evaluates an objective: normalisation, optimiser, clipping, logging.
 
     A step whose loss or gradient is not finite on any rank is left out on all of them: it counts in
@@ -38,6 +42,7 @@ class TrainingModule(LightningModule):
     optimiser's state stay as they were.
 
     Attributes:
+        adamw_kernel: AdamW's implementation, where torch's own is used and may be fused.
         verdict: What was found of the last optimiser step.
         loss_scale: fp16's factor of the loss in that step; None in other formats.
         freezing: Keeps the backbone as it is at the start; None where it is trained throughout.
@@ -49,6 +54,7 @@ class TrainingModule(LightningModule):
 
     model: Objective
     verdict: Verdict
+    adamw_kernel: OptimizerKernel = "fused"
 
     def __init__(
         self,
@@ -153,8 +159,15 @@ class TrainingModule(LightningModule):
         length = run_length(trainer, num_batches=num_batches, batch_size=data.batch_size)
         self._length = length
         made = self.optimizer(self.model, schedule=self.schedule, length=length)
-        step_masters(made["optimizer"] if isinstance(made, dict) else made)
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        step_masters(optimizer)
+        if type(optimizer) is AdamW and optimizer.defaults["fused"]:  # else a recipe says which
+            implement(optimizer, self.adamw_kernel)
         return made
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """See `HasKernels.use_kernels`."""
+        self.adamw_kernel = kernels.optimizer
 
     def on_train_start(self) -> None:
         """Looks at the weights to start from.

@@ -1,12 +1,14 @@
 import json
+from collections import Counter
 from dataclasses import fields
+from typing import get_args, get_type_hints
 from unittest.mock import patch
 
 import pytest
 import torch
 
 from benchmarks.step import ablations
-from benchmarks.step.variants import build
+from benchmarks.step.variants import NAMES, build
 from benchmarks.step.workload import make_workload
 from ssl_swin.encoders.kernels import Kernels
 
@@ -28,8 +30,11 @@ def test_gathers__alternative_computes_the_same(objective):
 
 def test_kernels__cover_all_there_are():
     assert set(ablations.KERNELS) == {field.name for field in fields(Kernels)}
-    for name, (other, _) in ablations.KERNELS.items():
-        assert getattr(ablations.BASE, name) != other
+    hints = get_type_hints(Kernels)
+    for name, (others, variants) in ablations.KERNELS.items():
+        assert getattr(ablations.BASE, name) not in others
+        assert hints[name] is int or set(others) < set(get_args(hints[name]))
+        assert set(variants.split()) <= set(NAMES)
 
 
 def test_main__measures_every_choice(tmp_path, capsys):
@@ -38,9 +43,12 @@ def test_main__measures_every_choice(tmp_path, capsys):
     ablations.main(words)
     printed = capsys.readouterr().out
     results = json.loads(file.read_text())["results"]
-    assert len(results) == 9
-    kernels = [result["kernel"] for result in results if result["kernel"]]
-    assert sorted(kernels) == ["attention"] * 2 + ["decoder_attention"] + ["mlp"] * 2
+    assert len(results) == 12
+    kernels = Counter(result["kernel"] for result in results if result["kernel"])
+    assert kernels == Counter(
+        attention=2, mlp=2, decoder_attention=1, patch_embedding=2, head=1, optimizer=1,
+        bin_multiple=1,
+    )  # fmt: skip
     for result in results:
         assert result["choice"] in printed
         assert set(result["values"]) == (set(result["seconds"]) if result["kernel"] else set())

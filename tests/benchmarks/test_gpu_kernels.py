@@ -1,6 +1,7 @@
 """From timed choices to the table that `kernels=auto` reads."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.gpu import kernels as command
+from benchmarks.step.ablations import BASE
 from ssl_swin.launch.kernels import NAMES
 
 CARD = "NVIDIA H100 80GB HBM3"
@@ -26,11 +28,13 @@ def test_fastest__counts_both_objectives_alike_by_their_medians():
         timed("attention", [2.0, 2.0, 9.0], [1.0, 1.0, 1.0], "fused"),  # twice as fast
         timed("attention", [1.0], [1.5], "fused"),  # half as slow again
         timed("mlp", [1.0], [1.01], "keep"),
+        timed("patch_embedding", [1.0], [0.9], "conv"),
+        timed("patch_embedding", [1.0], [0.8], "channels_last"),
         {"kernel": "", "values": {}, "seconds": {"chosen": [9.0], "other": [1.0]}},
     ]
-    assert command.fastest(measured) == {
-        "attention": "fused", "mlp": "recompute", "decoder_attention": "products",
-    }  # fmt: skip
+    assert command.fastest(measured) == asdict(
+        replace(BASE, attention="fused", patch_embedding="channels_last")
+    )
 
 
 @pytest.fixture
@@ -45,9 +49,10 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_results(folder: Path, *, rehearsal: bool) -> None:
     choices = {"numbers": {"results": [timed("attention", [2.0], [1.0], "fused")]}}
+    modes = {"numbers": {"results": [timed("compile_mode", [2.0], [1.0], "reduce-overhead")]}}
     machine = {"gpu": CARD, "rehearsal": rehearsal}
     (folder / "results.json").write_text(
-        json.dumps({"machine": machine, "parts": {"choices": choices}})
+        json.dumps({"machine": machine, "parts": {"choices": choices, "compile_modes": modes}})
     )
 
 
@@ -59,8 +64,9 @@ def test_main__puts_a_card_on_top_once_and_keeps_the_rest(tmp_path: Path, table:
     after = yaml.safe_load(table.read_text())
     assert after[1:] == before
     assert after[0] == {
-        "device": CARD, "attention": "fused", "mlp": "recompute", "decoder_attention": "products",
-    }  # fmt: skip
+        "device": CARD,
+        **asdict(replace(BASE, attention="fused", compile_mode="reduce-overhead")),
+    }
     assert set(after[0]) == {"device", *NAMES}
     assert table.read_text().startswith("# What kernels=auto takes")
 

@@ -17,7 +17,7 @@ from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssl_swin.encoders.kernels import HasKernels, Kernels
+from ssl_swin.encoders.kernels import CompileMode, HasKernels, Kernels
 from ssl_swin.encoders.kernels import Mlp as MlpKernel
 from ssl_swin.encoders.windows.kernels import gelu_linear, is_plain
 from ssl_swin.encoders.windows.layout import Order, StageLayout, WindowLayout
@@ -69,11 +69,13 @@ class WindowBlock(nn.Module, ABC):
 
     Attributes:
         is_compiled: Whether training compiles its computation.
+        compile_mode: What with.
     """
 
     drop_path1: nn.Module
     drop_path2: nn.Module
     is_compiled = False
+    compile_mode: CompileMode = "default"
 
     def forward(
         self,
@@ -99,7 +101,7 @@ class WindowBlock(nn.Module, ABC):
         scales = [drop_path_scale(path, tokens) for path in (self.drop_path1, self.drop_path2)]
         is_trained = torch.is_grad_enabled()  # else come batches of many sizes, a few of each
         is_compiled = self.is_compiled and may_compile and is_trained
-        compute = compiled_compute() if is_compiled else _compute
+        compute = compiled_compute(self.compile_mode) if is_compiled else _compute
         if is_checkpointed and is_trained:
             return checkpoint(compute, self, tokens, layout, *scales, use_reentrant=False)
         return compute(self, tokens, layout, *scales)
@@ -196,14 +198,18 @@ def drop_path_scale(path: nn.Module, tokens: Tensor) -> Tensor | None:
 
 
 @cache
-def compiled_compute() -> Compute:
+def compiled_compute(mode: CompileMode) -> Compute:
     """Returns `WindowBlock.compute` compiled: once per shape, for all blocks that share it.
 
-    A graph break is an error. The number of bins is a variable of the graph.
+    A graph break is an error. The number of bins is a variable of the graph; CUDA graphs, of modes
+    that use them, are made for every number of bins that comes up.
+
+    Args:
+        mode: Of `torch.compile`.
     """
     # Every stage, shifted or not, is a variant of this one function.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    compiled = torch.compile(_compute, fullgraph=True, dynamic=False)
+    compiled = torch.compile(_compute, fullgraph=True, dynamic=False, mode=mode)
 
     def compute(
         block: WindowBlock, tokens: Tensor, layout: WindowLayout, *scales: Tensor | None

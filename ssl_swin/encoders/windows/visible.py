@@ -83,7 +83,10 @@ class VisibleWindows:
 
     Attributes:
         grid: Rows and columns of super-patches.
+        bin_multiple: Numbers of bins are multiples of it; what is too many stays empty.
     """
+
+    bin_multiple = 1
 
     def __init__(self, model: Any) -> None:
         """Builds the tables; model is a timm Swin, V1 or V2."""
@@ -128,7 +131,7 @@ class VisibleWindows:
                 packed, bins = pack_groups(sizes.flatten().numpy(), layer_type.area)
                 first = torch.from_numpy(packed).view_as(sizes)
                 step = max(1, int(sizes.sum()) // layer_type.area // _ROUNDING)
-                bins = -(-bins // step) * step
+                bins = _rounded_up(_rounded_up(bins, step), self.bin_multiple)
             starts.append(first)
             num_bins.append(bins)
         return Binning(visible, tuple(starts), tuple(num_bins))
@@ -158,6 +161,10 @@ class VisibleWindows:
                 types = [layer_type.to(device) for layer_type in self._types]
                 self._on_device[device] = self._patches.to(device), types
         return self._on_device[device]
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _token_coordinates(grid: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:

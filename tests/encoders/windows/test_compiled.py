@@ -10,13 +10,23 @@ from torch._dynamo.utils import counters
 
 from ssl_swin.encoders.dense_encoder import DenseEncoder
 from ssl_swin.encoders.kernels import Kernels, use_kernels
+from ssl_swin.encoders.resnet import resnet
 from ssl_swin.encoders.windows.blocks import compiled_compute
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 
 SIZES = {"img_size_px": 128, "depths": (3, 2), "num_heads": (1, 2), "drop_path_rate": 0.2}
-BASE = Kernels(attention="products", mlp="recompute", decoder_attention="products")
+BASE = Kernels(
+    attention="products",
+    mlp="recompute",
+    decoder_attention="products",
+    patch_embedding="product",
+    head="all",
+    optimizer="fused",
+    compile_mode="default",
+    bin_multiple=1,
+)
 both_versions = pytest.mark.parametrize("version", [1, 2])
 both_objectives = pytest.mark.parametrize(
     "objective", [SimMIM, partial(SparseSimMIM, decoder_depth=1)], ids=["dense", "sparse"]
@@ -71,6 +81,23 @@ def test_compile_blocks__changes_neither_results_nor_names(
     torch.testing.assert_close(compiled_loss, loss)
     for name, gradient in gradients.items():
         torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_swin", [True, False])
+def test_compile_blocks__takes_the_mode(tiny_encoder, monkeypatch, is_swin):
+    asked = []
+
+    def compile_(function, **options):
+        asked.append(options.get("mode"))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    others = {"img_size_px": 64, "depths": (1, 1, 1, 1), "channels": (64, 8, 8, 8)}
+    encoder = tiny_encoder(**SIZES) if is_swin else resnet(block="basic", **others)
+    use_kernels(encoder, dataclasses.replace(BASE, compile_mode="reduce-overhead"))
+    encoder.train().compile_blocks()
+    encoder(torch.randn(2, 3, *encoder.img_size_px)).sum().backward()
+    assert asked and set(asked) == {"reduce-overhead"}
 
 
 @pytest.mark.slow

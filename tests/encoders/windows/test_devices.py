@@ -73,11 +73,11 @@ def on_a_fake_gpu(tiny_encoder, version, *, shared, objective, kernels=None):
         put_on_fake_gpu(model, mode)
         images = torch.randn(2, 3, 64, 128, device=CUDA)
         with torch.autocast("cuda", torch.bfloat16):
-            output = model.reconstruct(
-                images, as_fake(mask.contiguous(), mode), *as_fake(planned, mode)
-            )
+            given = (images, as_fake(mask.contiguous(), mode), *as_fake(planned, mode))
+            output = model.reconstruct(*given)
+            loss = model.training_loss(*given)
             stages = encoder.stages(images)
-    assert output.loss.device == output.prediction.device == CUDA
+    assert loss.device == output.loss.device == output.prediction.device == CUDA
     assert {stage.device for stage in stages} == {CUDA}
 
 
