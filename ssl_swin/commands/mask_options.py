@@ -102,6 +102,27 @@ def member_check(args: argparse.Namespace, num_classes: int | None) -> "MemberCh
     return MemberCheck(masks, num_classes)
 
 
+def mask_overrides(args: argparse.Namespace) -> list[str]:
+    """Return what a run has to be told of masks, as the options say it of them.
+
+    Args:
+        args: Options of the command.
+    """
+    from ssl_swin.quoting import override
+
+    usual = {
+        "ignore_value": 255,
+        "reduce_zero_label": False,
+        "class_of": None,
+        "class_of_colour": None,
+    }
+    return [
+        override(f"task.masks.{name}", getattr(args, name))
+        for name, value in usual.items()
+        if getattr(args, name) != value
+    ]
+
+
 def as_options(message: str) -> str:
     """Return a message about the settings of masks as one about options."""
     return re.sub(r"(?:task\.)?masks\.(\w+)(?:=true)?", _as_option, message)

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
@@ -22,9 +21,7 @@ from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
     from ssl_swin.data.dataset import ImageDataset
-    from ssl_swin.data.images.pixel_format import PixelFormat
     from ssl_swin.data.member_check import MemberCheck
-    from ssl_swin.data.packing.pack import PackReport
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import PackOptions
     from ssl_swin.data.sources.opening import OpenedData
@@ -116,12 +113,11 @@ def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
     from ssl_swin.commands.box_options import box_source, open_box_source
     from ssl_swin.commands.label_options import check_label_options
-    from ssl_swin.commands.mask_options import class_names, member_check
+    from ssl_swin.commands.mask_options import class_names, mask_overrides, member_check
+    from ssl_swin.commands.packed import advise_on_pixels, lines_on_packing, training_line
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.part import Part
-    from ssl_swin.data.packing.plan import SKIPPED_NAME, PackOptions
-    from ssl_swin.launch.next_command import job_line
-    from ssl_swin.quoting import override
+    from ssl_swin.data.packing.plan import PackOptions
 
     pixels = pixel_format(args)
     part = None if args.part is None else Part.parse(args.part)
@@ -132,7 +128,6 @@ def run(args: argparse.Namespace) -> None:
     check_out(args.images, args.out)
     boxes = box_source(args, classes)
     opened = _opened(args, classes) if boxes is None else open_box_source(args.images, boxes)
-    sources = opened.splits
     for note in opened.notes:
         print(note)
     options = PackOptions(
@@ -149,7 +144,7 @@ def run(args: argparse.Namespace) -> None:
             _pack_part(args, opened, options, part, others)
             return
         report = pack(
-            sources,
+            opened.splits,
             args.out,
             **{field.name: getattr(options, field.name) for field in fields(options)},
             num_workers=args.workers,
@@ -159,20 +154,11 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt as interrupt:
         print(*getattr(interrupt, "__notes__", ()), sep="\n", file=sys.stderr)
         raise
-    index = report.index
-    for split, shards in index.splits.items():
-        num_images = index.num_samples(split)
-        origin = "" if split in sources else ", held out of train"
-        print(f"{split}: {counted(num_images, 'image')} in {counted(len(shards), 'shard')}{origin}")
-    print(opened.classes_line())
-    if report.skipped:
-        number = counted(len(report.skipped), "unreadable image")
-        print(f"left out: {number}, listed in {args.out / SKIPPED_NAME}")
-    elif opened.left_out:
-        print(f"what is left out is listed in {args.out / SKIPPED_NAME}")
-    if _advise_on_pixels(report, args.out, pixels):
-        overrides = ["data=shards", override("data.root", str(args.out))]
-        print(f"next: {job_line('pretrain', overrides, num_train=index.num_samples('train'))}")
+    for line in lines_on_packing(report, opened, args.out):
+        print(line)
+    if advise_on_pixels(report, args.out, pixels):
+        line = training_line(report.index, args.out, mask_overrides(args), others.num_classes)
+        print(f"next: {line}")
 
 
 def _opened(args: argparse.Namespace, classes: tuple[str, ...] | None) -> "OpenedData":
@@ -246,40 +232,3 @@ def _pack_part(
         print(f"left out: {counted(len(report.skipped), 'unreadable image')}")
     words = [*words_of_ssl_swin(), "index", as_argument(args.out)]
     print(f"next: when all {part.of} parts are done: {shell_line(words)}")
-
-
-def _advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") -> bool:
-    """Print what must be set for images that are not upright 8-bit colour.
-
-    Returns:
-        Whether they can be read as 8-bit colour nevertheless.
-    """
-    from ssl_swin.data.images.decode import decode_image
-    from ssl_swin.data.images.pixel_format import PixelFormat
-    from ssl_swin.data.inspection.advice import advice_on_pixels
-    from ssl_swin.data.shards.dataset import ShardDataset
-    from ssl_swin.launch.command_line import words_of_ssl_swin
-    from ssl_swin.quoting import as_argument, shell_line
-
-    source = ShardDataset(report.index, "train")
-    notes, kind = advice_on_pixels(source, pixels=pixels)
-    if report.num_not_finite:
-        notes.append(
-            f"{report.num_not_finite} of {counted(report.num_packed, 'image')} hold values that "
-            "are not finite: set data.fill to what is to stand in their place, such as data.fill=0"
-        )
-    for note in notes:
-        print(f"note: {note}")
-    if kind in (None, (3, "uint8")):
-        return True
-    channels, dtype = kind
-    words = [*words_of_ssl_swin(), "stats", as_argument(out)]
-    print(
-        f"images of {counted(channels, 'channel')}, {dtype}: data.channels, data.dtype, "
-        f"data.mean and data.std must say so; see: {shell_line(words)}"
-    )
-    try:
-        decode_image(source[0].data, PixelFormat(3, "uint8"), name=source[0].name)
-    except ValueError:
-        return False
-    return True

@@ -168,3 +168,11 @@ def test_pack__refuses(
     error = capsys.readouterr().err
     assert message in error and "data." not in error
     assert not Path("shards").exists()
+
+
+def test_pack__proposes_detection(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pack("--coco", "photos", "--val-ratio", "0.4") == 0
+    assert (
+        "next: ssl-swin detect backbone=none model=swin_t data=shards data.root=shards "
+        "batch_size=2  # backbone=RUN takes a pretrained one\n"
+    ) in capsys.readouterr().out

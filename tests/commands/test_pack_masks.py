@@ -175,3 +175,33 @@ def test_stats__writes_the_folder_of_the_masks(place: Path) -> None:
     options = ["--masks", "truth", "--workers", "0", "--write", "conf/data/photos.yaml"]
     assert main(["stats", "photos", *options]) == 0
     assert "\nmasks: truth\n" in Path("conf/data/photos.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--classes", "dark,light"), ""),
+        ((), " classes=NAMES"),
+        (
+            ("--class-of", "0:0,1:1", "--ignore-value", "none"),
+            " classes=2 task.masks.ignore_value=null 'task.masks.class_of={0:0,1:1}'",
+        ),
+        (("--val-ratio", "0"), None),
+    ],
+)
+def test_pack__proposes_segmentation_where_images_are_held_out(
+    place: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], told: str | None
+) -> None:
+    words = ["pack", "photos", "shards", "--masks", "truth", "--workers", "0", "--val-ratio", "0.5"]
+    assert main([*words, *options]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("next:")]
+    if told is None:
+        assert line == "next: ssl-swin pretrain data=shards data.root=shards batch_size=4"
+        return
+    command, _, hint = line.partition("  # ")
+    assert command == (
+        "next: ssl-swin segment backbone=none model=swin_t data=shards data.root=shards"
+        f"{told} batch_size=2"
+    )
+    assert hint.startswith("backbone=RUN takes a pretrained one")
+    assert ("NAMES are as [background,nucleus]" in hint) == ("NAMES" in told)
