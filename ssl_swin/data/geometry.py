@@ -50,7 +50,7 @@ def resize(sample: Sample, size_px: Size, interpolation: InterpolationMode) -> S
     """
     changes: dict[str, Any] = {"pixels": _resize_pixels(sample.pixels, size_px, interpolation)}
     if sample.mask is not None:
-        rows, columns = map(_nearest, sample.mask.shape, size_px)
+        rows, columns = map(nearest_pixels, sample.mask.shape, size_px)
         changes["mask"] = sample.mask[rows][:, columns]
     if sample.boxes is not None:
         (height_px, width_px), (new_height_px, new_width_px) = sample.size_px, size_px
@@ -59,7 +59,7 @@ def resize(sample: Sample, size_px: Size, interpolation: InterpolationMode) -> S
         if sample.box_areas is not None:
             changes["box_areas"] = sample.box_areas * (x_scale * y_scale)
     if sample.box_masks is not None:
-        rows, columns = map(_nearest, sample.box_masks.shape[1:], size_px)
+        rows, columns = map(nearest_pixels, sample.box_masks.shape[1:], size_px)
         changes["box_masks"] = sample.box_masks[:, rows][:, :, columns]
     return replace(sample, **changes)
 
@@ -121,7 +121,7 @@ def _resize_pixels(pixels: Tensor, size_px: Size, interpolation: InterpolationMo
     return values.round_().clamp_(0, 65535).to(torch.uint16)  # type: ignore[no-any-return]
 
 
-def _nearest(old: int, new: int) -> Tensor:
+def nearest_pixels(old: int, new: int) -> Tensor:
     """Return which of `old` pixels lies at the centre of each of `new` ones, without rounding."""
     return (2 * torch.arange(new) + 1) * old // (2 * new)
 

@@ -47,6 +47,35 @@ def decode_rle(rle: Any, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     return np.repeat(values, runs).reshape(width_px, height_px).T
 
 
+def encode_rle(mask: NDArray[Any]) -> dict[str, Any]:
+    """Return the run lengths of a mask, with their counts as a text; see `decode_rle`.
+
+    Args:
+        mask: (H, W), where what is not 0 belongs to the object.
+    """
+    values = mask.T.ravel() != 0
+    turns = np.flatnonzero(values[1:] != values[:-1]) + 1
+    runs = np.diff(np.concatenate([[0] * (1 + int(values[0])), turns, [values.size]]))
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    return {"size": list(mask.shape), "counts": _text_of(numbers)}
+
+
+def _text_of(numbers: NDArray[np.int64]) -> str:
+    """Return numbers as digits of 5 bits, the lowest first."""
+    rest, is_left = numbers, np.ones(len(numbers), dtype=bool)
+    codes, are_written = [], []
+    while is_left.any():
+        digits, rest = rest & (_MORE - 1), rest >> 5
+        more = rest != np.where(digits & _SIGN, -1, 0)
+        codes.append(_ZERO + digits + _MORE * more)
+        are_written.append(is_left)
+        is_left = is_left & more
+    written = np.stack(codes, axis=1)[np.stack(are_written, axis=1)]
+    text: str = written.astype(np.uint8).tobytes().decode("ascii")
+    return text
+
+
 def _by(size: tuple[Any, ...]) -> str:
     return " x ".join(map(str, size))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssl_swin.data.rle import decode_rle
+from ssl_swin.data.rle import decode_rle, encode_rle
 
 
 def test_list__counts_down_the_columns_from_zeros():
@@ -21,6 +21,7 @@ def test_text__is_what_the_coco_api_writes(share):
         assert decode_rle(rle, size).tolist() == mask.tolist()
         as_text = {"size": list(size), "counts": rle["counts"].decode()}
         assert decode_rle(as_text, size).tolist() == mask.tolist()
+        assert encode_rle(mask) == as_text
 
 
 @pytest.mark.parametrize(

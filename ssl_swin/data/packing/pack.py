@@ -8,7 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ssl_swin.data.box_lists import BOXES
 from ssl_swin.data.dataset import ImageDataset
+from ssl_swin.data.encoded import IMAGE, MASK
 from ssl_swin.data.file_types import an_image_in
 from ssl_swin.data.images.decode import AS_STORED
 from ssl_swin.data.images.pixel_format import PixelFormat
@@ -80,8 +82,8 @@ def pack(
         val_ratio: Fraction of the train split to hold out as "val", rounded up to whole images, in
             [0, 1). Without effect if there is a "val" split.
         seed: Seed of the order and of the choice of held-out images.
-        max_short_side_px: Images with a longer shorter side are scaled down to it
-            (`data/packing/shrink.py`); None keeps every image to the byte.
+        max_short_side_px: Images with a longer shorter side are scaled down to it, with their
+            masks and boxes (`data/packing/shrink.py`); None keeps every image to the byte.
         verify: Whether to decode every image in full; otherwise only headers are looked at, and
             the values of arrays and of floats.
         jpeg_quality: Quality of scaled JPEG files, from 1 to 100.
@@ -192,16 +194,17 @@ def check_sources(
     if num_workers < 0:
         raise UserError(f"the number of workers must not be negative, got {num_workers}")
     if options.max_short_side_px is not None:
-        _check_images_alone(sources)
+        _check_can_be_scaled(sources)
     return common_classes(sources)
 
 
-def _check_images_alone(sources: Mapping[str, ImageDataset]) -> None:
+def _check_can_be_scaled(sources: Mapping[str, ImageDataset]) -> None:
     for split, dataset in sources.items():
-        if len(dataset.members) > 1:
+        others = [name for name in dataset.members if name not in (IMAGE, MASK, BOXES)]
+        if others:
             raise UserError(
-                f"{split} has samples with {', '.join(dataset.members)}; scaling down changes the "
-                "images alone, and masks or boxes would no longer fit. Pack it without "
+                f"{split} has samples with {', '.join(others)}; scaling down changes images, masks "
+                "and boxes, and what others hold may no longer fit. Pack it without "
                 "--max-short-side-px"
             )
 

@@ -15,6 +15,7 @@ from ssl_swin.data.file_types import extension_of_content
 from ssl_swin.data.images.decode import ImageInfo, decode_image, named_nodata, orientation_of
 from ssl_swin.data.images.orientation import UPRIGHT
 from ssl_swin.data.images.pixel_format import PixelFormat
+from ssl_swin.data.packing.shrink_members import with_shrunk_members
 from ssl_swin.errors import UserError
 
 JPEG_QUALITY = 92
@@ -46,9 +47,9 @@ def shrink_image(
     Returns:
         8-bit gray or RGB that came as JPEG or WebP as JPEG, other 8-bit images of up to 4 channels
         as PNG, all else as .npy (C, H, W), or (H, W, C) if `pixels.channel_axis` is "last": uint8
-        and uint16 as such, the rest as float32. A file
+        and uint16 as such, the rest as float32. Mask and boxes are scaled with it. A file
         that would not become smaller by this stays as it is, to the byte, as does one that would
-        lose its orientation.
+        lose its orientation, or has one and a mask or boxes, which may be drawn on either.
 
     Raises:
         UserError: If it cannot be decoded, or names a mark of no data that `pixels` does not.
@@ -56,14 +57,18 @@ def shrink_image(
     short_side_px = min(info.height_px, info.width_px)
     if short_side_px <= max_short_side_px:
         return encoded
+    if len(encoded.members) > 1 and orientation_of(encoded.data) != UPRIGHT:
+        return encoded
     _check_nodata(encoded, pixels)
     values = decode_image(encoded.data, pixels, name=encoded.name)
     scale = max_short_side_px / short_side_px
-    small = _resize(values, round(info.height_px * scale), round(info.width_px * scale)).numpy()
+    new_px = round(info.height_px * scale), round(info.width_px * scale)
+    small = _resize(values, *new_px).numpy()
     member = _encoded(small, encoded.data, jpeg_quality, pixels.channel_axis == "last")
     if member is None or len(member.data) >= len(encoded.data):
         return encoded
-    return encoded.with_member(IMAGE, member)
+    size_px = info.height_px, info.width_px
+    return with_shrunk_members(encoded.with_member(IMAGE, member), size_px, new_px)
 
 
 def _check_nodata(encoded: EncodedSample, pixels: PixelFormat) -> None:
