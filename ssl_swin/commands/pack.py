@@ -80,8 +80,9 @@ def add_parser(
         "--max-short-side-px",
         type=value_of(Positive),
         metavar="N",
-        help="scale larger images down to this shorter side, with masks and boxes (JPEG stays JPEG; other 8-bit images "
-        "become PNG, all else .npy); a file that would not become smaller stays as it is",
+        help="scale larger images down to this shorter side, with masks and boxes (JPEG stays "
+        "JPEG; other 8-bit images become PNG, all else .npy); a file that would not become smaller "
+        "stays as it is",
     )
     parser.add_argument(
         "--jpeg-quality",
