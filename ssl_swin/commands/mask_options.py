@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -102,11 +102,15 @@ def member_check(args: argparse.Namespace, num_classes: int | None) -> "MemberCh
     return MemberCheck(masks, num_classes)
 
 
-def mask_overrides(args: argparse.Namespace) -> list[str]:
+def mask_overrides(
+    args: argparse.Namespace, num_classes: int | None, *, names: Sequence[str] | None
+) -> list[str]:
     """Return what a run has to be told of masks, as the options say it of them.
 
     Args:
         args: Options of the command.
+        num_classes: Number of their classes, if it is known.
+        names: Their names; empty if the data has them, None if nobody knows them.
     """
     from ssl_swin.quoting import override
 
@@ -116,7 +120,10 @@ def mask_overrides(args: argparse.Namespace) -> list[str]:
         "class_of": None,
         "class_of_colour": None,
     }
-    return [
+    told = [override("classes", list(names))] if names else []
+    if names is None:
+        told = [f"classes={num_classes or 'NAMES'}"]
+    return told + [
         override(f"task.masks.{name}", getattr(args, name))
         for name, value in usual.items()
         if getattr(args, name) != value

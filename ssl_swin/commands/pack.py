@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ssl_swin.data.member_check import MemberCheck
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import PackOptions
+    from ssl_swin.data.shards.index_file import ShardIndex
     from ssl_swin.data.sources.opening import OpenedData
 
 
@@ -114,8 +115,8 @@ def run(args: argparse.Namespace) -> None:
     """Packs, and says what came of it."""
     from ssl_swin.commands.box_options import box_source, open_box_source
     from ssl_swin.commands.label_options import check_label_options
-    from ssl_swin.commands.mask_options import class_names, mask_overrides, member_check
-    from ssl_swin.commands.packed import advise_on_pixels, lines_on_packing, training_line
+    from ssl_swin.commands.mask_options import class_names, member_check
+    from ssl_swin.commands.packed import advise_on_pixels, lines_on_packing
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import PackOptions
@@ -158,8 +159,23 @@ def run(args: argparse.Namespace) -> None:
     for line in lines_on_packing(report, opened, args.out):
         print(line)
     if advise_on_pixels(report, args.out, pixels):
-        line = training_line(report.index, args.out, mask_overrides(args), others.num_classes)
-        print(f"next: {line}")
+        print(f"next: {_training_line(args, report.index, others.num_classes)}")
+
+
+def _training_line(args: argparse.Namespace, index: "ShardIndex", num_classes: int | None) -> str:
+    from ssl_swin.commands.mask_options import mask_overrides
+    from ssl_swin.commands.next_training import training_line
+    from ssl_swin.data.shards.dataset import ShardDataset
+    from ssl_swin.quoting import override
+
+    names = () if index.classes else None
+    return training_line(
+        ["data=shards", override("data.root", str(args.out))],
+        ShardDataset(index, "train").members,
+        holds_out="val" in index.splits,
+        of_masks=mask_overrides(args, num_classes, names=names),
+        num_train=index.num_samples("train"),
+    )
 
 
 def _opened(args: argparse.Namespace, classes: tuple[str, ...] | None) -> "OpenedData":

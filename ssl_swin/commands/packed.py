@@ -1,6 +1,6 @@
-"""What `ssl-swin pack` says of the shards that it wrote, and what to train on them."""
+"""What `ssl-swin pack` says of the shards that it wrote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,7 @@ from ssl_swin.plurals import counted
 if TYPE_CHECKING:
     from ssl_swin.data.images.pixel_format import PixelFormat
     from ssl_swin.data.packing.pack import PackReport
-    from ssl_swin.data.shards.index_file import ShardIndex
     from ssl_swin.data.sources.opening import OpenedData
-
-RANDOM_WEIGHTS = ("backbone=none", "model=swin_t")
 
 
 def lines_on_packing(report: "PackReport", opened: "OpenedData", out: Path) -> Iterator[str]:
@@ -36,43 +33,6 @@ def lines_on_packing(report: "PackReport", opened: "OpenedData", out: Path) -> I
         yield f"left out: {number}, listed in {out / SKIPPED_NAME}"
     elif opened.left_out:
         yield f"what is left out is listed in {out / SKIPPED_NAME}"
-
-
-def training_line(
-    index: "ShardIndex", out: Path, of_masks: Sequence[str], num_classes: int | None
-) -> str:
-    """Return the command that trains on shards: what their members are for.
-
-    Segmentation and detection take a backbone, which may be pretrained; and they measure on
-    held-out images, without which pretraining is proposed.
-
-    Args:
-        index: The index of the shards.
-        out: Their folder.
-        of_masks: Settings of masks, which segmentation has to be told too.
-        num_classes: Number of their classes, if it is known.
-    """
-    from ssl_swin.data.box_lists import BOXES
-    from ssl_swin.data.encoded import MASK
-    from ssl_swin.data.shards.dataset import ShardDataset
-    from ssl_swin.launch.next_command import job_line
-    from ssl_swin.quoting import override
-
-    num_train = index.num_samples("train")
-    members = ShardDataset(index, "train").members
-    data = ["data=shards", override("data.root", str(out))]
-    if "val" not in index.splits or not {MASK, BOXES} & {*members}:
-        return job_line("pretrain", data, num_train=num_train)
-    hints = ["backbone=RUN takes a pretrained one"]
-    if BOXES in members:
-        line = job_line("detect", [*RANDOM_WEIGHTS, *data], num_train=num_train)
-    else:
-        classes = [] if index.classes else [f"classes={num_classes or 'NAMES'}"]
-        if classes == ["classes=NAMES"]:
-            hints.append("NAMES are as [background,nucleus], or their number")
-        overrides = [*RANDOM_WEIGHTS, *data, *classes, *of_masks]
-        line = job_line("segment", overrides, num_train=num_train)
-    return f"{line}  # {'; '.join(hints)}"
 
 
 def advise_on_pixels(report: "PackReport", out: Path, pixels: "PixelFormat") -> bool:

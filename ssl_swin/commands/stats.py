@@ -77,7 +77,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, and writes a configuration where one is asked for."""
     from ssl_swin.commands.annotation_lines import annotation_lines
-    from ssl_swin.commands.mask_options import class_names, member_check
+    from ssl_swin.commands.mask_options import class_names, mask_overrides, member_check
     from ssl_swin.commands.stats_source import open_source
     from ssl_swin.data.inspection.statistics import measure_set
     from ssl_swin.data.shards.unread import unread_at_start
@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> None:
     if args.write is not None:
         _check_place(args.write)
     classes = class_names(args)
-    masks = member_check(args, None if classes is None else len(classes)).masks
+    check = member_check(args, None if classes is None else len(classes))
+    masks = check.masks
     pixels = pixel_format(args, fill=None if args.nodata is None else 0)  # marked, not replaced
     source = open_source(args, classes)
     images = source.sources["train"]
@@ -98,13 +99,12 @@ def run(args: argparse.Namespace) -> None:
         pixels=pixels,
         as_colours=masks.are_colours,
     )
-    if classes is None:
-        classes = () if source.labels_images else images.classes
+    told_classes = classes or (() if source.labels_images else images.classes)
     for line in (
         *_of_set(source, statistics),
         *source.notes,
         *_of_images(statistics, pixels),
-        *annotation_lines(statistics.annotations, masks, classes),
+        *annotation_lines(statistics.annotations, masks, told_classes),
     ):
         print(line)
     for line in () if source.index is None else unread_at_start(source.index):
@@ -114,7 +114,9 @@ def run(args: argparse.Namespace) -> None:
     if args.write is not None:
         config = {"defaults": [source.base, "_self_"], **source.settings, **values}
         write_atomically(args.write, f"{_header(args)}{_yaml(config)}")
-        print(f"\nwrote {args.write}; {_next(args.write, len(images))}")
+        names = classes or (() if source.names_classes else None)
+        told = mask_overrides(args, check.num_classes, names=names)
+        print(f"\nwrote {args.write}; {_next(args.write, source, told)}")
 
 
 def _check_place(path: Path) -> None:
@@ -137,18 +139,26 @@ def _check_place(path: Path) -> None:
         )
 
 
-def _next(path: Path, num_images: int) -> str:
+def _next(path: Path, source: "StatsSource", of_masks: Sequence[str]) -> str:
     """Return how to train with a configuration that was written, or where it must lie for that."""
+    from ssl_swin.commands.next_training import training_line
     from ssl_swin.launch.config_files import user_folder
-    from ssl_swin.launch.next_command import job_line
     from ssl_swin.quoting import as_argument, override
 
     if path.parent.name != "data":
         return "for a run to find it, move it to conf/data/"
     folder = path.parent.parent
     options = [] if folder.resolve() == user_folder() else ["--config-dir", as_argument(folder)]
-    left = max(1, num_images * 9 // 10)  # some may be held out
-    return f"next: {job_line('pretrain', [override('data', path.stem)], options, num_train=left)}"
+    images = source.sources["train"]
+    line = training_line(
+        [override("data", path.stem)],
+        images.members,
+        holds_out=source.index is None or "val" in source.sources,
+        of_masks=of_masks,
+        options=options,
+        num_train=max(1, len(images) * 9 // 10),  # some may be held out
+    )
+    return f"next: {line}"
 
 
 def _of_set(source: "StatsSource", statistics: "SetStatistics") -> list[str]:
@@ -304,7 +314,13 @@ def _header(args: argparse.Namespace) -> str:
     options += ["--exif-rotation"] * args.exif_rotation
     options += [] if args.channel_axis is None else ["--channel-axis", args.channel_axis]
     options += [f"--nodata={value:g}" for value in args.nodata or ()]
-    for kind in KINDS:
-        options += [word for path in getattr(args, kind) or () for word in (f"--{kind}", path)]
+    for name in (*KINDS, "leave_out", "val_names"):
+        option = f"--{name.replace('_', '-')}"
+        options += [word for given in getattr(args, name) or () for word in (option, given)]
+    for name in ("index_dir", "masks", "first_pixel", "classes"):
+        if (value := getattr(args, name)) is not None:
+            options += [f"--{name.replace('_', '-')}", as_argument(str(value))]
+    for name in ("no_labels", "no_splits", "no_masks", "plain_tars"):
+        options += [f"--{name.replace('_', '-')}"] * getattr(args, name)
     command = shell_line(["ssl-swin", "stats", as_argument(args.folder), *options])
     return f"# Measured on {date.today().isoformat()} with: {command}\n"

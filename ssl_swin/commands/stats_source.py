@@ -25,6 +25,7 @@ class StatsSource:
         index: That of shards.
         notes: What was found out about the set.
         labels_images: Whether classes are those of whole images.
+        names_classes: Whether the data names the classes of masks or boxes.
     """
 
     sources: "Mapping[str, ImageDataset]"
@@ -33,6 +34,7 @@ class StatsSource:
     index: "ShardIndex | None" = None
     notes: list[str] = field(default_factory=list)
     labels_images: bool = True
+    names_classes: bool = False
 
 
 def open_source(args: argparse.Namespace, classes: Sequence[str] | None) -> StatsSource:
@@ -45,6 +47,7 @@ def open_source(args: argparse.Namespace, classes: Sequence[str] | None) -> Stat
     Raises:
         UserError: If it cannot be opened, or options contradict each other.
     """
+    from ssl_swin.data.encoded import MASK
     from ssl_swin.data.inspection.check import classes_of_members
     from ssl_swin.data.shards.dataset import ShardDataset
     from ssl_swin.data.shards.index import load_index
@@ -57,21 +60,21 @@ def open_source(args: argparse.Namespace, classes: Sequence[str] | None) -> Stat
         opened = open_box_source(args.folder, boxes)
         notes = [opened.classes_line(), *opened.notes]
         settings = {**root, **_settings_of_boxes(boxes)}
-        return StatsSource(opened.splits, boxes.kind, settings, None, notes, False)
+        return StatsSource(opened.splits, boxes.kind, settings, None, notes, False, True)
     if args.index_dir is None and not (args.folder / INDEX_NAME).exists():
         opened = open_data(args.folder, reading_of(args))
         named = opened.splits["train"].classes
         line = f"classes from: {opened.classes_from}" if named else opened.classes_line()
         settings = {**root, **settings_of(args)}
-        return StatsSource(opened.splits, "folder", settings, None, [line, *opened.notes])
+        base = "masks" if MASK in opened.splits["train"].members and not named else "folder"
+        return StatsSource(opened.splits, base, settings, None, [line, *opened.notes])
     index = load_index(args.folder, args.index_dir)
     sources = {split: ShardDataset(index, split) for split in index.splits}
     place: dict[str, object] = {**root}
     if args.index_dir is not None:
         place["index_dir"] = without_interpolation(str(args.index_dir))
-    return StatsSource(
-        sources, "shards", place, index, labels_images=classes_of_members(index) is None
-    )
+    is_of_images = classes_of_members(index) is None
+    return StatsSource(sources, "shards", place, index, [], is_of_images, bool(index.classes))
 
 
 def _settings_of_boxes(boxes: BoxSource) -> dict[str, object]:

@@ -12,6 +12,7 @@ from ssl_swin.commands.annotation_lines import annotation_lines
 from ssl_swin.data.encoded import EncodedSample, Member
 from ssl_swin.data.inspection.annotation_counts import AnnotationCounts, size_name
 from ssl_swin.data.mask_classes import MaskClasses
+from ssl_swin.launch.config_files import compose_job
 
 NO_MASKS = MaskClasses()
 
@@ -146,3 +147,30 @@ def test_stats__tells_of_boxes_and_writes_what_reads_them(
     written = Path("conf/data/mine.yaml").read_text()
     assert f"defaults: [{kind}, _self_]\nroot: photos\n" in written
     assert f"--{kind} photos" in written.splitlines()[0]
+    assert (
+        "wrote conf/data/mine.yaml; next: ssl-swin detect backbone=none model=swin_t data=mine "
+        "batch_size=6  # backbone=RUN takes a pretrained one\n"
+    ) in out
+
+
+def test_stats__writes_what_segments_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(8):
+        for folder, shape in (("photos", (6, 9, 3)), ("truth", (6, 9))):
+            path = tmp_path / folder / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full(shape, number % 2, dtype=np.uint8)).save(path)
+    options = ["--masks", "truth", "--leave-out", "7.png", "--workers", "0"]
+    more = ["--classes", "dark,light", "--write", "conf/data/mine.yaml"]
+    assert main(["stats", "photos", *options, *more]) == 0
+    assert (
+        "next: ssl-swin segment backbone=none model=swin_t data=mine 'classes=[dark,light]' "
+        "batch_size=6  # backbone=RUN takes a pretrained one\n"
+    ) in capsys.readouterr().out
+    first, second, *_ = Path("conf/data/mine.yaml").read_text().splitlines()
+    assert "--leave-out 7.png --masks" in first and "--classes dark,light" in first
+    assert second == "defaults: [masks, _self_]"
+    cfg = compose_job("segment", ["data=mine", "backbone=none", "model=swin_nano"])
+    assert cfg.data.leave_out == ["7.png"] and cfg.data.masks.endswith("truth")
