@@ -38,8 +38,9 @@ def main(cfg: DictConfig) -> None:
     check_splits(readers, ("val",))
     if cfg.compile and task.encoder.bias_windows():
         raise UserError(
-            f"compile=true has no effect on the windows of a {task.encoder.title} in images of any "
-            "size: leave compile=false"
+            f"compile=true: the windows of a {task.encoder.title} are compiled for one size of "
+            "images, and every batch of a detection has another one, for which it would compile "
+            "again: leave compile=false"
         )
     for split, reader in readers.items():
         if split == UNLABELLED:

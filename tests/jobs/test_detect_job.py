@@ -310,7 +310,7 @@ def test_detect__a_plan_writes_nothing(shards: Path, capsys: pytest.CaptureFixtu
         (["task._target_=ssl_swin.Segmentation"], "there is no setting task.cascade"),
         (["model.window_size=4", "model.img_size_px=64"], "window_size=4 model.img_size_px=128"),
         (["data.root=nowhere"], "nowhere"),
-        (["compile=true"], "compile=true has no effect"),
+        (["compile=true"], "every batch of a detection has another one"),
         (["task.inference.short_px=0"], "short_px must be"),
         (["augment.short_px=[]"], "short_px must be"),
     ],
