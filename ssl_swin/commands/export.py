@@ -89,24 +89,23 @@ def _exported_task(args: argparse.Namespace) -> bool:
     """
     from ssl_swin.display.waiting import waiting
     from ssl_swin.weights import detector, segmenter
-    from ssl_swin.weights.formats.detectors import WRITTEN, export_detector
-    from ssl_swin.weights.formats.segmenters import export_segmenter
+    from ssl_swin.weights.formats import detectors, segmenters
 
     given = Path(args.backbone)
     of_tasks = (
-        (segmenter.FOLDER, segmenter.is_segmenter, export_segmenter),
-        (detector.FOLDER, detector.is_detector, export_detector),
+        (segmenter.FOLDER, segmenter.is_segmenter, segmenters.WRITTEN, segmenters.export_segmenter),
+        (detector.FOLDER, detector.is_detector, detectors.WRITTEN, detectors.export_detector),
     )
-    found = (
-        (folder, name, export)
-        for name, is_one, export in of_tasks
+    found = [
+        (folder, name, written, export)
+        for name, is_one, written, export in of_tasks
         for folder in (given, given / name)
         if is_one(folder)
-    )
-    folder, name, export = next(found, (None, "", export_detector))
-    if folder is None:
+    ]
+    if not found:
         return False
-    if args.to not in WRITTEN and folder != given:
+    folder, name, written, export = found[0]
+    if args.to not in written and folder != given:
         print(f"note: {args.to} has no {name}s, so the backbone is taken")
         return False
     with waiting(f"exporting {folder}"):

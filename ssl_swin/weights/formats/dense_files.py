@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ssl_swin.encoders.dense_encoder import MapNorms
 from ssl_swin.encoders.swin import SwinEncoder
+from ssl_swin.errors import UserError
+from ssl_swin.files import atomic_path
 from ssl_swin.weights.formats.building import (
     build_swin,
     load_encoder,
@@ -169,6 +172,35 @@ def _classes(meta: Mapping[Any, Any], config: Mapping[str, Any]) -> tuple[str, .
         by_text = {str(key): str(name) for key, name in labels.items()}
         return tuple(by_text[str(label)] for label in range(len(by_text)))
     return ()
+
+
+def names_to_write(to: str, known: Mapping[str, DenseNames], kind: str) -> DenseNames:
+    """Return the names by which a segmenter or detector is to be written.
+
+    Args:
+        to: What was asked for.
+        known: All that it can be written by.
+        kind: What it is.
+
+    Raises:
+        UserError: If it is none of these.
+    """
+    if to not in known:
+        *others, last = known
+        raise UserError(f"a {kind} is written as {', '.join(others)} or {last}, and not as {to!r}")
+    return known[to]
+
+
+def write_checkpoint(out: Path, state: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    """Write a file as OpenMMLab's programs and Swin's own code save them.
+
+    Args:
+        out: The file.
+        state: Tensors by the names there.
+        classes: Names of the classes, by label.
+    """
+    with atomic_path(out) as temporary:
+        torch.save({"state_dict": dict(state), "meta": {"CLASSES": list(classes)}}, temporary)
 
 
 def load_part(module: nn.Module, prefix: str, file: DenseFile) -> LoadReport:

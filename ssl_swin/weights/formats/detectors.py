@@ -8,18 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ssl_swin.arguments import Above0, PathLike, PathName, Side, checked
 from ssl_swin.errors import UserError
-from ssl_swin.files import atomic_path
 from ssl_swin.plurals import counted
 from ssl_swin.tasks.detecting import DetectInference
 from ssl_swin.tasks.detector import Detector
 from ssl_swin.weights.detector import LoadedDetector, load_detector
 from ssl_swin.weights.formats.building import load_into
-from ssl_swin.weights.formats.dense_files import DenseFile, dropped, read_dense, uncounted
+from ssl_swin.weights.formats.dense_files import (
+    DenseFile,
+    dropped,
+    names_to_write,
+    read_dense,
+    uncounted,
+    write_checkpoint,
+)
 from ssl_swin.weights.formats.dense_names import OF_OPENMMLAB, OF_SWIN, DenseNames
 from ssl_swin.weights.formats.key_maps import Rule, rename, to_ours, to_theirs
 from ssl_swin.weights.formats.parts_of_file import naming
@@ -212,13 +217,8 @@ def export_detector(detector: PathLike, out: PathName, *, to: str) -> LoadReport
         UserError: Before anything is written, if there is none, or it cannot be represented there.
     """
     loaded = load_detector(detector)
-    names = WRITTEN.get(to)
-    if names is None:
-        raise UserError(f"a detector is written as {' or '.join(WRITTEN)}, and not as {to!r}")
-    state, report = detector_as(loaded, names)
-    meta: dict[str, Any] = {"CLASSES": list(loaded.classes)}
-    with atomic_path(Path(out)) as temporary:
-        torch.save({"state_dict": state, "meta": meta}, temporary)
+    state, report = detector_as(loaded, names_to_write(to, WRITTEN, "detector"))
+    write_checkpoint(Path(out), state, loaded.classes)
     return report
 
 

@@ -137,16 +137,27 @@ def _describe(encoder: Encoder, loaded: Backbone, heads: Mapping[str, Tensor]) -
 def _write(out: Path, tensors: dict[str, Tensor], target: Format, exported: Exported) -> None:
     configs = target.configs(exported)
     if target.layout == "folder":
-        make_folder(out)
-        for name, config in configs.items():
-            write_atomically(out / name, json.dumps(config, indent=2) + "\n")
-        _write_safetensors(out / WEIGHTS, tensors)
+        write_folder(out, tensors, configs)
     elif target.layout == "safetensors":
         _write_safetensors(out, tensors)
     else:
         content: dict[str, Any] = tensors if target.layout == "bare" else {target.layout: tensors}
         with atomic_path(out) as temporary:
             torch.save(content | configs, temporary)
+
+
+def write_folder(out: Path, tensors: dict[str, Tensor], configs: Mapping[str, Any]) -> None:
+    """Write a folder of transformers' layout.
+
+    Args:
+        out: The folder.
+        tensors: By the names there.
+        configs: Contents of its JSON files, by their names.
+    """
+    make_folder(out)
+    for name, config in configs.items():
+        write_atomically(out / name, json.dumps(config, indent=2) + "\n")
+    _write_safetensors(out / WEIGHTS, tensors)
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:

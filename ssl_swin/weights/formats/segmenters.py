@@ -7,9 +7,7 @@ map but one. Other heads are refused by their tensors.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ssl_swin.arguments import Above0, PathLike, PathName, Side, checked
@@ -17,20 +15,32 @@ from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.swin import SwinEncoder
 from ssl_swin.errors import UserError
-from ssl_swin.files import atomic_path
 from ssl_swin.tasks.segmenter import Segmenter, auxiliary_head
 from ssl_swin.tasks.segmenting import Inference
 from ssl_swin.tasks.upernet import FCNHead
-from ssl_swin.weights.formats.dense_files import DenseFile, dropped, load_part, read_dense
-from ssl_swin.weights.formats.dense_names import OF_OPENMMLAB, OF_SWIN, DenseNames
+from ssl_swin.weights.formats.dense_files import (
+    DenseFile,
+    dropped,
+    load_part,
+    names_to_write,
+    read_dense,
+    write_checkpoint,
+)
+from ssl_swin.weights.formats.dense_names import (
+    OF_OPENMMLAB,
+    OF_SWIN,
+    OF_TRANSFORMERS,
+    DenseNames,
+)
 from ssl_swin.weights.formats.exporting import check_representable, export_state
 from ssl_swin.weights.formats.key_maps import to_theirs
 from ssl_swin.weights.formats.parts_of_file import naming
 from ssl_swin.weights.formats.report import Entry, LoadReport
+from ssl_swin.weights.formats.transformers_upernet import write_upernet
 from ssl_swin.weights.segmenter import LoadedSegmenter, load_segmenter
 
 HEAD, AUXILIARY = "decode_head.", "auxiliary_head."
-WRITTEN = {names.name: names for names in (OF_OPENMMLAB, OF_SWIN)}
+WRITTEN = {names.name: names for names in (OF_OPENMMLAB, OF_SWIN, OF_TRANSFORMERS)}
 _UNKNOWN = "not part of a UPerNet as it is known here"
 _LAST_NORM = "each map of a segmenter has a norm of its own, and this one is not used"
 
@@ -133,8 +143,9 @@ def export_segmenter(segmenter: PathLike, out: PathName, *, to: str) -> LoadRepo
 
     Args:
         segmenter: Folder `segmenter/`, or a run's folder that holds one.
-        out: File to write.
-        to: "openmmlab" for mmsegmentation, "swin" for Swin's own segmentation code.
+        out: File to write, or folder for transformers.
+        to: "openmmlab" for mmsegmentation, "swin" for Swin's own segmentation code, "huggingface"
+            for transformers' `UperNetForSemanticSegmentation`.
 
     Returns:
         What became of every tensor, by our names.
@@ -143,13 +154,12 @@ def export_segmenter(segmenter: PathLike, out: PathName, *, to: str) -> LoadRepo
         UserError: Before anything is written, if there is none, or it cannot be represented there.
     """
     loaded = load_segmenter(segmenter)
-    names = WRITTEN.get(to)
-    if names is None:
-        raise UserError(f"a segmenter is written as {' or '.join(WRITTEN)}, and not as {to!r}")
+    names = names_to_write(to, WRITTEN, "segmenter")
     state, report = segmenter_as(loaded, names)
-    meta: dict[str, Any] = {"CLASSES": list(loaded.classes)}
-    with atomic_path(Path(out)) as temporary:
-        torch.save({"state_dict": state, "meta": meta}, temporary)
+    if names is OF_TRANSFORMERS:
+        write_upernet(Path(out), state, loaded)
+    else:
+        write_checkpoint(Path(out), state, loaded.classes)
     return report
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssl_swin.cli import main
+from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.encoders.resnet import resnet
 from ssl_swin.encoders.swin import swin
 from ssl_swin.errors import UserError
@@ -66,8 +68,9 @@ def segmenter(tiny_encoder: Any) -> LoadedSegmenter:
 
 def tensors(segmenter: LoadedSegmenter) -> dict[str, Tensor]:
     """All but the norm that ended the encoder, which no map sees."""
-    assert segmenter.auxiliary is not None
-    state = segmenter.model.state_dict() | segmenter.auxiliary.state_dict(prefix="auxiliary.")
+    state = segmenter.model.state_dict()
+    if segmenter.auxiliary is not None:
+        state |= segmenter.auxiliary.state_dict(prefix="auxiliary.")
     return {name: t for name, t in state.items() if not name.startswith("encoder.model.norm.")}
 
 
@@ -194,6 +197,44 @@ def test_transformers__computes_the_same(tmp_path: Path) -> None:
         assert loaded.auxiliary is not None and ours.std() > 0.1
 
 
+@pytest.mark.parametrize("with_auxiliary", [True, False])
+def test_transformers__load_what_is_written(
+    segmenter: LoadedSegmenter, with_auxiliary: bool, tmp_path: Path
+) -> None:
+    """Their class gives our scores at a size that nothing divides, and the bits come back."""
+    transformers = pytest.importorskip("transformers")
+    auxiliary = segmenter.auxiliary if with_auxiliary else None
+    masks = MaskClasses(reduce_zero_label=True)
+    given = replace(segmenter, masks=masks, auxiliary=auxiliary)
+    save_segmenter(tmp_path / "run/segmenter", given, card="")
+    report = export_segmenter(tmp_path / "run", tmp_path / "hf", to="huggingface")
+    assert [entry.name for entry in report.dropped] == ["norm.weight", "norm.bias"]
+    assert [entry.name for entry in report.missing] == ["auxiliary_head"] * (not with_auxiliary)
+    theirs, info = transformers.UperNetForSemanticSegmentation.from_pretrained(
+        tmp_path / "hf", output_loading_info=True
+    )
+    assert not any(info[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched"))
+    assert theirs.config.id2label == dict(enumerate(given.classes))
+    assert (theirs.auxiliary_head is not None) == with_auxiliary
+    image = torch.randn(1, 3, 75, 90)
+    with torch.no_grad():
+        found = theirs.eval()(image).logits
+        ours = upsampled(given.model(image), image)
+        torch.testing.assert_close(found, ours, rtol=1e-4, atol=1e-4)
+        assert ours.std() > 1e-3
+        if with_auxiliary:
+            features = theirs.backbone(image).feature_maps
+            assert auxiliary is not None
+            torch.testing.assert_close(
+                theirs.auxiliary_head(features), auxiliary(features[2]), rtol=1e-4, atol=1e-4
+            )
+    images = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    assert images.do_reduce_labels and tuple(images.image_mean) == given.mean
+    again, _ = import_segmenter(tmp_path / "hf")
+    assert again.classes == given.classes
+    assert equal(again, given)
+
+
 def test_auxiliary_head__that_is_another_is_left_out(
     segmenter: LoadedSegmenter, tmp_path: Path
 ) -> None:
@@ -261,7 +302,7 @@ def test_export__refuses_what_others_have_not(
     save_segmenter(tmp_path / "x", loaded, card="")
     with pytest.raises(UserError, match="is written with Swin V1, and this is a"):
         export_segmenter(tmp_path / "x", tmp_path / "out.pth", to="openmmlab")
-    with pytest.raises(UserError, match="as openmmlab or swin, and not as 'timm'"):
+    with pytest.raises(UserError, match="as openmmlab, swin or huggingface, and not as 'timm'"):
         export_segmenter(tmp_path / "x", tmp_path / "out.pth", to="timm")
     assert not (tmp_path / "out.pth").exists()
 
