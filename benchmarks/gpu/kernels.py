@@ -26,7 +26,7 @@ from ssl_swin.launch.kernels import NAMES, TABLE, read_table
 
 
 def fastest(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the fastest value of each kernel; what was not measured stays as it is.
+    """Return the fastest value of each kernel; what was not measured, or failed, is not taken.
 
     Args:
         measured: Results of `benchmarks.step.ablations`.
@@ -35,7 +35,7 @@ def fastest(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in NAMES:
         gains: dict[Any, list[float]] = {getattr(BASE, name): [0.0]}  # of time, as logarithms
         for each in measured:
-            if each["kernel"] == name:
+            if each["kernel"] == name and "error" not in each:
                 gain = math.log(_median(each, CHOSEN) / _median(each, OTHER))
                 gains.setdefault(each["values"][OTHER], []).append(gain)
         values[name] = max(gains, key=lambda value, of=gains: statistics.mean(of[value]))  # type: ignore[misc]

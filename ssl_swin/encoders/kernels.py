@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import nn
 
-Attention = Literal["products", "fused"]
+Attention = Literal["products", "fused", "flex"]
+DecoderAttention = Literal["products", "fused"]
 Mlp = Literal["recompute", "keep"]
 PatchEmbedding = Literal["product", "conv", "channels_last"]
 Head = Literal["all", "masked"]
@@ -21,8 +22,8 @@ class Kernels:
     """The choices; all are equal to rounding.
 
     Attributes:
-        attention: Of windows: by matrix products, or torch's fused one with the position bias as
-            its mask.
+        attention: Of windows: by matrix products, torch's fused one with the position bias as its
+            mask, or FlexAttention, which looks the bias up where it is used.
         mlp: Whether the result of a block's GELU is computed again in the backward pass, or kept.
         decoder_attention: Of the decoder of sparse objectives.
         patch_embedding: Of whole images: one matrix product, or torch's convolution with the
@@ -36,7 +37,7 @@ class Kernels:
 
     attention: Attention
     mlp: Mlp
-    decoder_attention: Attention
+    decoder_attention: DecoderAttention
     patch_embedding: PatchEmbedding
     head: Head
     optimizer: Optimizer

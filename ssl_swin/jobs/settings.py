@@ -23,6 +23,7 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.encoders.kernels import (
     Attention,
     CompileMode,
+    DecoderAttention,
     Head,
     Mlp,
     Optimizer,
@@ -59,7 +60,7 @@ class KernelSettings:
 
     attention: Literal[Attention, "auto"] = "auto"
     mlp: Literal[Mlp, "auto"] = "auto"
-    decoder_attention: Literal[Attention, "auto"] = "auto"
+    decoder_attention: Literal[DecoderAttention, "auto"] = "auto"
     patch_embedding: Literal[PatchEmbedding, "auto"] = "auto"
     head: Literal[Head, "auto"] = "auto"
     optimizer: Literal[Optimizer, "auto"] = "auto"

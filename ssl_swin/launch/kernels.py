@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ssl_swin.encoders.kernels import Kernels, use_kernels
+from ssl_swin.errors import UserError
 
 TABLE = Path(__file__).with_name("kernels.yaml")
 AUTO = "auto"
@@ -23,8 +24,17 @@ def kernels_for(settings: Mapping[str, Any], device: torch.device) -> Kernels:
     Args:
         settings: By name, "auto" for what the table has; as a name that an older run lacks.
         device: Where the model will be.
+
+    Raises:
+        UserError: If it cannot be trained there by one of them.
     """
     usual = table_entry(read_table(), device)
+    if settings.get("attention") == "flex" and device.type != "cuda":
+        raise UserError(
+            f"kernels.attention=flex is for CUDA GPUs, and this run is on {device.type}, where "
+            "torch's FlexAttention has no backward pass: set kernels.attention to products, fused "
+            "or auto"
+        )
     given = {name: settings.get(name, AUTO) for name in NAMES}
     return Kernels(**{name: usual[name] if given[name] == AUTO else given[name] for name in NAMES})
 
@@ -36,6 +46,9 @@ def take_kernels(cfg: DictConfig, model: nn.Module, device: torch.device) -> Non
         cfg: Configuration of a job.
         model: The Lightning module of an objective or task.
         device: Where it will be.
+
+    Raises:
+        UserError: If it cannot be trained there by one of them.
     """
     use_kernels(model, kernels_for(cfg.get("kernels") or {}, device))
 

@@ -4,7 +4,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_swin.encoders.kernels import Attention, HasKernels, Kernels
+from ssl_swin.encoders.kernels import DecoderAttention, HasKernels, Kernels
 from ssl_swin.encoders.positions import sine_cosine
 from ssl_swin.encoders.visible import VisibleEncoder
 from ssl_swin.encoders.windows.layout import take_rows
@@ -21,7 +21,7 @@ class PatchDecoder(nn.Module, HasKernels):
         kernel: How its cells attend; None goes by the device.
     """
 
-    kernel: Attention | None = None
+    kernel: DecoderAttention | None = None
 
     def __init__(
         self,

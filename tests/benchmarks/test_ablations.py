@@ -37,6 +37,24 @@ def test_kernels__cover_all_there_are():
         assert set(variants.split()) <= set(NAMES)
 
 
+def test_measure__a_choice_that_fails_costs_no_other(monkeypatch, capsys):
+    def fail(_):
+        raise RuntimeError("out of memory")
+
+    sound, broken = {"chosen": str, "other": str}, {"chosen": str, "other": fail}
+    ideas = [
+        ablations.Idea("breaks", broken, {"chosen": "a", "other": "b"}, "mlp"),
+        ablations.Idea("works", sound),
+    ]
+    monkeypatch.setattr(ablations, "ideas", lambda *_: iter(ideas))
+    first, second = ablations.main(
+        ["--device", "cpu", "--batch-size", "1", "--rounds", "1", "--precision", "fp32"]
+    )
+    assert (first["error"], "seconds" in first) == ("out of memory", False)
+    assert "fails" in capsys.readouterr().out
+    assert second["seconds"]["other"]
+
+
 def test_main__measures_every_choice(tmp_path, capsys):
     file = tmp_path / "ablations.json"
     words = ["--batch-size", "1", "--rounds", "1", "--precision", "fp32", "--json", str(file)]

@@ -29,6 +29,7 @@ def test_fastest__counts_both_objectives_alike_by_their_medians():
         timed("attention", [1.0], [1.5], "fused"),  # half as slow again
         timed("mlp", [1.0], [1.01], "keep"),
         timed("patch_embedding", [1.0], [0.9], "conv"),
+        {"kernel": "attention", "values": {"other": "flex"}, "error": "why"},
         timed("patch_embedding", [1.0], [0.8], "channels_last"),
         {"kernel": "", "values": {}, "seconds": {"chosen": [9.0], "other": [1.0]}},
     ]

@@ -72,6 +72,12 @@ def test_kernels_for__takes_what_is_given_before_the_table():
     assert found == {**{name: usual[name] for name in NAMES}, "attention": "fused"}
 
 
+def test_kernels_for__takes_flex_attention_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
+    assert kernels_for({"attention": "flex"}, CUDA).attention == "flex"
+    assert kernels_for({}, CUDA).decoder_attention == "fused"
+
+
 @pytest.mark.parametrize("job", ["pretrain", "finetune", "segment", "detect"])
 def test_configuration__has_the_group(job: str):
     fresh = ["backbone=none", "model=swin_t"]
@@ -112,7 +118,11 @@ def test_pretrain__trains_with_what_is_chosen(
 
 
 def test_pretrain__refuses_what_is_no_choice():
-    with pytest.raises(UserError, match=r"kernels\.attention must be products or fused or auto"):
+    with pytest.raises(UserError, match=r"kernels\.attention=flex is for CUDA GPUs, .* on cpu,"):
+        kernels_for({"attention": "flex"}, CPU)
+    with pytest.raises(
+        UserError, match=r"kernels\.attention must be products or fused or flex or auto"
+    ):
         pretrain([*TINY, "kernels.attention=quick"])
 
 

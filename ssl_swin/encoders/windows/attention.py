@@ -7,12 +7,15 @@ scores may be a hundred times as large, adds in float32 as the reference does.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from ssl_swin.encoders.kernels import Attention, HasKernels, Kernels
 from ssl_swin.encoders.windows.kernels import is_plain
@@ -56,9 +59,13 @@ class WindowAttention(nn.Module, HasKernels):
         heads = (3, self.num_heads, tokens.shape[-1] // self.num_heads)
         qkv = self.project(groups).view(*groups.shape[:3], *heads)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B', G, heads, S, dim of a head)
-        attend = self._fused if self.kernel == "fused" else self._by_products
+        attends: dict[Attention, Callable[..., Tensor]] = {
+            "products": self._by_products,
+            "fused": self._fused,
+            "flex": self._flex,
+        }
         with torch.autocast(tokens.device.type, enabled=False):
-            mixed = attend(query, key, value, layout)
+            mixed = attends[self.kernel](query, key, value, layout)
         mixed = mixed.transpose(2, 3).reshape(groups.shape)
         return self.proj(layout.scatter(mixed, tokens))  # type: ignore[no-any-return]
 
@@ -80,6 +87,15 @@ class WindowAttention(nn.Module, HasKernels):
         queries, keys, values, biases = (part.flatten(0, 1) for part in parts)
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=biases, scale=1.0)
         return mixed.view(query.shape)
+
+    def _flex(self, query: Tensor, key: Tensor, value: Tensor, layout: WindowLayout) -> Tensor:
+        # The gradient of the bias is added up in its dtype, over all windows.
+        window = self.window_bias(torch.promote_types(value.dtype, torch.float32))
+        parts = (part.flatten(0, 1) for part in (*self.scaled(query, key), value))
+        is_compiled = query.device.type != "cpu" and not torch.compiler.is_compiling()
+        attend: Any = compiled_flex() if is_compiled else flex_attention
+        mixed: Any = attend(*parts, score_mod=layout.score_mod(window), scale=1.0)
+        return mixed.view(query.shape)  # type: ignore[no-any-return]
 
     def window_bias(self, dtype: torch.dtype) -> Tensor:
         """Returns the position bias of a whole window, (area, heads, area)."""
@@ -103,6 +119,12 @@ class WindowAttention(nn.Module, HasKernels):
     @abstractmethod
     def bias_table(self) -> Tensor:
         """Returns the position bias of every offset, (offsets, heads)."""
+
+
+@cache
+def compiled_flex() -> Callable[..., Any]:
+    """Returns FlexAttention compiled: as it is, it would write all scores."""
+    return torch.compile(flex_attention)
 
 
 class WindowAttentionV1(WindowAttention, swin_transformer.WindowAttention):  # type: ignore[misc]

@@ -7,6 +7,7 @@ the same bits every time.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # of a score and its indices
 EXCLUDED = -1e4  # added to scores between groups; exp of it is 0 in every float type
 
 
@@ -141,6 +143,16 @@ class WindowLayout(ABC):
             window: Position bias of a whole window, (area, heads, area).
         """
 
+    @abstractmethod
+    def score_mod(self, window: Tensor) -> ScoreMod:
+        """Returns the function that adds what `bias` has to a score, for FlexAttention.
+
+        Its batch are the groups (B' * G) of `gather`.
+
+        Args:
+            window: Position bias of a whole window, (area, heads, area).
+        """
+
     def parts_with_varying_groups(self) -> tuple[Tensor, ...]:
         """Returns the tensors (G, ...) whose number of groups changes from step to step."""
         return ()
@@ -163,6 +175,10 @@ class WholeWindows(WindowLayout):
     def bias(self, window: Tensor) -> Tensor:
         """Returns the position bias, (1, heads, area, area)."""
         return window.transpose(0, 1)[None]
+
+    def score_mod(self, window: Tensor) -> ScoreMod:
+        """See `WindowLayout.score_mod`."""
+        return lambda score, group, head, query, key: score + window[query, head, key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +206,15 @@ class MovedWindows(WindowLayout):
     def bias(self, window: Tensor) -> Tensor:
         """Returns the position bias of every window and what keeps its regions apart."""
         return window.transpose(0, 1)[None] + self.attn_bias.to(window.dtype)
+
+    def score_mod(self, window: Tensor) -> ScoreMod:
+        """See `WindowLayout.score_mod`."""
+        apart = self.attn_bias[:, 0].to(window.dtype)
+
+        def add(score: Tensor, group: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return score + window[query, head, key] + apart[group % len(apart), query, key]
+
+        return add
 
     def to(self, device: torch.device) -> "MovedWindows":
         """Returns a copy on a device."""
@@ -231,6 +256,16 @@ class BinnedWindows(WindowLayout):
         """Returns the position bias between the tokens of every bin."""
         return bias_of_places(window, self.places) + self.attn_bias.to(window.dtype)
 
+    def score_mod(self, window: Tensor) -> ScoreMod:
+        """See `WindowLayout.score_mod`."""
+        apart, add_bias = self.attn_bias[:, 0].to(window.dtype), bias_looked_up(window, self.places)
+
+        def add(score: Tensor, group: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            biased = add_bias(score, group, head, query, key)
+            return biased + apart[group % len(apart), query, key]
+
+        return add
+
     def parts_with_varying_groups(self) -> tuple[Tensor, ...]:
         """Returns all tensors that are led by the number of bins."""
         return self.index, self.slot_mask, self.places, self.attn_bias
@@ -257,6 +292,10 @@ class WholeImages(WindowLayout):
     def bias(self, window: Tensor) -> Tensor:
         """Returns the position bias between the tokens of every image."""
         return bias_of_places(window, self.places)
+
+    def score_mod(self, window: Tensor) -> ScoreMod:
+        """See `WindowLayout.score_mod`."""
+        return bias_looked_up(window, self.places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,6 +330,22 @@ def bias_of_places(window: Tensor, places: Tensor) -> Tensor:
     groups, size, area = places.shape
     rows = (places.flatten(0, 1) @ window.flatten(1)).view(groups, -1, area)
     return (rows @ places.transpose(1, 2)).view(groups, size, -1, size).transpose(1, 2)
+
+
+def bias_looked_up(window: Tensor, places: Tensor) -> ScoreMod:
+    """Returns the function that adds what `bias_of_places` has to a score.
+
+    Args:
+        window: Position bias of a whole window, (area, heads, area).
+        places: Float (G, S, area), one-hot.
+    """
+    place = places.argmax(-1)
+
+    def add(score: Tensor, group: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        row = group % len(place)
+        return score + window[place[row, query], head, place[row, key]]
+
+    return add
 
 
 def gather(rows: Tensor, index: Tensor, source: Tensor, used: Tensor | None = None) -> Tensor:

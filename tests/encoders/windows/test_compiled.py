@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch.nn.attention import flex_attention
 
 from ssl_swin.encoders.dense_encoder import DenseEncoder
 from ssl_swin.encoders.kernels import Kernels, use_kernels
@@ -62,17 +63,22 @@ def trained_once(model, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "attention"), [(1, "products"), (2, "products"), (2, "fused")])
+@pytest.mark.parametrize(
+    ("version", "attention"), [(1, "products"), (2, "products"), (2, "fused"), (1, "flex")]
+)
 @both_objectives
 def test_compile_blocks__changes_neither_results_nor_names(
-    tiny_encoder, version, objective, attention
+    tiny_encoder, monkeypatch, version, objective, attention
 ):
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
     torch.manual_seed(0)
     model = objective(tiny_encoder(version=version, **SIZES)).train()
-    use_kernels(model, dataclasses.replace(BASE, attention=attention))
+    before = "products" if attention == "flex" else attention  # torch's would compile by itself
+    use_kernels(model, dataclasses.replace(BASE, attention=before))
     names = list(model.state_dict())
     loss, gradients = trained_once(model)
 
+    use_kernels(model, dataclasses.replace(BASE, attention=attention))
     model.encoder.compile_blocks()
     compiled_loss, compiled_gradients = trained_once(model)
 

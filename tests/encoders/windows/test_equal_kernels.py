@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from plain_views import plain_views
 from test_devices import on_a_fake_gpu
+from torch.nn.attention import flex_attention
 
 from ssl_swin.encoders.kernels import Kernels, use_kernels
+from ssl_swin.encoders.windows import attention
 from ssl_swin.encoders.windows.attention import WindowAttention
 from ssl_swin.encoders.windows.blocks import RecomputingMlp
+from ssl_swin.encoders.windows.layout import WholeWindows
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.moby import MoBY
 from ssl_swin.objectives.simmim import SimMIM
@@ -39,7 +42,30 @@ FUSED = replace(
     bin_multiple=16,
 )
 LAST = replace(PLAIN, patch_embedding="channels_last")
-others = pytest.mark.parametrize("other", [FUSED, LAST], ids=["fused", "channels_last"])
+FLEX = replace(PLAIN, attention="flex")
+others = pytest.mark.parametrize(
+    "other", [FUSED, LAST, FLEX], ids=["fused", "channels_last", "flex"]
+)
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+
+@pytest.fixture(autouse=True)
+def flex_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What FlexAttention computes, without torch's: there it would be compiled at every turn."""
+    monkeypatch.setattr(attention, "flex_attention", flex_by_hand)
+    monkeypatch.setattr(attention, "compiled_flex", lambda: flex_by_hand)
+
+
+def flex_by_hand(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, score_mod: Any, scale: float
+) -> torch.Tensor:
+    """See https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html."""
+    scores = scale * query @ key.transpose(-2, -1)
+    sides = [torch.arange(side, device=query.device) for side in scores.shape]
+    indices = torch.meshgrid(*sides, indexing="ij")
+    return score_mod(scores, *indices).softmax(-1).to(value.dtype) @ value
+
+
 both_versions = pytest.mark.parametrize("version", [1, 2])
 
 
@@ -72,6 +98,32 @@ def test_use_kernels__values_and_gradients_are_equal(
     assert plain.keys() == changed.keys()
     assert all(gradient.abs().max() > 0 for gradient in plain.values())
     torch.testing.assert_close(changed, plain, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@both_versions
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+def test_use_kernels__torchs_flex_attention_is_equal(
+    tiny_encoder: Any, monkeypatch: pytest.MonkeyPatch, version: int, sparse: bool
+):
+    """Its own operations, and its backward pass by them, which torch refuses on a CPU."""
+    monkeypatch.setattr(attention, "flex_attention", flex_attention.flex_attention)
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
+    plain, flex = (trained(tiny_encoder, version, sparse, each) for each in (PLAIN, FLEX))
+    torch.testing.assert_close(flex, plain, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("device", "calls"), [("cpu", 0), ("meta", 1)])
+def test_compiled_flex__is_used_but_on_a_cpu(
+    tiny_encoder: Any, monkeypatch: pytest.MonkeyPatch, device: str, calls: int
+):
+    taken = []
+    monkeypatch.setattr(attention, "compiled_flex", lambda: taken.append(1) or flex_by_hand)
+    attn = tiny_encoder(**SIZES).blocks()[0].attn.to(device)
+    area = attn.window_size[0] * attn.window_size[1]
+    query, key, value = torch.randn(3, 2, 5, 1, area, 8, device=device)
+    attn._flex(query, key, value, WholeWindows(area))
+    assert len(taken) == calls
 
 
 @pytest.mark.parametrize(("kernels", "calls"), [(PLAIN, 0), (FUSED, 4 + 1)], ids=["plain", "fused"])
@@ -201,7 +253,9 @@ def test_use_kernels__reaches_targets_too(tiny_encoder: Any):
 @pytest.mark.slow
 @both_versions
 @pytest.mark.parametrize("objective", ["dense", "sparse"])
-@pytest.mark.parametrize("kernels", [PLAIN, FUSED, LAST], ids=["plain", "fused", "last"])
+@pytest.mark.parametrize(
+    "kernels", [PLAIN, FUSED, LAST, FLEX], ids=["plain", "fused", "last", "flex"]
+)
 def test_use_kernels__no_choice_waits_for_a_gpu(
     tiny_encoder: Any, version: int, objective: str, kernels: Kernels
 ):
