@@ -11,19 +11,15 @@ from ssl_swin.encoders.encoder import Encoder
 from ssl_swin.errors import UserError
 from ssl_swin.jobs.box_look import look_at_boxes, object_masks
 from ssl_swin.jobs.dense_classes import dense_classes
+from ssl_swin.jobs.dense_tasks import class_of_task, conclude
 from ssl_swin.jobs.labels import train_on_few_images
 from ssl_swin.jobs.loop import training_module
-from ssl_swin.jobs.next_steps import after_training_on_images
 from ssl_swin.jobs.semi import teach_softly
 from ssl_swin.jobs.settings import DetectSettings
-from ssl_swin.jobs.summary import finish
-from ssl_swin.jobs.training_tasks import export_with_backbone, measure, train_task
+from ssl_swin.jobs.training_tasks import measure, train_task
 from ssl_swin.launch.build import backbone_folder, build_encoder, check_splits, open_data
-from ssl_swin.launch.command_line import command
-from ssl_swin.launch.keeping import keep_folders
 from ssl_swin.launch.run import Run, open_run
-from ssl_swin.launch.targets import located, make
-from ssl_swin.tasks.base import Task
+from ssl_swin.launch.targets import make
 from ssl_swin.tasks.detection import Detection
 from ssl_swin.training.callbacks.class_aps import ClassAps
 from ssl_swin.training.checkpointing.best import load_best
@@ -60,13 +56,7 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Detection, dict[st
         UserError: If the task is no detection, it cannot have this encoder, or there is no such
             data.
     """
-    task_class: type[Task] = located("task._target_", cfg.task._target_)
-    if not issubclass(task_class, Detection):
-        raise UserError(
-            f"task._target_={cfg.task._target_} is no detection: give task=mask_rcnn, "
-            f"task=cascade_mask_rcnn or a subclass of ssl_swin.Detection; "
-            f"{command(task_class.job)} trains this one"
-        )
+    task_class = class_of_task(cfg, Detection, "task=mask_rcnn, task=cascade_mask_rcnn")
     readers = open_data(cfg, task_class.members)
     train_on_few_images(cfg, readers)
     classes = dense_classes(cfg.classes, readers["train"], "boxes")
@@ -91,18 +81,4 @@ def _hand_over(
         split = "test" if "test" in data.readers else "val"
         value = float(trainer.callback_metrics[f"{split}/mask_map{module.suffix}"])
         measured.append(("mask AP", f"{value:.4f}"))
-    export_with_backbone(run, trainer, task, data.readers["train"])
-    path = run.folder.path
-    keep_folders(run, trainer.loggers, task.folder, "predictions")
-    finish(
-        run,
-        trainer,
-        results=lambda: [
-            *measured,
-            *([] if best is None else [("best", f"{path}/checkpoints/{best.name}")]),
-            (task.folder, f"{path}/{task.folder}/"),
-            ("", f'ssl_swin.load_detector("{path}")'),
-            ("backbone", f"{path}/backbone/"),
-        ],
-        next_steps=lambda: after_training_on_images(run, "detect", "objects"),
-    )
+    conclude(run, trainer, task, data, best=best, measured=measured, predicted="objects")

@@ -9,21 +9,16 @@ from omegaconf import DictConfig
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.loading.protocol import Split
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.errors import UserError
 from ssl_swin.jobs.dense_classes import dense_classes
+from ssl_swin.jobs.dense_tasks import class_of_task, conclude
 from ssl_swin.jobs.labels import train_on_few_images
 from ssl_swin.jobs.loop import training_module
 from ssl_swin.jobs.mask_look import look_at_masks
-from ssl_swin.jobs.next_steps import after_training_on_images
 from ssl_swin.jobs.settings import SegmentSettings
-from ssl_swin.jobs.summary import finish
-from ssl_swin.jobs.training_tasks import export_with_backbone, measure, train_task
+from ssl_swin.jobs.training_tasks import measure, train_task
 from ssl_swin.launch.build import backbone_folder, build_encoder, check_splits, open_data
-from ssl_swin.launch.command_line import command
-from ssl_swin.launch.keeping import keep_folders
 from ssl_swin.launch.run import Run, open_run
-from ssl_swin.launch.targets import located, make
-from ssl_swin.tasks.base import Task
+from ssl_swin.launch.targets import make
 from ssl_swin.tasks.segmentation import Segmentation
 from ssl_swin.training.callbacks.class_ious import ClassIous
 from ssl_swin.training.checkpointing.best import load_best
@@ -53,12 +48,7 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Segmentation, dict
         UserError: If the task is no segmentation, it cannot have this encoder, or there is no such
             data.
     """
-    task_class: type[Task] = located("task._target_", cfg.task._target_)
-    if not issubclass(task_class, Segmentation):
-        raise UserError(
-            f"task._target_={cfg.task._target_} is no segmentation: give task=segmentation, or a "
-            f"subclass of ssl_swin.Segmentation; {command(task_class.job)} trains this one"
-        )
+    task_class = class_of_task(cfg, Segmentation, "task=segmentation,")
     readers = open_data(cfg, task_class.members)
     classes = dense_classes(cfg.classes, readers["train"], "masks")
     task: Segmentation = make(cfg.task)(encoder, classes)
@@ -72,21 +62,8 @@ def _hand_over(
     """Measure the best epoch's weights, export them, and conclude."""
     best = load_best(trainer, module, run.folder.last_checkpoint)
     measured = _measured(run.cfg, trainer, task, module, data)
-    export_with_backbone(run, trainer, task, data.readers["train"])
-    path = run.folder.path
-    keep_folders(run, trainer.loggers, task.folder, "predictions")
-    finish(
-        run,
-        trainer,
-        results=lambda: [
-            (task.result_title, measured),
-            *([] if best is None else [("best", f"{path}/checkpoints/{best.name}")]),
-            (task.folder, f"{path}/{task.folder}/"),
-            ("", f'ssl_swin.load_segmenter("{path}")'),
-            ("backbone", f"{path}/backbone/"),
-        ],
-        next_steps=lambda: after_training_on_images(run, "segment", "segments"),
-    )
+    results = [(task.result_title, measured)]
+    conclude(run, trainer, task, data, best=best, measured=results, predicted="segments")
 
 
 def _measured(

@@ -35,6 +35,11 @@ def class_colours(number: int) -> list[Colour]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
 
 
+def colour_codes(number: int) -> list[str]:
+    """Returns the colours of so many classes as #rrggbb."""
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in class_colours(number)]
+
+
 def font(size_px: float) -> Font:
     """Returns PIL's own font, which needs no file."""
     return ImageFont.load_default(size=size_px)

@@ -1,6 +1,5 @@
 """The hand-off of a detection run: the folder `detector/`, and loading it again."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,22 +8,20 @@ from typing import Any
 from torch import Tensor
 
 from ssl_swin.arguments import PathLike, checked
-from ssl_swin.encoders.build import build_encoder
-from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
 from ssl_swin.tasks.detecting import DetectInference
 from ssl_swin.tasks.detection import Detection
 from ssl_swin.tasks.detections import Detections
 from ssl_swin.tasks.detector import Detector, detector_export, detector_state
-from ssl_swin.weights.backbone import (
-    CONFIG,
-    NOT_TOLD,
-    WEIGHTS,
-    encoder_args,
-    preprocessing_of,
-    save_export,
+from ssl_swin.weights.backbone import WEIGHTS, save_export
+from ssl_swin.weights.task_folders import (
+    check_image,
+    describing,
+    find_folder,
+    is_of_task,
+    load_exactly,
+    read_hand_off,
 )
-from ssl_swin.weights.task_folders import find_folder, is_of_task, load_exactly
 
 FOLDER = "detector"  # in the folder of a run
 
@@ -56,11 +53,7 @@ class LoadedDetector:
             pixels: Raw pixels (C, H, W) of any size, uint8, uint16 or float32, on the device of the
                 model.
         """
-        if pixels.ndim != 3 or pixels.shape[0] != len(self.mean):
-            raise UserError(
-                f"the detector takes an image of {len(self.mean)} channels, (C, H, W), got "
-                f"{tuple(pixels.shape)}"
-            )
+        check_image(pixels, len(self.mean), FOLDER)
         return self.inference.detections(self.model, normalize(pixels, self.mean, self.std))
 
 
@@ -75,20 +68,10 @@ def load_detector(path: PathLike) -> LoadedDetector:
         UserError: If there is none, or its files do not belong together.
     """
     folder = find_folder(Path(path), FOLDER)
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        encoder = build_encoder(
-            config["architecture"],
-            encoder_args(config),
-            drop_path_rate=0.0,
-            grad_checkpointing=False,
-        )
-        classes = tuple(map(str, list(config["label_names"])))
+    with describing(folder, FOLDER):
+        config, encoder, classes, mean, std = read_hand_off(folder)
         inference = DetectInference(**config["inference"])
-        mean, std, _ = preprocessing_of(config, encoder.in_chans)
         model = Detector(encoder, num_classes=len(classes), **config["head"])
-    except NOT_TOLD as error:
-        raise UserError(f"{folder / CONFIG} does not describe a detector: {error!r}") from error
     load_exactly(detector_state(model.encoder, model.rcnn), folder / WEIGHTS)
     return LoadedDetector(model.eval(), classes, mean, std, inference, config["head"])
 

@@ -1,18 +1,14 @@
 """The hand-off of a segmentation run: the folder `segmenter/`, and loading it again."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_swin.arguments import PathLike, checked
 from ssl_swin.data.mask_classes import MaskClasses
-from ssl_swin.encoders.build import build_encoder
 from ssl_swin.encoders.encoder import Encoder
-from ssl_swin.errors import UserError
 from ssl_swin.pixels import normalize
 from ssl_swin.tasks.segmentation import Segmentation
 from ssl_swin.tasks.segmenter import (
@@ -24,17 +20,15 @@ from ssl_swin.tasks.segmenter import (
 )
 from ssl_swin.tasks.segmenting import Inference
 from ssl_swin.tasks.upernet import FCNHead
-from ssl_swin.weights.backbone import (
-    CONFIG,
-    NOT_TOLD,
-    WEIGHTS,
-    encoder_args,
-    preprocessing_of,
-    read_safetensors,
-    save_export,
-    save_extra_weights,
+from ssl_swin.weights.backbone import WEIGHTS, read_safetensors, save_export, save_extra_weights
+from ssl_swin.weights.task_folders import (
+    check_image,
+    describing,
+    find_folder,
+    is_of_task,
+    load_exactly,
+    read_hand_off,
 )
-from ssl_swin.weights.task_folders import find_folder, is_of_task, load_exactly
 
 FOLDER = "segmenter"  # in the folder of a run
 
@@ -68,11 +62,7 @@ class LoadedSegmenter:
             pixels: Raw pixels (C, H, W) of any size, uint8, uint16 or float32, on the device of the
                 model.
         """
-        if pixels.ndim != 3 or pixels.shape[0] != len(self.mean):
-            raise UserError(
-                f"the segmenter takes an image of {len(self.mean)} channels, (C, H, W), got "
-                f"{tuple(pixels.shape)}"
-            )
+        check_image(pixels, len(self.mean), FOLDER)
         with torch.no_grad():
             images = normalize(pixels[None], self.mean, self.std)
             return self.inference.probabilities(self.model, images[0])
@@ -93,22 +83,12 @@ def load_segmenter(path: PathLike) -> LoadedSegmenter:
         UserError: If there is none, or its files do not belong together.
     """
     folder = find_folder(Path(path), FOLDER)
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        encoder = build_encoder(
-            config["architecture"],
-            encoder_args(config),
-            drop_path_rate=0.0,
-            grad_checkpointing=False,
-        )
-        classes = tuple(map(str, list(config["label_names"])))
+    with describing(folder, FOLDER):
+        config, encoder, classes, mean, std = read_hand_off(folder)
         channels = config["head"]["channels"]
         inference = Inference(**config["inference"])
         masks = MaskClasses.of_settings(config.get("masks", MaskClasses().settings()))
         masks.check_classes(len(classes))
-        mean, std, _ = preprocessing_of(config, encoder.in_chans)
-    except NOT_TOLD as error:
-        raise UserError(f"{folder / CONFIG} does not describe a segmenter: {error!r}") from error
     model = Segmenter(encoder, channels=channels, num_classes=len(classes))
     own = segmenter_state(model.encoder, model.norms, model.decode_head)
     load_exactly(own, folder / WEIGHTS)

@@ -34,7 +34,7 @@ from ssl_swin.inference.predictors.whole_images import (
     write_table,
 )
 from ssl_swin.inference.vector_files import in_utf8
-from ssl_swin.reporting.drawing import class_colours
+from ssl_swin.reporting.drawing import colour_codes
 from ssl_swin.reporting.objects import draw_objects
 from ssl_swin.tasks.detection_figure import LEAST_SCORE, surest
 from ssl_swin.tasks.detections import Detections
@@ -151,13 +151,13 @@ class DetectPredictor(WholeImagePredictor[Detections]):
             if judged.evaluation.with_masks:
                 header.append("mask_ap_percent")
                 columns.append(judged.precisions(of_masks=True))
-        colours = class_colours(len(self.classes))
+        colours = colour_codes(len(self.classes))
         rows = [
             [
                 label,
                 ids.categories[label],
                 in_utf8(name),
-                "#{:02x}{:02x}{:02x}".format(*colours[label]),
+                colours[label],
                 found[label],
                 *(column[label] for column in columns),
             ]

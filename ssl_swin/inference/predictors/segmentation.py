@@ -30,7 +30,7 @@ from ssl_swin.inference.predictors.whole_images import (
 )
 from ssl_swin.inference.vector_files import in_utf8
 from ssl_swin.plurals import counted
-from ssl_swin.reporting.drawing import class_colours
+from ssl_swin.reporting.drawing import class_colours, colour_codes
 from ssl_swin.reporting.overlay import class_overlay
 from ssl_swin.tasks.pixel_metrics import MeanIoU
 from ssl_swin.weights.segmenter import LoadedSegmenter, load_segmenter
@@ -131,12 +131,12 @@ class SegmentPredictor(WholeImagePredictor[Tensor]):
         return [*found.told(), *self.told_of_unreadable(parts, "masks")]
 
     def _class_rows(self, found: "_Totals") -> list[list[object]]:
-        colours = class_colours(len(self.classes))
+        colours = colour_codes(len(self.classes))
         return [
             [
                 label,
                 in_utf8(name),
-                "#{:02x}{:02x}{:02x}".format(*colours[label]),
+                colours[label],
                 int(found.pixels[label]),
                 int(found.counts.true[label]),
                 _percent(found.accuracies[label]),
