@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,14 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from ssl_swin.encoders.kernels import Kernels, use_kernels
 from ssl_swin.masking import random_mask
 from ssl_swin.objectives.masked_images import MaskedBatch, MaskedExample
 from ssl_swin.objectives.simmim import MaskedImageModel, SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 from ssl_swin.optim.param_groups import weight_decay_groups
 from ssl_swin.pixels import normalize
+from ssl_swin.training.implementation import implement
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 300
@@ -46,6 +49,17 @@ SETTINGS = (
     "trainer.enable_progress_bar=false",
     "trainer.log_every_n_steps=1",
     "callbacks.milestones.every_n_epochs=1",
+)
+WIDE: dict[str, Any] = {"embed_dim": 32, "depths": (2, 2), "num_heads": (1, 2)}
+PLAIN = Kernels(
+    attention="products",
+    mlp="keep",
+    decoder_attention="products",
+    patch_embedding="product",
+    head="all",
+    optimizer="fused",
+    compile_mode="default",
+    bin_multiple=1,
 )
 CPU = pytest.param("cpu", marks=pytest.mark.slow)
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -74,11 +88,34 @@ def one_step(model: MaskedImageModel, device: str, dtype: torch.dtype) -> Step:
     return Step(loss.detach().cpu(), gradients, _row(model.parameters()) - before)
 
 
-def batch_for(model: MaskedImageModel) -> MaskedBatch:
+def some_steps(
+    model: MaskedImageModel, device: str, kernels: Kernels, *, is_compiled: bool = False
+) -> list[float]:
+    """Losses of training on the same images with other masks, with these kernels."""
+    model = model.to(device)
+    use_kernels(model, kernels)
+    if is_compiled:
+        torch._dynamo.reset()
+        model.encoder.compile_blocks()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3, fused=True)
+    implement(optimizer, kernels.optimizer)
+    losses = []
+    for step in range(6):
+        batch = move_data_to_device(batch_for(model, step), device)
+        loss = model(batch, lambda pixels: normalize(pixels, MEAN, STD)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def batch_for(model: MaskedImageModel, step: int = 0) -> MaskedBatch:
     """As a loader gives it: on the CPU, with what the objective works out ahead of the step."""
     draw = np.random.default_rng(0)
     pixels = draw.integers(256, size=(4, 3, *model.encoder.img_size_px), dtype=np.uint8)
-    masks = random_mask(model.mask_grid, 0.5, draw, batch_size=4)
+    for _ in range(step + 1):
+        masks = random_mask(model.mask_grid, model.mask_ratio, draw, batch_size=4)
     examples = [
         MaskedExample(*each, 0, "") for each in zip(torch.tensor(pixels), masks, strict=True)
     ]
@@ -153,6 +190,46 @@ def test_step__equals_that_in_double_precision_on_the_cpu(
     assert ours.loss.item() == pytest.approx(expected.loss.item(), rel=within)
     assert_close(ours.gradients, expected.gradients, within)
     assert_close(ours.changes, expected.changes, within)
+
+
+@pytest.mark.parametrize("on", [CPU, CUDA])
+@pytest.mark.parametrize("objective", [SimMIM, SparseSimMIM])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"attention": "fused", "decoder_attention": "fused"},
+        {"mlp": "recompute", "bin_multiple": 16},
+        {"patch_embedding": "conv", "head": "masked", "optimizer": "foreach"},
+        {"patch_embedding": "channels_last"},
+        pytest.param({"attention": "flex"}, marks=pytest.mark.gpu),  # refused on a CPU
+    ],
+    ids=lambda changed: "-".join(map(str, changed.values())),
+)
+def test_kernels__make_the_same_steps(
+    tiny_encoder: Any, monkeypatch: pytest.MonkeyPatch, on: str, objective: Any, changed: Any
+) -> None:
+    if on == "cpu" and changed.get("attention") == "flex":
+        pytest.skip("torch has no backward pass of it on a CPU")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    expected = some_steps(objective(tiny_encoder(**WIDE)), on, PLAIN)
+    ours = some_steps(objective(tiny_encoder(**WIDE)), on, replace(PLAIN, **changed))
+    assert expected[-1] < 0.99 * expected[0]  # it learns
+    np.testing.assert_allclose(ours, expected, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", [SimMIM, SparseSimMIM])
+@pytest.mark.parametrize("attention", ["products", "flex"])
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compile_modes__make_the_same_steps(
+    tiny_encoder: Any, monkeypatch: pytest.MonkeyPatch, objective: Any, attention: Any, mode: Any
+) -> None:
+    """Enough steps to record CUDA graphs and to replay them, with masks of several sizes."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    kernels = replace(PLAIN, attention=attention, compile_mode=mode, bin_multiple=4)
+    expected = some_steps(objective(tiny_encoder(**WIDE)), "cuda", PLAIN)
+    ours = some_steps(objective(tiny_encoder(**WIDE)), "cuda", kernels, is_compiled=True)
+    np.testing.assert_allclose(ours, expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
