@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ssl_swin.data.packing.plan import PackOptions
     from ssl_swin.data.shards.index_file import ShardIndex
     from ssl_swin.data.sources.opening import OpenedData
+    from ssl_swin.data.sources.panoptic import PanopticLists
 
 
 def add_parser(
@@ -76,6 +77,13 @@ def add_parser(
     )
     add_label_options(parser)
     add_mask_options(parser)
+    parser.add_argument(
+        "--panoptic",
+        action="append",
+        type=path,
+        metavar="FILE",
+        help="JSON of COCO's panoptic masks: what the ids in the masks are; can be repeated",
+    )
     add_box_options(parser)
     parser.add_argument(
         "--max-short-side-px",
@@ -124,12 +132,16 @@ def run(args: argparse.Namespace) -> None:
     pixels = pixel_format(args)
     part = None if args.part is None else Part.parse(args.part)
     check_label_options(args)
-    classes = class_names(args)
+    panoptic = _panoptic(args)
+    classes = class_names(args) if panoptic is None else panoptic.classes
     others = member_check(args, None if classes is None else len(classes))
     check_link(args.out)
     check_out(args.images, args.out)
     boxes = box_source(args, classes)
-    opened = _opened(args, classes) if boxes is None else open_box_source(args.images, boxes)
+    if boxes is None:
+        opened = _opened(args, classes, panoptic)
+    else:
+        opened = open_box_source(args.images, boxes)
     for note in opened.notes:
         print(note)
     options = PackOptions(
@@ -178,7 +190,28 @@ def _training_line(args: argparse.Namespace, index: "ShardIndex", num_classes: i
     )
 
 
-def _opened(args: argparse.Namespace, classes: tuple[str, ...] | None) -> "OpenedData":
+def _panoptic(args: argparse.Namespace) -> "PanopticLists | None":
+    """Return what the ids in panoptic masks are, where options tell.
+
+    Raises:
+        UserError: If another option says what masks or images are, or a file cannot be read.
+    """
+    from ssl_swin.commands.box_options import KINDS
+    from ssl_swin.data.sources.panoptic import read_panoptic
+    from ssl_swin.errors import UserError
+
+    if args.panoptic is None:
+        return None
+    others = (*KINDS, "classes", "labels", "val_labels", "class_of", "class_of_colour")
+    for other in (*others, "reduce_zero_label", "no_masks"):
+        if getattr(args, other):
+            raise UserError(f"--panoptic and --{other.replace('_', '-')} exclude each other")
+    return read_panoptic(args.panoptic)
+
+
+def _opened(
+    args: argparse.Namespace, classes: tuple[str, ...] | None, panoptic: "PanopticLists | None"
+) -> "OpenedData":
     """Open images without boxes, with the labels and classes that options give.
 
     Raises:
@@ -186,6 +219,7 @@ def _opened(args: argparse.Namespace, classes: tuple[str, ...] | None) -> "Opene
     """
     from ssl_swin.commands.label_options import labelled
     from ssl_swin.data.sources.opening import open_data
+    from ssl_swin.data.sources.panoptic import PanopticDataset
 
     reading = reading_of(args)
     if args.labels is not None or classes is not None:
@@ -197,6 +231,11 @@ def _opened(args: argparse.Namespace, classes: tuple[str, ...] | None) -> "Opene
         opened.classes_from = str(args.labels)
     if classes is not None:
         opened.splits, opened.classes_from = _named(opened.splits, classes), "--classes"
+    if panoptic is not None:
+        opened.classes_from = f"the categories of {panoptic.source}"
+        opened.splits = {
+            split: PanopticDataset(source, panoptic) for split, source in opened.splits.items()
+        }
     return opened
 
 

@@ -9,6 +9,7 @@ from ssl_swin.data.dataset import DatasetWrapper, ImageDataset
 from ssl_swin.data.encoded import MASK
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.member_check import MemberCheck
+from ssl_swin.data.no_class import NoClass
 from ssl_swin.data.packing.plan import ShardJob
 from ssl_swin.data.parallel import ordered_map
 from ssl_swin.data.sources.boxes.dataset import BoxDataset
@@ -40,6 +41,8 @@ class MemberLook:
             try:
                 encoded = self.sources[job.source][index]
                 problem = self.others.problem(encoded, self.pixels)
+            except NoClass as error:
+                problem = error.problem
             except (OSError, ValueError):  # the image cannot be read, which its packing tells
                 continue
             if problem:
