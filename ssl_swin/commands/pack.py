@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
@@ -16,17 +16,15 @@ from ssl_swin.commands.pixel_options import (
     pixel_format,
 )
 from ssl_swin.commands.places import check_link
-from ssl_swin.commands.reading_options import add_reading_options, reading_of
+from ssl_swin.commands.reading_options import add_reading_options
 from ssl_swin.plurals import counted
 
 if TYPE_CHECKING:
-    from ssl_swin.data.dataset import ImageDataset
     from ssl_swin.data.member_check import MemberCheck
     from ssl_swin.data.packing.part import Part
     from ssl_swin.data.packing.plan import PackOptions
     from ssl_swin.data.shards.index_file import ShardIndex
     from ssl_swin.data.sources.opening import OpenedData
-    from ssl_swin.data.sources.panoptic import PanopticLists
 
 
 def add_parser(
@@ -124,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_swin.commands.box_options import box_source, open_box_source
     from ssl_swin.commands.label_options import check_label_options
     from ssl_swin.commands.mask_options import class_names, member_check
+    from ssl_swin.commands.pack_source import open_images, panoptic_lists
     from ssl_swin.commands.packed import advise_on_pixels, lines_on_packing
     from ssl_swin.data.packing.pack import check_out, pack
     from ssl_swin.data.packing.part import Part
@@ -132,14 +131,14 @@ def run(args: argparse.Namespace) -> None:
     pixels = pixel_format(args)
     part = None if args.part is None else Part.parse(args.part)
     check_label_options(args)
-    panoptic = _panoptic(args)
+    panoptic = panoptic_lists(args)
     classes = class_names(args) if panoptic is None else panoptic.classes
     others = member_check(args, None if classes is None else len(classes))
     check_link(args.out)
     check_out(args.images, args.out)
     boxes = box_source(args, classes)
     if boxes is None:
-        opened = _opened(args, classes, panoptic)
+        opened = open_images(args, classes, panoptic)
     else:
         opened = open_box_source(args.images, boxes)
     for note in opened.notes:
@@ -188,77 +187,6 @@ def _training_line(args: argparse.Namespace, index: "ShardIndex", num_classes: i
         of_masks=mask_overrides(args, num_classes, names=names),
         num_train=index.num_samples("train"),
     )
-
-
-def _panoptic(args: argparse.Namespace) -> "PanopticLists | None":
-    """Return what the ids in panoptic masks are, where options tell.
-
-    Raises:
-        UserError: If another option says what masks or images are, or a file cannot be read.
-    """
-    from ssl_swin.commands.box_options import KINDS
-    from ssl_swin.data.sources.panoptic import read_panoptic
-    from ssl_swin.errors import UserError
-
-    if args.panoptic is None:
-        return None
-    others = (*KINDS, "classes", "labels", "val_labels", "class_of", "class_of_colour")
-    for other in (*others, "reduce_zero_label", "no_masks"):
-        if getattr(args, other):
-            raise UserError(f"--panoptic and --{other.replace('_', '-')} exclude each other")
-    return read_panoptic(args.panoptic)
-
-
-def _opened(
-    args: argparse.Namespace, classes: tuple[str, ...] | None, panoptic: "PanopticLists | None"
-) -> "OpenedData":
-    """Open images without boxes, with the labels and classes that options give.
-
-    Raises:
-        UserError: As `open_data`, or if labels or classes do not fit.
-    """
-    from ssl_swin.commands.label_options import labelled
-    from ssl_swin.data.sources.opening import open_data
-    from ssl_swin.data.sources.panoptic import PanopticDataset
-
-    reading = reading_of(args)
-    if args.labels is not None or classes is not None:
-        reading = replace(reading, labelled=False)
-    opened = open_data(args.images, reading, args.val_labels)
-    opened.splits, table_notes = labelled(args, opened.splits)
-    opened.notes += table_notes
-    if args.labels is not None:
-        opened.classes_from = str(args.labels)
-    if classes is not None:
-        opened.splits, opened.classes_from = _named(opened.splits, classes), "--classes"
-    if panoptic is not None:
-        opened.classes_from = f"the categories of {panoptic.source}"
-        opened.splits = {
-            split: PanopticDataset(source, panoptic) for split, source in opened.splits.items()
-        }
-    return opened
-
-
-def _named(
-    sources: "dict[str, ImageDataset]", classes: tuple[str, ...]
-) -> "dict[str, ImageDataset]":
-    """Return data sets whose masks or boxes have these classes.
-
-    Raises:
-        UserError: If they have none.
-    """
-    from ssl_swin.data.box_lists import BOXES
-    from ssl_swin.data.encoded import MASK
-    from ssl_swin.data.sources.labelled import RelabelledDataset
-    from ssl_swin.errors import UserError
-
-    for split, source in sources.items():
-        if not {MASK, BOXES} & {*source.members}:
-            raise UserError(
-                f"--classes names what masks and boxes hold, and the images of {split} have none: "
-                "give the folder of the masks by --masks DIR, or leave --classes out"
-            )
-    return {split: RelabelledDataset(source, classes) for split, source in sources.items()}
 
 
 def _pack_part(
