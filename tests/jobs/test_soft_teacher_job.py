@@ -116,7 +116,9 @@ def test_soft_teacher__warms_up_and_says_so_of_pixels_that_are_no_colours(
     assert "semi.strong.colours=false" in error
     run(*SEMI, "semi.warmup_steps=2")
     assert not any("unsup" in name for name in last_values())
-    run(*SEMI, "semi.warmup_steps=1", "run_dir=later")
+    run(*SEMI, "semi.warmup_steps=1", "run_dir=later", "optim=sgd_detection")
+    state = load_checkpoint(Path("later/checkpoints/last.ckpt"))["optimizer_states"][0]["state"]
+    assert all(each.keys() == {"momentum_buffer"} for each in state.values()) and state
     assert last_values("later")["train/unsup_loss_class"] > 0
 
 
