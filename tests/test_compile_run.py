@@ -25,11 +25,14 @@ SMALL = (
 )
 
 
-def test_pretrain__compiled_leaves_what_an_uncompiled_run_reads(tmp_path):
-    finish((*SMALL, "compile=true"), tmp_path, 1)
+@pytest.mark.parametrize(
+    "kernels", [(), ("kernels.compile_mode=reduce-overhead", "kernels.bin_multiple=4")]
+)
+def test_pretrain__compiled_leaves_what_an_uncompiled_run_reads(tmp_path, kernels):
+    finish((*SMALL, "compile=true", *kernels), tmp_path, 1)
     run = tmp_path / "runs/pretrain/swin_nano_demo"
     checkpoint = load_checkpoint(run / "checkpoints/last.ckpt")
     assert checkpoint["global_step"] == 4
     assert not [name for name in checkpoint["state_dict"] if "_orig_mod" in name]
-    finish((*SMALL, "compile=false"), tmp_path, 1)
+    finish((*SMALL, "compile=false", "kernels=reference"), tmp_path, 1)
     assert f"continuing from {run.relative_to(tmp_path)}" in output(tmp_path, 0)

@@ -67,13 +67,15 @@ KERNELS: dict[str, tuple[tuple[Any, ...], str]] = {  # other values, and variant
     "compile_mode": (("reduce-overhead", "max-autotune-no-cudagraphs"), " ".join(COMPILED)),
 }
 
+OF_GPUS = ("flex", "max-autotune-no-cudagraphs")  # on a CPU no backward pass, and many minutes
+
 
 def kernel_ideas(objective: str, variant: Variant) -> Iterator[Idea]:
     """Whole steps with one kernel as it is or another."""
     for name, (others, objectives) in KERNELS.items():
         for other in others if objective in objectives.split() else ():
-            if other == "flex" and variant.images.device.type == "cpu":
-                continue  # it has no backward pass there
+            if other in OF_GPUS and variant.images.device.type == "cpu":
+                continue
             values = {CHOSEN: getattr(BASE, name), OTHER: other}
             turns: dict[str, Turn] = {
                 turn: kernel_turn(variant, replace(BASE, **{name: value}))
