@@ -1,6 +1,5 @@
 """`ssl-swin predict` and `calibrate`: equal to the classifier by hand, on every path to it."""
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from worlds import MEAN, STD, draw, hand_on
+from worlds import MEAN, STD, draw, hand_on, rows_in
 
 from ssl_swin.cli import main
 from ssl_swin.data.transforms import CentreCrop
@@ -65,11 +64,6 @@ def logits_by_hand(model: Classifier) -> Tensor:
 
 def predict(out: str, *options: str, images: str = "photos", model: str = "run") -> int:
     return main(["predict", model, images, out, *OPTIONS, *options])
-
-
-def rows_in(path: str) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("model", ["run", "run/classifier"])

@@ -1,8 +1,7 @@
 """`ssl-swin predict` of detectors: results and precision are what the detector and COCO say."""
 
-import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from worlds import MEAN, STD
+from worlds import MEAN, STD, contents, interrupt_after, predict, rows_in
 
 import ssl_swin
 from ssl_swin.cli import main
@@ -19,7 +18,6 @@ from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.rle import decode_rle
 from ssl_swin.data.sources.boxes.opening import open_boxes
 from ssl_swin.data.sources.boxes.reading import BoxReading
-from ssl_swin.inference.predictors import whole_images
 from ssl_swin.inference.predictors.detection import DetectPredictor
 from ssl_swin.pixels import normalize
 from ssl_swin.tasks.detecting import DetectInference
@@ -33,7 +31,6 @@ mask_codes = pytest.importorskip("faster_coco_eval.core.mask")
 
 CLASSES = ["ant", "bee"]
 CATEGORIES = {"bee": 7, "ant": 3, "fly": 9}  # ids of the file, in another order than labels
-OPTIONS = ("--workers", "0", "--device", "cpu")
 SIZES = ((40, 56), (64, 47), (50, 41), (48, 48))
 SETTINGS: dict[str, Any] = {
     **{"cascade": False, "with_masks": True, "channels": 8, "head_channels": 16},
@@ -107,20 +104,6 @@ def truth() -> dict[str, Any]:
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in CATEGORIES.items()],
     }
-
-
-def predict(out: str, *options: str, images: str = "photos", model: str = "run") -> int:
-    return main(["predict", model, images, out, *OPTIONS, *options])
-
-
-def rows_in(path: str) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def contents(folder: str) -> dict[str, bytes]:
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def same_objects(results: list[dict[str, Any]], found: Detections, ids: list[int]) -> None:
@@ -210,17 +193,8 @@ def test_predict__goes_on_to_the_same_bytes(
     options = ("--coco", "truth.json", "--overlays")
     assert predict("whole", *options) == 0
     told = capsys.readouterr().out.splitlines()[-1]
-    real = whole_images.InOrderLoader
-
-    class Cut(real):  # type: ignore[misc, valid-type]
-        def __iter__(self) -> Iterator[object]:
-            for number, each in enumerate(super().__iter__()):
-                if number == 3:
-                    raise KeyboardInterrupt
-                yield each
-
     with monkeypatch.context() as patch:
-        patch.setattr(whole_images, "InOrderLoader", Cut)
+        interrupt_after(3, patch)
         assert predict("cut", *options) == 130
     assert "2 of 4 images are done and kept in cut.parts" in capsys.readouterr().err
     assert predict("cut", *options) == 0

@@ -1,8 +1,7 @@
 """`ssl-swin predict` of segmenters: masks, tables and mIoU equal what the segmenter says."""
 
-import csv
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from worlds import MEAN, STD
+from worlds import MEAN, STD, contents, interrupt_after, predict, rows_in
 
 import ssl_swin
 from ssl_swin.cli import main
@@ -31,7 +30,6 @@ from ssl_swin.weights.backbone import save_backbone, save_task
 from ssl_swin.weights.segmenter import load_segmenter
 
 CLASSES = ["sky", "road", "tree"]
-OPTIONS = ("--workers", "0", "--device", "cpu")
 SIZES = ((40, 56), (35, 33), (64, 47), (30, 30), (50, 41))
 VALUES = {0: 0, 100: 1, 200: 2}  # of the masks
 
@@ -80,24 +78,10 @@ def save(path: str, values: np.ndarray) -> None:
     Image.fromarray(values.astype(np.uint8)).save(path)
 
 
-def predict(out: str, *options: str, images: str = "photos", model: str = "run") -> int:
-    return main(["predict", model, images, out, *OPTIONS, *options])
-
-
 def told_by(model: str = "run") -> list[Tensor]:
     segmenter = load_segmenter(model)
     read = (np.array(Image.open(f"photos/images/{number}.png")) for number in range(len(SIZES)))
     return [segmenter.segment(torch.from_numpy(each).permute(2, 0, 1)) for each in read]
-
-
-def rows_in(path: str) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def contents(folder: str) -> dict[str, bytes]:
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("model", ["run", "run/segmenter"])
@@ -152,17 +136,8 @@ def test_predict__goes_on_to_the_same_bytes_and_lists_bad_images(
     assert predict("whole", "--overlays") == 0
     assert "1 image could not be read, listed in whole/bad.csv" in capsys.readouterr().out
     assert [row["name"] for row in rows_in("whole/bad.csv")] == ["1.png"]
-    real = whole_images.InOrderLoader
-
-    class Cut(real):  # type: ignore[misc, valid-type]
-        def __iter__(self) -> Iterator[object]:
-            for number, each in enumerate(super().__iter__()):
-                if number == 3:
-                    raise KeyboardInterrupt
-                yield each
-
     with monkeypatch.context() as patch:
-        patch.setattr(whole_images, "InOrderLoader", Cut)
+        interrupt_after(3, patch)
         assert predict("cut", "--overlays") == 130
     assert not Path("cut").exists()
     assert "2 of 5 images are done and kept in cut.parts" in capsys.readouterr().err

@@ -1,15 +1,20 @@
 """Images and a small backbone for commands that put one through the other."""
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from ssl_swin.cli import main
 from ssl_swin.encoders.swin import SwinEncoder
+from ssl_swin.inference.predictors import whole_images
 from ssl_swin.weights.backbone import save_backbone
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+OPTIONS = ("--workers", "0", "--device", "cpu")
 
 
 def draw(folder: Path, number: int, *, seed: int = 0) -> list[Path]:
@@ -30,3 +35,34 @@ def hand_on(folder: Path, build: Callable[..., SwinEncoder], **changes: int) -> 
     encoder = build(**changes)
     save_backbone(folder, encoder, mean=MEAN, std=STD, card="")
     return encoder
+
+
+def predict(out: str, *options: str, images: str = "photos", model: str = "run") -> int:
+    """The exit code of `ssl-swin predict` in this process, on the CPU."""
+    return main(["predict", model, images, out, *OPTIONS, *options])
+
+
+def rows_in(path: str) -> list[dict[str, str]]:
+    """The rows of a table by the names of its columns."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """The files of a folder by their paths in it."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def interrupt_after(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C when so many whole images have been read."""
+    real = whole_images.InOrderLoader
+
+    class Cut(real):  # type: ignore[misc, valid-type]
+        def __iter__(self) -> Iterator[object]:
+            for at, each in enumerate(super().__iter__()):
+                if at == number:
+                    raise KeyboardInterrupt
+                yield each
+
+    patch.setattr(whole_images, "InOrderLoader", Cut)
