@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S = 120
+LIMIT_S = 600
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["ssl_swin.jobs.pretrain", "hydra.main"])
 
