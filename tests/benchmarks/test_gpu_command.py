@@ -237,7 +237,7 @@ def test_profile_rows__add_up_to_the_whole():
 @pytest.mark.slow
 def test_rehearsal__does_every_part(tmp_path: Path):
     with pytest.raises(SystemExit) as ended:
-        command.main(["--rehearse", "--minutes", "30", "--out", str(tmp_path)])
+        command.main(["--rehearse", "--minutes", "60", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "results.json").read_text())
     states = {name: found["state"] for name, found in results["parts"].items()}
     assert states == {each.name: "done" for each in load_parts(rehearsal=True)}

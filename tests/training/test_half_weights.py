@@ -209,7 +209,7 @@ def test_job__of_every_kind_has_the_losses_of_mixed_precision(
         losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
         weights.append(load_file(run / "backbone/model.safetensors"))
     assert len(losses[0]) == 4
-    assert losses[1] == (losses[0] if is_equal else pytest.approx(losses[0], rel=2e-3))
+    assert losses[1] == (losses[0] if is_equal else pytest.approx(losses[0], rel=1e-2))
     for name, tensor in weights[0].items():
         assert weights[1][name].dtype == tensor.dtype
         assert weights[1][name].equal(tensor) or not is_equal, name

@@ -59,7 +59,7 @@ CASES = {
     ),
 }
 # By the order of sums; a gradient of L1 also changes its sign where a prediction is just right.
-WEIGHTS_DIFFER = {"rtol": 1e-4, "atol": 2e-6}
+WEIGHTS_DIFFER = {"rtol": 1e-4, "atol": 5e-6}  # 2.2e-6 of one weight on an Intel Xeon
 
 
 @pytest.mark.parametrize("case", CASES)
