@@ -39,6 +39,7 @@ from ssl_swin.data.shards.index_file import EXTENT, ScannedShard, Shard, write_i
 from ssl_swin.data.sources.opening import open_datasets
 from ssl_swin.data.synthetic.dataset import SyntheticDataset
 from ssl_swin.data.transforms import RandomCrop
+from ssl_swin.errors import UserError
 from ssl_swin.objectives.masked_images import MaskedTransform, collate_masked
 
 SIZE_PX = 192
@@ -184,8 +185,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for the raw numbers")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        results = measure(args, Path(temporary))
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            results = measure(args, Path(temporary))
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     write_json(args.json, results)
 
 

@@ -11,20 +11,17 @@ is not run again. {data} in the file stands for the folder.
 
 import argparse
 import csv
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from benchmarks.studies import ROOT, check_known, read_study, run_logged
 from benchmarks.tables import table
+from ssl_swin.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+KEYS = ("job", "metric", "images", "shared", "backbones")
 COLUMNS = ("backbone", "seed", "images", "score", "pretraining_s", "training_s")
 
 
@@ -77,18 +74,14 @@ class Study:
         return [f"backbone=runs/{source['job']}/{name}"], seconds
 
     def call(self, job: str, words: Sequence[str]) -> float:
-        """Run a job in the study's folder on one thread; return its seconds."""
+        """Run a job in the study's folder on one thread; return its seconds.
+
+        Raises:
+            UserError: If it fails.
+        """
         start = time.monotonic()
         given = [word.replace("{data}", str(self.data)) for word in words]
-        with (self.out / "log.txt").open("a") as log:
-            subprocess.run(
-                [sys.executable, str(ROOT / f"{job}.py"), *given],
-                cwd=self.out,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-                check=True,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        run_logged([str(ROOT / f"{job}.py"), *given], self.out, self.out / "log.txt")
         return time.monotonic() - start
 
     def score(self, run: Path) -> float:
@@ -154,11 +147,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbones", nargs="*", help="only these")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     args = parser.parse_args(words)
-    args.out.mkdir(parents=True, exist_ok=True)
-    study = Study(yaml.safe_load(args.settings.read_text()), args.data, args.out)
-    for seed in args.seeds:
-        for backbone in args.backbones or study.settings["backbones"]:
-            study.run(backbone, seed)
+    try:
+        study = Study(read_study(args.settings, KEYS), args.data, args.out)
+        known = study.settings["backbones"]
+        check_known(args.backbones or (), [*known], "backbone")
+        args.out.mkdir(parents=True, exist_ok=True)
+        for seed in args.seeds:
+            for backbone in args.backbones or known:
+                study.run(backbone, seed)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     print(summary(study.rows(), study.settings["metric"]))
 
 

@@ -19,8 +19,11 @@ from ssl_swin import load_detector, load_segmenter
 from ssl_swin.data.decoding import decode_sample
 from ssl_swin.data.images.pixel_format import PixelFormat
 from ssl_swin.data.sample import Sample
+from ssl_swin.errors import UserError
 from ssl_swin.figure import ClassColumn, Figure, ImageColumn, ObjectColumn, Objects
+from ssl_swin.files import atomic_path
 from ssl_swin.launch.build import open_data
+from ssl_swin.reporting.comparison import check_run
 from ssl_swin.reporting.figures import draw_figure
 
 LEAST_SCORE = 0.3  # of an object that is drawn
@@ -73,6 +76,20 @@ def detected(runs: dict[str, Path], samples: Sequence[Sample], images: Tensor) -
     )
 
 
+def as_images(samples: Sequence[Sample]) -> Tensor:
+    """Returns the pixels of 8-bit images of one size, float (B, C, H, W) in [0, 1].
+
+    Raises:
+        UserError: If they are others.
+    """
+    kinds = {(tuple(sample.pixels.shape), str(sample.pixels.dtype)) for sample in samples}
+    if len(kinds) != 1 or "torch.uint8" not in next(iter(kinds)):
+        raise UserError(
+            f"the figure takes 8-bit images of one size, got {sorted(kinds)}: give --images 1"
+        )
+    return torch.stack([sample.pixels for sample in samples]).float() / 255
+
+
 def _mask(sample: Sample) -> Tensor:
     assert sample.mask is not None
     return sample.mask
@@ -100,12 +117,17 @@ def main(words: Sequence[str] | None = None) -> None:
         name: run_folder(args.study, args.job, name, args.seed, args.labels)
         for name in args.backbones
     }
-    cfg = OmegaConf.load(next(iter(runs.values())) / "config.yaml")
-    assert isinstance(cfg, DictConfig)
     member, columns = ("mask", segmented) if args.job == "segment" else ("boxes", detected)
-    samples = held_out(cfg, member, args.images)
-    images = torch.stack([sample.pixels for sample in samples]).float() / 255
-    draw_figure(columns(runs, samples, images), *PLAIN).save(args.picture)
+    try:
+        check_run(next(iter(runs.values())))
+        cfg = OmegaConf.load(next(iter(runs.values())) / "config.yaml")
+        assert isinstance(cfg, DictConfig)
+        samples = held_out(cfg, member, args.images)
+        figure = columns(runs, samples, as_images(samples))
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+    with atomic_path(args.picture) as temporary:
+        draw_figure(figure, *PLAIN).save(temporary, format="png")
 
 
 if __name__ == "__main__":

@@ -14,20 +14,16 @@ as many. An arm and seed that is in the table is not run again. The probe is tha
 import argparse
 import csv
 import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from benchmarks.studies import ROOT, check_known, read_study, run_logged
 from benchmarks.tables import table
+from ssl_swin.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 SHORT, LONG = 8, 32  # steps of the two runs whose difference is the time of a step
 COLUMNS = (
     *("arm", "seed", "epochs", "train_cpu_s"),
@@ -40,16 +36,7 @@ SHOWN = ("linear_val", "linear_test", "knn_val", "knn_test")
 def cpu_s(command: Sequence[str], folder: Path, log: Path) -> float:
     """Run a command of one thread, and return the processor time of it and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with log.open("a") as output:
-        subprocess.run(
-            [sys.executable, *command],
-            cwd=folder,
-            env=environment,
-            check=True,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    run_logged(command, folder, log)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -161,7 +148,7 @@ def summary(rows: Sequence[Mapping[str, str]]) -> str:
     return table(["arm", "seeds", "epochs", *(name.replace("_", ", ") for name in SHOWN)], lines)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run what is not in the table yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", type=Path)
@@ -169,15 +156,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for runs and table.csv")
     parser.add_argument("--arms", nargs="*", help="only these")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    study = Study(yaml.safe_load(args.settings.read_text()), args.data, args.out)
-    arms = args.arms or [*study.settings["random"], *study.settings["arms"]]
-    for seed in args.seeds:
-        for arm in arms:
-            done = {(row["arm"], row["seed"]) for row in study.rows()}
-            if (arm, str(seed)) not in done:
-                study.add(study.run(arm, seed))
+    args = parser.parse_args(words)
+    try:
+        study = Study(read_study(args.settings, ("random", "arms")), args.data, args.out)
+        known = [*study.settings["random"], *study.settings["arms"]]
+        check_known(args.arms or (), known, "arm")
+        args.out.mkdir(parents=True, exist_ok=True)
+        for seed in args.seeds:
+            for arm in args.arms or known:
+                done = {(row["arm"], row["seed"]) for row in study.rows()}
+                if (arm, str(seed)) not in done:
+                    study.add(study.run(arm, seed))
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     print(summary(study.rows()))
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import torch
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -24,6 +25,7 @@ from benchmarks.step.variants import Absent, Variant, build
 from benchmarks.step.workload import Workload, make_workload
 from benchmarks.tables import table
 from ssl_swin.encoders.kernels import Kernels, use_kernels
+from ssl_swin.launch.kernels import kernels_for
 
 CHOSEN, OTHER = "chosen", "other"
 Turn = Callable[[int], object]
@@ -45,16 +47,7 @@ class Idea(NamedTuple):
     kernel: str = ""
 
 
-BASE = Kernels(
-    attention="products",
-    mlp="recompute",
-    decoder_attention="products",
-    patch_embedding="product",
-    head="all",
-    optimizer="fused",
-    compile_mode="default",
-    bin_multiple=1,
-)
+BASE = kernels_for({}, torch.device("cpu"))  # on a GPU too, to compare with
 PLAIN, COMPILED = ("dense", "sparse"), ("dense_compiled", "sparse_compiled")
 KERNELS: dict[str, tuple[tuple[Any, ...], str]] = {  # other values, and variants to try them on
     "attention": (("fused", "flex"), "dense sparse"),

@@ -112,21 +112,17 @@ def mask_overrides(
         num_classes: Number of their classes, if it is known.
         names: Their names; empty if the data has them, None if nobody knows them.
     """
+    from ssl_swin.data.mask_classes import MaskClasses
     from ssl_swin.quoting import override
 
-    usual = {
-        "ignore_value": 255,
-        "reduce_zero_label": False,
-        "class_of": None,
-        "class_of_colour": None,
-    }
+    usual = MaskClasses()
     told = [override("classes", list(names))] if names else []
     if names is None:
         told = [f"classes={num_classes or 'NAMES'}"]
     return told + [
         override(f"task.masks.{name}", getattr(args, name))
-        for name, value in usual.items()
-        if getattr(args, name) != value
+        for name in usual.settings()
+        if getattr(args, name) != getattr(usual, name)
     ]
 
 

@@ -21,13 +21,13 @@ from ssl_swin.training.datamodule import ImageDataModule
 AnyTask = TypeVar("AnyTask", bound=Task)
 
 
-def class_of_task(cfg: DictConfig, base: type[AnyTask], ways: str) -> type[AnyTask]:
+def class_of_task(cfg: DictConfig, base: type[AnyTask], *ways: str) -> type[AnyTask]:
     """Return the class of the task that a job is to train.
 
     Args:
         cfg: Configuration of the job.
         base: What it must be a subclass of.
-        ways: The options of the group `task` for this job, as words.
+        ways: Settings that give such a task.
 
     Raises:
         UserError: If it is a task of another job.
@@ -36,8 +36,9 @@ def class_of_task(cfg: DictConfig, base: type[AnyTask], ways: str) -> type[AnyTa
     if issubclass(task_class, base):
         return task_class
     raise UserError(
-        f"task._target_={cfg.task._target_} is no {base.__name__.lower()}: give {ways} or a "
-        f"subclass of ssl_swin.{base.__name__}; {command(task_class.job)} trains this one"
+        f"task._target_={cfg.task._target_} is no {base.__name__.lower()}: give "
+        f"{', '.join(ways)} or a subclass of ssl_swin.{base.__name__}; "
+        f"{command(task_class.job)} trains this one"
     )
 
 

@@ -56,7 +56,7 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Detection, dict[st
         UserError: If the task is no detection, it cannot have this encoder, or there is no such
             data.
     """
-    task_class = class_of_task(cfg, Detection, "task=mask_rcnn, task=cascade_mask_rcnn")
+    task_class = class_of_task(cfg, Detection, "task=mask_rcnn", "task=cascade_mask_rcnn")
     readers = open_data(cfg, task_class.members)
     train_on_few_images(cfg, readers)
     classes = dense_classes(cfg.classes, readers["train"], "boxes")

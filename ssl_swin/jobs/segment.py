@@ -48,7 +48,7 @@ def task_and_data(cfg: DictConfig, encoder: Encoder) -> tuple[Segmentation, dict
         UserError: If the task is no segmentation, it cannot have this encoder, or there is no such
             data.
     """
-    task_class = class_of_task(cfg, Segmentation, "task=segmentation,")
+    task_class = class_of_task(cfg, Segmentation, "task=segmentation")
     readers = open_data(cfg, task_class.members)
     classes = dense_classes(cfg.classes, readers["train"], "masks")
     task: Segmentation = make(cfg.task)(encoder, classes)

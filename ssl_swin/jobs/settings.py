@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MinLen
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from ssl_swin.arguments import (
@@ -54,6 +54,9 @@ OF_PROBING = frozenset(
 )
 
 
+BinMultiple = Annotated[int, Ge(1), Le(1024)]  # a larger one would fill memory with empty bins
+
+
 @dataclass(frozen=True)
 class KernelSettings:
     """The group `kernels`."""
@@ -65,7 +68,7 @@ class KernelSettings:
     head: Literal[Head, "auto"] = "auto"
     optimizer: Literal[Optimizer, "auto"] = "auto"
     compile_mode: Literal[CompileMode, "auto"] = "auto"
-    bin_multiple: Positive | Literal["auto"] = "auto"
+    bin_multiple: BinMultiple | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from benchmarks.dense import pictures
 from ssl_swin.data.mask_classes import MaskClasses
 from ssl_swin.data.sample import Sample
+from ssl_swin.errors import UserError
 from ssl_swin.figure import ClassColumn, ObjectColumn
 
 RUNS = {"random": Path("a"), "sparse": Path("b")}
@@ -43,3 +44,21 @@ def test_detected__shows_the_objects_that_are_sure(monkeypatch: pytest.MonkeyPat
     assert [column.title for column in figure] == ["truth", "random", "sparse"]
     drawn = [each.objects[0].boxes.tolist() for each in figure if isinstance(each, ObjectColumn)]
     assert drawn == [boxes.tolist(), boxes[:1].tolist(), boxes[:1].tolist()]
+
+
+def test_as_images__refuses_those_that_no_figure_can_hold():
+    sizes = [Sample(torch.zeros(3, side, 4, dtype=torch.uint8)) for side in (4, 5)]
+    with pytest.raises(UserError, match=r"8-bit images of one size.*give --images 1"):
+        pictures.as_images(sizes)
+    with pytest.raises(UserError, match="float32"):
+        pictures.as_images([Sample(PIXELS)])
+    white = Sample(torch.full((3, 4, 4), 255, dtype=torch.uint8))
+    assert pictures.as_images([white, white]).eq(1).all()
+
+
+def test_main__names_a_study_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        pictures.main([str(tmp_path), str(tmp_path / "a.png"), "--backbones", "random"])
+    assert ended.value.code == 2
+    assert "random_0_all is no run" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()

@@ -1,11 +1,13 @@
 """`benchmarks.dense`: each backbone is trained once, and fine-tuned with all numbers of labels."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from benchmarks import studies
 from benchmarks.dense import __main__ as dense
 
 SETTINGS: dict[str, Any] = {
@@ -97,3 +99,30 @@ def test_files__name_jobs_and_settings_that_are_composed(file: Path, tmp_path: P
 
 def fill(words: list[str], folder: Path) -> list[str]:
     return [word.replace("{data}", str(folder)) for word in words]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gone.yaml"], "cannot read gone.yaml"),
+        (["list.yaml"], "list.yaml is no study of this kind, which has job, metric"),
+        (["study.yaml", "--backbones", "spare"], "no backbone spare; there are: random, sparse"),
+        (["study.yaml"], "segment.py has ended with code 2, see the end of out/log.txt"),
+    ],
+)
+def test_main__ends_in_one_message(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+):
+    monkeypatch.chdir(tmp_path)
+    Path("list.yaml").write_text("[1]")
+    Path("study.yaml").write_text(yaml.safe_dump(SETTINGS))
+    ended = subprocess.CompletedProcess([], 2)
+    monkeypatch.setattr(studies.subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(SystemExit) as left:
+        dense.main([*words, "--data", "data", "--out", "out"])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`ssl-swin pack --panoptic`: ids of segments become classes."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"categories": [{"id": 17, "name": "cat"}]}, "is no list of panoptic masks"),
     ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}, "is no list of panoptic masks"),
     ({"categories": 3}, "is no list of panoptic masks"),
+    ({"categories": [{"id": 17, "name": "cat"}] * 2}, "17 is in it twice"),
+    ({"annotations": [ANNOTATIONS[0], *ANNOTATIONS]}, "a is in it twice"),
+    (
+        {
+            "annotations": [
+                {"file_name": "a.png", "segments_info": [{"id": 5, "category_id": 17}] * 2}
+            ]
+        },
+        "5 is in it twice",
+    ),
+    (
+        {
+            "annotations": [
+                {"file_name": "a.png", "segments_info": [{"id": math.inf, "category_id": 17}]}
+            ]
+        },
+        "is no list of panoptic masks",
+    ),
     (
         {"categories": [{"id": n, "name": str(n)} for n in range(255)]},
         "has 255 categories, and masks of 8 bits tell 255 at most",

@@ -6,7 +6,8 @@ none. A JSON file lists the segments of each mask with their categories.
 
 import io
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ssl_swin.quoting import shell_path
 
 NO_CLASS = 255  # value of pixels of no segment
 NO_SEGMENT = 0  # id of them
+_NO_LIST = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def read_panoptic(paths: Sequence[Path]) -> PanopticLists:
             names, found = _parsed(content)
         except OSError as error:
             raise UserError(f"cannot read --panoptic {shell_path(path)}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except _NO_LIST as error:
             raise UserError(
                 f"--panoptic {shell_path(path)} is no list of panoptic masks, JSON of categories "
                 f"and of annotations with file_name and segments_info: {error!r}"
@@ -145,22 +147,32 @@ def _parsed(
     """Return the names of classes, and segments by the names of masks.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: If it is no such list.
+        One of _NO_LIST: If it is no such list, or has a category, mask or segment twice.
     """
     categories = [(category["id"], str(category["name"])) for category in content["categories"]]
     label_of = {number: label for label, (number, _) in enumerate(categories)}
+    _check_once(number for number, _ in categories)
+    _check_once(Path(annotation["file_name"]).stem for annotation in content["annotations"])
     segments = {}
     for annotation in content["annotations"]:
         told = sorted(
             (int(segment["id"]), label_of[segment["category_id"]])
             for segment in annotation["segments_info"]
         )
+        _check_once(number for number, _ in told)
         ids = np.array([number for number, _ in told], np.int64)
         labels = np.array([min(label, NO_CLASS) for _, label in told], np.uint8)
         segments[Path(annotation["file_name"]).stem] = ids, labels
     if not categories or not segments:
         raise ValueError("it lists no category or no mask")
     return tuple(name for _, name in categories), segments
+
+
+def _check_once(keys: Iterable[Any]) -> None:
+    """Raise a ValueError if one comes twice."""
+    most_often = Counter(keys).most_common(1)
+    if most_often and most_often[0][1] > 1:
+        raise ValueError(f"{most_often[0][0]} is in it twice")
 
 
 def _little_endian(colours: NDArray[np.int64]) -> NDArray[np.int64]:

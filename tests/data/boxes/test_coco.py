@@ -147,6 +147,7 @@ def test_masks__polygons_and_run_lengths(tmp_path, image, text, coco):
         ([0, 0, float("nan"), 0, 5, 5], "a polygon has a corner far from its image"),
         ([0, 0, "x", 0, 5, 5], "a polygon has a corner that is no number"),
         ([0, 0, [1], 0, 5, 5], "a polygon has a corner that is no number"),
+        ([10**400, 2, 10, 2, 10, 8], "a polygon has a corner that is no number"),
     ],
 )
 def test_masks__refuse_polygons_that_cannot_be_drawn(tmp_path, image, text, coco, polygon, message):
@@ -213,6 +214,11 @@ def test_classes__of_two_files_go_by_their_names(tmp_path, image, text, coco):
         ((4, [1, 1, 2, 2]), "annotation 100 has the category_id 4, none of its categories: 3, 7"),
         ((3, [1, 1, 2]), r"annotation 100 has the bbox \[1, 1, 2\]; it must be x, y, width"),
         ((3, [1, 1, 2, float("nan")]), r"annotation 100 has the bbox \[1, 1, 2, nan\].* finite"),
+        ((3, [1, 1, 2, 10**400]), "annotation 100 has the bbox .*; it must be x, y, width"),
+        (
+            {"category_id": 3, "bbox": [1, 1, 2, 2], "area": 10**400},
+            "annotation 100 has the area .*, which is no number",
+        ),
         ((3, [1, 1, "2", 2]), r"annotation 100 has the bbox \[1, 1, '2', 2\]; it must be"),
         ({"category_id": 3}, "annotation 100 has the bbox None; it must be"),
         (

@@ -6,11 +6,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from plain_kernels import PLAIN
 from torch._dynamo.utils import counters
 from torch.nn.attention import flex_attention
 
 from ssl_swin.encoders.dense_encoder import DenseEncoder
-from ssl_swin.encoders.kernels import Kernels, use_kernels
+from ssl_swin.encoders.kernels import use_kernels
 from ssl_swin.encoders.resnet import resnet
 from ssl_swin.encoders.windows.blocks import compiled_compute
 from ssl_swin.masking import random_mask
@@ -18,16 +19,7 @@ from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 
 SIZES = {"img_size_px": 128, "depths": (3, 2), "num_heads": (1, 2), "drop_path_rate": 0.2}
-BASE = Kernels(
-    attention="products",
-    mlp="recompute",
-    decoder_attention="products",
-    patch_embedding="product",
-    head="all",
-    optimizer="fused",
-    compile_mode="default",
-    bin_multiple=1,
-)
+BASE = dataclasses.replace(PLAIN, mlp="recompute")
 both_versions = pytest.mark.parametrize("version", [1, 2])
 both_objectives = pytest.mark.parametrize(
     "objective", [SimMIM, partial(SparseSimMIM, decoder_depth=1)], ids=["dense", "sparse"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_kernels import PLAIN
 from plain_views import plain_views
 from test_devices import on_a_fake_gpu
 from torch.nn.attention import flex_attention
@@ -22,16 +23,7 @@ from ssl_swin.objectives.simmim import SimMIM
 from ssl_swin.objectives.simmim_sparse import SparseSimMIM
 
 SIZES: dict[str, Any] = {"img_size_px": (64, 128), "depths": (2, 2), "num_heads": (1, 2)}
-PLAIN = Kernels(
-    attention="products",
-    mlp="keep",
-    decoder_attention="products",
-    patch_embedding="product",
-    head="all",
-    optimizer="foreach",  # tests/training/test_implementation.py
-    compile_mode="default",  # test_compiled.py
-    bin_multiple=1,
-)
+# Of `optimizer`: tests/training/test_implementation.py. Of `compile_mode`: test_compiled.py.
 FUSED = replace(
     PLAIN,
     attention="fused",

@@ -67,7 +67,7 @@ def _corners(polygon: list[float], farthest_px: float) -> list[float]:
     """
     try:
         corners = np.asarray(polygon, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"a polygon has a corner that is no number: {error}") from error
     if corners.ndim != 1 or not (np.abs(corners) <= farthest_px).all():
         raise ValueError(f"a polygon has a corner far from its image: {polygon!r:.200}")

@@ -1,5 +1,6 @@
 """How annotations of boxes are read; what is not a matter of course is an option."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,5 +79,7 @@ def _existing(root: Path, path: str) -> Path:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value of a file is a number, which true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a value of a file is a number that a float holds; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
